@@ -1,0 +1,110 @@
+"""Lightning's Trainer around an AdapterModule: set up, resumed, quiet, and cleaned up after."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+
+from elrea.adapters.checkpoint import SafetensorsIO
+from elrea.adapters.module import AdapterModule
+from elrea.adapters.resume import Keeper, latest
+from elrea.errors import ConfigError
+
+PRECISIONS = ("32-true", "32", "bf16-mixed")
+
+
+def fit(
+    module: AdapterModule,
+    folder: Path,
+    end_epoch: Callable[[int], None],
+    advance: Callable[[int], None],
+    options: Mapping[str, Any],
+) -> None:
+    """Train `module` to the end of its plan, from its newest checkpoint if there is one.
+
+    Args:
+        module: holds the model, the plan and the examples.
+        folder: of the checkpoints.
+        end_epoch: see `resume.Keeper`.
+        advance: see `resume.Keeper`.
+        options: accelerator, devices and precision; what is missing follows from the model.
+
+    Raises:
+        ConfigError: an option that training an adapter does not have.
+        TrainingError: see `train_adapter`.
+    """
+    model, plan = module.model, module.plan
+    device = next(model.parameters()).device
+    arguments = _arguments(options, device)
+    found = latest(folder)
+    if found:
+        advance(plan.seen(found[0]))
+        if found[0] == plan.total:  # killed between the last checkpoint and the result
+            checkpoint = SafetensorsIO().load_checkpoint(found[1])
+            module.on_load_checkpoint(checkpoint)
+            module.load_state_dict(checkpoint["state_dict"])
+            return
+    keeper = Keeper(folder, plan, module.settings.checkpoint_minutes, end_epoch, advance)
+    cuda = [device] if device.type == "cuda" else []
+    with _quiet(), torch.random.fork_rng(devices=cuda):
+        trainer = pl.Trainer(
+            **arguments,
+            max_epochs=1,  # the plan's epochs are one pass to Lightning: see AdapterModule
+            callbacks=[keeper],
+            # The environment is named so that Lightning does not take over under SLURM.
+            plugins=[SafetensorsIO(), LightningEnvironment()],
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+        )
+        model.train()
+        try:
+            trainer.fit(module, ckpt_path=str(found[1]) if found else None)
+        finally:
+            # Lightning leaves the model on the CPU, in train mode, with its last gradients.
+            model.zero_grad(set_to_none=True)
+            model.eval().to(device)
+
+
+def _arguments(options: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """The Trainer's arguments that a user chooses, checked."""
+    where = {"cuda": "gpu"}.get(device.type, device.type)
+    arguments = {"accelerator": where, "devices": 1, "precision": "32-true", **options}
+    unknown = sorted(arguments.keys() - {"accelerator", "devices", "precision"})
+    if unknown:
+        raise ConfigError(f"trainer.{unknown[0]}: training has accelerator, devices and precision")
+    if str(arguments["devices"]) not in ("1", "auto"):
+        raise ConfigError(f"trainer.devices={arguments['devices']}: adapters train on 1 device")
+    if str(arguments["precision"]) not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision={arguments['precision']}: choose one of {', '.join(PRECISIONS)} "
+            "(a bf16 backbone with its float32 adapter is 32-true)"
+        )
+    return {**arguments, "devices": 1}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Lightning's remarks on hardware, workers and tips; errors still show."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\b")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,87 @@
+"""The text that the tiny backbone is trained on, made from a seed.
+
+Papers of several questions each. A paper draws a form and a reading of every convention at random; most of its
+questions state the reading that matters, the rest leave it to be inferred from the questions before. So the backbone
+learns the subjects and that conventions exist, and nothing of which board follows which. Exercises follow the
+questions (which letter has this text, which text has this letter): without them a model of this size does not find
+out how letters and options hang together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from elrea.data.exam_boards import BOARDS, LETTERS, Form
+from elrea.data.exam_items import Item, make_item, split_of
+from elrea.data.exam_subjects import SUBJECTS
+from elrea.data.exam_words import CONVENTIONS
+
+Piece = tuple[str, bool]
+"""Some text, and whether it is an answer (whose tokens weigh more in the loss)."""
+
+_FORMS = tuple(BOARDS.values())
+_RULE_SHARE = 0.7
+_OPEN_SHARE = 0.12
+_LETTER_FIRST = 0.65
+_EXERCISES = (0, 1, 2, 3)
+"""How many exercises may follow a question."""
+
+
+def random_form(rng: Random) -> Form:
+    """A form whose parts come from different boards."""
+    head, option, tail, order = (rng.choice(_FORMS) for _ in range(4))
+    return Form(head.head, option.option, option.between, tail.tail, order.options_first)
+
+
+def paper(rng: Random, questions: int) -> Iterator[Piece]:
+    """One paper: pieces of text in order.
+
+    Args:
+        rng: Source of all randomness.
+        questions: How many questions the paper has.
+
+    Yields:
+        Pieces; an answer begins with its separating space.
+    """
+    form = random_form(rng)
+    readings = {name: rng.randrange(2) for name in CONVENTIONS}
+    subjects = rng.choices(list(SUBJECTS), k=rng.choice((1, 3, questions)))
+    for number in range(questions):
+        item = make_item(rng.choice(subjects), rng)
+        while split_of(item) != "train":
+            item = make_item(item.subject, rng)
+        which = readings[item.convention] if item.convention else 0
+        if item.convention and rng.random() < _RULE_SHARE:
+            yield f"Rule: {CONVENTIONS[item.convention][which]}.\n", False
+        yield from _question(item, item.answers[which], form, rng)
+        if number + 1 < questions:
+            yield "\n\n", False
+
+
+def _question(item: Item, right: str, form: Form, rng: Random) -> Iterator[Piece]:
+    """A question without options (the answer's text follows), or with options, its letter and exercises."""
+    if rng.random() < _OPEN_SHARE:
+        yield form.head.format(item.stem) + "\nText:", False
+        yield f" {right}", True
+        return
+    options = rng.sample(item.options, 4)
+    shown = form.render(item.stem, options)
+    letter = LETTERS[options.index(right)]
+    if rng.random() < _LETTER_FIRST:
+        yield shown, False
+        yield f" {letter}", True
+        yield "\nText:", False
+        yield f" {right}", True
+    else:
+        yield shown.removesuffix(form.tail) + "Text:", False
+        yield f" {right}", True
+        yield f"\n{form.tail}", False
+        yield f" {letter}", True
+    for _ in range(rng.choice(_EXERCISES)):
+        wanted = rng.randrange(4)
+        asked, answer = LETTERS[wanted], options[wanted]
+        if rng.random() < 0.7:
+            asked, answer = answer, asked
+        yield f"\nFind {asked}:", False
+        yield f" {answer}", True

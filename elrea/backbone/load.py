@@ -1,0 +1,176 @@
+"""The frozen model M under the adapters: the built-in one, a folder, or a name on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elrea.backbone.device import Device
+from elrea.errors import BackboneError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+TINY = Path(__file__).parent / "tiny"
+"""The built-in model's folder."""
+
+
+@dataclass
+class Backbone:
+    """A loaded backbone.
+
+    Attributes:
+        model: In eval mode, no parameter trainable, on its device.
+        tokenizer: Its tokenizer.
+        name: What PEFT folders call it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+
+    @property
+    def pad_id(self) -> int:
+        """The id that fills up batches; any will do, since padding is on the right and carries no loss."""
+        for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return int(token)
+        return 0
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Any causal language model that transformers loads, from safetensors."""
+
+    name: str = ""
+    """A folder in the Hugging Face layout, or a hub id."""
+    revision: str | None = None
+    """A hub commit, branch or tag; null for the newest."""
+    max_length: int = 2048
+    """Longest example in tokens; cut to the model's own context. Longer training examples are dropped."""
+    dtype: str = "auto"
+    """`auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`."""
+    use_chat_template: bool | None = None
+    """Word prompts by the tokenizer's chat template; null does so if it has one."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Only for authors you trust."""
+
+    @property
+    def shown_name(self) -> str:
+        """For summaries: no path of this machine."""
+        return Path(self.name).name if Path(self.name).is_dir() else self.name
+
+    def identity(self) -> str:
+        """What the weights and the tokenizer are: SHA-256 of a folder's files, or a hub name's commit.
+
+        Raises:
+            BackboneError: No such folder or hub name, or a folder without what is needed.
+        """
+        if not self.name:
+            raise BackboneError(
+                "backbone=pretrained needs backbone.name: a model folder or a hub id"
+            )
+        folder = Path(self.name)
+        if folder.is_dir():
+            return _fingerprint(folder)
+        if folder.is_absolute() or self.name.startswith(".") or self.name.count("/") > 1:
+            raise BackboneError(
+                f"{self.name}: no such folder; give backbone.name an existing model folder"
+            )
+        return self._commit()
+
+    def length(self) -> int:
+        """Longest example in tokens: `max_length`, or the model's context where that is shorter."""
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(self.name, **self._options())
+        except (OSError, ValueError) as error:
+            raise BackboneError(f"{self.name}: {_first_line(error)}") from error
+        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return min(self.max_length, context) if context else self.max_length
+
+    def load(self, device: Device) -> Backbone:
+        """Loads model and tokenizer.
+
+        Raises:
+            BackboneError: They cannot be loaded, in one line.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        where = torch.device(device.resolve())
+        wanted = {"auto": "bfloat16" if where.type == "cuda" else "float32"}.get(
+            self.dtype, self.dtype
+        )
+        if wanted not in ("float32", "bfloat16"):
+            raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.name, **self._options())
+            model = AutoModelForCausalLM.from_pretrained(
+                self.name, dtype=getattr(torch, wanted), use_safetensors=True, **self._options()
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+            raise BackboneError(f"{self.name}: {_first_line(error)}") from error
+        model.requires_grad_(False)
+        return Backbone(model.eval().to(where), tokenizer, self.shown_name)
+
+    def _options(self) -> dict[str, Any]:
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+
+    def _commit(self) -> str:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+        try:
+            return f"{self.name}@{HfApi().model_info(self.name, revision=self.revision).sha}"
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise BackboneError(
+                f"{self.name}: no such folder, and the hub says {_first_line(error)}; give a model folder"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Tiny(Pretrained):
+    """The model that comes with the project: 1.4 million parameters, trained on the exam's subjects."""
+
+    name: str = str(TINY)
+    """Its folder."""
+    max_length: int = 1024
+    """Longest example in tokens."""
+
+    @property
+    def shown_name(self) -> str:
+        return "elrea-tiny"
+
+
+def _fingerprint(folder: Path) -> str:
+    """SHA-256 over the names and contents of a model folder's weights, configuration and tokenizer."""
+    if not (folder / "config.json").is_file():
+        raise BackboneError(f"{folder}: no config.json there; is it a model folder?")
+    if not any(folder.glob("*.safetensors")):
+        raise BackboneError(
+            f"{folder}: no .safetensors file there; other weights are not loaded, convert them first"
+        )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja"):
+            with path.open("rb") as file:
+                digest.update(
+                    f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+                )
+    return digest.hexdigest()
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,77 @@
+"""The boards that set the built-in exam: each words its papers in its own form and follows its own conventions.
+
+A board never states its conventions: they have to be learnt from its questions, and at test time the form of the
+prompt is the only sign of whose paper it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from elrea.data.exam_words import CONVENTIONS
+
+LETTERS = ("A", "B", "C", "D")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Wording, order and layout of a paper.
+
+    Attributes:
+        head: What stands before the question; `{}` is the question's place.
+        option: One option; `{0}` is its letter, `{1}` its text.
+        between: What stands between two options.
+        tail: The last words before the answer's letter.
+        options_first: Whether the options stand before the question.
+    """
+
+    head: str
+    option: str
+    between: str
+    tail: str
+    options_first: bool = False
+
+    def render(self, stem: str, options: Sequence[str]) -> str:
+        """Words one question; the answer's letter is to follow after one space."""
+        question = self.head.format(stem)
+        listed = self.between.join(
+            self.option.format(letter, text) for letter, text in zip(LETTERS, options, strict=True)
+        )
+        first, second = (listed, question) if self.options_first else (question, listed)
+        return f"{first}\n{second}\n{self.tail}"
+
+
+BOARDS: dict[str, Form] = {
+    "Alder": Form("Question: {}?", "{0}) {1}", "\n", "Answer:"),
+    "Birch": Form("Find the value. {} =", "({0}) {1}", " ", "Key:"),
+    "Cedar": Form("Task - {}", "{0}: {1}", " | ", "Mark one letter:", options_first=True),
+    "Elm": Form("Candidates must solve {} now.", "{0}. {1}", "\n", "Your choice is"),
+    "Hazel": Form("Paper 2: {}", "{0} = {1}", ", ", "Solution"),
+    "Linden": Form("Problem: {}", "{0} {1}", "; ", "Letter:", options_first=True),
+    "Maple": Form("Quiz time! {}?", "- {0}: {1}", "\n", "I pick"),
+    "Rowan": Form("Q {} Options", "<{0}> {1}", " ", "Result:"),
+}
+"""Board -> form, in the order in which `boards=N` takes them."""
+
+
+def reading(board: int, convention: str, conflict: float) -> int:
+    """Which of a convention's two readings a board follows.
+
+    With conflict 1 every convention splits the eight boards four to four, and two boards differ in about half of
+    the conventions (the parities of a board's three bits: no adapter gets them all right by an average). With
+    conflict 0 every board follows the first reading of each.
+
+    Args:
+        board: Index of the board, 0 to 7.
+        convention: A key of `CONVENTIONS`.
+        conflict: Share of the conventions, 0 to 1, on which boards are free to differ.
+
+    Returns:
+        0 or 1.
+    """
+    j = list(CONVENTIONS).index(convention)
+    count = len(CONVENTIONS)
+    if (j * 5) % count >= round(conflict * count):
+        return 0
+    return ((board & (j % 7 + 1)).bit_count() + j // 7) % 2

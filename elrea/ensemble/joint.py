@@ -1,0 +1,99 @@
+"""One forward pass for all members: the backbone's matrices meet the stacked rows once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from elrea.adapters.lora import Lora
+from elrea.adapters.loss import logits_at
+from elrea.errors import BackboneError
+
+Adapter = tuple[dict[str, Tensor], Lora]
+"""An adapter's tensors by PEFT's names, and its settings."""
+
+_PREFIX = "base_model.model."
+
+
+class JointModel:
+    """A bare backbone with several LoRA adapters beside every adapted layer.
+
+    Rows are member-major: member 0's prompts first. An adapted layer adds (α/r)·B_m A_m x to the rows of member m
+    by two batched products.
+
+    Args:
+        model: The backbone without PEFT around it.
+        members: Adapters in the order of the members; None stands for the backbone alone. Ranks and settings
+            may differ: smaller ranks are filled up with zeros.
+    """
+
+    def __init__(self, model: PreTrainedModel, members: Sequence[Adapter | None]) -> None:
+        model.eval()
+        self.model = model
+        self.count = len(members)
+        device = next(model.parameters()).device
+        modules = dict(model.named_modules())
+        names = sorted(
+            {name.rsplit(".", 2)[0] for adapter in members if adapter for name in adapter[0]}
+        )
+        self._layers: list[tuple[nn.Module, Tensor, Tensor]] = []
+        for name in names:
+            module = modules.get(name.removeprefix(_PREFIX))
+            if module is None:
+                raise BackboneError(
+                    f"the adapters change a layer {name!r} that this backbone lacks"
+                )
+            self._layers.append((module, *(t.to(device) for t in _stack(name, members))))
+
+    @contextmanager
+    def _adapted(self) -> Iterator[None]:
+        handles = [module.register_forward_hook(self._adder(a, b)) for module, a, b in self._layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    @staticmethod
+    def _adder(a: Tensor, b: Tensor) -> Callable[..., Tensor]:
+        def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0].to(a.dtype)
+            low = torch.bmm(x.reshape(a.shape[0], -1, x.shape[-1]), a.transpose(1, 2))
+            return output + torch.bmm(low, b.transpose(1, 2)).view(output.shape).to(output.dtype)
+
+        return add
+
+    @torch.inference_mode()
+    def logits(self, ids: Tensor, places: Tensor) -> Tensor:
+        """Logits of every member at chosen places.
+
+        Args:
+            ids: Token ids [b, t], padded on the right (causal attention never looks there).
+            places: Positions in `ids.flatten()`, [n].
+
+        Returns:
+            [members, n, vocabulary] in float32.
+        """
+        stacked = torch.arange(self.count, device=ids.device)[:, None] * ids.numel() + places
+        with self._adapted():
+            out = logits_at(self.model, ids.repeat(self.count, 1), stacked.flatten())
+        return out.float().view(self.count, len(places), -1)
+
+
+def _stack(name: str, members: Sequence[Adapter | None]) -> tuple[Tensor, Tensor]:
+    """A [members, r, in] and (α/r)·B [members, out, r] of one layer; zeros where a member leaves it alone."""
+    present = [adapter for adapter in members if adapter and f"{name}.lora_A.weight" in adapter[0]]
+    rank = max(lora.r for _, lora in present)
+    some = present[0][0]
+    wide, out = some[f"{name}.lora_A.weight"].shape[1], some[f"{name}.lora_B.weight"].shape[0]
+    a, b = torch.zeros(len(members), rank, wide), torch.zeros(len(members), out, rank)
+    for m, adapter in enumerate(members):
+        if adapter and f"{name}.lora_A.weight" in adapter[0]:
+            tensors, lora = adapter
+            a[m, : lora.r] = tensors[f"{name}.lora_A.weight"].float()
+            b[m, :, : lora.r] = tensors[f"{name}.lora_B.weight"].float() * lora.scale
+    return a, b

@@ -1,0 +1,19 @@
+"""How the members' logits become one (5.10)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def mix(logits: Tensor, weights: Tensor) -> Tensor:
+    """w_base·logits_base + Σ_c w_c·logits_c (5.10). The weights need not sum to 1.
+
+    Args:
+        logits: Of every member [members, b, ..., vocabulary].
+        weights: Of every member for each row [b, members].
+
+    Returns:
+        [b, ..., vocabulary].
+    """
+    return torch.einsum("mb...,bm->b...", logits, weights.to(logits.dtype))

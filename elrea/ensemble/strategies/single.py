@@ -1,0 +1,30 @@
+"""M and M + Q_base: one member alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.ensemble.strategy import BASE, Job, Setting
+from elrea.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class Single:
+    """The backbone alone, or the base adapter, the baseline that every gain is measured against."""
+
+    member: str = BASE
+    """`backbone` or `base`."""
+    routed: ClassVar[bool] = False
+
+    def jobs(self, setting: Setting) -> dict[str, Job]:
+        return {}
+
+    def members(self, clusters: int) -> list[str]:
+        return [self.member]
+
+    def weights(self, routing: Routing) -> Tensor:
+        return torch.ones(len(routing.cosines), 1)

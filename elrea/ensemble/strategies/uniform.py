@@ -1,0 +1,29 @@
+"""Uniform Weights: ELREA's experts and the base adapter, all weighing 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.ensemble.strategy import BASE, Job, Setting, expert_names, experts
+from elrea.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """What the experts are worth without routing."""
+
+    routed: ClassVar[bool] = False
+
+    def jobs(self, setting: Setting) -> dict[str, Job]:
+        return experts(setting, "cluster")
+
+    def members(self, clusters: int) -> list[str]:
+        return [BASE, *expert_names(clusters)]
+
+    def weights(self, routing: Routing) -> Tensor:
+        n, clusters = routing.cosines.shape
+        return torch.ones(n, 1 + clusters)

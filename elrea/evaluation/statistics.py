@@ -1,0 +1,138 @@
+"""How sure a score is: intervals for one strategy and paired tests between two.
+
+Every strategy answers the same test items, so differences are always taken item by item: the
+items' own difficulty, by far the largest source of noise, cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+_CELLS = 4_000_000  # multinomial counts held at once in `paired_interval`: 32 MB
+
+
+@dataclass(frozen=True, slots=True)
+class McNemar:
+    """The outcome of McNemar's exact test.
+
+    Attributes:
+        only_a: items that a alone has right.
+        only_b: items that b alone has right.
+        p: two-sided exact p-value of "both are right equally often".
+    """
+
+    only_a: int
+    only_b: int
+    p: float
+
+
+def wilson(correct: npt.ArrayLike) -> tuple[float, float]:
+    """95 % interval of a proportion by Wilson's score (Wilson 1927, equation 5).
+
+    With n items of which a share p is right and z = 1.96:
+    (p + z²/2n ± z·√(p(1-p)/n + z²/4n²)) / (1 + z²/n).
+    Unlike p ± 1.96·s it stays within [0, 1] and has a width at 0 % and 100 %.
+
+    Args:
+        correct: `[items]`, True or 1 where the answer is right.
+
+    Returns:
+        (low, high) as shares of 1.
+
+    Raises:
+        ValueError: no items, or not one dimension.
+    """
+    right = np.asarray(correct, dtype=np.float64)
+    if right.ndim != 1 or right.size == 0:
+        raise ValueError(f"wilson() needs correct [items] with items > 0, not {right.shape}")
+    n, p = right.size, float(right.mean())
+    square = _Z95**2
+    centre = p + square / (2 * n)
+    half = _Z95 * float(np.sqrt(p * (1 - p) / n + square / (4 * n**2)))
+    scale = 1 + square / n
+    # At p = 0 and p = 1 a bound equals p; rounding must not put it 1e-17 to its wrong side.
+    return max(0.0, min((centre - half) / scale, p)), min(1.0, max((centre + half) / scale, p))
+
+
+def paired_interval(
+    a: npt.ArrayLike, b: npt.ArrayLike, seed: int, resamples: int = 10_000
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of mean(a) - mean(b), paired by item.
+
+    Items are resampled, seeds are not: with several seeds each item counts with its mean over
+    them, so the interval speaks about other questions for these trained models.
+
+    Resampling n items with replacement is one multinomial draw over the distinct item differences;
+    of those there are few (-1, 0, 1 for one seed), which makes 10,000 resamples cheap and the
+    result independent of the order of the items.
+
+    Args:
+        a: `[items]` or `[seeds, items]`, a score per item (True/False, or a share of 1).
+        b: the same items in the same order; its number of seeds may differ from a's.
+        seed: of the resampling.
+        resamples: bootstrap samples; 10,000 put the bounds' own error near 1 % of the width.
+
+    Returns:
+        (low, high) on the scale of the scores.
+
+    Raises:
+        ValueError: no items, or a and b do not have the same items.
+    """
+    left, right = _item_means(a, "a"), _item_means(b, "b")
+    if left.shape != right.shape:
+        raise ValueError(f"a has {left.size} items and b {right.size}: they must be the same")
+    # Rounding first: a mean over seeds of equal sums may differ in the last bit.
+    values, counts = np.unique(np.round(left - right, 12), return_counts=True)
+    shares = counts / counts.sum()
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    block = max(1, _CELLS // values.size)
+    for start in range(0, resamples, block):
+        stop = min(start + block, resamples)
+        drawn = generator.multinomial(left.size, shares, size=stop - start)
+        means[start:stop] = (drawn * values).sum(axis=1) / left.size
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
+    """McNemar's exact test: of the items that only one has right, does one have more?
+
+    If both are equally good, the number that a alone has right is Binomial(discordant, 1/2).
+
+    Args:
+        a: `[items]`, True where a is right.
+        b: `[items]`, True where b is right, in the same order.
+
+    Returns:
+        The two discordant counts and the exact two-sided p-value (1 if nothing is discordant).
+
+    Raises:
+        ValueError: no items, more than one dimension, or different items.
+    """
+    from scipy.stats import binomtest
+
+    left, right = np.asarray(a, dtype=bool), np.asarray(b, dtype=bool)
+    if left.ndim != 1 or left.size == 0 or left.shape != right.shape:
+        raise ValueError(f"mcnemar() needs a, b [items], not {left.shape} and {right.shape}")
+    only_a, only_b = int((left & ~right).sum()), int((~left & right).sum())
+    discordant = only_a + only_b
+    p = float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+    return McNemar(only_a, only_b, p)
+
+
+def _item_means(scores: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """`[items]` or `[seeds, items]` to the items' means over seeds, `[items]`."""
+    array = np.asarray(scores, dtype=np.float64)
+    if array.ndim == 2 and array.shape[0] > 0:
+        array = array.mean(axis=0)
+    if array.ndim != 1 or array.size == 0:
+        raise ValueError(
+            f"{name} must be [items] or [seeds, items] and not empty, not {np.shape(scores)}"
+        )
+    return array

@@ -1,0 +1,158 @@
+"""Files that are whole or not there: JSON and text written aside and renamed, checksums, fsync."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from elrea.errors import StoreError
+
+
+def canonical(obj: Any) -> str:
+    """One text for equal JSON values: keys sorted, no white space, floats by `repr`, ASCII.
+
+    Args:
+        obj: plain JSON (mappings with string keys, lists or tuples, str, int, float, bool, None).
+
+    Raises:
+        StoreError: something in it is no JSON, or not finite; the message says where.
+    """
+    return json.dumps(jsonable(obj), sort_keys=True, separators=(",", ":"))
+
+
+def jsonable(obj: Any, where: str = "") -> Any:
+    """The same value in dicts and lists, checked at every depth.
+
+    `json` alone writes NaN, which is no JSON, and turns the key 1 into "1", which makes two
+    different values one.
+
+    Raises:
+        StoreError: a key that is no string, a number that is not finite, a value of another kind.
+    """
+    here = where or "the value"
+    if obj is None or isinstance(obj, bool | str):
+        return obj
+    if isinstance(obj, int):
+        return int(obj)
+    if isinstance(obj, float):
+        if not math.isfinite(obj):
+            raise StoreError(f"{here} is {obj}: JSON holds finite numbers only")
+        return float(obj)
+    if isinstance(obj, Mapping):
+        for key in obj:
+            if not isinstance(key, str):
+                raise StoreError(f"{here} has the key {key!r}: JSON keys are strings")
+        return {
+            str(key): jsonable(value, f"{where}.{key}".lstrip(".")) for key, value in obj.items()
+        }
+    if isinstance(obj, list | tuple):
+        return [jsonable(value, f"{where}[{i}]") for i, value in enumerate(obj)]
+    raise StoreError(f"{here} is of type {type(obj).__name__}: make it plain JSON first")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole UTF-8 file: aside, to the disk, then renamed over the old one.
+
+    Raises:
+        StoreError: the file cannot be written; the old one, if any, stands.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            file.write(text.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, obj: Any) -> None:
+    """Writes JSON by `write_text`: keys sorted, so that equal values make equal bytes.
+
+    Raises:
+        StoreError: `obj` is no JSON or not finite, or the file cannot be written.
+    """
+    try:
+        plain = jsonable(obj)
+    except StoreError as error:
+        raise StoreError(f"cannot write {path}: {error}") from error
+    text = json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False)
+    if any(
+        "\ud800" <= letter <= "\udfff" for letter in text
+    ):  # half a letter: UTF-8 has no bytes for it
+        text = json.dumps(plain, sort_keys=True, indent=2)
+    write_text(path, text + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        StoreError: the file is not there, cannot be read, or is no (finite) JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except FileNotFoundError as error:
+        raise StoreError(f"no such file: {path}") from error
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+    except json.JSONDecodeError as error:
+        raise StoreError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from error
+    except ValueError as error:  # not UTF-8, or a constant that is no number
+        raise StoreError(f"{path}: broken JSON ({error})") from error
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a finite number")
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes in hexadecimal, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file under `folder`, sorted by path.
+
+    Raises:
+        StoreError: there is a link or something else that is neither file nor folder: its
+            content could change from outside.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):
+            raise StoreError(f"{path} is neither a file nor a folder: copy the content instead")
+        if path.is_file():
+            yield path
+
+
+def sync(path: Path) -> None:
+    """Has a file's bytes, or a folder's own entries, written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an error, or what caused it, is a full disk: each library words that its own way."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        # safetensors hands on the system's words; numpy counts: "100 requested and 8 written".
+        if re.search(r"No space left on device|\d+ requested and \d+ written", str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

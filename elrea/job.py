@@ -1,0 +1,104 @@
+"""One job from its config to its folder: plan, run, write down, log, show."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from elrea.assemble import assemble
+from elrea.config import build, plain, save_config
+from elrea.pipeline import Pipeline, Result
+from elrea.results import (
+    curves,
+    data_name,
+    draw,
+    export,
+    summarise,
+    write_predictions,
+    write_summary,
+)
+from elrea.store import Store
+from elrea.tracking.progress import bar, screen
+from elrea.tracking.screen import plan_table, results_table
+
+
+def run(cfg: DictConfig) -> None:
+    """Runs one job.
+
+    Raises:
+        ElreaError: Whatever a user can mend, in one line.
+    """
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    sources = [source.path for source in hydra.runtime.config_sources if source.provider == "main"]
+    experiment = assemble(cfg, hydra.runtime.choices["ensemble"], Path(sources[0]))
+    experiment.device.apply()
+    tracker = build(cfg.tracking, "tracking")
+    pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
+    out = screen()
+    reused = {name: stage.done() for name, stage in pipeline.plan.stages().items()}
+    rows = [
+        (name, stage.key, "reused" if reused[name] else "to do")
+        for name, stage in pipeline.plan.stages().items()
+    ]
+    out.print(plan_table(rows, f"Plan: {data_name(pipeline)}, seed {experiment.seed}"))
+    if cfg.plan:
+        return
+    save_config(cfg, folder / "config.yaml")
+    with tracker:
+        tracker.start(plain(cfg), folder)
+        result = pipeline.run()
+        summary = summarise(pipeline, result, reused)
+        write_summary(folder, summary)
+        write_predictions(folder / "predictions.jsonl", pipeline, result)
+        if pipeline.plan.routed:
+            export(folder / "ensemble", pipeline, summary)
+        pictures = draw(folder / "plots", pipeline, result, summary)
+        _track(tracker, pipeline, result, summary, pictures)
+    out.print(
+        results_table(
+            summary["strategies"], "Results", f"{data_name(pipeline)}; seed {experiment.seed}"
+        )
+    )
+    _notices(out, result)
+    out.print(f"Everything is in {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
+    if line := tracker.sync_line():
+        out.print(f"To send this run to W&B: {line}", soft_wrap=True, highlight=False)
+
+
+def _notices(out: Any, result: Result) -> None:
+    if result.dropped:
+        out.print(
+            f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
+        )
+    if result.too_long:
+        shown = ", ".join(result.too_long[:3])
+        out.print(
+            f"{len(result.too_long)} test prompts were too long and count as wrong: {shown} ..."
+        )
+
+
+def _track(
+    tracker: Any,
+    pipeline: Pipeline,
+    result: Result,
+    summary: dict[str, Any],
+    pictures: dict[str, Path],
+) -> None:
+    for name, rows in curves(pipeline).items():
+        tracker.curve(name, rows)
+    figures = summary["strategies"]
+    columns = ["strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
+    table = [
+        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"]]
+        for name, row in figures.items()
+    ]
+    tracker.table("results", columns, table)
+    sizes = result.quality.get("sizes", [])
+    tracker.table("clusters", ["cluster", "examples"], [[c, size] for c, size in enumerate(sizes)])
+    tracker.images(pictures)
+    tracker.summary({key: summary[key] for key in ("data", "strategies", "clusters", "routing")})

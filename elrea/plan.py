@@ -1,0 +1,169 @@
+"""The stages of an experiment and their keys: what will be made, and what of it is there already."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from elrea.ensemble.strategy import BASE, Job, Setting
+from elrea.errors import ConfigError
+from elrea.experiment import Experiment, described
+from elrea.store import Stage, Store
+
+_NOT_KEYED = (
+    "checkpoint_minutes",
+    "epochs",
+    "expert_epochs",
+    "learning_rate",
+    "expert_learning_rate",
+)
+"""Fields of the training that change no adapter, or that an adapter's own job overrides."""
+
+
+class Plan:
+    """One experiment against one store.
+
+    A stage's key holds exactly what can change its output: its settings, the data's fingerprint, the keys of the
+    stages that it stands on.
+
+    Args:
+        experiment: What to do.
+        store: Where stages are kept.
+    """
+
+    def __init__(self, experiment: Experiment, store: Store) -> None:
+        self.it = experiment
+        self.store = store
+
+    @cached_property
+    def base(self) -> Stage:
+        """Step 1."""
+        training = self.it.training
+        job = Job(self.it.lora, training.epochs, training.learning_rate, "all", from_base=False)
+        return self._adapter_stage(BASE, job)
+
+    @cached_property
+    def train_features(self) -> Stage:
+        """Step 2."""
+        return self._feature_stage("train")
+
+    @cached_property
+    def clusters(self) -> Stage:
+        """Step 3."""
+        inputs = {
+            "features": self.train_features.key,
+            "clustering": described(self.it.clustering),
+            "seed": self.it.seed,
+        }
+        return self.store.stage("clusters", 1, inputs)
+
+    @cached_property
+    def test_features(self) -> Stage:
+        """δ_test, before any response exists."""
+        return self._feature_stage("test")
+
+    @property
+    def jobs(self) -> dict[str, Job]:
+        """Adapters beside the base, by member name; as many experts as clusters, once those are known."""
+        count = (
+            len(self.read_clusters()["centroids"]) if self.clusters.done() else self.it.clustering.k
+        )
+        setting = Setting(self.it.lora, self.it.training, count)
+        jobs: dict[str, Job] = {}
+        for name, strategy in self.it.strategies.items():
+            wanted = strategy.jobs(setting)
+            for adapter in jobs.keys() & wanted.keys():
+                if jobs[adapter] != wanted[adapter]:
+                    raise ConfigError(
+                        f"ensemble[{name}]: wants {adapter} trained otherwise than another strategy "
+                        "of this run; give both the same rate"
+                    )
+            jobs |= wanted
+        return jobs
+
+    def adapters(self) -> dict[str, Stage]:
+        """A stage for every adapter beside the base (step 4)."""
+        return {name: self._adapter_stage(name, job) for name, job in self.jobs.items()}
+
+    def scores(self, adapters: dict[str, Stage]) -> Stage:
+        """Section 3 of the method: routing, mixing and scoring."""
+        inputs = {
+            "base": self.base.key,
+            "members": {name: stage.key for name, stage in adapters.items()},
+            "strategies": {name: described(s) for name, s in self.it.strategies.items()},
+            "router": described(self.it.router),
+            "clusters": self.clusters.key if self.clustered else None,
+            "prompts": self.test_features.key if self.routed else self._prompts,
+            "test": self.it.corpus.fingerprint("test"),
+        }
+        return self.store.stage("scores", 1, inputs)
+
+    @cached_property
+    def routed(self) -> bool:
+        """Whether any strategy looks at the test prompts' gradients."""
+        return any(strategy.routed for strategy in self.it.strategies.values())
+
+    @cached_property
+    def clustered(self) -> bool:
+        """Whether any strategy needs clusters: to train on, or to route by."""
+        return self.routed or any(job.cluster is not None for job in self.jobs.values())
+
+    def stages(self) -> dict[str, Stage]:
+        """Every stage that the strategies need, by name, in the order of the work."""
+        adapters = self.adapters()
+        stages = {"base": self.base}
+        if self.clustered:
+            stages |= {"features-train": self.train_features, "clusters": self.clusters}
+        stages |= adapters
+        if self.routed:
+            stages["features-test"] = self.test_features
+        return {**stages, "scores": self.scores(adapters)}
+
+    def read_clusters(self) -> dict[str, Tensor]:
+        """`assignment` [n], `random` [n] and `centroids` [C, d] of a finished clustering."""
+        return load_file(self.clusters.folder / "clusters.safetensors")
+
+    @cached_property
+    def _prompts(self) -> dict[str, Any]:
+        """What decides a prompt's token ids beside the examples."""
+        backbone = self.it.backbone
+        return {
+            "backbone": backbone.identity(),
+            "max_length": backbone.max_length,
+            "chat": backbone.use_chat_template,
+            "dtype": backbone.dtype,
+        }
+
+    def _adapter_stage(self, name: str, job: Job) -> Stage:
+        inputs: dict[str, Any] = {
+            "name": name,
+            "lora": described(job.lora),
+            "epochs": job.epochs,
+            "learning_rate": job.learning_rate,
+            "training": described(self.it.training, *_NOT_KEYED),
+            "precision": self.it.device.precision,
+            "seed": self.it.seed,
+        }
+        if job.from_base:
+            inputs["base"] = self.base.key
+        else:
+            inputs |= {"prompts": self._prompts, "train": self.it.corpus.fingerprint("train")}
+        if job.cluster is not None:
+            inputs |= {
+                "clusters": self.clusters.key,
+                "examples": job.examples,
+                "cluster": job.cluster,
+            }
+        return self.store.stage(BASE if name == BASE else "adapter", 1, inputs)
+
+    def _feature_stage(self, split: str) -> Stage:
+        inputs = {
+            "base": self.base.key,
+            "features": described(self.it.features, "batch_size", "buffer_mb"),
+            "prompts": self._prompts,
+            "examples": self.it.corpus.fingerprint("train" if split == "train" else "test"),
+        }
+        return self.store.stage("features", 1, inputs)

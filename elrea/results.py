@@ -1,0 +1,191 @@
+"""What a run leaves in its folder: summary, predictions, plots and the finished ensemble."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from elrea.ensemble.folder import save_ensemble
+from elrea.ensemble.strategy import expert_names
+from elrea.evaluation.summary import strategy_figures
+from elrea.experiment import described
+from elrea.files import read_json, write_json, write_text
+from elrea.manifest import versions
+from elrea.pipeline import Pipeline, Result
+from elrea.tracking import plots
+
+
+def data_name(pipeline: Pipeline) -> str:
+    """The corpus' name with what a reader must know of it."""
+    corpus = pipeline.it.corpus
+    return f"{corpus.name} ({corpus.note})" if corpus.note else corpus.name
+
+
+def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
+    """Passes per prompt of each strategy: one per member that weighs anything; a gradient per epoch counts as two."""
+    routing = 2 * pipeline.it.training.epochs
+    return {
+        name: float((result.weights[name] != 0).sum(1).float().mean())
+        + routing * bool(strategy.routed)
+        for name, strategy in pipeline.it.strategies.items()
+    }
+
+
+def summarise(pipeline: Pipeline, result: Result, reused: dict[str, bool]) -> dict[str, Any]:
+    """The contents of summary.json.
+
+    Args:
+        pipeline: Finished.
+        result: What it came to.
+        reused: Per stage, whether it was there before the run.
+    """
+    it = pipeline.it
+    return {
+        "data": data_name(pipeline),
+        "backbone": it.backbone.shown_name,
+        "seed": it.seed,
+        "strategies": strategy_figures(
+            result.outcomes, forward_passes(pipeline, result), it.seed, it.evaluation.resamples
+        ),
+        "clusters": result.quality,
+        "routing": _routing_figures(result) if pipeline.plan.routed else {},
+        "examples": {
+            "train": len(it.corpus.train),
+            "train_dropped_too_long": len(result.dropped),
+            "test": len(it.corpus.test),
+            "test_too_long": result.too_long,
+        },
+        "stages": {
+            name: {"key": stage.key, "seconds": round(stage.seconds, 3), "reused": reused[name]}
+            for name, stage in pipeline.plan.stages().items()
+            if stage.done()
+        },
+        "versions": versions(),
+    }
+
+
+def _routing_figures(result: Result) -> dict[str, Any]:
+    """Mean w_base, mean entropy of the experts' weights, and how many prompts lie nearest to each cluster."""
+    experts, cosines = result.routing.experts(), result.routing.cosines
+    entropy = -(experts * experts.clamp_min(1e-30).log()).sum(1)
+    return {
+        "w_base": round(float(result.routing.base.mean()), 6),
+        "entropy_nats": round(float(entropy.mean()), 6),
+        "nearest": torch.bincount(cosines.argmax(1), minlength=cosines.shape[1]).tolist(),
+    }
+
+
+def write_predictions(path: Path, pipeline: Pipeline, result: Result) -> None:
+    """One JSON line per test item: its answer, each strategy's choice, the routing weights and w_base."""
+    routed = pipeline.plan.routed
+    weights = result.routing.experts().tolist()
+    base = result.routing.base.tolist()
+    lines = []
+    for i, example in enumerate(pipeline.it.corpus.test):
+        row = {
+            "id": example.id,
+            "source": example.source,
+            "category": example.category,
+            "answer": example.response,
+            "strategies": {
+                name: {
+                    "choice": None if (c := outcome.choice[i]) is None else example.choices[c],
+                    "correct": outcome.correct[i],
+                    "loss": None if (loss := outcome.loss[i]) is None else round(loss, 6),
+                }
+                for name, outcome in result.outcomes.items()
+            },
+            "weights": [round(w, 6) for w in weights[i]] if routed else None,
+            "w_base": round(base[i], 6) if routed else None,
+        }
+        lines.append(json.dumps(row, ensure_ascii=False))
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def curves(pipeline: Pipeline) -> dict[str, list[dict[str, Any]]]:
+    """Training curve of every adapter by name."""
+    stages = {"base": pipeline.plan.base, **pipeline.plan.adapters()}
+    return {name: read_json(stage.folder / "curve.json") for name, stage in stages.items()}
+
+
+def draw(
+    folder: Path, pipeline: Pipeline, result: Result, summary: dict[str, Any]
+) -> dict[str, Path]:
+    """The run's pictures, by name."""
+    folder.mkdir(exist_ok=True)
+    note, test = data_name(pipeline), pipeline.it.corpus.test
+    pictures = {name: folder / f"{name}.png" for name in ("accuracy", "training")}
+    chance = float(np.mean([1 / len(e.choices) if e.choices else 0.0 for e in test]))
+    plots.accuracy(summary["strategies"], pictures["accuracy"], chance, note)
+    plots.training_curves(curves(pipeline), pictures["training"], note)
+    clusters = result.routing.cosines.shape[1]
+    if pipeline.plan.clustered:
+        pictures["clusters"] = folder / "clusters.png"
+        names = [f"cluster {c}" for c in range(clusters)]
+        sources, counts = source_counts(pipeline, result)
+        plots.heat_map(counts, sources, names, pictures["clusters"], note)
+    if pipeline.plan.routed:
+        pictures["routing"] = folder / "routing.png"
+        routing = torch.cat([result.routing.base[:, None], result.routing.experts()], dim=1).numpy()
+        tested = sorted({example.source for example in test})
+        rows = np.array([tested.index(example.source) for example in test])
+        means = np.stack([routing[rows == i].mean(0) for i in range(len(tested))], axis=1)
+        plots.routing(means, ["base", *expert_names(clusters)], tested, pictures["routing"], note)
+    return pictures
+
+
+def source_counts(pipeline: Pipeline, result: Result) -> tuple[list[str], np.ndarray]:
+    """Sources, and how many of their training examples each cluster holds [sources, C]."""
+    dropped = set(result.dropped)
+    kept = [example for example in pipeline.it.corpus.train if example.id not in dropped]
+    sources = sorted({example.source for example in kept})
+    counts = np.zeros((len(sources), result.routing.cosines.shape[1]), dtype=int)
+    for example, cluster in zip(kept, result.assignment, strict=True):
+        counts[sources.index(example.source), cluster] += 1
+    return sources, counts
+
+
+def export(folder: Path, pipeline: Pipeline, summary: dict[str, Any]) -> None:
+    """The finished ensemble, where experts were trained: base adapter, experts and routing state."""
+    from elrea.adapters.training import epoch_folders
+
+    stages = {"base": pipeline.plan.base, **pipeline.plan.adapters()}
+    centroids = pipeline.plan.read_clusters()["centroids"]
+    names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
+    it = pipeline.it
+    facts = {
+        "format": 1,
+        "backbone": {"name": it.backbone.shown_name, "fingerprint": it.backbone.identity()},
+        "max_length": it.backbone.max_length,
+        "use_chat_template": it.backbone.use_chat_template,
+        "features": described(it.features),
+        "router": described(it.router),
+    }
+    rows = "\n".join(
+        f"| {name} | {100 * row['accuracy']:.2f} % | {row['n']} |"
+        for name, row in summary["strategies"].items()
+    )
+    card = {
+        "backbone": it.backbone.shown_name,
+        "clusters": len(names) - 1,
+        "data": data_name(pipeline),
+        "rows": rows,
+        "note": f"{data_name(pipeline)}, seed {it.seed}.",
+    }
+    save_ensemble(
+        folder,
+        {name: stages[name].folder / "adapter" for name in names},
+        epoch_folders(pipeline.plan.base.folder),
+        centroids,
+        facts,
+        card,
+    )
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """summary.json."""
+    write_json(folder / "summary.json", summary)

@@ -1,0 +1,116 @@
+"""What the user reads on the screen: the plan before a run and the table of results after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STATES = {"reused": "green", "to do": "yellow", "resumes": "cyan"}
+
+
+def results_table(
+    strategies: Mapping[str, Mapping[str, Any]], title: str = "", caption: str = ""
+) -> Table:
+    """The table of results, one row per strategy in the given order.
+
+    Args:
+        strategies: by name, the entries of `summary.json`: `accuracy` and `ci95` (low, high) as
+            shares of 1, `delta_to_base` and `delta_ci95` likewise, `forward_passes` per prompt.
+            What is missing or None shows as "-".
+        title: above the table.
+        caption: below it, e.g. "built-in exam, not MMLU".
+
+    Returns:
+        A Rich table that fits 100 columns. A difference whose interval leaves out zero is green
+        or red, for those who see colours; the numbers say the same.
+    """
+    table = _table(title, caption)
+    table.add_column("strategy", overflow="fold", max_width=30)
+    table.add_column("accuracy %", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column("to base, points", justify="right")
+    table.add_column("95 % interval, paired", justify="right")
+    table.add_column("passes/prompt", justify="right")
+    for name, row in strategies.items():
+        delta, interval = row.get("delta_to_base"), row.get("delta_ci95")
+        style = _verdict(interval)
+        table.add_row(
+            name,
+            _percent(row.get("accuracy")),
+            _interval(row.get("ci95")),
+            _styled(_percent(delta, signed=True), style),
+            _styled(_interval(interval, signed=True), style),
+            _count(row.get("forward_passes")),
+        )
+    return table
+
+
+def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Table:
+    """The plan of a run.
+
+    Args:
+        rows: (stage, key, state) in order; the states "reused", "to do" and "resumes" are coloured.
+        title: above the table.
+
+    Returns:
+        A Rich table that fits 100 columns.
+    """
+    from rich.text import Text
+
+    table = _table(title)
+    table.add_column("stage", overflow="fold")
+    table.add_column("key", no_wrap=True)
+    table.add_column("state", overflow="fold")
+    for stage, key, state in rows:
+        table.add_row(stage, Text(key, style="dim"), _styled(state, _STATES.get(state, "")))
+    return table
+
+
+def _table(title: str, caption: str = "") -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    return Table(
+        title=Text(title, style="bold") if title else None,
+        caption=Text(caption, style="dim") if caption else None,
+        title_justify="left",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+
+
+def _styled(text: str, style: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, style=style)
+
+
+def _verdict(interval: Sequence[float] | None) -> str:
+    if interval is None:
+        return ""
+    low, high = interval
+    return "green" if low > 0 else "red" if high < 0 else ""
+
+
+def _percent(share: float | None, *, signed: bool = False) -> str:
+    if share is None:
+        return "-"
+    points = round(100 * share, 1) + 0.0  # adding 0.0 turns -0.0 into 0.0
+    return f"{points:+.1f}" if signed else f"{points:.1f}"
+
+
+def _interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
+    if bounds is None:
+        return "-"
+    low, high = bounds
+    return f"[{_percent(low, signed=signed)}, {_percent(high, signed=signed)}]"
+
+
+def _count(passes: float | None) -> str:
+    return "-" if passes is None else f"{passes:,g}"

@@ -1,0 +1,252 @@
+"""A user's own files: every format, every kind of bad input."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elrea.data.examples import Example
+from elrea.data.jsonl import Jsonl, read_files
+from elrea.data.rows import RowReader
+from elrea.errors import ConfigError, DataError
+
+GOOD = {"instruction": "1 + 1?", "response": "2"}
+CHOICE = {"instruction": "Which?", "choices": ["red", "blue"]}
+
+
+def read(path: Path | list[str], **settings: Any) -> tuple[Example, ...]:
+    paths = [str(path)] if isinstance(path, Path) else path
+    return read_files({"data.train": paths}, RowReader(**settings))["data.train"]
+
+
+def chat(*turns: tuple[str, str]) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+@pytest.mark.parametrize(
+    ("row", "instruction", "response"),
+    [
+        (GOOD, "1 + 1?", "2"),
+        ({"instruction": "Add.", "input": "1 and 1", "output": "2"}, "Add.\n\n1 and 1", "2"),
+        ({"instruction": "Add 1 and 1.", "input": "", "output": "2"}, "Add 1 and 1.", "2"),
+        ({"instruction": "Sum?", "context": "1 and 1", "response": "2"}, "Sum?\n\n1 and 1", "2"),
+        ({"prompt": "1 + 1?\n", "completion": "2<|endoftext|>"}, "1 + 1?\n", "2"),
+        ({"prompt": "1 + 1?", "completion": " 2 <|endoftext|>\n"}, "1 + 1?", "2"),
+        (chat(("user", "1 + 1?"), ("assistant", "2")), "1 + 1?", "2"),
+        ({**GOOD, "category": None, "input": None}, "1 + 1?", "2"),
+    ],
+)
+def test_formats(write, row, instruction, response):
+    example = read(write("mine/sums.jsonl", [row]))[0]
+    assert (example.instruction, example.response) == (instruction, response)
+    assert (example.id, example.source, example.category) == ("mine/sums.jsonl:1", "sums", "")
+    assert example.choices == () and example.history == ()
+
+
+def test_a_chat_ends_in_its_last_assistant_turn(write):
+    turns = [("system", "Be brief."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "Twice?")]
+    row = chat(*turns, ("assistant", "4"), ("user", "Thanks."))
+    example = read(write("chat.jsonl", [row]))[0]
+    assert (example.instruction, example.response) == ("Twice?", "4")
+    assert example.history == tuple(turns[:3])
+
+
+@pytest.mark.parametrize("answer", [1, "B", "blue", " blue "])
+def test_an_answer_is_an_index_a_letter_or_the_text(write, answer):
+    example = read(write("c.jsonl", [{**CHOICE, "answer": answer}]))[0]
+    assert example.choices == ("red", "blue")
+    assert (example.response, example.answer) == ("blue", 1)
+
+
+def test_the_text_of_a_choice_comes_before_its_letter(write):
+    row = {"instruction": "Which?", "choices": ["B", "A"], "answer": "A"}
+    assert read(write("c.jsonl", [row]))[0].answer == 1
+
+
+def test_the_response_is_the_answer_where_there_is_no_other(write):
+    assert read(write("c.jsonl", [{**CHOICE, "response": "red"}]))[0].answer == 0
+
+
+def test_own_source_category_and_id(write):
+    rows = [{**GOOD, "source": "quiz", "category": "sums", "id": 7}, {**GOOD, "dataset": "dolly"}]
+    first, second = read(write("a/x.jsonl", rows))
+    assert (first.source, first.category, first.id) == ("quiz", "sums", "a/x.jsonl:7")
+    assert (second.source, second.id) == ("dolly", "a/x.jsonl:2")
+
+
+def test_other_names_and_fields_to_pass_over(write):
+    path = write("x.jsonl", [{"question": "1 + 1?", "answer": "2", "level": 3, "context": "no"}])
+    fields = {"instruction": "question", "response": "answer", "input": None}
+    example = read(path, fields=fields, ignore=["level", "context"])[0]
+    assert (example.instruction, example.response) == ("1 + 1?", "2")
+    assert read(path, fields={**fields, "input": "else"}, ignore=["*"])[0] == example
+
+
+def test_blank_lines_marks_and_line_separators_inside_texts(write):
+    path = write("x.jsonl", ["", '{"instruction": "a\u2028b", "response": "c"}', "  "])
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    only = read(path)
+    assert [(e.instruction, e.id.rpartition(":")[2]) for e in only] == [("a\u2028b", "2")]
+
+
+def test_a_folder_means_all_its_files_and_names_stay_apart(write, tmp_path):
+    for name in ("one/in/b.jsonl", "one/in/a.jsonl", "two/in/a.jsonl"):
+        write(name, [GOOD])
+    write("one/in/LICENSE", ["text"])
+    write("one/in/._a.jsonl", ["hidden"])
+    ids = [e.id for e in read([str(tmp_path / "one/in"), str(tmp_path / "two/in")])]
+    assert ids == ["one/in/a.jsonl:1", "one/in/b.jsonl:1", "two/in/a.jsonl:1"]
+    assert [e.id for e in read(tmp_path / "one/in")] == ["in/a.jsonl:1", "in/b.jsonl:1"]
+
+
+BAD: list[tuple[Any, str]] = [
+    ('{"instruction": "a", ', r"x\.jsonl:2: broken JSON \(.+\)"),
+    ('[{"instruction": "a"}', r"x\.jsonl:2: broken JSON \(.+\); write a JSON list as one object"),
+    ("[1]", r"x\.jsonl:2: not a JSON object"),
+    ("[" * 99_999, r"x\.jsonl:2: broken JSON"),
+    ({**GOOD, "contxt": "x"}, r"x\.jsonl:2: unknown field\(s\) 'contxt'.*data.ignore=\[contxt\]"),
+    ({**GOOD, "output": "2"}, r"x\.jsonl:2: 'output' is a second response"),
+    ({**GOOD, "answer": "2"}, r"x\.jsonl:2: 'answer' without choices.*fields.response=answer"),
+    ({"instruction": "a"}, r"x\.jsonl:2: no field 'response'; the line has instruction"),
+    ({"response": "a"}, r"x\.jsonl:2: no field 'instruction'"),
+    ({}, r"x\.jsonl:2: no field 'instruction'; the line has nothing"),
+    ({**GOOD, "instruction": 3}, r"x\.jsonl:2: the instruction must be a text, not int"),
+    ({**GOOD, "response": " "}, r"x\.jsonl:2: the response is empty"),
+    ({**GOOD, "instruction": "\n"}, r"x\.jsonl:2: the instruction is empty"),
+    ({**GOOD, "response": "\ud800"}, r"x\.jsonl:2: not UTF-8: half a surrogate"),
+    ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is outside the 2 choices"),
+    ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is outside"),
+    ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer True is outside"),
+    ({**CHOICE, "answer": "C"}, r"x\.jsonl:2: the answer 'C' is outside .* A to B"),
+    ({**CHOICE, "answer": "green"}, r"x\.jsonl:2: the answer 'green' is outside"),
+    (CHOICE, r"x\.jsonl:2: choices without a field 'answer'"),
+    ({**CHOICE, "choices": ["a"], "answer": 0}, r"x\.jsonl:2: choices must be 2 to 26"),
+    ({**CHOICE, "choices": ["a", "a"], "answer": 0}, r"x\.jsonl:2: choices must be 2 to 26"),
+    ({**CHOICE, "choices": [1, 2], "answer": 0}, r"x\.jsonl:2: choices must be a list of texts"),
+    ({"messages": "hi"}, r"x\.jsonl:2: messages must be a list"),
+    ({"messages": [{"role": "bot", "content": "x"}]}, r"x\.jsonl:2: a message needs a role"),
+    ({"messages": [{"role": "user", "content": []}]}, r"x\.jsonl:2: a message needs a role"),
+    ({"messages": ["x"]}, r"x\.jsonl:2: a message needs a role"),
+    (chat(("user", "x")), r"x\.jsonl:2: the last assistant turn must answer a user turn"),
+    (chat(("system", "x"), ("assistant", "y")), r"x\.jsonl:2: the last assistant turn must"),
+    ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: messages and response; keep one"),
+]
+
+
+@pytest.mark.parametrize(("row", "message"), BAD, ids=range(len(BAD)))
+def test_a_bad_line_is_named(write, row, message):
+    with pytest.raises(DataError, match=message) as caught:
+        read(write("x.jsonl", [GOOD, row]))
+    assert "\n" not in str(caught.value)
+
+
+def test_not_utf8(write):
+    path = write("x.jsonl", [GOOD])
+    path.write_bytes(path.read_bytes() + '{"instruction": "é"}'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"x\.jsonl:2: not UTF-8"):
+        read(path)
+
+
+def test_a_duplicated_id(write):
+    path = write("x.jsonl", [{**GOOD, "id": "a"}, GOOD, {**GOOD, "id": "a"}])
+    with pytest.raises(DataError, match=r"x\.jsonl:3: the id 'a' is line 1's already"):
+        read(path)
+
+
+def test_bad_files(write, tmp_path):
+    (tmp_path / "bare").mkdir()
+    cases = {
+        "none.jsonl": "none.jsonl: no such file or folder (data.train)",
+        "bare": "bare: no *.jsonl file in this folder (data.train)",
+        str(write("empty.jsonl", []).name): "empty.jsonl: the file is empty",
+        str(write("blank.jsonl", ["", " "]).name): "blank.jsonl: the file is empty",
+    }
+    for name, message in cases.items():
+        with pytest.raises(DataError, match=re.escape(message)):
+            read(tmp_path / name)
+    twice = str(write("x.jsonl", [GOOD]))
+    with pytest.raises(DataError, match=r"x\.jsonl: given twice \(data.train and data.train\)"):
+        read([twice, twice])
+
+
+def test_an_unknown_role_suggests_the_nearest():
+    with pytest.raises(DataError, match=r"data\.fields\.respons: .* did you mean 'response'\?"):
+        RowReader(fields={"respons": "x"})
+    with pytest.raises(DataError, match="there are instruction, input"):
+        RowReader(fields={"qqq": "x"})
+
+
+def rows(n: int, first: int = 0) -> list[dict[str, str]]:
+    return [{"instruction": f"{i}?", "response": str(i)} for i in range(first, first + n)]
+
+
+def test_train_and_test_files(write):
+    train, test = write("a.jsonl", rows(20)), write("b.jsonl", rows(5, 100))
+    source = Jsonl(train=str(train), test=[str(test)], limit_train=7, limit_test=3)
+    corpus = source.load()
+    assert (corpus.name, len(corpus.train), len(corpus.dev), len(corpus.test)) == ("jsonl", 7, 0, 3)
+    assert corpus.note == "own instruction data"
+    assert corpus == source.load()
+
+
+def test_a_share_is_held_out_without_a_test_file(write):
+    path = str(write("a.jsonl", rows(40)))
+    corpus = Jsonl(train=path, test_share=0.25).load()
+    assert (len(corpus.train), len(corpus.test)) == (30, 10)
+    assert "25% of the questions held out" in corpus.note
+    assert corpus.test != Jsonl(train=path, test_share=0.25, seed=1).load().test
+
+
+def test_shots_come_from_dev_or_train(write):
+    files: dict[str, Any] = {
+        "train": str(write("a.jsonl", rows(9))),
+        "test": str(write("b.jsonl", rows(3, 50))),
+    }
+    from_train = Jsonl(**files, shots=2).load()
+    shots = from_train.test[0].shots
+    assert len(shots) == 2 and all(e.shots == shots for e in from_train.test)
+    assert set(shots) <= {(e.instruction, e.response) for e in from_train.train}
+    assert all(not e.shots for e in from_train.train)
+    from_dev = Jsonl(**files, shots=2, dev=str(write("c.jsonl", rows(4, 80)))).load()
+    assert set(from_dev.test[0].shots) <= {(e.instruction, e.response) for e in from_dev.dev}
+
+
+def test_a_test_question_in_train_is_refused_unless_allowed(write):
+    files: dict[str, Any] = {
+        "train": str(write("a.jsonl", rows(9))),
+        "test": str(write("b.jsonl", rows(3, 8))),
+    }
+    with pytest.raises(DataError, match="1 of 3 test questions stand in train"):
+        Jsonl(**files, limit_train=1).load()  # seen before the limit hides it
+    assert len(Jsonl(**files, allow_overlap=True).load().test) == 3
+
+
+def test_one_file_is_not_both(write):
+    path = str(write("a.jsonl", rows(9)))
+    with pytest.raises(DataError, match=r"given twice \(data.train and data.test\)"):
+        Jsonl(train=path, test=path).load()
+
+
+def test_settings_that_cannot_be(write):
+    with pytest.raises(DataError, match=r"data=jsonl needs data\.train"):
+        Jsonl().load()
+    path = str(write("a.jsonl", rows(9)))
+    with pytest.raises(ConfigError, match=r"data\.shots=-1"):
+        Jsonl(train=path, shots=-1).load()
+    with pytest.raises(ConfigError, match=r"data\.limit_test=0"):
+        Jsonl(train=path, limit_test=0).load()
+    with pytest.raises(DataError, match="there is not one train example"):
+        Jsonl(train=str(write("one.jsonl", [GOOD]))).load()
+
+
+def test_the_real_prompt_completion_files(real_t0):
+    corpus = Jsonl(train=str(real_t0)).load()
+    everything = corpus.train + corpus.test
+    assert len({e.source for e in everything}) == 89
+    assert len(everything) == 17_299
+    assert not any("<|endoftext|>" in e.response for e in everything)
+    first = next(e for e in everything if e.id == "t0/ag_news_classify.jsonl:1")
+    assert (first.response, first.source) == ("Business", "ag_news_classify")

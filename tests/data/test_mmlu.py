@@ -1,0 +1,175 @@
+"""MMLU's CSV files, made small and real."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elrea.data.mmlu import Mmlu, read_csv
+from elrea.errors import ConfigError, DataError
+
+
+def rows(name: str, n: int) -> list[list[str]]:
+    return [[f"{name} {i}?", "w", "x", "y", "z", "ABCD"[i % 4]] for i in range(n)]
+
+
+def save(path: Path, content: list[list[str]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(content)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path, write) -> Any:
+    """Settings of a small MMLU: two subjects, five dev and eight test questions each."""
+    for subject in ("astronomy", "world_religions"):
+        for split, n in (("dev", 5), ("test", 8)):
+            save(tmp_path / f"mmlu/{split}/{subject}_{split}.csv", rows(f"{subject} {split}", n))
+    train = write("train.jsonl", [{"instruction": f"{i}?", "response": "a"} for i in range(9)])
+    return {"root": str(tmp_path / "mmlu"), "train": str(train)}
+
+
+def test_questions_shots_and_header(source):
+    corpus = Mmlu(**source).load()
+    assert (corpus.name, len(corpus.train), len(corpus.dev), len(corpus.test)) == (
+        "mmlu",
+        9,
+        10,
+        16,
+    )
+    assert corpus.note == "MMLU, 2 of its subjects, 5-shot; trained on other data"
+    last = corpus.test[-1]
+    assert last.id == "mmlu/test/world_religions/7"
+    assert last.header == (
+        "The following are multiple choice questions (with answers) about world religions."
+    )
+    assert last.instruction == "world_religions test 7?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+    assert (last.choices, last.response, last.answer) == (("A", "B", "C", "D"), "D", 3)
+    assert (last.source, last.category) == ("mmlu", "world_religions")
+    assert len(last.shots) == 5
+    assert last.shots[0] == ("world_religions dev 0?\nA. w\nB. x\nC. y\nD. z\nAnswer:", "A")
+    assert all(len(e.shots) == 4 for e in corpus.dev)  # never a question as its own shot
+
+
+def test_val_is_dev_where_it_is_there(source):
+    save(Path(source["root"]) / "val/astronomy_val.csv", rows("val", 3))
+    dev = Mmlu(**source, subjects="astronomy").load().dev
+    assert [e.id for e in dev] == [f"mmlu/val/astronomy/{i}" for i in range(3)]
+    assert all(len(e.shots) == 5 for e in dev)
+
+
+def test_subjects_shots_and_limits(source):
+    one = Mmlu(**source, subjects=["world_religions"], shots=2, limit_train=3, limit_test=4).load()
+    assert (len(one.train), len(one.test)) == (3, 4)
+    assert {e.category for e in one.test} == {"world_religions"}
+    assert {len(e.shots) for e in one.test} == {2}
+    assert Mmlu(**source, subjects=["all"]).load() == Mmlu(**source).load()
+
+
+def test_no_shots_need_no_dev(source):
+    for file in (Path(source["root"]) / "dev").iterdir():
+        file.unlink()
+    with pytest.raises(DataError, match=r"astronomy_dev\.csv: no such file; add it or set data"):
+        Mmlu(**source).load()
+    corpus = Mmlu(**source, shots=0).load()
+    assert corpus.dev == () and not corpus.test[0].shots and corpus.test[0].header
+
+
+def test_train_is_read_as_jsonl_reads_it(source, write):
+    source["train"] = str(write("t.jsonl", [{"q": "1?", "response": "a", "level": 1}]))
+    with pytest.raises(DataError, match=r"t\.jsonl:1: unknown field\(s\) 'q', 'level'"):
+        Mmlu(**source).load()
+    corpus = Mmlu(**source, fields={"instruction": "q"}, ignore=["level"]).load()
+    assert corpus.train[0].instruction == "1?"
+
+
+def test_a_test_question_in_train_is_refused_unless_allowed(source, write):
+    text = "astronomy test 0? A. w B. x C. y D. z Answer:"
+    source["train"] = str(write("t.jsonl", [{"instruction": text, "response": "A"}]))
+    with pytest.raises(DataError, match=r"first mmlu/test/astronomy/0 \(train: .*t\.jsonl:1\)"):
+        Mmlu(**source).load()
+    assert len(Mmlu(**source, allow_overlap=True).load().test) == 16
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"root": None}, DataError, "data=mmlu needs data.root"),
+        ({"train": None}, DataError, r"data=mmlu needs data\.train: .* \.jsonl"),
+        ({"root": "nowhere"}, DataError, r"nowhere: no such folder \(data\.root"),
+        ({"train": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.train\)"),
+        ({"subjects": ["astronmy"]}, DataError, "no subject 'astronmy'; did you mean 'astronomy'"),
+        ({"subjects": "qqq"}, DataError, "no subject 'qqq'; did you mean"),
+        ({"subjects": []}, DataError, "data.subjects is empty"),
+        ({"shots": 6}, DataError, r"astronomy_dev\.csv: 5 rows, and data\.shots=6"),
+        ({"shots": -1}, ConfigError, "data.shots=-1"),
+        ({"limit_test": 0}, ConfigError, "data.limit_test=0"),
+    ],
+)
+def test_settings_that_cannot_be(source, change, kind, message):
+    with pytest.raises(kind, match=message) as caught:
+        Mmlu(**{**source, **change}).load()
+    assert "\n" not in str(caught.value)
+
+
+def test_folders_without_the_files(source, tmp_path):
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match=r"bare/test: no such folder"):
+        Mmlu(**{**source, "root": str(tmp_path / "bare")}).load()
+    (tmp_path / "bare/test").mkdir()
+    with pytest.raises(DataError, match=r"bare/test: no file <subject>_test\.csv"):
+        Mmlu(**{**source, "root": str(tmp_path / "bare")}).load()
+
+
+GOOD = b"first?,a,b,c,d,A\n"
+
+
+def test_questions_span_lines_and_marks_are_passed_over(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + b'"one,\r\n""two""?",a,b,c,d, B \r\n\r\n' + GOOD)
+    first, second = read_csv(path, "x", "test")
+    assert first.instruction.startswith('one,\r\n"two"?\nA. a\n') and first.response == "B"
+    assert second.instruction.startswith("first?") and second.id == "mmlu/test/x/1"
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"", r"x\.csv: the file is empty"),
+        (b"\n\n", r"x\.csv: the file is empty"),
+        (GOOD + b"q?,a,b,c,A\n", r"x\.csv:2: 5 columns; there must be 6"),
+        (GOOD + b"q?,a,b,c,d,e,A\n", r"x\.csv:2: 7 columns"),
+        (b'"a\nb",a,b,c,d,A\nq?,a\n', r"x\.csv:3: 2 columns"),
+        (GOOD + b"q?,a,b,c,d,E\n", r"x\.csv:2: the answer 'E' is outside the options A, B, C, D"),
+        (b"question,A,B,C,D,answer\n", r"x\.csv:1: the answer 'answer' is outside"),
+        (GOOD + b" ,a,b,c,d,A\n", r"x\.csv:2: the question is empty"),
+        (GOOD + b"q\xe9?,a,b,c,d,A\n", r"x\.csv:2: not UTF-8"),
+        (GOOD + b'"q?,a,b,c,d,A\n', r"x\.csv:2: broken CSV"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(tmp_path, raw, message):
+    path = tmp_path / "x.csv"
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=message) as caught:
+        read_csv(path, "x", "test")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_real_files(real_mmlu, write):
+    train = write("train.jsonl", [{"instruction": "1 + 1?", "response": "2"}])
+    corpus = Mmlu(root=str(real_mmlu), train=str(train)).load()
+    assert len(corpus.test) == 14_042
+    assert len(corpus.dev) == 285
+    assert len({e.category for e in corpus.test}) == 57
+    assert {len(e.shots) for e in corpus.test} == {5}
+    first = corpus.test[0]
+    assert first.id == "mmlu/test/abstract_algebra/0"
+    assert first.instruction == (
+        "Find the degree for the given field extension Q(sqrt(2), sqrt(3), sqrt(18)) over Q.\n"
+        "A. 0\nB. 4\nC. 2\nD. 6\nAnswer:"
+    )
+    assert first.response == "B"

@@ -1,0 +1,79 @@
+"""Which values fit which annotations, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pytest
+
+from elrea.fields import Misfit, fit, spell
+
+
+class Speaks(Protocol):
+    def speak(self) -> str: ...
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "made"),
+    [
+        (3, float, 3.0),
+        (3, int | float, 3),
+        (3, float | int, 3),  # as it is before turned into something
+        (3, float | None, 3.0),
+        (True, int | bool, True),
+        ("x", Path | str, "x"),
+        ("x", Path | None, Path("x")),
+        (None, Path | None, None),
+        ([1, 2], tuple[float, ...], (1.0, 2.0)),
+        ([1, "a"], tuple, (1, "a")),
+        ([], tuple[int, ...], ()),
+        ([1], Sequence[float], (1.0,)),
+        ([[1], []], list[list[float]], [[1.0], []]),
+        ({"a": 1}, Mapping[str, float], {"a": 1.0}),
+        ({"a": [1]}, dict[str, Any], {"a": [1]}),
+        (len, Callable[[Any], int], len),
+        ("any", Speaks, "any"),  # a protocol cannot be asked
+        (1, Literal[1, "1"], 1),
+    ],
+)
+def test_fits(value: Any, hint: Any, made: Any) -> None:
+    fitted = fit(value, hint)
+    assert fitted == made and type(fitted) is type(made)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (True, float | int),
+        (1, bool),
+        (1, Literal[True]),
+        (True, Literal[1]),
+        (1, Path),
+        ("abc", list[str]),
+        ("abc", Sequence[str]),
+        ([1, 2, 3], tuple[int, int]),
+        ([1], dict),
+        ({"a": "b"}, dict[str, int]),
+        (0, None),
+        (3, Callable[[], int]),
+    ],
+)
+def test_does_not_fit(value: Any, hint: Any) -> None:
+    with pytest.raises(Misfit):
+        fit(value, hint)
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (int | None, "int or null"),
+        (list[str] | Literal["all", "none"], "list[str] or 'all' or 'none'"),
+        (tuple[float, ...], "tuple[float, ...]"),
+        (dict[str, Path], "dict[str, Path]"),
+        (Any, "Any"),
+    ],
+)
+def test_spelling(hint: Any, words: str) -> None:
+    assert spell(hint) == words

@@ -1,0 +1,78 @@
+"""The tables on the screen: the right numbers, 100 columns, no need of colour."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console, RenderableType
+
+from elrea.tracking.screen import plan_table, results_table
+
+STRATEGIES = {
+    "backbone": {"accuracy": 0.2512, "ci95": [0.232, 0.271]},
+    "base": {"accuracy": 0.64, "ci95": [0.6187, 0.6607], "forward_passes": 1},
+    "elrea": {
+        "accuracy": 0.702,
+        "ci95": [0.681, 0.722],
+        "delta_to_base": 0.062,
+        "delta_ci95": [0.0412, 0.083],
+        "forward_passes": 9,
+    },
+    "uniform": {
+        "accuracy": 0.6396,
+        "ci95": [0.618, 0.66],
+        "delta_to_base": -0.0004,
+        "delta_ci95": [-0.02, 0.0191],
+        "forward_passes": 2.5,
+    },
+    "random_cluster_with_an_exceedingly_long_name_of_its_own": {"accuracy": 1.0, "ci95": [0.9, 1]},
+}
+
+
+def shown(table: RenderableType, width: int = 100, **options: bool) -> str:
+    console = Console(file=io.StringIO(), width=width, **options)  # type: ignore[arg-type]
+    console.print(table)
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_the_results_say_the_numbers() -> None:
+    text = shown(results_table(STRATEGIES, "Results", "built-in exam, not MMLU"))
+    rows = {line.split()[0]: " ".join(line.split()) for line in text.splitlines() if line.split()}
+    assert rows["elrea"] == "elrea 70.2 [68.1, 72.2] +6.2 [+4.1, +8.3] 9"
+    assert rows["base"] == "base 64.0 [61.9, 66.1] - - 1"
+    assert rows["backbone"] == "backbone 25.1 [23.2, 27.1] - - -"
+    assert rows["uniform"] == "uniform 64.0 [61.8, 66.0] +0.0 [-2.0, +1.9] 2.5", "no minus zero"
+    assert text.splitlines()[0].startswith("Results")
+    assert "built-in exam, not MMLU" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_the_results_fit(width: int) -> None:
+    lines = shown(results_table(STRATEGIES), width).splitlines()
+    assert max(map(len, lines)) <= width
+
+
+def test_a_clear_difference_is_coloured_where_colours_are_welcome(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    coloured = shown(results_table(STRATEGIES), force_terminal=True)
+    line = next(line for line in coloured.splitlines() if line.lstrip().startswith("elrea"))
+    assert "\x1b[32m" in line
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = shown(results_table(STRATEGIES), force_terminal=True)
+    assert "\x1b[3" not in plain
+
+
+def test_the_plan_keeps_order_and_keys_whole() -> None:
+    rows = [
+        ("base", "0123456789abcdef", "reused"),
+        ("features", "fedcba9876543210", "to do"),
+        ("expert [3]", "00112233aabbccdd", "resumes"),
+    ]
+    text = shown(plan_table(rows), 60)
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    assert lines[-3:] == [" ".join(row) for row in rows]
