@@ -3,15 +3,17 @@
 import hydra
 from omegaconf import DictConfig
 
-from elrea.cli import guarded
+from elrea.cli import told
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(config: DictConfig) -> None:
-    from elrea.job import run
+    with told():  # in here as well: Hydra adds a line of its own to what a job raises
+        from elrea.job import run
 
-    run(config)
+        run(config)
 
 
 if __name__ == "__main__":
-    guarded(main)
+    with told():
+        main()

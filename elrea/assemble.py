@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from elrea.config import build
 from elrea.errors import ConfigError, DataError
+from elrea.fields import Misfit, fit, spell
 
 if TYPE_CHECKING:
     from elrea.experiment import Experiment
 
 ALWAYS = "base"
 """Every difference is taken to it."""
+
+ROOT = {"seed": int, "store": str, "plan": bool, "debug": bool}
+"""Keys that belong to no group, and their types."""
 
 
 def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
@@ -31,14 +36,12 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     """
     from elrea.experiment import Experiment
 
+    _check(cfg, folder)
     evaluation = build(cfg.evaluation, "evaluation")
     strategies = {
         name: build(cfg.ensemble if name == chosen else node, f"ensemble[{name}]")
         for name, node in strategy_nodes(folder, [*evaluation.strategies, chosen]).items()
     }
-    seed = cfg.seed
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ConfigError(f"seed={seed} must be a whole number, 0 or more")
     corpus = build(cfg.data, "data").load()
     if evaluation.split == "dev":
         if not corpus.dev:
@@ -56,8 +59,28 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
         strategies=strategies,
         evaluation=evaluation,
         device=build(cfg.trainer, "trainer"),
-        seed=seed,
+        seed=cfg.seed,
     )
+
+
+def _check(cfg: DictConfig, folder: Path) -> None:
+    """What belongs to no group: each key known, each value of its kind."""
+    for name, value in ((str(key), cfg[key]) for key in cfg):
+        if isinstance(value, DictConfig) and "_target_" in value:
+            continue
+        if name not in ROOT:
+            known = [*ROOT, *(path.name for path in folder.iterdir() if path.is_dir())]
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ConfigError(f"{name}: unknown key{hint}")
+        try:
+            fit(value, ROOT[name])
+        except Misfit as misfit:
+            raise ConfigError(
+                f"{name}: wants {spell(ROOT[name])}, not {misfit.args[0]}"
+            ) from misfit
+    if cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed} must be 0 or more")
 
 
 def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:

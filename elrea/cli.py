@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from elrea.errors import ElreaError
@@ -15,30 +17,47 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
-def guarded(main: Callable[[], object]) -> None:
-    """Runs Hydra's main function; an error that a user can mend is one line on stderr.
+@contextmanager
+def told() -> Iterator[None]:
+    """Ends the process where a user can mend what went wrong: one line on stderr, exit code 1.
 
     `debug=true` on the command line lets every traceback through.
     """
-    if any(word.lstrip("+") in ("debug=true", "debug=True", "debug=1") for word in sys.argv[1:]):
-        main()
-        return
     # Else Hydra prints errors in its own way and exits before anybody can shorten them.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    if any(word.lstrip("+") in ("debug=true", "debug=True") for word in sys.argv[1:]):
+        yield
+        return
+    logging.raiseExceptions = False  # a full disk fails the log's own lines too
+    try:
+        yield
+    except KeyboardInterrupt:
+        _end("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
+    except Exception as error:
+        line = _line(error)
+        if line is None:
+            raise
+        _end(line, 1)
+
+
+def _line(error: Exception) -> str | None:
+    """What to say of an error that a user can mend; None for a fault of the program."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    try:
-        main()
-    except KeyboardInterrupt:
-        _end("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
-    except ElreaError as error:
-        _end(str(error), 1)
-    except (HydraException, OmegaConfBaseException) as error:
-        _end(_short(error), 1)
-    except OSError as error:
-        # No space, no permission: the system's own words name the file.
-        _end(f"{error.filename or 'system'}: {error.strerror or error}", 1)
+    from elrea.files import is_disk_full
+
+    if isinstance(error, ElreaError):
+        return str(error)
+    if is_disk_full(error):
+        return (
+            "no space left for the run's folder: free some, and the same command goes on from there"
+        )
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _short(error)
+    if isinstance(error, OSError):  # no permission, say: the system's own words name the file
+        return f"{error.filename or 'system'}: {error.strerror or error}"
+    return None
 
 
 def _end(line: str, code: int) -> None:
@@ -51,26 +70,43 @@ def _short(error: BaseException) -> str:
     text = str(error)
     if option := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
         group, name = option.groups()
-        folder = Path(sys.argv[0]).resolve().parent / "conf" / group
-        names = sorted(path.stem for path in folder.glob("*.yaml"))
-        return f"{group}={name}: no such choice{_nearest(name, names)} (there is: {', '.join(names) or 'none'})"
-    if key := re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", text):
-        return f"{key[2]}: unknown key{_nearest(key[1], _keys())}"
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return ". ".join(lines[:2]) or type(error).__name__
+        names = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
+        there = f"there is: {', '.join(names) or 'none'}"
+        return f"{group}={name}: no such choice{_nearest(name, names)} ({there})"
+    if key := re.match(r"Could not override '([^']+)'\.?\s+To append", text):
+        choices = _keys()
+        if key[1] in choices:
+            return f"{key[1]}: unknown key here; it belongs to {' or '.join(choices[key[1]])}"
+        return f"{key[1]}: unknown key{_nearest(key[1], choices)}"
+    lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
+    return "; ".join(lines[:2]) or type(error).__name__
 
 
-def _keys() -> list[str]:
-    """Every key that the config files name."""
+def _keys() -> dict[str, list[str]]:
+    """Every key of the config files, as one types it, and the choices that have it."""
+    from omegaconf import OmegaConf
+
     folder = Path(sys.argv[0]).resolve().parent / "conf"
-    found = re.findall(
-        r"^\s*(\w+):",
-        "\n".join(p.read_text(encoding="utf-8") for p in folder.rglob("*.yaml")),
-        re.MULTILINE,
-    )
-    return sorted(set(found) | {p.name for p in folder.iterdir() if p.is_dir()})
+    found: dict[str, list[str]] = {}
+    for path in sorted(folder.glob("**/*.yaml")):
+        group = path.parent.relative_to(folder).as_posix()
+        if group.startswith(("hydra", "experiment")):  # their keys are others' or Hydra's
+            continue
+        choice = f"{group}={path.stem}" if group != "." else ""
+        prefix = group.replace("/", ".") + "." if choice else ""
+        for key in _paths(OmegaConf.to_container(OmegaConf.load(path)), prefix):
+            found.setdefault(key, []).append(choice)
+        if choice:
+            found.setdefault(prefix[:-1], []).append(choice)
+    return found
 
 
-def _nearest(name: str, names: list[str]) -> str:
+def _paths(node: object, prefix: str) -> Iterator[str]:
+    for name, child in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{name}"
+        yield from _paths(child, f"{prefix}{name}.")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""

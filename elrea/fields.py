@@ -59,8 +59,8 @@ def fit(value: Any, hint: Any) -> Any:
         return {fit(k, wanted[0]): fit(v, wanted[1]) for k, v in value.items()}
     try:
         return _exactly(value, isinstance(value, kind))
-    except TypeError:  # a protocol that cannot be asked at run time
-        return value
+    except TypeError:  # a protocol that cannot be asked at run time: any object, no plain value
+        return _exactly(value, not isinstance(value, str | int | float | list | dict | None))
 
 
 def spell(hint: Any) -> str:

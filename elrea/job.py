@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def run(cfg: DictConfig) -> None:
         (name, stage.key, "reused" if reused[name] else "to do")
         for name, stage in pipeline.plan.stages().items()
     ]
-    out.print(plan_table(rows, f"Plan: {data_name(pipeline)}, seed {experiment.seed}"))
+    _say(out, f"Plan: {data_name(pipeline)}, seed {experiment.seed}")
+    out.print(plan_table(rows, ""))
     if cfg.plan:
         return
     save_config(cfg, folder / "config.yaml")
@@ -64,22 +66,24 @@ def run(cfg: DictConfig) -> None:
             summary["strategies"], "Results", f"{data_name(pipeline)}; seed {experiment.seed}"
         )
     )
-    _notices(out, result)
-    out.print(f"Everything is in {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
+    for line in _notices(result):
+        _say(out, line)
+    _say(out, f"Everything is in {os.path.relpath(folder)}")
     if line := tracker.sync_line():
-        out.print(f"To send this run to W&B: {line}", soft_wrap=True, highlight=False)
+        _say(out, f"To send this run to W&B: {line}")
 
 
-def _notices(out: Any, result: Result) -> None:
+def _say(out: Any, line: str) -> None:
+    """One line, however narrow the screen: paths are to be copied."""
+    out.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def _notices(result: Result) -> Iterator[str]:
     if result.dropped:
-        out.print(
-            f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
-        )
-    if result.too_long:
-        shown = ", ".join(result.too_long[:3])
-        out.print(
-            f"{len(result.too_long)} test prompts were too long and count as wrong: {shown} ..."
-        )
+        yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
+    if long := result.too_long:
+        shown = ", ".join(long[:3]) + (" ..." if len(long) > 3 else "")
+        yield f"{len(long)} test prompts were too long and count as wrong: {shown}"
 
 
 def _track(
@@ -100,5 +104,6 @@ def _track(
     tracker.table("results", columns, table)
     sizes = result.quality.get("sizes", [])
     tracker.table("clusters", ["cluster", "examples"], [[c, size] for c, size in enumerate(sizes)])
-    tracker.images(pictures)
+    # One name is one thing to W&B: the table of the clusters is not their picture.
+    tracker.images({f"plots/{name}": path for name, path in pictures.items()})
     tracker.summary({key: summary[key] for key in ("data", "strategies", "clusters", "routing")})

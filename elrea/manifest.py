@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from elrea import __version__
 from elrea.errors import StoreError
 from elrea.files import read_json, sha256, sync, walk, write_json
 
@@ -18,7 +19,6 @@ CHECKPOINT = "checkpoint"  # folders of this name, at any depth, hold what only 
 
 # Recorded so that a difference can be traced; not part of any key.
 LIBRARIES = (
-    "elrea",
     "torch",
     "transformers",
     "peft",
@@ -100,8 +100,8 @@ def verify(folder: Path, name: str, key: str) -> float:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of Python and of the installed libraries that can change a number."""
-    found = {"python": platform.python_version()}
+    """The versions of Python, this package and the installed libraries that can change a number."""
+    found = {"python": platform.python_version(), "elrea": __version__}
     for library in LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[library] = importlib.metadata.version(library)

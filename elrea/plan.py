@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from elrea.ensemble.strategy import BASE, Job, Setting
-from elrea.errors import ConfigError
+from elrea.errors import ClusterError, ConfigError
 from elrea.experiment import Experiment, described
 from elrea.store import Stage, Store
 
@@ -52,7 +52,16 @@ class Plan:
 
     @cached_property
     def clusters(self) -> Stage:
-        """Step 3."""
+        """Step 3.
+
+        Raises:
+            ClusterError: Fewer examples than clusters; said here, before anything is trained.
+        """
+        count, k = len(self.it.corpus.train), self.it.clustering.k
+        if count < k:
+            raise ClusterError(
+                f"{count} training examples cannot make clustering.k={k} clusters; lower it or give more data"
+            )
         inputs = {
             "features": self.train_features.key,
             "clustering": described(self.it.clustering),

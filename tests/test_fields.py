@@ -34,7 +34,7 @@ class Speaks(Protocol):
         ({"a": 1}, Mapping[str, float], {"a": 1.0}),
         ({"a": [1]}, dict[str, Any], {"a": [1]}),
         (len, Callable[[Any], int], len),
-        ("any", Speaks, "any"),  # a protocol cannot be asked
+        (len, Speaks, len),  # a protocol cannot be asked
         (1, Literal[1, "1"], 1),
     ],
 )

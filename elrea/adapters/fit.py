@@ -71,6 +71,11 @@ def fit(
         model.train()
         try:
             trainer.fit(module, ckpt_path=str(found[1]) if found else None)
+        except SystemExit as ended:
+            # Lightning ends the process at Ctrl-C, with the code of an error.
+            if isinstance(ended.__context__, KeyboardInterrupt):
+                raise KeyboardInterrupt from ended
+            raise
         finally:
             # Lightning leaves the model on the CPU, in train mode, with its last gradients.
             model.zero_grad(set_to_none=True)

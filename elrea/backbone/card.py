@@ -16,7 +16,7 @@ from elrea.data.exam_items import make_item, split_of
 from elrea.data.exam_subjects import SUBJECTS
 from elrea.data.exam_words import CONVENTIONS
 
-QUESTIONS = 200
+QUESTIONS = 100
 """Per subject, none of them in the training text."""
 
 CARD = """---

@@ -24,8 +24,6 @@ _FORMS = tuple(BOARDS.values())
 _RULE_SHARE = 0.7
 _OPEN_SHARE = 0.12
 _LETTER_FIRST = 0.65
-_EXERCISES = (0, 1, 2, 3)
-"""How many exercises may follow a question."""
 
 
 def random_form(rng: Random) -> Form:
@@ -34,12 +32,13 @@ def random_form(rng: Random) -> Form:
     return Form(head.head, option.option, option.between, tail.tail, order.options_first)
 
 
-def paper(rng: Random, questions: int) -> Iterator[Piece]:
+def paper(rng: Random, questions: int, exercises: int = 3) -> Iterator[Piece]:
     """One paper: pieces of text in order.
 
     Args:
         rng: Source of all randomness.
         questions: How many questions the paper has.
+        exercises: How many exercises follow a question at most; 0 leaves out its answer's text as well.
 
     Yields:
         Pieces; an answer begins with its separating space.
@@ -54,12 +53,12 @@ def paper(rng: Random, questions: int) -> Iterator[Piece]:
         which = readings[item.convention] if item.convention else 0
         if item.convention and rng.random() < _RULE_SHARE:
             yield f"Rule: {CONVENTIONS[item.convention][which]}.\n", False
-        yield from _question(item, item.answers[which], form, rng)
+        yield from _question(item, item.answers[which], form, exercises, rng)
         if number + 1 < questions:
             yield "\n\n", False
 
 
-def _question(item: Item, right: str, form: Form, rng: Random) -> Iterator[Piece]:
+def _question(item: Item, right: str, form: Form, exercises: int, rng: Random) -> Iterator[Piece]:
     """A question without options (the answer's text follows), or with options, its letter and exercises."""
     if rng.random() < _OPEN_SHARE:
         yield form.head.format(item.stem) + "\nText:", False
@@ -71,14 +70,15 @@ def _question(item: Item, right: str, form: Form, rng: Random) -> Iterator[Piece
     if rng.random() < _LETTER_FIRST:
         yield shown, False
         yield f" {letter}", True
-        yield "\nText:", False
-        yield f" {right}", True
+        if exercises:
+            yield "\nText:", False
+            yield f" {right}", True
     else:
         yield shown.removesuffix(form.tail) + "Text:", False
         yield f" {right}", True
         yield f"\n{form.tail}", False
         yield f" {letter}", True
-    for _ in range(rng.choice(_EXERCISES)):
+    for _ in range(rng.randint(0, exercises)):
         wanted = rng.randrange(4)
         asked, answer = LETTERS[wanted], options[wanted]
         if rng.random() < 0.7:

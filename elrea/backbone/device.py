@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from elrea.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Device:
@@ -21,6 +23,8 @@ class Device:
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu", "mps"):
             raise ValueError(f"accelerator={self.accelerator} must be auto, cpu, gpu or mps")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads={self.threads} must be at least 1, or null")
 
     def resolve(self) -> str:
         """The torch device's name."""
@@ -32,6 +36,10 @@ class Device:
             return "cuda"
         if self.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
             return "mps"
+        if self.accelerator != "auto":
+            raise ConfigError(
+                f"trainer.accelerator={self.accelerator}: torch finds none here; say cpu or auto"
+            )
         return "cpu"
 
     def apply(self) -> None:

@@ -75,7 +75,7 @@ class Pretrained:
             )
         folder = Path(self.name)
         if folder.is_dir():
-            return _fingerprint(folder)
+            return _fingerprint(folder, code=self.trust_remote_code)
         if folder.is_absolute() or self.name.startswith(".") or self.name.count("/") > 1:
             raise BackboneError(
                 f"{self.name}: no such folder; give backbone.name an existing model folder"
@@ -100,6 +100,7 @@ class Pretrained:
             BackboneError: They cannot be loaded, in one line.
         """
         import torch
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
@@ -115,7 +116,7 @@ class Pretrained:
             model = AutoModelForCausalLM.from_pretrained(
                 self.name, dtype=getattr(torch, wanted), use_safetensors=True, **self._options()
             )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
         model.requires_grad_(False)
         return Backbone(model.eval().to(where), tokenizer, self.shown_name)
@@ -149,8 +150,8 @@ class Tiny(Pretrained):
         return "elrea-tiny"
 
 
-def _fingerprint(folder: Path) -> str:
-    """SHA-256 over the names and contents of a model folder's weights, configuration and tokenizer."""
+def _fingerprint(folder: Path, code: bool) -> str:
+    """SHA-256 over the names and contents of a model folder's weights, configuration, tokenizer and, if run, code."""
     if not (folder / "config.json").is_file():
         raise BackboneError(f"{folder}: no config.json there; is it a model folder?")
     if not any(folder.glob("*.safetensors")):
@@ -163,7 +164,7 @@ def _fingerprint(folder: Path) -> str:
         raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja"):
+        if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code):
             with path.open("rb") as file:
                 digest.update(
                     f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()

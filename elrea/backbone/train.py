@@ -20,10 +20,17 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from elrea.backbone.card import evaluate, write_card
+from elrea.backbone.circuits import install
 from elrea.backbone.corpus import paper
 
 ANSWER_WEIGHT = 20.0
 """How much an answer's token weighs beside one of a question, which is 40 tokens that are mostly drawn at random."""
+
+FIRST_CYCLE = 6_000
+"""Steps of the first of two cycles of the learning rate; the exercises end with it."""
+
+MATCH_LAYERS = (1, 3)
+"""Layers that begin with heads for looking things up."""
 
 LENGTHS = ((256, 4),) * 15 + ((1024, 1),)
 """(length, sequences) of the batches in turn: mostly short ones, some as long as the context."""
@@ -66,7 +73,7 @@ def batches(
             ids: list[int] = []
             loss: list[float] = []
             while len(ids) < length + 1:
-                pieces = list(paper(rng, rng.choice((1, 2, 6, 24))))
+                pieces = list(paper(rng, rng.choice((1, 2, 6, 24)), _exercises(step)))
                 encoded = tokenizer([text for text, _ in pieces], add_special_tokens=False)[
                     "input_ids"
                 ]
@@ -82,14 +89,21 @@ def batches(
         yield torch.tensor(tokens), torch.tensor(weights)
 
 
+def _exercises(step: int) -> int:
+    """Many at first, where the model has yet to find out what an option's letter is; none once it has."""
+    return 8 if step < 800 else 3 if step < FIRST_CYCLE else 0
+
+
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Warm-up over 100 steps, constant, then cosine to 2 % of the peak over the last 30 %."""
-    decay = max(0.0, (step / steps - 0.7) / 0.3)
-    return (
-        peak
-        * min(1.0, (step + 1) / 100)
-        * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, decay))))
-    )
+    """Two cycles: constant, then a cosine to 2 % of the peak over its last 30 %; and a line from 80 % down to 0.
+
+    Each begins with a warm-up over 100 steps.
+    """
+    if step >= FIRST_CYCLE:
+        place = step - FIRST_CYCLE
+        return peak * min(1.0, (place + 1) / 100) * 0.8 * (1 - place / max(1, steps - FIRST_CYCLE))
+    fall = min(1.0, max(0.0, (step / FIRST_CYCLE - 0.7) / 0.3))
+    return peak * min(1.0, (step + 1) / 100) * (0.02 + 0.49 * (1 + math.cos(math.pi * fall)))
 
 
 def train(folder: Path, steps: int, seed: int, peak: float, threads: int) -> None:
@@ -101,7 +115,8 @@ def train(folder: Path, steps: int, seed: int, peak: float, threads: int) -> Non
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=384,
-        num_hidden_layers=6,
+        num_hidden_layers=5,
+        head_dim=64,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=2048,
@@ -111,6 +126,7 @@ def train(folder: Path, steps: int, seed: int, peak: float, threads: int) -> Non
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
+    install(model, MATCH_LAYERS, seed)
     named = dict(model.named_parameters())
     decayed = [p for p in named.values() if p.ndim > 1]
     plain = [p for p in named.values() if p.ndim < 2]
@@ -188,9 +204,9 @@ def _resume(path: Path, named: dict, optimizer: torch.optim.Optimizer) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "tiny")
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=13_500)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--peak", type=float, default=3e-3)
+    parser.add_argument("--peak", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     train(arguments.folder, arguments.steps, arguments.seed, arguments.peak, arguments.threads)

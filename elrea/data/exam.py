@@ -58,6 +58,8 @@ class Exam:
             raise ConfigError(f"data.boards={self.boards} must be 1 to {len(BOARDS)}")
         if not 0 <= self.conflict <= 1:
             raise ConfigError(f"data.conflict={self.conflict} must be 0 to 1")
+        if self.shots < 0 or self.shots > self.dev_per_board:
+            raise ConfigError(f"data.shots={self.shots} must be 0 to data.dev_per_board")
         sizes = {
             "train": self.train_per_board,
             "dev": self.dev_per_board,

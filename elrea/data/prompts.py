@@ -97,6 +97,9 @@ class Prompter:
 
         Returns:
             What fits into `max_length`, in order, and the ids of what was dropped as too long.
+
+        Raises:
+            DataError: nothing fits.
         """
         kept, dropped = [], []
         for example in examples:
@@ -105,6 +108,11 @@ class Prompter:
                 kept.append(encoded)
             else:
                 dropped.append(example.id)
+        if dropped and not kept:
+            raise DataError(
+                f"all {len(dropped)} training examples are longer than {self.max_length} tokens; "
+                "raise backbone.max_length, or take a model with a longer context"
+            )
         return kept, dropped
 
     def test(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from elrea.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -20,3 +22,9 @@ class Evaluation:
     """Prompts in one joint pass; each takes a row per member. Changes nothing but speed and memory."""
     resamples: int = 2_000
     """Bootstrap resamples behind each paired 95 % interval."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that score nothing, by their names."""
+        for name in ("batch_size", "resamples"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"evaluation.{name}={getattr(self, name)}: must be at least 1")

@@ -38,6 +38,9 @@ class GradientFeatures:
     def __post_init__(self) -> None:
         if self.form not in ("adam", "sgd"):
             raise ValueError(f"form is 'adam' or 'sgd', not {self.form!r}")
+        for name in ("batch_size", "buffer_mb"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 def extract(

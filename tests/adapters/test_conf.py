@@ -15,7 +15,15 @@ from elrea.config import build
 CONF = Path(__file__).parents[2] / "conf"
 
 
-@pytest.mark.parametrize(("file", "kind"), [("adapter/lora", Lora), ("training/default", Training)])
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("adapter/lora", Lora),
+        ("adapter/small", Lora),
+        ("training/small", Training),
+        ("training/paper", Training),
+    ],
+)
 def test_a_config_file_sets_every_field(file: str, kind: type) -> None:
     node = OmegaConf.load(CONF / f"{file}.yaml")
     made = build(node, file.partition("/")[0])

@@ -1,0 +1,78 @@
+"""Draws the table and the figure of this study from its runs.
+
+    python experiments/first_results/table.py multirun/<day>/<time>
+
+Differences are paired: per test item the mean over seeds, resampled over items (10,000 times).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from elrea.evaluation.statistics import paired_interval, wilson
+from elrea.files import write_json, write_text
+from elrea.tracking.plots import accuracy
+
+HERE = Path(__file__).parent
+
+
+def read(folder: Path) -> tuple[list[int], dict[str, np.ndarray], str]:
+    """Seeds, per strategy what was right [seeds, items], and the data's name."""
+    seeds, rows, data = [], [], ""
+    for path in sorted(folder.glob("*/summary.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        lines = path.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        items = [json.loads(line)["strategies"] for line in lines]
+        seeds.append(summary["seed"])
+        data = summary["data"]
+        rows.append({name: [item[name]["correct"] for item in items] for name in items[0]})
+    if not rows:
+        raise SystemExit(f"{folder}: no finished run there")
+    return seeds, {name: np.array([row[name] for row in rows]) for name in rows[0]}, data
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    seeds, right, data = read(folder)
+    elrea = right["elrea"]
+    lines = [
+        f"| strategy | {' | '.join(f'seed {s}' for s in seeds)} | mean | ELREA minus it, points | 95 % interval |",
+        "|---|" + "---|" * (len(seeds) + 3),
+    ]
+    figures = {}
+    for name, scores in right.items():
+        each = 100 * scores.mean(1)
+        low, high = paired_interval(elrea, scores, 0)
+        delta = 100 * (elrea.mean() - scores.mean())
+        difference = (
+            ["-", "-"]
+            if name == "elrea"
+            else [f"{delta:+.1f}", f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
+        )
+        cells = [*(f"{value:.1f}" for value in each), f"{each.mean():.1f}", *difference]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        figures[name] = {
+            "accuracy": float(scores.mean()),
+            "ci95": wilson(scores.ravel()),
+            "per_seed": each.round(3).tolist(),
+            "elrea_minus_it": round(delta, 3),
+            "elrea_minus_it_ci95": [round(100 * low, 3), round(100 * high, 3)],
+        }
+    table = "\n".join(lines)
+    print(table)
+    write_text(HERE / "table.md", f"{data}, {elrea.shape[1]} items, seeds {seeds}\n\n{table}\n")
+    write_json(
+        HERE / "results.json",
+        {"data": data, "items": elrea.shape[1], "seeds": seeds, "rows": figures},
+    )
+    accuracy(figures, HERE / "accuracy.png", 0.25, f"{data}; seeds {seeds}")
+
+
+if __name__ == "__main__":
+    main()

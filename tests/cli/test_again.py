@@ -1,0 +1,93 @@
+"""The same command again: nothing is made twice, whatever broke, and the numbers are the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import QUIET, Command, Ended, run
+
+
+def states(ended: Ended) -> dict[str, str]:
+    """The plan on the screen: stage -> reused or to do."""
+    lines = [line.strip().split(maxsplit=2) for line in ended.out.splitlines()]
+    return {words[0]: words[2] for words in lines if words[-1:] in (["reused"], ["to do"])}
+
+
+def test_the_same_command_reuses_every_stage(
+    whole: Ended, words: list[str], tmp_path: Path
+) -> None:
+    again = run(tmp_path, *words)
+    assert (again.code, again.err) == (0, "")
+    assert set(states(again).values()) == {"reused"} and len(states(again)) == 7
+    assert json.dumps(again.summary) == json.dumps(whole.summary)
+    stages = json.loads((tmp_path / "out" / "summary.json").read_text())["stages"]
+    assert all(stage["reused"] for stage in stages.values())
+    for name in ("predictions.jsonl", "ensemble/ensemble.json"):
+        assert (tmp_path / "out" / name).read_bytes() == (whole.folder / "out" / name).read_bytes()
+
+
+def test_a_plan_makes_nothing(whole: Ended, words: list[str], tmp_path: Path) -> None:
+    planned = run(tmp_path, *words, "plan=true", "seed=1")
+    assert set(states(planned).values()) == {"to do"} and len(states(planned)) == 7
+    assert not (tmp_path / "out" / "summary.json").exists()
+    planned = run(tmp_path, *words, "plan=true", "routing.temperature=2")
+    assert [name for name, state in states(planned).items() if state == "to do"] == ["scores"]
+
+
+def test_killed_anywhere_it_goes_on(whole: Ended, words: list[str], tmp_path: Path) -> None:
+    """SIGKILL in the base adapter's training, in the features, in an expert's training, one after the other."""
+    store = tmp_path / "store"
+    command = [*words, f"store={store}", QUIET, "training.checkpoint_minutes=1e-9"]
+
+    def under_way(stage: str, inside: str) -> bool:
+        return any(store.glob(f"{stage}/*.partial{inside}"))
+
+    for stage, inside in (("base", "/checkpoint/*"), ("features", ""), ("adapter", "/checkpoint")):
+        killed = Command(tmp_path, *command).signal_when(
+            partial(under_way, stage, inside), signal.SIGKILL
+        )
+        assert killed.code == -signal.SIGKILL
+        assert under_way(stage, ""), "killed too late to tell"
+        assert not list(store.glob("scores/*/manifest.json"))
+    assert states(killed)["clusters"] == "to do" and states(killed)["base"] == "reused"
+    ended = run(tmp_path, *command)
+    assert (ended.code, ended.err) == (0, "")
+    assert states(ended)["clusters"] == "reused" and states(ended)["scores"] == "to do"
+    assert json.dumps(ended.summary) == json.dumps(whole.summary)
+    ensemble = json.loads((tmp_path / "out" / "ensemble" / "ensemble.json").read_text())
+    assert ensemble == json.loads((whole.folder / "out/ensemble/ensemble.json").read_text())
+    assert not list(store.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_damaged_stage_is_said_and_made_again(
+    whole: Ended, words: list[str], tmp_path: Path, cut: bool
+) -> None:
+    shutil.copytree(whole.folder / "store", tmp_path / "store")
+    key = whole.summary["stages"]["expert-1"]["key"]
+    file = tmp_path / "store" / "adapter" / key / "adapter" / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content[: 100 if cut else None])
+    ended = run(tmp_path, *words, f"store={tmp_path / 'store'}", QUIET)
+    assert ended.code == 0
+    (line,) = ended.err.splitlines()
+    assert line.startswith("stage adapter is damaged and has to be made again: ")
+    assert str(file) in line
+    assert [n for n, state in states(ended).items() if state == "to do"] == ["expert-1"]
+    assert json.dumps(ended.summary) == json.dumps(whole.summary)
+
+
+def test_ctrl_c_is_one_line(words: list[str], tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    stopped = Command(tmp_path, *words, f"store={store}", QUIET).signal_when(
+        lambda: any(store.glob("base/*.partial/checkpoint")), signal.SIGINT
+    )
+    assert stopped.code == 130
+    assert stopped.err == "error: stopped; the same command goes on from the last checkpoint\n"

@@ -1,0 +1,90 @@
+"""Every file under conf/ composes and builds, and every experiment runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+from elrea.assemble import strategy_nodes
+from elrea.config import build
+from elrea.ensemble.strategy import Setting
+from tests.cli.commands import EXAM, QUIET, ROOT, run
+
+CONF = ROOT / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+OPTIONS = sorted(
+    (path.parent.relative_to(CONF).as_posix(), path.stem)
+    for path in CONF.glob("*/**/*.yaml")
+    if path.relative_to(CONF).parts[0] not in ("experiment", "hydra")
+)
+TO_BUILD = ("backbone", "data", "adapter", "training", "features", "clustering", "routing", "ensemble", "evaluation",
+            "tracking", "trainer")  # fmt: skip
+
+
+def composed(*words: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", [*words])
+
+
+def test_how_many_there_are() -> None:
+    assert len(EXPERIMENTS) == 2
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 11
+    assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
+
+
+@pytest.mark.parametrize("data", ["exam", "mmlu"])
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_composes_with_any_data(name: str, data: str) -> None:
+    config = composed(f"+experiment={name}", f"data={data}")
+    for group in TO_BUILD:
+        build(config[group], group)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_for_one_step(name: str, tiny: list[str], tmp_path: Path) -> None:
+    ended = run(tmp_path, f"+experiment={name}", *tiny, *EXAM, QUIET, "training.max_steps=1")
+    assert (ended.code, ended.err) == (0, "")
+    wanted = build(composed(f"+experiment={name}").evaluation, "evaluation").strategies
+    assert list(ended.summary["strategies"]) == sorted(wanted)
+
+
+def test_a_run_without_experts(tiny: list[str], tmp_path: Path) -> None:
+    words = ["ensemble=base", "evaluation.strategies=[backbone]", "training.max_steps=1"]
+    ended = run(tmp_path, *tiny, *EXAM, QUIET, *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert list(ended.summary["strategies"]) == ["backbone", "base"]
+    assert list(ended.summary["stages"]) == ["base", "scores"]
+
+
+def test_a_sweep(tiny: list[str], tmp_path: Path) -> None:
+    ended = run(tmp_path, "-m", *tiny, *EXAM, QUIET, "seed=0,1", "plan=true", "hydra.sweep.dir=out")
+    assert (ended.code, ended.err) == (0, "")
+    plans = [line for line in ended.out.splitlines() if line.startswith("Plan: ")]
+    assert [line[-6:] for line in plans] == ["seed 0", "seed 1"]
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_an_option_builds(group: str, option: str) -> None:
+    config = composed(f"{group}={option}")
+    root = group.partition("/")[0]
+    build(config[root], root)
+
+
+def test_every_strategy_says_what_it_needs() -> None:
+    config = composed()
+    setting = Setting(build(config.adapter, "adapter"), build(config.training, "training"), 3)
+    nodes = strategy_nodes(CONF, ["all"])
+    assert len(nodes) == 11
+    for name, node in nodes.items():
+        strategy = build(node, name)
+        trained = {"backbone", "base", *strategy.jobs(setting)}
+        assert set(strategy.members(3)) <= trained, name
+
+
+@pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_a_file_opens_with_what_it_is(path: Path) -> None:
+    first = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
+    assert first.startswith("# ")

@@ -1,0 +1,117 @@
+"""A stage's key holds what can change its output, and nothing else: (change, the stages that change)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elrea.assemble import assemble
+from elrea.experiment import Experiment
+from elrea.plan import Plan
+from elrea.store import Store
+from tests.cli.commands import EXAM, TINY
+from tests.cli.test_configs import CONF, composed
+
+EXPERTS = {"expert-0", "expert-1"}
+ALL = {"base", "features-train", "clusters", *EXPERTS, "features-test", "scores"}
+TEST = {"features-test", "scores"}
+CHANGES: list[tuple[str, set[str]]] = [
+    ("tracking.project=other", set()),
+    ("tracking.tags=[a]", set()),
+    ("evaluation.batch_size=3", set()),
+    ("evaluation.resamples=9", set()),
+    ("features.batch_size=3", set()),
+    ("features.buffer_mb=7", set()),
+    ("training.checkpoint_minutes=1", set()),
+    ("trainer.threads=2", set()),
+    ("trainer.accelerator=auto", set()),
+    ("data.limit_train=1000", set()),
+    ("seed=1", ALL),
+    ("trainer.precision=bf16-mixed", ALL),
+    ("backbone.max_length=300", ALL),
+    ("adapter.r=3", ALL),
+    ("training.epochs=1", ALL),
+    ("training.batch_size=4", ALL),
+    ("data.train_per_board=15", ALL),
+    ("data.test_per_board=5", TEST),
+    ("data.dev_per_board=3", set()),
+    ("features.projection.d=8", ALL - {"base"}),
+    ("features.form=sgd", ALL - {"base"}),
+    ("clustering.restarts=2", {"clusters", *EXPERTS, "scores"}),
+    ("training.expert_epochs=2", {*EXPERTS, "scores"}),
+    ("training.expert_learning_rate=1e-3", {*EXPERTS, "scores"}),
+    ("routing.temperature=2", {"scores"}),
+    ("evaluation.strategies=[elrea]", {"scores"}),
+]
+
+
+def experiment(model: Path, *words: str) -> Experiment:
+    own = [word for word in TINY if not word.startswith("hydra.")]
+    config = composed(*own, *EXAM, f"backbone.name={model}", *words)
+    return assemble(config, "elrea", CONF)
+
+
+def keys(it: Experiment, root: Path) -> dict[str, str]:
+    return {name: stage.key for name, stage in Plan(it, Store(root)).stages().items()}
+
+
+def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {name for name in before | after if before.get(name) != after.get(name)}
+
+
+@pytest.fixture(scope="module")
+def plain(small_model: Path) -> Experiment:
+    return experiment(small_model)
+
+
+@pytest.mark.parametrize(("word", "stages"), CHANGES, ids=[word for word, _ in CHANGES])
+def test_a_setting_changes(
+    word: str, stages: set[str], plain: Experiment, small_model: Path, tmp_path: Path
+) -> None:
+    other = experiment(small_model, word)
+    assert changed(keys(plain, tmp_path), keys(other, tmp_path)) == stages
+
+
+@pytest.mark.parametrize(("split", "stages"), [("train", ALL), ("test", TEST), ("dev", set())])
+@pytest.mark.parametrize(
+    "field", [{"response": "A"}, {"instruction": "Why?"}, {"shots": (("a", "b"),)}]
+)
+def test_one_changed_example_changes(
+    split: str, stages: set[str], field: dict[str, Any], plain: Experiment, tmp_path: Path
+) -> None:
+    examples = list(getattr(plain.corpus, split))
+    place = next(i for i, example in enumerate(examples) if example.response != "A")
+    examples[place] = replace(examples[place], **field)
+    made: dict[str, Any] = {split: tuple(examples)}
+    other = replace(plain, corpus=replace(plain.corpus, **made))
+    assert changed(keys(plain, tmp_path), keys(other, tmp_path)) == stages
+
+
+def test_a_changed_model_changes_all_but_its_name_nothing(
+    plain: Experiment, small_model: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(small_model, tmp_path / "elsewhere")
+    before = keys(plain, tmp_path)
+    assert changed(before, keys(experiment(moved), tmp_path)) == set()
+    config = json.loads((moved / "config.json").read_text())
+    (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
+    assert changed(before, keys(experiment(moved), tmp_path)) == ALL
+
+
+def test_a_strategy_adds_its_adapters_and_no_more(small_model: Path, tmp_path: Path) -> None:
+    before = keys(experiment(small_model), tmp_path)
+    word = "evaluation.strategies=[backbone,base,elrea,elrea_top1,uniform,random_cluster,compute_matched]"
+    after = keys(experiment(small_model, word), tmp_path)
+    assert changed(before, after) == {"random-0", "random-1", "compute-matched", "scores"}
+
+
+def test_without_experts_there_is_less_to_do(small_model: Path, tmp_path: Path) -> None:
+    it = experiment(small_model)
+    alone = replace(it, strategies={n: it.strategies[n] for n in ("backbone", "base")})
+    after = keys(alone, tmp_path)
+    assert set(after) == {"base", "scores"} and after["base"] == keys(it, tmp_path)["base"]

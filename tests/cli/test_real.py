@@ -1,0 +1,63 @@
+"""A checkpoint and data that this project did not make, end to end."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import QUIET, ROOT, TINY, run
+
+SHARED = ROOT.parent / "shared"
+
+
+def shared(place: str) -> Path:
+    path = SHARED / place
+    if not path.exists():
+        pytest.skip(f"{place} does not stand at {path}")
+    return path
+
+
+@pytest.fixture
+def model() -> str:
+    return f"backbone.name={shared('models/TinyStories-656K')}"
+
+
+def test_a_users_own_lines_on_a_real_model(model: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for name in ("ag_news_classify", "ag_news_classify_with_choices"):
+        with (shared("data/t0") / f"{name}.jsonl").open(encoding="utf-8") as lines:
+            (folder / f"{name}.jsonl").write_text("".join(itertools.islice(lines, 15)), "utf-8")
+    words = ["data=jsonl", f"data.train={folder}", "data.test_share=0.2"]
+    ended = run(tmp_path, *TINY, QUIET, model, *words)
+    assert (ended.code, ended.err) == (0, "")
+    summary = ended.summary
+    assert summary["backbone"] == "TinyStories-656K" and "own instruction data" in summary["data"]
+    assert summary["examples"]["train"] + summary["examples"]["test"] == 30
+    assert summary["strategies"]["base"]["loss"] < summary["strategies"]["backbone"]["loss"]
+    shape = json.loads((tmp_path / "out/ensemble/base/adapter_config.json").read_text())
+    assert set(shape["target_modules"]) == {
+        f"{name}_proj" for name in ("q", "k", "v", "o", "gate", "up", "down")
+    }
+
+
+def test_mmlu_after_training_on_other_data(model: str, tmp_path: Path) -> None:
+    words = [
+        "data=mmlu",
+        f"data.root={shared('data/mmlu')}",
+        f"data.train={shared('data/t0/ag_news_classify.jsonl')}",
+        "data.subjects=[astronomy,virology]",
+        "data.limit_train=24",
+        "data.limit_test=8",
+    ]
+    ended = run(tmp_path, "+experiment=elrea_mmlu", *TINY, QUIET, model, *words)
+    assert (ended.code, ended.err) == (0, "")
+    summary = ended.summary
+    assert summary["data"].startswith("mmlu (MMLU, 2 of its subjects, 5-shot")
+    assert summary["strategies"]["elrea"]["n"] == 8
+    rows = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert {json.loads(row)["category"] for row in rows} <= {"astronomy", "virology"}
+    assert {json.loads(row)["answer"] for row in rows} <= set("ABCD")

@@ -1,0 +1,51 @@
+"""What all tests share: one thread, no network, and a small backbone that is made on the spot."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before torch and the hub's library are imported, by a test or by a process that a test starts.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_ERROR_REPORTING"] = "false"
+for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "ELREA_STORE", "HYDRA_FULL_ERROR"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The models are tiny, and sums come out the same in every process."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a Llama of two layers that knows nothing, and its byte-level tokenizer."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.adapters.builders import filled
+    from tests.models import byte_tokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "small"
+    tokenizer = byte_tokenizer()
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+    )
+    filled(LlamaForCausalLM(config)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,125 @@
+"""Every strategy: which adapters it wants, whom it mixes, and with what weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from elrea.adapters.lora import Lora
+from elrea.adapters.training import Training
+from elrea.config import build, plain
+from elrea.ensemble.strategies.elrea import Elrea
+from elrea.ensemble.strategies.matched import Matched
+from elrea.ensemble.strategies.random_cluster import RandomCluster
+from elrea.ensemble.strategies.single import Single
+from elrea.ensemble.strategies.uniform import Uniform
+from elrea.ensemble.strategy import Job, Setting
+from elrea.errors import ConfigError
+from elrea.routing.weights import Router, Routing
+
+CONF = Path(__file__).parents[2] / "conf" / "ensemble"
+LORA = Lora(r=3, alpha=6.0)
+TRAINING = Training(epochs=2, expert_epochs=5, learning_rate=0.1, expert_learning_rate=0.01)
+SETTING = Setting(LORA, TRAINING, clusters=3)
+ROUTING = Routing(torch.tensor([[0.2, 0.6, 0.1], [0.9, -0.3, 0.4]]), Router())
+FILES = {
+    "backbone": Single("backbone"),
+    "base": Single("base"),
+    "compute_matched": Matched(),
+    "elrea": Elrea(),
+    "elrea_no_base": Elrea(base_share=False),
+    "elrea_top1": Elrea(top_k=1),
+    "elrea_top3": Elrea(top_k=3),
+    "parameter_matched": Matched(rank_times_clusters=True),
+    "random_cluster": RandomCluster(),
+    "random_weighted": RandomCluster(weighted=True),
+    "uniform": Uniform(),
+}
+EXPERTS = ["expert-0", "expert-1", "expert-2"]
+RANDOM = ["random-0", "random-1", "random-2"]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_the_files_in_conf_name_these(name: str) -> None:
+    node = plain(OmegaConf.load(CONF / f"{name}.yaml"))
+    built, wanted = build(node, "ensemble"), FILES[name]
+    assert type(built) is type(wanted)
+    # Rates are tuned; which strategy a file names is not.
+    assert {**vars(built), "rate": None} == {**vars(wanted), "rate": None}
+
+
+def test_there_is_a_test_for_every_file() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} >= FILES.keys()
+    assert len(FILES) >= 11
+
+
+@pytest.mark.parametrize(
+    ("strategy", "members", "routed"),
+    [
+        (Single("backbone"), ["backbone"], False),
+        (Single("base"), ["base"], False),
+        (Matched(), ["compute-matched"], False),
+        (Matched(True), ["parameter-matched"], False),
+        (Elrea(), ["base", *EXPERTS], True),
+        (Elrea(top_k=1), ["base", *EXPERTS], True),
+        (Elrea(base_share=False), ["base", *EXPERTS], True),
+        (Uniform(), ["base", *EXPERTS], False),
+        (RandomCluster(), ["base", *RANDOM], False),
+        (RandomCluster(weighted=True), ["base", *RANDOM], True),
+    ],
+)
+def test_members(strategy, members: list[str], routed: bool) -> None:
+    assert strategy.members(3) == members
+    assert strategy.routed is routed
+    assert strategy.weights(ROUTING).shape == (2, len(members))
+    made = {"backbone", "base", *strategy.jobs(SETTING)}
+    assert set(members) <= made, "a member that nobody trains"
+    assert made - {"backbone", "base"} <= set(members), "an adapter trained for nothing"
+
+
+def test_weights() -> None:
+    ones = torch.ones
+    assert torch.equal(Single().weights(ROUTING), ones(2, 1))
+    assert torch.equal(Matched().weights(ROUTING), ones(2, 1))
+    assert torch.equal(Uniform().weights(ROUTING), ones(2, 4))
+    assert torch.equal(RandomCluster().weights(ROUTING), ones(2, 4))
+    base, experts = torch.tensor([0.4, 0.1]), ROUTING.experts()
+    got = Elrea().weights(ROUTING)
+    torch.testing.assert_close(got[:, 0], base)
+    torch.testing.assert_close(got[:, 1:], experts)
+    assert torch.equal(RandomCluster(weighted=True).weights(ROUTING), got)
+    bare = Elrea(base_share=False).weights(ROUTING)
+    assert bare[:, 0].tolist() == [0, 0] and torch.equal(bare[:, 1:], experts)
+    first = Elrea(top_k=1).weights(ROUTING)
+    torch.testing.assert_close(first, torch.tensor([[0.4, 0, 1, 0], [0.1, 1, 0, 0]]))
+    assert torch.equal(Elrea(top_k=3).weights(ROUTING), got)
+
+
+def test_jobs() -> None:
+    assert Single().jobs(SETTING) == Single("backbone").jobs(SETTING) == {}
+    experts = {name: Job(LORA, 5, 0.01, "cluster", c, True) for c, name in enumerate(EXPERTS)}
+    for strategy in (Elrea(), Elrea(top_k=1), Uniform()):
+        assert strategy.jobs(SETTING) == experts
+    dealt = {name: Job(LORA, 5, 0.01, "random", c, True) for c, name in enumerate(RANDOM)}
+    assert RandomCluster().jobs(SETTING) == RandomCluster(weighted=True).jobs(SETTING) == dealt
+    faster = RandomCluster(rate=50.0).jobs(SETTING)
+    assert {job.learning_rate for job in faster.values()} == {0.5}
+
+
+def test_matched_adapters_get_elreas_steps_and_parameters() -> None:
+    """Every example is seen by the base 2 times and by its own expert 5 times: 7 epochs."""
+    compute = Matched().jobs(SETTING)["compute-matched"]
+    assert compute == Job(LORA, 7, 0.1, "all", None, False)
+    both = Matched(True, rate=0.5).jobs(SETTING)["parameter-matched"]
+    assert (both.lora.r, both.epochs, both.learning_rate) == (9, 7, 0.05)
+    assert both.lora.scale == LORA.scale, "a larger rank must not be scaled down"
+    assert both.examples == "all" and not both.from_base
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_fewer_than_one_expert_is_refused(top_k: int) -> None:
+    with pytest.raises(ConfigError, match=f"top_k={top_k}"):
+        Elrea(top_k=top_k)

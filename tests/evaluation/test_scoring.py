@@ -1,0 +1,172 @@
+"""Choices by log-likelihood and responses word for word, against the model asked directly."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from elrea.adapters.lora import Lora
+from elrea.data.prompts import Encoded
+from elrea.ensemble.joint import JointModel
+from elrea.evaluation.scoring import Mixture, Question, questions_of, score
+from tests.adapters.builders import BUILDERS, PAD, random_adapter
+
+MEMBERS = [None, random_adapter("llama", Lora(r=2), 1), random_adapter("llama", Lora(r=3), 2)]
+BACKBONE: PreTrainedModel = BUILDERS["llama"]()
+JOINT = JointModel(BACKBONE, MEMBERS)
+
+
+def drawn(lengths: list[list[int]], answered: bool = True, seed: int = 0) -> list[Question]:
+    """A question per list of its continuations' lengths."""
+    draw = random.Random(seed)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(2, 40) for _ in range(length))
+
+    made = []
+    for each in lengths:
+        continuations: list[tuple[int, ...]] = []
+        while len(continuations) < len(each):
+            new = ids(each[len(continuations)])
+            continuations += [new] if new not in continuations else []
+        answer = draw.randrange(len(each)) if answered else None
+        made.append(Question(ids(draw.randint(1, 9)), tuple(continuations), answer))
+    return made
+
+
+def mixtures(n: int) -> dict[str, Mixture]:
+    """The backbone alone, and all three with other weights for each prompt."""
+    weights = torch.rand(n, 3, generator=torch.Generator().manual_seed(1))
+    return {
+        "backbone": Mixture([0], torch.ones(n, 1)),
+        "mixed": Mixture([2, 0, 1], weights),
+    }
+
+
+def log_likelihood(question: Question, which: int, weights: dict[int, float]) -> float:
+    """log p of one continuation under Σ weight·logits, member by member, token by token."""
+    continuation, total = question.continuations[which], 0.0
+    for k, token in enumerate(continuation):
+        ids = torch.tensor([question.prompt + continuation[:k]])
+        place = torch.tensor([ids.shape[1] - 1])
+        logits = sum(
+            weight * JointModel(BACKBONE, [MEMBERS[m]]).logits(ids, place)[0, 0].double()
+            for m, weight in weights.items()
+        )
+        total += float(torch.log_softmax(torch.as_tensor(logits), 0)[token])
+    return total
+
+
+@pytest.mark.parametrize("lengths", [[[1, 1, 1, 1]] * 6, [[3, 1, 2], [2, 2], [1, 4, 1, 1]] * 2])
+def test_choices_are_judged_by_log_likelihood(lengths: list[list[int]]) -> None:
+    questions = drawn(lengths)
+    given = mixtures(len(questions))
+    done: list[int] = []
+    got = score(JOINT, questions, given, batch_size=4, pad_id=PAD, advance=done.append)
+    assert sum(done) == len(questions)
+    for i, question in enumerate(questions):
+        row = given["mixed"].weights[i].tolist()
+        for name, weights in {
+            "backbone": {0: 1.0},
+            "mixed": dict(zip([2, 0, 1], row, strict=True)),
+        }.items():
+            sums = [log_likelihood(question, c, weights) for c in range(len(lengths[i]))]
+            answer = question.answer
+            assert answer is not None
+            assert got[name].choice[i] == max(range(len(sums)), key=sums.__getitem__)
+            assert got[name].correct[i] == (got[name].choice[i] == answer)
+            per_token = -sums[answer] / len(question.continuations[answer])
+            assert got[name].loss[i] == pytest.approx(per_token, abs=1e-4)
+    assert got["backbone"].loss != got["mixed"].loss
+
+
+def test_single_tokens_equal_the_long_path(monkeypatch) -> None:
+    questions = drawn([[1, 1, 1, 1]] * 7)
+    given = mixtures(7)
+    short = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
+    assert all(question.short for question in questions)
+    monkeypatch.setattr(Question, "short", property(lambda self: False))
+    long = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
+    for name in given:
+        assert short[name].choice == long[name].choice
+        assert short[name].loss == pytest.approx(long[name].loss, abs=1e-5)
+
+
+def test_a_free_response_of_one_token_is_not_a_choice() -> None:
+    assert not Question((1, 2), ((3,),), None).short
+    assert Question((1, 2), ((3,), (4,)), 0).short
+    assert not Question((1, 2), ((3,), (4, 5)), 0).short
+
+
+def test_exact_match_is_what_generate_would_write() -> None:
+    questions, wanted = [], []
+    for question in drawn([[4]] * 8, answered=False):
+        ids = torch.tensor([question.prompt])
+        written = BACKBONE.generate(  # type: ignore[operator]
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False,
+            eos_token_id=None, pad_token_id=PAD,
+        )  # fmt: skip
+        greedy = tuple(written[0, len(question.prompt) :].tolist())
+        assert len(greedy) == 4
+        for place in (None, 0, 2, 3):  # as written, and with one token changed
+            other = list(greedy)
+            if place is not None:
+                other[place] = (other[place] + 1) % 40
+            questions.append(Question(question.prompt, (tuple(other),), None))
+            wanted.append(place is None)
+    got = score(JOINT, questions, mixtures(len(questions)), batch_size=5, pad_id=PAD)["backbone"]
+    assert got.correct == wanted
+    assert got.choice == [None] * len(questions)
+    for i in (0, 1):
+        assert got.loss[i] == pytest.approx(
+            -log_likelihood(questions[i], 0, {0: 1.0}) / 4, abs=1e-4
+        )
+
+
+def test_prompts_that_are_too_long_count_as_wrong_in_their_places() -> None:
+    questions = drawn([[1, 1], [2, 1], [1, 1], [3]])
+    holes = [Question((), ((5,), (6,)), 0), Question((), ((5, 6),), None)]
+    mixed = [holes[0], *questions[:2], holes[1], *questions[2:]]
+    given = {"mixed": mixtures(6)["mixed"]}
+    done: list[int] = []
+    got = score(JOINT, mixed, given, batch_size=2, pad_id=PAD, advance=done.append)["mixed"]
+    assert sum(done) == 6
+    for hole in (0, 3):
+        assert (got.choice[hole], got.correct[hole], got.loss[hole]) == (None, False, None)
+    fitting = [1, 2, 4, 5]
+    weights = given["mixed"].weights[fitting]
+    alone = score(JOINT, questions, {"m": Mixture([2, 0, 1], weights)}, batch_size=2, pad_id=PAD)
+    assert [got.choice[i] for i in fitting] == alone["m"].choice
+    assert [got.loss[i] for i in fitting] == pytest.approx(alone["m"].loss, abs=1e-5)
+    nothing = score(JOINT, holes, {"m": Mixture([0], torch.ones(2, 1))}, batch_size=2, pad_id=PAD)
+    assert nothing["m"].correct == [False, False]
+
+
+def test_batch_size_and_order_change_nothing() -> None:
+    questions = drawn([[1, 1, 1], [2, 3], [1, 1], [4, 1, 1], [2, 2]]) + drawn([[3], [1]], False, 7)
+    given = mixtures(7)
+    one = score(JOINT, questions, given, batch_size=1, pad_id=PAD)
+    for size in (2, 3, 100):
+        got = score(JOINT, questions, given, batch_size=size, pad_id=PAD + 1)
+        for name in given:
+            assert got[name].choice == one[name].choice
+            assert got[name].correct == one[name].correct
+            assert got[name].loss == pytest.approx(one[name].loss, abs=1e-5)
+    turned = {name: Mixture(m.columns, m.weights.flip(0)) for name, m in given.items()}
+    back = score(JOINT, questions[::-1], turned, batch_size=3, pad_id=PAD)
+    assert back["mixed"].loss[::-1] == pytest.approx(one["mixed"].loss, abs=1e-5)
+
+
+def test_questions_of() -> None:
+    encoded = [Encoded("a", (1, 2), (3, 9)), Encoded("b", (4,), (5, 6, 9)), Encoded("c", (), (7,))]
+    got = questions_of(encoded, [[(3,), (8,)], [], [(7,), (8,)]], [0, None, 0])
+    assert got == [
+        Question((1, 2), ((3,), (8,)), 0),
+        Question((4,), ((5, 6, 9),), None),
+        Question((), ((7,), (8,)), 0),
+    ]
+    with pytest.raises(ValueError, match="zip"):
+        questions_of(encoded, [[]], [None])

@@ -1,0 +1,57 @@
+"""The table's figures from outcomes worked out by hand."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from elrea.evaluation.scoring import Outcome
+from elrea.evaluation.statistics import paired_interval, wilson
+from elrea.evaluation.summary import strategy_figures
+
+RIGHT = [True] * 6 + [False] * 4
+BETTER = [True] * 8 + [False] * 2
+PASSES = {"base": 1.0, "elrea": 9.0, "top": 1.23456}
+
+
+def outcomes() -> dict[str, Outcome]:
+    return {
+        "elrea": Outcome([0] * 10, BETTER, [0.5] * 10),
+        "base": Outcome([0] * 10, RIGHT, [1.0] * 4 + [2.0] * 4 + [None, None]),
+        "top": Outcome([None] * 10, [False] * 10, [None] * 10),
+    }
+
+
+def test_figures() -> None:
+    got = strategy_figures(outcomes(), PASSES, seed=3, resamples=500)
+    assert list(got) == ["elrea", "base", "top"], "rows keep their order"
+    assert got["base"] == {
+        "accuracy": 0.6,
+        "n": 10,
+        "ci95": pytest.approx(list(wilson(RIGHT)), abs=1e-6),
+        "delta_to_base": None,
+        "delta_ci95": None,
+        "loss": 1.5,
+        "forward_passes": 1.0,
+        "correct_sha256": hashlib.sha256(b"1111110000").hexdigest(),
+    }
+    elrea = got["elrea"]
+    assert (elrea["accuracy"], elrea["delta_to_base"], elrea["forward_passes"]) == (0.8, 0.2, 9.0)
+    assert elrea["delta_ci95"] == pytest.approx(
+        list(paired_interval(BETTER, RIGHT, 3, 500)), abs=1e-6
+    )
+    assert elrea["delta_ci95"][0] <= 0.2 <= elrea["delta_ci95"][1]
+    assert elrea["correct_sha256"] == hashlib.sha256(b"1111111100").hexdigest()
+
+
+def test_nothing_right_and_nothing_that_fits() -> None:
+    got = strategy_figures(outcomes(), PASSES, seed=0, resamples=100)["top"]
+    assert (got["accuracy"], got["delta_to_base"], got["loss"]) == (0.0, -0.6, None)
+    assert got["forward_passes"] == 1.23
+    assert got["ci95"][0] == 0 and got["ci95"][1] > 0
+
+
+def test_the_same_outcomes_give_the_same_figures() -> None:
+    one, two = (strategy_figures(outcomes(), PASSES, seed=1, resamples=300) for _ in range(2))
+    assert one == two
