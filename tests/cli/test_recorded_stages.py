@@ -1,0 +1,64 @@
+"""What each stage made when its version number was given.
+
+A stage's key cannot see the code that makes it. Who changes what a stage makes of the same inputs raises its version
+in elrea/plan.py (else old results would pass for new ones) and records here what it makes now.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+
+from elrea.files import read_json
+from elrea.pipeline import Pipeline
+from elrea.store import Store
+from tests.cli.test_keys import experiment
+
+# Stage -> version, and figures of what it made.
+RECORDED: dict[str, tuple[int, list[float]]] = {
+    "base": (1, [5.55616, 5.4432, 5.35617]),
+    "features-train": (1, [108.09649]),
+    "clusters": (1, [13.0, 6.82922, 13.0]),
+    "expert-0": (1, [5.25001, 5.60578, 4.82733]),
+    "expert-1": (1, [5.15059, 4.98265]),
+    "features-test": (1, [40.88165]),
+    "scores": (1, [6.06573, 5.11885, 4.98242, 4.98192, 7.1692]),
+}
+
+
+@contextmanager
+def silent(_description: str, _total: int) -> Any:
+    yield lambda _n: None
+
+
+def figures(folder: Path) -> list[float]:
+    """A few numbers that change when what the stage makes changes."""
+    numbers: list[float] = []
+    if (folder / "curve.json").exists():
+        numbers += [row["loss"] for row in read_json(folder / "curve.json")][-3:]
+    for path in sorted(folder.glob("*.safetensors")):
+        for _, tensor in sorted(load_file(path).items()):
+            numbers.append(float(tensor.double().abs().sum()))
+    if (folder / "outcomes.json").exists():
+        for _, outcome in sorted(read_json(folder / "outcomes.json").items()):
+            numbers.append(sum(outcome["loss"]) / len(outcome["loss"]))
+    return [round(number, 5) for number in numbers]
+
+
+def test_stages_make_what_they_made_under_this_version(small_model: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(experiment(small_model), Store(tmp_path), silent)
+    pipeline.run()
+    stages = pipeline.plan.stages()
+    made = {name: (stage.version, figures(stage.folder)) for name, stage in stages.items()}
+    assert made.keys() == RECORDED.keys(), json.dumps(made)
+    for name, (version, numbers) in made.items():
+        recorded_version, recorded = RECORDED[name]
+        assert version == recorded_version, f"{name}: version {version}; record {numbers}"
+        assert numbers == pytest.approx(recorded, rel=2e-3), (
+            f"{name} makes something else of the same inputs: raise its version and record {numbers}"
+        )
