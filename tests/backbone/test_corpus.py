@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from elrea.backbone import corpus
-from elrea.backbone.train import batches, learning_rate, train_tokenizer
+from elrea.backbone.train import FIRST_CYCLE, batches, learning_rate, train_tokenizer
 from elrea.data.exam_boards import BOARDS, LETTERS
 from elrea.data.exam_items import Item, make_item, split_of
 
@@ -78,8 +78,12 @@ def test_every_string_has_a_spelling() -> None:
         assert tokenizer.decode(tokenizer.encode(string, add_special_tokens=False)) == string
 
 
-def test_the_rate_warms_up_stays_and_falls() -> None:
-    rates = [learning_rate(step, 1000, 1.0) for step in range(1000)]
-    assert rates[0] < 0.02 and rates[99] == rates[699] == 1.0
-    assert all(later < earlier for earlier, later in pairwise(rates[701:]))
-    assert 0.02 <= rates[-1] < 0.021
+def test_the_rate_rises_and_falls_in_two_cycles() -> None:
+    rates = [learning_rate(step, 10_000, 1.0) for step in range(10_000)]
+    assert rates[0] == 0.01 and rates[99] == rates[4199] == 1.0
+    assert all(later < earlier for earlier, later in pairwise(rates[4201:FIRST_CYCLE]))
+    assert rates[FIRST_CYCLE - 1] == pytest.approx(0.02, rel=1e-2)
+    second = rates[FIRST_CYCLE:]
+    assert max(second) == pytest.approx(0.8 * (1 - 99 / 4000))
+    assert all(later < earlier for earlier, later in pairwise(second[99:]))
+    assert second[-1] == pytest.approx(0.8 / 4000)
