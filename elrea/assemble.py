@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from elrea.config import build
-from elrea.errors import ConfigError, DataError
+from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.fields import Misfit, fit, spell
 
 if TYPE_CHECKING:
@@ -70,9 +69,7 @@ def _check(cfg: DictConfig, folder: Path) -> None:
             continue
         if name not in ROOT:
             known = [*ROOT, *(path.name for path in folder.iterdir() if path.is_dir())]
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ConfigError(f"{name}: unknown key{hint}")
+            raise ConfigError(f"{name}: unknown key{did_you_mean(name, known)}")
         try:
             fit(value, ROOT[name])
         except Misfit as misfit:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from elrea.errors import ElreaError
+from elrea.errors import ElreaError, did_you_mean
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -72,12 +71,12 @@ def _short(error: BaseException) -> str:
         group, name = option.groups()
         names = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
         there = f"there is: {', '.join(names) or 'none'}"
-        return f"{group}={name}: no such choice{_nearest(name, names)} ({there})"
+        return f"{group}={name}: no such choice{did_you_mean(name, names)} ({there})"
     if key := re.match(r"Could not override '([^']+)'\.?\s+To append", text):
         choices = _keys()
         if key[1] in choices:
             return f"{key[1]}: unknown key here; it belongs to {' or '.join(choices[key[1]])}"
-        return f"{key[1]}: unknown key{_nearest(key[1], choices)}"
+        return f"{key[1]}: unknown key{did_you_mean(key[1], choices)}"
     lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
     return "; ".join(lines[:2]) or type(error).__name__
 
@@ -105,8 +104,3 @@ def _paths(node: object, prefix: str) -> Iterator[str]:
     for name, child in node.items() if isinstance(node, dict) else ():
         yield f"{prefix}{name}"
         yield from _paths(child, f"{prefix}{name}.")
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""

@@ -8,7 +8,6 @@ what is needed of them, a class of this package makes.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import re
 from collections.abc import Iterable
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
 
-from elrea.errors import ConfigError, ElreaError
+from elrea.errors import ConfigError, ElreaError, did_you_mean
 from elrea.fields import Misfit, fit, spell
 from elrea.files import write_text
 
@@ -120,8 +119,7 @@ def _may_be_named(value: Any) -> bool:
 
 def _nearest(name: str, valid: Iterable[str]) -> str:
     valid = sorted(valid)
-    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]}?" if near else ""
+    guess = did_you_mean(name, valid)
     return f"{guess} (there is: {', '.join(valid)})" if valid else guess
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ElreaError(Exception):
     """Base of every error that a user can mend. Its message is one line."""
@@ -29,3 +32,9 @@ class TrainingError(ElreaError):
 
 class ClusterError(ElreaError):
     """Features that cannot be grouped as asked."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """What to add to an error about an unknown name: the nearest valid one, or nothing."""
+    near = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""

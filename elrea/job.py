@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from elrea.assemble import assemble
 from elrea.config import build, plain, save_config
+from elrea.files import write_json
 from elrea.pipeline import Pipeline, Result
 from elrea.results import (
     curves,
@@ -20,7 +21,6 @@ from elrea.results import (
     export,
     summarise,
     write_predictions,
-    write_summary,
 )
 from elrea.store import Store
 from elrea.tracking.progress import bar, screen
@@ -55,7 +55,7 @@ def run(cfg: DictConfig) -> None:
         tracker.start(plain(cfg), folder)
         result = pipeline.run()
         summary = summarise(pipeline, result, reused)
-        write_summary(folder, summary)
+        write_json(folder / "summary.json", summary)
         write_predictions(folder / "predictions.jsonl", pipeline, result)
         if pipeline.plan.routed:
             export(folder / "ensemble", pipeline, summary)

@@ -13,7 +13,7 @@ from elrea.ensemble.folder import save_ensemble
 from elrea.ensemble.strategy import expert_names
 from elrea.evaluation.summary import strategy_figures
 from elrea.experiment import described
-from elrea.files import read_json, write_json, write_text
+from elrea.files import read_json, write_text
 from elrea.manifest import versions
 from elrea.pipeline import Pipeline, Result
 from elrea.tracking import plots
@@ -184,8 +184,3 @@ def export(folder: Path, pipeline: Pipeline, summary: dict[str, Any]) -> None:
         facts,
         card,
     )
-
-
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """summary.json."""
-    write_json(folder / "summary.json", summary)
