@@ -14,12 +14,12 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check backbone clean
+.PHONY: help setup run test check backbone bench-clusters bench-features clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "  PYTHON=python3.12   the Python that a new $(VENV) is made with (3.11 to 3.13; now: $(PYTHON))"
 	@echo "  PIP_ARGS=...        passed on to pip (another index, a proxy, -v to see it work)"
@@ -56,6 +56,12 @@ check: $(STAMP) ## Lint, check the format, check the types
 
 backbone: $(STAMP) ## Train the built-in backbone anew, as it was shipped (takes long)
 	$(BIN)/python -m elrea.backbone.train $(ARGS)
+
+bench-features: $(STAMP) ## Measure what gradient features cost (half an hour; ARGS='--models tiny': minutes)
+	$(BIN)/python experiments/benchmarks/features.py $(ARGS)
+
+bench-clusters: $(STAMP) ## Measure what clustering costs, up to 200,000 features (some minutes)
+	$(BIN)/python experiments/benchmarks/clusters.py $(ARGS)
 
 clean: ## Remove .venv and the caches; runs and the store stay
 	rm -rf $(VENV) build elrea.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

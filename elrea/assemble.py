@@ -13,6 +13,7 @@ from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.fields import Misfit, fit, spell
 
 if TYPE_CHECKING:
+    from elrea.data.examples import Corpus
     from elrea.experiment import Experiment
 
 ALWAYS = "base"
@@ -33,8 +34,6 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     Raises:
         ElreaError: Whatever is wrong, in one line.
     """
-    from elrea.experiment import Experiment
-
     _check(cfg, folder)
     evaluation = build(cfg.evaluation, "evaluation")
     strategies = {
@@ -47,6 +46,36 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note)
+    return _experiment(cfg, corpus, strategies, evaluation)
+
+
+def of_run(folder: Path) -> tuple[Experiment, Path]:
+    """The experiment of a finished run, without strategies, and its store.
+
+    Args:
+        folder: What a run left; its `config.yaml` is read. Relative paths in there begin at the working folder.
+
+    Raises:
+        ElreaError: Whatever is wrong, in one line.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: no config.yaml there; give a run's folder, as outputs/<day>/<time>"
+        )
+    cfg = OmegaConf.load(path)
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{path} is no config of a run")
+    corpus = build(cfg.data, "data").load()
+    evaluation = build(cfg.evaluation, "evaluation")
+    return _experiment(cfg, corpus, {}, evaluation), Path(cfg.store)
+
+
+def _experiment(
+    cfg: DictConfig, corpus: Corpus, strategies: dict[str, Any], evaluation: Any
+) -> Experiment:
+    from elrea.experiment import Experiment
+
     return Experiment(
         corpus=corpus,
         backbone=build(cfg.backbone, "backbone"),

@@ -6,16 +6,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-import numpy as np
-
 from elrea.adapters.lora import Lora
 from elrea.adapters.training import Training
 from elrea.backbone.device import Device
 from elrea.backbone.load import Pretrained
+from elrea.clustering.points import Clustering
 from elrea.data.examples import Corpus
 from elrea.ensemble.strategy import Strategy
 from elrea.evaluation.settings import Evaluation
-from elrea.features.extract import GradientFeatures
+from elrea.features.reader import Features
 from elrea.routing.weights import Router
 
 
@@ -23,14 +22,6 @@ class Source(Protocol):
     """Where examples come from."""
 
     def load(self) -> Corpus: ...
-
-
-class Clustering(Protocol):
-    """Assigns features [n, d] to clusters [n], numbered from 0 without gaps."""
-
-    k: int
-
-    def __call__(self, features: np.ndarray, seed: int) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -55,7 +46,7 @@ class Experiment:
     backbone: Pretrained
     lora: Lora
     training: Training
-    features: GradientFeatures
+    features: Features
     clustering: Clustering
     router: Router
     strategies: Mapping[str, Strategy]

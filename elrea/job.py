@@ -41,11 +41,12 @@ def run(cfg: DictConfig) -> None:
     tracker = build(cfg.tracking, "tracking")
     pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
     out = screen()
-    reused = {name: stage.done() for name, stage in pipeline.plan.stages().items()}
     rows = [
-        (name, stage.key, "reused" if reused[name] else "to do")
+        (name, stage.key, "reused" if stage.done() else "to do")
         for name, stage in pipeline.plan.stages().items()
     ]
+    if not pipeline.plan.counted:  # as many as clusters will be found
+        rows += [("expert-*", "-", "to do"), ("scores", "-", "to do")]
     _say(out, f"Plan: {data_name(pipeline)}, seed {experiment.seed}")
     out.print(plan_table(rows, ""))
     if cfg.plan:
@@ -54,7 +55,7 @@ def run(cfg: DictConfig) -> None:
     with tracker:
         tracker.start(plain(cfg), folder)
         result = pipeline.run()
-        summary = summarise(pipeline, result, reused)
+        summary = summarise(pipeline, result)
         write_json(folder / "summary.json", summary)
         write_predictions(folder / "predictions.jsonl", pipeline, result)
         if pipeline.plan.routed:
@@ -82,8 +83,15 @@ def _notices(result: Result) -> Iterator[str]:
     if result.dropped:
         yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
     if long := result.too_long:
-        shown = ", ".join(long[:3]) + (" ..." if len(long) > 3 else "")
-        yield f"{len(long)} test prompts were too long and count as wrong: {shown}"
+        yield f"{len(long)} test prompts were too long and count as wrong: {_shown(long)}"
+    effects = {"train": "are in no cluster", "test": "weigh all experts alike"}
+    for split, effect in effects.items():
+        if ids := result.skipped[split]:
+            yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_shown(ids)}"
+
+
+def _shown(ids: list[str]) -> str:
+    return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
 
 
 def _track(

@@ -18,15 +18,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from elrea.adapters import lora as lora_files
 from elrea.adapters.lora import Lora
 from elrea.adapters.training import Recipe, epoch_folders, train_adapter
 from elrea.backbone.load import Backbone
-from elrea.clustering.quality import quality
-from elrea.clustering.random import random_clusters
 from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
 from elrea.ensemble.joint import Adapter, JointModel
@@ -34,9 +31,12 @@ from elrea.ensemble.strategy import BACKBONE, BASE, Job
 from elrea.evaluation.scoring import Mixture, Outcome, questions_of, score
 from elrea.experiment import Experiment
 from elrea.features.extract import extract
+from elrea.features.featurefile import NAME, open_features
+from elrea.features.stream import read_skipped, stream
 from elrea.files import read_json, write_json
 from elrea.plan import Plan
-from elrea.routing.centroids import centroids, cosines
+from elrea.routing.centroids import cosines
+from elrea.routing.clusters import QUALITY, make_clusters
 from elrea.routing.weights import Routing
 from elrea.store import Stage, Store
 
@@ -54,8 +54,10 @@ class Result:
         weights: Per strategy and test prompt, by member name.
         too_long: Ids of test prompts that did not fit.
         dropped: Ids of training examples that did not fit.
-        assignment: Cluster of each training example that was kept [n].
+        skipped: Per split (train, test), ids of examples without a feature: gradient zero or not finite.
+        assignment: Cluster of each training example that was kept [n]; -1 for those without a feature.
         quality: Figures on the clusters.
+        reused: Per stage, whether it was there before.
     """
 
     outcomes: dict[str, Outcome]
@@ -63,8 +65,10 @@ class Result:
     weights: dict[str, Tensor]
     too_long: list[str]
     dropped: list[str]
+    skipped: dict[str, list[str]]
     assignment: list[int]
     quality: dict[str, Any]
+    reused: dict[str, bool]
 
 
 class Pipeline:
@@ -83,18 +87,25 @@ class Pipeline:
 
     def run(self) -> Result:
         """Makes what is not there yet, and reads the result."""
-        self.plan.base.run(partial(self._train, BASE))
-        if self.plan.clustered:
-            self.plan.train_features.run(partial(self._extract, "train"))
-            self.plan.clusters.run(self._cluster)
-        adapters = self.plan.adapters()
+        reused: dict[str, bool] = {}
+        for name, stage, make in self._work():
+            stage.run(make)
+            reused[name] = stage.reused
+        return self._result(stage, reused)
+
+    def _work(self) -> Iterator[tuple[str, Stage, Callable[[Path], None]]]:
+        """Stages and what makes them, one after the other: how many experts there are shows on the way."""
+        plan = self.plan
+        yield "base", plan.base, partial(self._train, BASE)
+        if plan.clustered:
+            yield "features-train", plan.train_features, partial(self._extract, "train")
+            yield "clusters", plan.clusters, self._cluster
+        adapters = plan.adapters()
         for name, stage in adapters.items():
-            stage.run(partial(self._train, name))
-        if self.plan.routed:
-            self.plan.test_features.run(partial(self._extract, "test"))
-        scores = self.plan.scores(adapters)
-        scores.run(partial(self._score, adapters))
-        return self._result(scores)
+            yield name, stage, partial(self._train, name)
+        if plan.routed:
+            yield "features-test", plan.test_features, partial(self._extract, "test")
+        yield "scores", plan.scores(adapters), partial(self._score, adapters)
 
     def _train(self, name: str, folder: Path) -> None:
         job = self.plan.jobs[name] if name != BASE else None
@@ -117,57 +128,40 @@ class Pipeline:
         encoded = self.encoded_train[0]
         if job is None or job.examples == "all":
             return encoded
-        assignment = self.plan.read_clusters()[
-            "assignment" if job.examples == "cluster" else "random"
-        ]
-        return [
-            encoded[i] for i in (assignment == torch.tensor(job.cluster)).nonzero()[:, 0].tolist()
-        ]
+        which = "assignment" if job.examples == "cluster" else "random"
+        mine = self.plan.read_clusters()[which] == torch.tensor(job.cluster)
+        return [encoded[i] for i in mine.nonzero()[:, 0].tolist()]
 
     def _extract(self, split: str, folder: Path) -> None:
-        prompts = self.prompter.routing(self._kept(split))
-        checkpoints = epoch_folders(self.plan.base.folder)
-        total = len(prompts) * len(checkpoints)
-        with (
-            self._peft(self.it.lora) as model,
-            self.progress(f"gradients, {split} prompts", total) as advance,
-        ):
-            features = extract(
-                model,
-                checkpoints,
-                prompts,
-                self.it.features,
-                pad_id=self.backbone.pad_id,
-                advance=advance,
+        prompts, features = self.prompter.routing(self.kept(split)), self.it.features
+        with self._peft(self.it.lora) as model:
+            reader = features.reader(
+                model, self.epochs, self.backbone.pad_id, self.backbone.tokenizer
             )
-        save_file({"features": features}, folder / "features.safetensors")
-        write_json(folder / "ids.json", [prompt.id for prompt in prompts])
+            total = len(prompts) * reader.rounds
+            with self.progress(f"features, {split} prompts", total) as advance:
+                stream(folder, prompts, features, reader, advance=advance)
+
+    def features_of(self, examples: list[Example]) -> Tensor:
+        """δ of any examples' prompts, by the finished base adapter: [n, d], zeros where there is none."""
+        prompts = self.prompter.routing(examples)
+        with self._peft(self.it.lora) as model:
+            return extract(
+                model, self.epochs, prompts, self.it.features,
+                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
+            )  # fmt: skip
 
     def _cluster(self, folder: Path) -> None:
-        features = load_file(self.plan.train_features.folder / "features.safetensors")["features"]
-        assignment = self.it.clustering(features.numpy(), self.it.seed)
-        dealt = random_clusters(assignment, self.it.seed)
-        tensors = {
-            "assignment": torch.from_numpy(assignment),
-            "random": torch.from_numpy(dealt),
-            "centroids": centroids(features, torch.from_numpy(assignment)),
-        }
-        examples = self._kept("train")
-        found = quality(
-            features.numpy(),
-            assignment,
-            [e.source for e in examples],
-            [e.category for e in examples],
-        )
-        save_file(tensors, folder / "clusters.safetensors")
-        write_json(folder / "quality.json", found)
+        make_clusters(
+            folder, self.plan.train_features.folder, self.kept("train"), self.it.clustering, self.it.seed,
+            unit=self.it.features.normalise,
+        )  # fmt: skip
 
     def _score(self, adapters: dict[str, Stage], folder: Path) -> None:
         test = self.it.corpus.test
         encoded, too_long = self.prompter.test(test)
-        questions = questions_of(
-            encoded, [self.prompter.choices(e) for e in test], [e.answer for e in test]
-        )
+        choices = [self.prompter.choices(e) for e in test]
+        questions = questions_of(encoded, choices, [e.answer for e in test])
         routing = self._routing()
         clusters = routing.cosines.shape[1]
         lists = {name: s.members(clusters) for name, s in self.it.strategies.items()}
@@ -176,19 +170,21 @@ class Pipeline:
             name: Mixture([names.index(m) for m in lists[name]], strategy.weights(routing))
             for name, strategy in self.it.strategies.items()
         }
-        joint = JointModel(
-            self.backbone.model,
-            [None if name == BACKBONE else self._tensors(name) for name in names],
-        )
+        tensors = [None if name == BACKBONE else self._tensors(name) for name in names]
+        joint = JointModel(self.backbone.model, tensors)
         with self.progress(f"score, {len(names)} members", len(questions)) as advance:
             outcomes = score(
                 joint, questions, mixtures, batch_size=self.it.evaluation.batch_size,
                 pad_id=self.backbone.pad_id, advance=advance,
             )  # fmt: skip
-        write_json(
-            folder / "outcomes.json", {name: asdict(outcome) for name, outcome in outcomes.items()}
-        )
+        found = {name: asdict(outcome) for name, outcome in outcomes.items()}
+        write_json(folder / "outcomes.json", found)
         write_json(folder / "too_long.json", too_long)
+
+    @property
+    def epochs(self) -> list[Path]:
+        """The base adapter and its moments at each epoch's end."""
+        return epoch_folders(self.plan.base.folder)
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -206,7 +202,7 @@ class Pipeline:
         """Training examples that fit, and the ids of those that do not."""
         return self.prompter.train(self.it.corpus.train)
 
-    def _kept(self, split: str) -> list[Example]:
+    def kept(self, split: str) -> list[Example]:
         """Examples whose prompts get features: all test examples, and the training examples that fit."""
         if split == "test":
             return list(self.it.corpus.test)
@@ -232,11 +228,11 @@ class Pipeline:
         clusters = len(self.plan.read_clusters()["centroids"]) if self.plan.clustered else 1
         if not self.plan.routed:
             return Routing(torch.zeros(len(self.it.corpus.test), clusters), self.it.router)
-        features = load_file(self.plan.test_features.folder / "features.safetensors")["features"]
+        features = open_features(self.plan.test_features.folder / NAME, len(self.it.corpus.test))
         return Routing(cosines(features, self.plan.read_clusters()["centroids"]), self.it.router)
 
-    def _result(self, scores: Stage) -> Result:
-        routing, clustered = self._routing(), self.plan.clustered
+    def _result(self, scores: Stage, reused: dict[str, bool]) -> Result:
+        routing, plan = self._routing(), self.plan
         outcomes = read_json(scores.folder / "outcomes.json")
         return Result(
             outcomes={name: Outcome(**outcomes[name]) for name in self.it.strategies},
@@ -244,6 +240,11 @@ class Pipeline:
             weights={name: s.weights(routing) for name, s in self.it.strategies.items()},
             too_long=read_json(scores.folder / "too_long.json"),
             dropped=self.encoded_train[1],
-            assignment=self.plan.read_clusters()["assignment"].tolist() if clustered else [],
-            quality=read_json(self.plan.clusters.folder / "quality.json") if clustered else {},
+            skipped={
+                "train": read_skipped(plan.train_features.folder) if plan.clustered else [],
+                "test": read_skipped(plan.test_features.folder) if plan.routed else [],
+            },
+            assignment=plan.read_clusters()["assignment"].tolist() if plan.clustered else [],
+            quality=read_json(plan.clusters.folder / QUALITY) if plan.clustered else {},
+            reused=reused,
         )

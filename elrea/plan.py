@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-from safetensors.torch import load_file
 from torch import Tensor
 
+from elrea.clustering.points import known_k
 from elrea.ensemble.strategy import BASE, Job, Setting
 from elrea.errors import ClusterError, ConfigError
 from elrea.experiment import Experiment, described
+from elrea.routing.clusters import read_clusters
 from elrea.store import Stage, Store
 
 _NOT_KEYED = (
@@ -21,6 +22,10 @@ _NOT_KEYED = (
     "expert_learning_rate",
 )
 """Fields of the training that change no adapter, or that an adapter's own job overrides."""
+
+
+_SPEED = ("batch_size", "batch_tokens", "buffer_mb")
+"""Fields of the features that change them by rounding at most."""
 
 
 class Plan:
@@ -57,8 +62,8 @@ class Plan:
         Raises:
             ClusterError: Fewer examples than clusters; said here, before anything is trained.
         """
-        count, k = len(self.it.corpus.train), self.it.clustering.k
-        if count < k:
+        count, k = len(self.it.corpus.train), known_k(self.it.clustering)
+        if k is not None and count < k:
             raise ClusterError(
                 f"{count} training examples cannot make clustering.k={k} clusters; lower it or give more data"
             )
@@ -67,7 +72,7 @@ class Plan:
             "clustering": described(self.it.clustering),
             "seed": self.it.seed,
         }
-        return self.store.stage("clusters", 1, inputs)
+        return self.store.stage("clusters", 2, inputs)
 
     @cached_property
     def test_features(self) -> Stage:
@@ -75,11 +80,26 @@ class Plan:
         return self._feature_stage("test")
 
     @property
+    def count(self) -> int | None:
+        """C: once the clusters are made, what they came to; before, what the settings say of it, if they do."""
+        if self.clusters.done():
+            return len(self.read_clusters()["centroids"])
+        return known_k(self.it.clustering)
+
+    @property
     def jobs(self) -> dict[str, Job]:
-        """Adapters beside the base, by member name; as many experts as clusters, once those are known."""
-        count = (
-            len(self.read_clusters()["centroids"]) if self.clusters.done() else self.it.clustering.k
-        )
+        """Adapters beside the base, by member name; while C is not known, those that do not depend on it."""
+        count = self.count
+        if count is not None:
+            return self._jobs(count)
+        one, two = self._jobs(1), self._jobs(2)
+        return {
+            name: one[name]
+            for name in one
+            if one[name] == two.get(name) and one[name].cluster is None
+        }
+
+    def _jobs(self, count: int) -> dict[str, Job]:
         setting = Setting(self.it.lora, self.it.training, count)
         jobs: dict[str, Job] = {}
         for name, strategy in self.it.strategies.items():
@@ -118,10 +138,17 @@ class Plan:
     @cached_property
     def clustered(self) -> bool:
         """Whether any strategy needs clusters: to train on, or to route by."""
-        return self.routed or any(job.cluster is not None for job in self.jobs.values())
+        return self.routed or any(job.cluster is not None for job in self._jobs(1).values())
+
+    @property
+    def counted(self) -> bool:
+        """Whether all stages are known: an open number of clusters leaves experts and scores to come."""
+        one, two = self._jobs(1), self._jobs(2)
+        return one == two or self.count is not None
 
     def stages(self) -> dict[str, Stage]:
-        """Every stage that the strategies need, by name, in the order of the work."""
+        """Every stage that the strategies need, by name, in the order of the work; of an open number of clusters, the
+        stages that are known."""
         adapters = self.adapters()
         stages = {"base": self.base}
         if self.clustered:
@@ -129,11 +156,11 @@ class Plan:
         stages |= adapters
         if self.routed:
             stages["features-test"] = self.test_features
-        return {**stages, "scores": self.scores(adapters)}
+        return {**stages, "scores": self.scores(adapters)} if self.counted else stages
 
     def read_clusters(self) -> dict[str, Tensor]:
-        """`assignment` [n], `random` [n] and `centroids` [C, d] of a finished clustering."""
-        return load_file(self.clusters.folder / "clusters.safetensors")
+        """`assignment` [n] (-1: in no cluster), `random` [n] and `centroids` [C, d] of a finished clustering."""
+        return read_clusters(self.clusters.folder)
 
     @cached_property
     def _prompts(self) -> dict[str, Any]:
@@ -169,10 +196,13 @@ class Plan:
         return self.store.stage(BASE if name == BASE else "adapter", 1, inputs)
 
     def _feature_stage(self, split: str) -> Stage:
+        features = self.it.features
+        features.check(self.it.training.epochs)
         inputs = {
-            "base": self.base.key,
-            "features": described(self.it.features, "batch_size", "buffer_mb"),
+            "features": {**described(features, *_SPEED), **features.identity()},
             "prompts": self._prompts,
             "examples": self.it.corpus.fingerprint("train" if split == "train" else "test"),
         }
-        return self.store.stage("features", 1, inputs)
+        if features.from_base:
+            inputs["base"] = self.base.key
+        return self.store.stage("features", 2, inputs)

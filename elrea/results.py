@@ -13,6 +13,7 @@ from elrea.ensemble.folder import save_ensemble
 from elrea.ensemble.strategy import expert_names
 from elrea.evaluation.summary import strategy_figures
 from elrea.experiment import described
+from elrea.features.featurefile import NAME, open_features
 from elrea.files import read_json, write_text
 from elrea.manifest import versions
 from elrea.pipeline import Pipeline, Result
@@ -26,8 +27,8 @@ def data_name(pipeline: Pipeline) -> str:
 
 
 def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
-    """Passes per prompt of each strategy: one per member that weighs anything; a gradient per epoch counts as two."""
-    routing = 2 * pipeline.it.training.epochs
+    """Passes per prompt of each strategy: one per member that weighs anything, and what the prompt's feature costs."""
+    routing = pipeline.it.features.passes(pipeline.it.training.epochs)
     return {
         name: float((result.weights[name] != 0).sum(1).float().mean())
         + routing * bool(strategy.routed)
@@ -35,13 +36,12 @@ def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
     }
 
 
-def summarise(pipeline: Pipeline, result: Result, reused: dict[str, bool]) -> dict[str, Any]:
+def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
     """The contents of summary.json.
 
     Args:
         pipeline: Finished.
         result: What it came to.
-        reused: Per stage, whether it was there before the run.
     """
     it = pipeline.it
     return {
@@ -58,9 +58,17 @@ def summarise(pipeline: Pipeline, result: Result, reused: dict[str, bool]) -> di
             "train_dropped_too_long": len(result.dropped),
             "test": len(it.corpus.test),
             "test_too_long": result.too_long,
+            **{
+                f"{split}_without_feature": {"count": len(ids), "ids": ids}
+                for split, ids in result.skipped.items()
+            },
         },
         "stages": {
-            name: {"key": stage.key, "seconds": round(stage.seconds, 3), "reused": reused[name]}
+            name: {
+                "key": stage.key,
+                "seconds": round(stage.seconds, 3),
+                "reused": result.reused[name],
+            }
             for name, stage in pipeline.plan.stages().items()
             if stage.done()
         },
@@ -128,24 +136,28 @@ def draw(
         names = [f"cluster {c}" for c in range(clusters)]
         sources, counts = source_counts(pipeline, result)
         plots.heat_map(counts, sources, names, pictures["clusters"], note)
+        pictures["features"] = folder / "features.png"
+        rows = open_features(pipeline.plan.train_features.folder / NAME)
+        kept = [example.source for example in pipeline.kept("train")]
+        plots.scatter(rows, result.assignment, kept, pictures["features"], note)
     if pipeline.plan.routed:
         pictures["routing"] = folder / "routing.png"
         routing = torch.cat([result.routing.base[:, None], result.routing.experts()], dim=1).numpy()
         tested = sorted({example.source for example in test})
-        rows = np.array([tested.index(example.source) for example in test])
-        means = np.stack([routing[rows == i].mean(0) for i in range(len(tested))], axis=1)
+        places = np.array([tested.index(example.source) for example in test])
+        means = np.stack([routing[places == i].mean(0) for i in range(len(tested))], axis=1)
         plots.routing(means, ["base", *expert_names(clusters)], tested, pictures["routing"], note)
     return pictures
 
 
 def source_counts(pipeline: Pipeline, result: Result) -> tuple[list[str], np.ndarray]:
     """Sources, and how many of their training examples each cluster holds [sources, C]."""
-    dropped = set(result.dropped)
-    kept = [example for example in pipeline.it.corpus.train if example.id not in dropped]
+    kept = pipeline.kept("train")
     sources = sorted({example.source for example in kept})
     counts = np.zeros((len(sources), result.routing.cosines.shape[1]), dtype=int)
     for example, cluster in zip(kept, result.assignment, strict=True):
-        counts[sources.index(example.source), cluster] += 1
+        if cluster >= 0:
+            counts[sources.index(example.source), cluster] += 1
     return sources, counts
 
 

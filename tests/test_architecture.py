@@ -34,6 +34,7 @@ LEVELS = [
     {"assemble", "results"},
     {"job"},
     {"cli"},
+    {"neighbours"},
     {"elrea"},
     {"run"},
 ]

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 POOL = 50
 """Batches to a pool: large enough to cut padding, small enough to leave the order random."""
 
+PADDING = 0.1
+"""Share of a batch's places that padding may take: more costs more than another batch does."""
+
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Pad on the right to the longest sequence.
@@ -46,6 +49,35 @@ def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
         Indices, each of 0 … n-1 once; equal lengths keep their order.
     """
     return _cut(sorted(range(len(lengths)), key=lambda index: -lengths[index]), batch_size)
+
+
+def by_tokens(lengths: Sequence[int], batch_size: int, tokens: int) -> list[list[int]]:
+    """Batches of examples of like length, longest first, that padding wastes less than a tenth of.
+
+    What is in a batch depends on the examples after its first one alone: any run of batches,
+    asked for again by itself, comes out the same.
+
+    Args:
+        lengths: tokens of each of the n examples.
+        batch_size: examples to a batch at most.
+        tokens: places of a batch, padding included, at most; a longer example stands alone.
+
+    Returns:
+        Indices, each of 0 … n-1 once; equal lengths keep their order.
+    """
+    batches: list[list[int]] = []
+    real = 0
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if batches and len(batches[-1]) < batch_size:
+            places = (len(batches[-1]) + 1) * lengths[batches[-1][0]]
+            wasted = places - real - lengths[index]
+            if places <= tokens and (wasted == 0 or wasted < PADDING * places):
+                batches[-1].append(index)
+                real += lengths[index]
+                continue
+        batches.append([index])
+        real = lengths[index]
+    return batches
 
 
 def epoch_order(

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from elrea.adapters.loss import logits_at
+from elrea.errors import ConfigError
 
 PREFIX_PARTS = ("lora_A", "lora_B")
+
+Layers = str | int | Sequence[str]
+"""Whose gradients: `all`, the last k decoder layers', or those whose names hold one of these parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,19 +45,24 @@ class Slot:
 class PerExampleGradients:
     """Reads per-example gradients off the linear layers `lora_A` and `lora_B` of a PEFT model.
 
-    For y = W x over a sequence, an example's gradient is the sum over its tokens of dy xᵀ: one einsum of what the
-    layer was given and of what flows back into it. Nothing else of the adapter is differentiated, so that the cost
-    is one forward and one backward pass of the batch.
+    For y = W x over a sequence, an example's gradient is the sum over its tokens of dy xᵀ: one product of what the
+    layer was given and of what flows back into it. Nothing else is differentiated, and the backward pass ends at the
+    first layer that is wanted, so that the cost is one forward and one backward pass of the batch at most. Where
+    gradient checkpointing is switched on, it holds here too, though the model is in eval mode.
 
     Args:
-        model: A PEFT model in eval mode; its parameters stop requiring gradients, its embeddings start to.
+        model: A PEFT model; it is put in eval mode.
+        layers: `all`, the last k decoder layers, or every matrix whose name holds one of these parts.
 
     Attributes:
         slots: The matrices in the order of the flat gradient (sorted by name).
         size: |θ_Q|, the length of a flat gradient.
+
+    Raises:
+        ConfigError: No matrix is left, or there are not that many layers.
     """
 
-    def __init__(self, model: PeftModel) -> None:
+    def __init__(self, model: PeftModel, layers: Layers = "all") -> None:
         self.model = model.eval()
         found = {
             name.replace(".default", "") + ".weight": module
@@ -58,59 +71,156 @@ class PerExampleGradients:
         }
         self.slots: list[Slot] = []
         self.size = 0
-        for name, module in sorted(found.items()):
-            size = module.weight.numel()
-            self.slots.append(Slot(name, module, self.size, size))
+        for name in _chosen(sorted(found), layers):
+            size = found[name].weight.numel()
+            self.slots.append(Slot(name, found[name], self.size, size))
             self.size += size
 
     def flat(self, tensors: dict[str, Tensor]) -> Tensor:
         """Lays tensors by parameter name out as one vector [|θ|] in the gradient's order."""
         return torch.cat([tensors[slot.name].flatten().float() for slot in self.slots])
 
-    def __call__(self, ids: Tensor, mask: Tensor, carries_loss: Tensor) -> Tensor:
+    def __call__(
+        self, ids: Tensor, mask: Tensor, carries_loss: Tensor, out: Tensor | None = None
+    ) -> Tensor:
         """Takes the gradient of each example's mean token loss.
 
         Args:
             ids: Token ids [b, t], padded on the right.
             mask: True on tokens, False on padding [b, t].
             carries_loss: True on the tokens whose loss counts [b, t]; the first one's never does.
+            out: Where to write, [b, |θ|] in float32 on the model's device; rows of a larger buffer will do.
 
         Returns:
             Flat gradients [b, |θ|] in float32. What an example's row holds does not depend on the others.
         """
-        out = torch.zeros(len(ids), self.size, dtype=torch.float32, device=ids.device)
-        # Without trainable parameters autograd computes no summed weight gradients beside ours;
-        # the embeddings' output then has to start the graph.
+        if out is None:
+            out = torch.empty(len(ids), self.size, dtype=torch.float32, device=ids.device)
+        sink = Sink(out)
+        start = torch.zeros((), device=ids.device, requires_grad=True)
+        # Without trainable parameters autograd computes no summed weight gradients beside ours.
         wanted = [p for p in self.model.parameters() if p.requires_grad]
-        handles = [s.module.register_forward_hook(self._reader(s, out)) for s in self.slots]
-        embeddings = cast(PreTrainedModel, self.model).get_input_embeddings()
-        handles.append(embeddings.register_forward_hook(lambda _m, _i, y: y.requires_grad_(True)))
+        handles = [s.module.register_forward_hook(_reader(s, sink, start)) for s in self.slots]
         try:
             for p in wanted:
                 p.requires_grad_(False)
-            prompt_loss(self.model, ids, mask, carries_loss).backward()
+            with _recomputing(self.model):
+                prompt_loss(self.model, ids, mask, carries_loss).backward()
         finally:
             for handle in handles:
                 handle.remove()
             for p in wanted:
                 p.requires_grad_(True)
+        for slot in self.slots:
+            if slot.start not in sink.written:  # a layer that no token went through
+                out[:, slot.start : slot.start + slot.size] = 0
         return out
 
-    def _reader(self, slot: Slot, out: Tensor) -> Callable[..., None]:
-        columns = slice(slot.start, slot.start + slot.size)
 
-        def read(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            if not output.requires_grad:
-                return
-            given = inputs[0].detach()
+class Sink:
+    """Takes the products of layers into their columns of `out` [b, |θ|]."""
 
-            def write(back: Tensor) -> None:
-                product = torch.einsum("bto,bti->boi", back.float(), given.float())
-                out[:, columns] += product.flatten(1)
+    def __init__(self, out: Tensor) -> None:
+        self.out = out
+        self.written: set[int] = set()
 
-            output.register_hook(write)
+    def add(self, slot: Slot, back: Tensor, given: Tensor) -> None:
+        """Σ_t back_t given_tᵀ of each example, from [b, t, o] and [b, t, i], in float32."""
+        back, given = back.float(), given.float()
+        thin = back.shape[2] <= given.shape[2]
+        left, right = (back, given) if thin else (given, back)
+        # A LoRA matrix is r numbers wide: with that side on the left the product is several times faster.
+        product = torch.bmm(left.transpose(1, 2), right)
+        product = product if thin else product.transpose(1, 2)
+        place = self.out[:, slot.start : slot.start + slot.size].view(product.shape)
+        if slot.start in self.written:  # a layer that is used twice
+            place.add_(product)
+        else:
+            place.copy_(product)
+            self.written.add(slot.start)
 
-        return read
+
+class _Tap(torch.autograd.Function):
+    """Passes a layer's output on, and hands what flows back to the sink.
+
+    `start` requires a gradient, so that a graph begins here where there was none below. What the layer was given is
+    saved the way autograd saves things, so that gradient checkpointing drops it and computes it again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, given: Tensor, start: Tensor, slot: Slot, sink: Sink
+    ) -> Tensor:
+        ctx.save_for_backward(given)
+        ctx.slot, ctx.sink = slot, sink
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        (back,), (given,) = grads, ctx.saved_tensors
+        ctx.sink.add(ctx.slot, back, given)
+        return back if ctx.needs_input_grad[0] else None, None, None, None, None
+
+
+def _reader(slot: Slot, sink: Sink, start: Tensor) -> Callable[..., Any]:
+    def read(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
+        return _Tap.apply(output, inputs[0].detach(), start, slot, sink)
+
+    return read
+
+
+def _chosen(names: list[str], layers: Layers) -> list[str]:
+    """The names that `layers` leaves."""
+    if layers == "all":
+        return names
+    if isinstance(layers, str):
+        raise ConfigError(f"features.layers={layers}: give all, a number, or a list of name parts")
+    if isinstance(layers, int):
+        numbers = sorted({_number(name) for name in names} - {-1})
+        if not 1 <= layers <= len(numbers):
+            raise ConfigError(
+                f"features.layers={layers}: the adapter is in {len(numbers)} decoder layers; give 1 to {len(numbers)}"
+            )
+        return [name for name in names if _number(name) in numbers[-layers:]]
+    for part in layers:
+        if not any(part in name for name in names):
+            raise ConfigError(f"features.layers: no adapted matrix has {part!r} in its name")
+    chosen = [name for name in names if any(part in name for part in layers)]
+    if not chosen:
+        raise ConfigError("features.layers=[] leaves nothing; give all, a number, or name parts")
+    return chosen
+
+
+def _number(name: str) -> int:
+    """Which decoder layer a parameter is in; -1 for none."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), -1)
+
+
+@contextmanager
+def _recomputing(model: PeftModel) -> Iterator[None]:
+    """Checkpoints the layers that are set to, in eval mode too.
+
+    Layers do so by themselves in training mode alone, and that would switch some models' dropout on.
+    """
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+    ]
+    for layer in layers:
+        again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+        layer.__dict__["forward"] = again
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.__dict__["forward"]
+
+
+def largest_entry(gradients: Tensor) -> Tensor:
+    """max |g| of each row [b]: 0 says that a prompt has no gradient, NaN or infinity that it has no good one."""
+    # Two passes that only read, without a copy of all absolute values.
+    return torch.maximum(gradients.amax(1), -gradients.amin(1))
 
 
 def prompt_loss(model: PeftModel, ids: Tensor, mask: Tensor, carries_loss: Tensor) -> Tensor:

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
+BLOCK_BYTES = 32 << 20
+"""Of float32 features that are held at once: they may be a file larger than memory."""
 
-def centroids(features: Tensor, assignment: Tensor) -> Tensor:
+
+def centroids(features: np.ndarray, assignment: np.ndarray) -> Tensor:
     """δ̄_c: the normalised mean of each cluster's features (5.8).
 
     Args:
-        features: δ of the training examples [n, d].
-        assignment: Cluster of each [n], 0 to C-1, none empty.
+        features: δ of the training examples [n, d], float16 or float32, possibly memory-mapped.
+        assignment: Cluster of each [n], 0 to C-1, none empty; -1 belongs to none.
 
     Returns:
         [C, d], rows of length 1.
     """
-    count = int(assignment.max()) + 1
-    sums = torch.zeros(count, features.shape[1], dtype=torch.float64)
-    sums.index_add_(0, assignment, features.double())
+    sums = torch.zeros(int(assignment.max()) + 1, features.shape[1], dtype=torch.float64)
+    for rows, block in _blocks(features):
+        members = np.flatnonzero(assignment[rows] >= 0)
+        labels = torch.from_numpy(assignment[rows][members])
+        sums.index_add_(0, labels, block[members].double())
     return (sums / sums.norm(dim=1, keepdim=True)).float()
 
 
-def cosines(features: Tensor, centres: Tensor) -> Tensor:
-    """cos_c = ⟨δ, δ̄_c⟩ for unit vectors: [n, d] and [C, d] to [n, C]."""
-    return features @ centres.T
+def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
+    """cos_c = ⟨δ, δ̄_c⟩ / ‖δ‖; 0 with every centroid for a prompt without a feature (a row of zeros).
+
+    Args:
+        features: δ [n, d], float16 or float32, possibly memory-mapped.
+        centres: δ̄ [C, d], rows of length 1.
+
+    Returns:
+        [n, C] in float32.
+    """
+    found = torch.empty(len(features), len(centres))
+    for rows, block in _blocks(features):
+        # Halves round a unit row's length; and not every kind of feature has length 1.
+        lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
+        block /= torch.where(lengths > 0, lengths, 1.0)[:, None]
+        found[rows] = block @ centres.T
+    return found
+
+
+def _blocks(features: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+    """All rows in turn: (which, a copy in float32 [m, d])."""
+    step = max(1, BLOCK_BYTES // (4 * features.shape[1]))
+    for start in range(0, len(features), step):
+        rows = slice(start, min(start + step, len(features)))
+        yield rows, torch.from_numpy(np.array(features[rows], dtype=np.float32))

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from elrea.tracking.canvas import COLOURS, GREY, LINES, save
 from elrea.tracking.heatmaps import heat_map, routing
+from elrea.tracking.scatter import scatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy", "heat_map", "routing", "training_curves"]
+__all__ = ["accuracy", "heat_map", "routing", "scatter", "training_curves"]
 
 _Curve = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 

@@ -71,6 +71,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("store=null", "store: wants str, not null"),
         ("features.projection=rademacher", "features.projection: wants Projection, not 'rademach"),
         ("features.batch_size=0", "features: batch_size=0 must be at least 1"),
+        ("features.epoch_weights=[1]", "features.epoch_weights: 1 weights for 2 epochs; give one"),
         ("evaluation.batch_size=0", "evaluation.batch_size=0: must be at least 1"),
         ("trainer.threads=0", "trainer: threads=0 must be at least 1, or null"),
         ("trainer.accelerator=tpu", "trainer: accelerator=tpu must be auto, cpu, gpu or mps"),
@@ -197,6 +198,8 @@ def test_too_long(tiny: list[str], tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     name = f"{tmp_path.name}/test.jsonl:2"
     counted = {"train": 14, "train_dropped_too_long": 2, "test": 2, "test_too_long": [name]}
+    none = {"count": 0, "ids": []}
+    counted |= {"train_without_feature": none, "test_without_feature": none}
     assert ended.summary["examples"] == counted
     assert sum(ended.summary["clusters"]["sizes"]) == 12
     assert "2 training examples were too long and left out (backbone.max_length)" in ended.out

@@ -32,6 +32,7 @@ def composed(*words: str) -> DictConfig:
 def test_how_many_there_are() -> None:
     assert len(EXPERIMENTS) == 2
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 11
+    assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
 
@@ -71,6 +72,11 @@ def test_an_option_builds(group: str, option: str) -> None:
     config = composed(f"{group}={option}")
     root = group.partition("/")[0]
     build(config[root], root)
+
+
+def test_random_clusters_take_their_sizes_from_any_clustering() -> None:
+    built = build(composed("clustering=random", "clustering@clustering.of=birch").clustering, "x")
+    assert type(built.of).__name__ == "Birch"
 
 
 def test_every_strategy_says_what_it_needs() -> None:

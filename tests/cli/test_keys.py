@@ -27,6 +27,7 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("evaluation.resamples=9", set()),
     ("features.batch_size=3", set()),
     ("features.buffer_mb=7", set()),
+    ("features.batch_tokens=99", set()),
     ("training.checkpoint_minutes=1", set()),
     ("trainer.threads=2", set()),
     ("trainer.accelerator=auto", set()),
@@ -42,6 +43,9 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("data.dev_per_board=3", set()),
     ("features.projection.d=8", ALL - {"base"}),
     ("features.form=sgd", ALL - {"base"}),
+    ("features.layers=1", ALL - {"base"}),
+    ("features.normalise=false", ALL - {"base"}),
+    ("features.epoch_weights=[1,2]", ALL - {"base"}),
     ("clustering.restarts=2", {"clusters", *EXPERTS, "scores"}),
     ("training.expert_epochs=2", {*EXPERTS, "scores"}),
     ("training.expert_learning_rate=1e-3", {*EXPERTS, "scores"}),
@@ -51,7 +55,8 @@ CHANGES: list[tuple[str, set[str]]] = [
 
 
 def experiment(model: Path, *words: str) -> Experiment:
-    own = [word for word in TINY if not word.startswith("hydra.")]
+    left_out = ("hydra.", "features." if "features=embedding" in words else "hydra.")
+    own = [word for word in TINY if not word.startswith(left_out)]
     config = composed(*own, *EXAM, f"backbone.name={model}", *words)
     return assemble(config, "elrea", CONF)
 
@@ -115,3 +120,35 @@ def test_without_experts_there_is_less_to_do(small_model: Path, tmp_path: Path) 
     alone = replace(it, strategies={n: it.strategies[n] for n in ("backbone", "base")})
     after = keys(alone, tmp_path)
     assert set(after) == {"base", "scores"} and after["base"] == keys(it, tmp_path)["base"]
+
+
+def test_embeddings_do_not_hang_on_the_base_adapter(small_model: Path, tmp_path: Path) -> None:
+    embedding = experiment(small_model, "features=embedding")
+    before = keys(embedding, tmp_path)
+    after = keys(experiment(small_model, "features=embedding", "training.epochs=1"), tmp_path)
+    assert changed(before, after) == {"base", *EXPERTS, "scores"}
+    assert changed(before, keys(experiment(small_model), tmp_path)) == ALL - {"base"}
+
+
+def test_an_embedding_model_is_keyed_by_what_is_in_it(small_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(small_model, tmp_path / "one"))
+    moved = Path(shutil.copytree(small_model, tmp_path / "two"))
+    words = [f"features.model={place}" for place in (folder, moved)]
+    one, two = (keys(experiment(small_model, "features=embedding", w), tmp_path) for w in words)
+    assert one == two
+    (moved / "extra.json").write_text("{}")
+    three = keys(experiment(small_model, "features=embedding", words[1]), tmp_path)
+    assert changed(two, three) == ALL - {"base"}
+
+
+def test_an_open_number_of_clusters_leaves_experts_to_come(
+    small_model: Path, tmp_path: Path
+) -> None:
+    word = "evaluation.strategies=[backbone,base,elrea,compute_matched,parameter_matched]"
+    plan = Plan(experiment(small_model, word, "clustering.k=auto"), Store(tmp_path))
+    assert not plan.counted and plan.clustered
+    known = ["base", "features-train", "clusters", "compute-matched", "features-test"]
+    assert list(plan.stages()) == known
+    alone = experiment(small_model, "clustering.k=auto")
+    alone = replace(alone, strategies={n: alone.strategies[n] for n in ("backbone", "base")})
+    assert list(Plan(alone, Store(tmp_path)).stages()) == ["base", "scores"]

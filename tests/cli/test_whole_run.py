@@ -94,7 +94,7 @@ def test_the_predictions_add_up_to_the_summary(out: Path, summary: dict) -> None
 
 
 def test_the_plots(out: Path) -> None:
-    for name in ("accuracy", "clusters", "routing", "training"):
+    for name in ("accuracy", "clusters", "features", "routing", "training"):
         picture = matplotlib.image.imread(out / "plots" / f"{name}.png")
         assert min(picture.shape[:2]) > 200 and picture.std() > 0
 
@@ -139,6 +139,6 @@ def test_one_wandb_run_holds_it_all(out: Path, summary: dict) -> None:
     ]
     final = {row[0]: row[1] for row in run.table("results")["data"]}
     assert final == {name: row["accuracy"] for name, row in summary["strategies"].items()}
-    for picture in ("accuracy", "clusters", "routing", "training"):
+    for picture in ("accuracy", "clusters", "features", "routing", "training"):
         assert run.media(f"plots/{picture}").is_file()
     assert run.summary["strategies"]["elrea"]["accuracy"] == final["elrea"]

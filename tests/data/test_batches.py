@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elrea.data.batches import POOL, by_length, epoch_order, pad
+from elrea.data.batches import PADDING, POOL, by_length, by_tokens, epoch_order, pad
 
 lengths_of = st.lists(st.integers(0, 30), max_size=200)
 sizes = st.integers(1, 17)
@@ -34,6 +34,36 @@ def test_by_length_holds_every_index_once_longest_first(lengths: list[int], size
     order = list(chain.from_iterable(batches))
     assert order == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
     assert all(len(batch) == size for batch in batches[:-1])
+
+
+@given(lengths_of, sizes, st.integers(1, 300))
+@settings(deadline=None)
+def test_by_tokens_keeps_to_its_limits_and_wastes_less_than_a_tenth(
+    lengths: list[int], size: int, tokens: int
+):
+    batches = by_tokens(lengths, size, tokens)
+    order = list(chain.from_iterable(batches))
+    assert order == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
+    for batch in batches:
+        places, real = len(batch) * lengths[batch[0]], sum(lengths[i] for i in batch)
+        assert len(batch) == 1 or (len(batch) <= size and places <= tokens)
+        assert places == real or places - real < PADDING * places
+    # No batch ends without a reason.
+    for batch, after in pairwise(batches):
+        more = (len(batch) + 1) * lengths[batch[0]]
+        real = sum(lengths[i] for i in batch) + lengths[after[0]]
+        assert len(batch) == size or more > tokens or more - real >= PADDING * more
+
+
+@given(lengths_of, sizes, st.integers(1, 300), st.data())
+@settings(deadline=None)
+def test_by_tokens_cuts_any_later_part_alike(lengths: list[int], size: int, tokens: int, data):
+    ordered = sorted(lengths, reverse=True)
+    batches = by_tokens(ordered, size, tokens)
+    first = data.draw(st.integers(0, len(batches)))
+    start = sum(map(len, batches[:first]))
+    again = by_tokens(ordered[start:], size, tokens)
+    assert [[start + i for i in batch] for batch in again] == batches[first:]
 
 
 @given(lengths_of, sizes, st.integers(0, 3), st.integers(0, 3), st.booleans())

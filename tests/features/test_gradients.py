@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from elrea.adapters.lora import Lora, attach, parameters, set_state, state
 from elrea.data.batches import pad
 from elrea.data.prompts import Encoded
-from elrea.features.gradients import PerExampleGradients, prompt_loss
+from elrea.errors import ConfigError
+from elrea.features.gradients import (
+    Layers,
+    PerExampleGradients,
+    Sink,
+    Slot,
+    largest_entry,
+    prompt_loss,
+)
 from tests.adapters.builders import BUILDERS, PAD, random_state, train
 from tests.features import by_hand
 
@@ -89,25 +99,155 @@ def test_masked_sdpa_gives_the_same_gradients_as_no_mask_at_all() -> None:
     close(PerExampleGradients(model)(*batch(prompts)), np.stack(rows))
 
 
-@pytest.mark.filterwarnings("ignore:.*is deprecated:FutureWarning")
-@pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
-def test_gradient_checkpointing_changes_nothing(kind: str, reentrant: bool, tmp_path) -> None:
-    model = train(tmp_path, kind, lora=Lora(r=2, dropout=0.0), max_steps=1)  # B is no longer 0
+def test_gradient_checkpointing_changes_nothing(kind: str, tmp_path) -> None:
+    model = train(tmp_path, kind, lora=Lora(r=2, dropout=0.5), max_steps=1)  # B is no longer 0
     prompts = by_hand.prompts(4)
     wanted = by_hand.gradients(model, prompts)
-    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    model.enable_input_require_grads()
     gradients = PerExampleGradients(model)
+    _, kept = saved(lambda: gradients(*batch(prompts)))
+    model.get_base_model().activation_checkpointing_enable()
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
-    for layer in layers:  # the layer alone: without this it would not checkpoint in eval mode
-        layer.training = True
     assert len(layers) == 2 and all(layer.gradient_checkpointing for layer in layers)
-    got = gradients(*batch(prompts))
+    passes: list[str] = []
+    inner = [m for name, m in model.named_modules() if name.endswith(".mlp")]
+    handles = [m.register_forward_pre_hook(lambda _m, _i: passes.append("")) for m in inner]
+    got, kept_now = saved(lambda: gradients(*batch(prompts)))
+    for handle in handles:
+        handle.remove()
+    assert len(passes) == 4, "each layer is to run again in the backward pass"
+    assert kept_now < kept / 3, "the layers' inputs are held all the same"
+    assert not any("forward" in vars(layer) for layer in layers)
     close(got, wanted)
     for slot in gradients.slots:
         part = got[:, slot.start : slot.start + slot.size]
         assert part.abs().amax(1).min() > 0, f"{slot.name} has no gradient"
+
+
+def saved(call: Callable[[], Tensor]) -> tuple[Tensor, int]:
+    """What a call returns, and how many bytes of activations its graph holds at most."""
+    held: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        return call(), sum(held.values())
+
+
+def parts(model: PeftModel, layers: Layers) -> tuple[PerExampleGradients, list[bool]]:
+    """The gradients of some layers, and for each layer of the model: does its output have a graph?"""
+    gradients = PerExampleGradients(model, layers)
+    graph: list[bool] = []
+    blocks = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    handles = [
+        m.register_forward_hook(lambda _m, _i, y: graph.append(y.requires_grad)) for m in blocks
+    ]
+    whole = PerExampleGradients(model)
+    inputs = batch(by_hand.prompts(4, masked=True))
+    got = gradients(*inputs)
+    for handle in handles:
+        handle.remove()
+    everything = whole(*inputs)
+    columns = [
+        everything[:, slot.start : slot.start + slot.size]
+        for slot in whole.slots
+        if slot.name in {own.name for own in gradients.slots}
+    ]
+    torch.testing.assert_close(got, torch.cat(columns, dim=1))
+    assert gradients.size == got.shape[1] < whole.size
+    tensors = state(model)
+    assert len(gradients.flat(tensors)) == gradients.size
+    return gradients, graph
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_last_layers_alone_and_no_backward_pass_below_them(kind: str) -> None:
+    gradients, graph = parts(adapted(kind), 1)
+    assert {slot.name.split(".")[4] for slot in gradients.slots} == {"1"}
+    assert graph == [False, True]
+
+
+def test_layers_by_parts_of_their_names() -> None:
+    gradients, graph = parts(adapted("llama"), ["q_proj", "1.mlp.down_proj.lora_B"])
+    short = [".".join(slot.name.split(".")[4:-1]) for slot in gradients.slots]
+    assert short == [
+        "0.self_attn.q_proj.lora_A",
+        "0.self_attn.q_proj.lora_B",
+        "1.mlp.down_proj.lora_B",
+        "1.self_attn.q_proj.lora_A",
+        "1.self_attn.q_proj.lora_B",
+    ]
+    assert graph == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("layers", "said"),
+    [
+        (0, "features.layers=0: the adapter is in 2 decoder layers; give 1 to 2"),
+        (3, "features.layers=3: the adapter is in 2 decoder layers; give 1 to 2"),
+        (["q_proj", "qkv"], "features.layers: no adapted matrix has 'qkv' in its name"),
+        ([], "features.layers=[] leaves nothing"),
+        ("last", "features.layers=last: give all, a number, or a list"),
+    ],
+)
+def test_layers_that_are_not_there_are_refused(layers: Layers, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        PerExampleGradients(adapted("llama"), layers)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_rows_of_a_buffer_are_written_in_place() -> None:
+    model, prompts = adapted("llama"), by_hand.prompts(3)
+    gradients = PerExampleGradients(model)
+    wanted = gradients(*batch(prompts))
+    buffer = torch.full((5, gradients.size), 7.0)
+    got = gradients(*batch(prompts), out=buffer[1:4])
+    assert got.data_ptr() == buffer[1].data_ptr() and torch.equal(buffer[1:4], wanted)
+    assert bool((buffer[[0, 4]] == 7).all())
+
+
+def test_a_layer_that_is_used_twice_and_one_that_is_not_used() -> None:
+    """Every token goes through the first block twice and never through the second, whose gradient is 0."""
+    model, prompts = adapted("llama"), by_hand.prompts(3)
+    model.config.use_cache = False  # the block would meet its own keys there
+    gradients = PerExampleGradients(model)
+    used = torch.cat([torch.full((s.size,), ".layers.0." in s.name) for s in gradients.slots])
+    blocks: Any = model.get_base_model().model.layers
+    blocks[1] = blocks[0]
+    got = gradients(*batch(prompts), out=torch.full((3, gradients.size), 7.0))
+    close(got[:, used], by_hand.gradients(model, prompts))
+    assert not got[:, ~used].any() and int((~used).sum()) == gradients.size // 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_half_precision_backbone_keeps_the_cosines(kind: str) -> None:
+    """bfloat16 has 8 bits; the adapter, and every sum over tokens, stays in float32."""
+    model, prompts = adapted(kind), by_hand.prompts(12, masked=True)
+    exact = PerExampleGradients(model)(*batch(prompts))
+    for name, parameter in model.named_parameters():
+        if ".lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    half = PerExampleGradients(model)(*batch(prompts))
+    assert half.dtype == torch.float32 and not torch.equal(half, exact)
+    before, after = (torch.nn.functional.normalize(g, dim=1) for g in (exact, half))
+    assert float((before * after).sum(1).median()) > 0.998
+    assert float((before @ before.T - after @ after.T).abs().median()) < 0.01
+
+
+def test_sums_over_tokens_are_exact_where_the_layers_are_not() -> None:
+    """A product of bfloat16 numbers has 16 bits, their sum over tokens more: float32 holds it."""
+    back, given = (
+        torch.randn(2, 300, w, generator=torch.Generator().manual_seed(w)) for w in (3, 5)
+    )
+    for left, right in ((back, given), (given, back)):
+        slot = Slot("a", torch.nn.Identity(), 1, 15)
+        sink = Sink(torch.zeros(2, 17))
+        sink.add(slot, left.bfloat16(), right.bfloat16())
+        wanted = torch.einsum("bto,bti->boi", left.bfloat16().double(), right.bfloat16().double())
+        torch.testing.assert_close(sink.out[:, 1:16].double(), wanted.flatten(1), rtol=0, atol=2e-5)
+        assert not sink.out[:, [0, 16]].any()
 
 
 def test_a_fresh_adapter_has_gradients_in_b_alone() -> None:
@@ -153,6 +293,12 @@ def test_the_loss_is_a_sum_over_examples_of_means_over_tokens() -> None:
         together = float(prompt_loss(model, *batch(prompts)))
     assert single[0] == pytest.approx(float(mean), rel=1e-5)
     assert together == pytest.approx(sum(single), rel=1e-5)
+
+
+def test_the_largest_entry_of_each_row() -> None:
+    rows = torch.tensor([[1.0, -3.0], [0.0, 0.0], [float("nan"), 1.0], [float("-inf"), 2.0]])
+    got = largest_entry(rows)
+    assert got[[0, 1, 3]].tolist() == [3, 0, float("inf")] and bool(got[2].isnan())
 
 
 def test_an_example_without_loss_has_no_gradient_and_harms_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,16 +44,26 @@ def test_every_call_and_every_example_meets_the_same_signs() -> None:
 def test_signs_of_the_first_parameters_do_not_depend_on_how_many_there_are() -> None:
     g = torch.randn(2, 500, generator=torch.Generator().manual_seed(0))
     longer = torch.cat([g, torch.zeros(2, SIZE - 500)], dim=1)
-    projection = Rademacher(d=24)
-    torch.testing.assert_close(projection(longer), projection(g), rtol=1e-5, atol=1e-5)
+    short = Rademacher(d=24)
+    torch.testing.assert_close(short(longer), short(g), rtol=1e-5, atol=1e-5)
 
 
 def test_seeds_and_blocks_differ() -> None:
     one, other = matrix(Rademacher(d=64, seed=0), 200), matrix(Rademacher(d=64, seed=1), 200)
     assert abs(float((one == other).float().mean()) - 0.5) < 0.03
-    projection = Rademacher(d=64)
-    first, second = (projection.signs(b, 200, torch.device("cpu")) for b in (0, 1))
+    many = Rademacher(d=64)
+    first, second = (many.signs(b, 200, torch.device("cpu")) for b in (0, 1))
     assert abs(float((first == second).float().mean()) - 0.5) < 0.03
+
+
+@pytest.mark.parametrize("d", [1, 7, 24, 1024])
+def test_signs_are_the_bits_of_philox_in_their_order(d: int) -> None:
+    """Bit by bit, the highest of each byte first: features in a store stay comparable with new ones."""
+    of = Rademacher(d=d, seed=3)
+    raw = np.random.Philox(key=[3, 2]).random_raw(-(-33 * d // 64)).astype("<u8").tobytes()
+    bits = [(raw[i // 8] >> (7 - i % 8)) & 1 for i in range(33 * d)]
+    wanted = torch.tensor(bits).float().view(33, d) * 2 - 1
+    assert torch.equal(of.signs(2, 33, torch.device("cpu")), wanted)
 
 
 def test_signs_are_balanced_and_columns_uncorrelated() -> None:

@@ -8,8 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from elrea.clustering.kmeans import FaissKMeans, by_size, dissolve
+from elrea.clustering.kmeans import FaissKMeans
+from elrea.clustering.points import Points
 from elrea.clustering.random import random_clusters
+from elrea.clustering.sizes import by_size, dissolve
 from elrea.ensemble.mixing import mix
 from elrea.routing.centroids import centroids
 from elrea.routing.weights import Router, Routing
@@ -104,7 +106,8 @@ def test_by_size_keeps_the_partition_and_orders_it(labels) -> None:
 @given(SEEDS, st.integers(1, 40), st.integers(1, 8), st.integers(0, 20))
 def test_dissolving_leaves_no_small_cluster_and_moves_no_one_else(seed, n, k, least) -> None:
     cosines = np.random.default_rng(seed).uniform(-1, 1, (n, k))
-    got = dissolve(cosines, least)
+    nearest_alive = lambda rows, alive: np.where(alive, cosines[rows], -2).argmax(1)  # noqa: E731
+    got = dissolve(cosines.argmax(1), k, least, nearest_alive)
     alive = sorted(set(got.tolist()))
     sizes = [int((got == c).sum()) for c in alive]
     assert len(alive) == 1 or min(sizes) >= least
@@ -119,12 +122,13 @@ def test_kmeans_assigns_every_row(seed, n, k, least) -> None:
     rows = np.random.default_rng(seed).standard_normal((n, 5)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     kmeans = FaissKMeans(k=k, restarts=1, iterations=5, min_size=least)
-    got = kmeans(rows, seed)
+    points = Points(rows, [""] * n)
+    got = kmeans(points, seed)
     sizes = np.bincount(got)
     assert got.shape == (n,) and len(sizes) <= k and sizes.min() >= 1
     assert (np.diff(sizes) <= 0).all()
-    np.testing.assert_array_equal(got, kmeans(rows, seed))
-    centres = centroids(torch.from_numpy(rows), torch.from_numpy(got))
+    np.testing.assert_array_equal(got, kmeans(points, seed))
+    centres = centroids(rows, got)
     torch.testing.assert_close(centres.norm(dim=1), torch.ones(len(sizes)))
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from elrea.errors import ConfigError
+from elrea.routing import centroids as module
 from elrea.routing.centroids import centroids, cosines
 from elrea.routing.weights import Router, Routing
 
@@ -26,13 +27,37 @@ def by_hand(rows: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def test_centroids_are_normalised_means() -> None:
-    features = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [1.0, 0.0]])
-    got = centroids(features, torch.tensor([0, 0, 1, 0]))
+    """The row of cluster -1 is in none."""
+    features = np.array([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8], [-1, 0], [1.0, 0.0]], dtype=np.float32)
+    got = centroids(features, np.array([0, 0, 1, -1, 0]))
     norm = 5**0.5
     torch.testing.assert_close(got, torch.tensor([[2 / norm, 1 / norm], [0.6, 0.8]]))
-    near = cosines(torch.tensor([[0.0, 1.0], [0.8, -0.6]]), got)
+    near = cosines(np.array([[0.0, 1.0], [0.8, -0.6]], dtype=np.float32), got)
     wanted = torch.tensor([[1 / norm, 0.8], [1 / norm, 0.0]])
     torch.testing.assert_close(near, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_cosines_do_not_see_lengths_and_no_feature_is_near_to_nothing() -> None:
+    """Cosines of 0 weigh all experts alike and the base adapter 1."""
+    centres = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    rows = np.array([[5.0, 0.0], [0.0, 0.0]], dtype=np.float16)
+    got = cosines(rows, centres)
+    torch.testing.assert_close(got, torch.tensor([[1.0, 0.6], [0.0, 0.0]]))
+    lost = Routing(got[1:], Router())
+    assert lost.experts().tolist() == [[0.5, 0.5]] and lost.base.tolist() == [1.0]
+
+
+def test_blocks_change_nothing(monkeypatch, tmp_path) -> None:
+    draw = np.random.default_rng(0)
+    rows = draw.standard_normal((50, 6)).astype(np.float16)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    labels = draw.integers(-1, 3, 50)
+    centres = centroids(rows, labels)
+    near = cosines(rows, centres)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 7 * 6 * 4)
+    torch.testing.assert_close(centroids(mapped, labels), centres)
+    torch.testing.assert_close(cosines(mapped, centres), near)
 
 
 def test_weights_on_paper() -> None:

@@ -1,0 +1,124 @@
+"""What a clustering is given: features that may be larger than memory, and where each row comes from."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from elrea.errors import ClusterError
+
+BLOCK_BYTES = 32 << 20
+"""Of float32 rows that are read at once: enough for the matrix product to be the cost, not the reading."""
+STEP = 1024
+"""Rows after which pages of a file are given back: drawn rows lie far apart, and each brings its neighbours along."""
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows to be grouped.
+
+    The array may be a read-only `np.memmap`: it is never converted whole, and what was read of the file is given
+    back to the system after each block, so that memory does not grow with the number of rows.
+    """
+
+    features: np.ndarray
+    """All rows of the file [N, d], float16 or float32."""
+    sources: Sequence[str]
+    """Source of each point [n]."""
+    unit: bool = True
+    """Whether rows have length 1."""
+    rows: np.ndarray | None = None
+    """Rows of `features` that are points [n], int64, rising; None: all of them, n = N."""
+
+    def __post_init__(self) -> None:
+        if self.features.ndim != 2 or len(self.sources) != len(self):
+            raise ClusterError(
+                f"features of shape {list(self.features.shape)} do not fit {len(self.sources)} sources: "
+                "one row per example is wanted"
+            )
+
+    def __len__(self) -> int:
+        return len(self.features) if self.rows is None else len(self.rows)
+
+    @property
+    def d(self) -> int:
+        """Dimension of a feature."""
+        return int(self.features.shape[1])
+
+    def take(self, index: np.ndarray | slice) -> np.ndarray:
+        """Some points as float32 [m, d], a copy.
+
+        Args:
+            index: Points (not rows of the file), a slice or rising numbers: a file is read forward.
+
+        Raises:
+            ClusterError: A feature is not finite.
+        """
+        places = np.arange(len(self))[index]
+        rows = places if self.rows is None else self.rows[places]
+        block = np.empty((len(rows), self.d), dtype=np.float32)
+        for start in range(0, len(rows), STEP):
+            part = rows[start : start + STEP]
+            block[start : start + STEP] = self.features[part]
+            _give_back(self.features)
+        # A sum is finite where its parts are, and needs no array of booleans; if it overflows, a closer look tells.
+        with np.errstate(over="ignore", invalid="ignore"):
+            total = block.sum()
+        if not np.isfinite(total) and not (finite := np.isfinite(block).all(1)).all():
+            raise ClusterError(
+                f"feature {rows[~finite][0]} is not finite ({(~finite).sum()} of {len(block)} rows read): "
+                "leave such examples out"
+            )
+        return block
+
+    def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """All points in turn: (which, float32 [m, d])."""
+        step = max(1, BLOCK_BYTES // (4 * self.d))
+        for start in range(0, len(self), step):
+            part = slice(start, min(start + step, len(self)))
+            yield part, self.take(part)
+
+    def draw(self, count: int, seed: int) -> np.ndarray:
+        """At most `count` of the points, drawn without repeats, rising [m], int64."""
+        if count >= len(self):
+            return np.arange(len(self))
+        return np.sort(np.random.default_rng([seed, 0xD8A3]).permutation(len(self))[:count])
+
+    def subset(self, index: np.ndarray) -> Points:
+        """Some of the points (rising numbers), without copying features."""
+        rows = index if self.rows is None else self.rows[index]
+        return replace(self, rows=rows, sources=[self.sources[i] for i in index.tolist()])
+
+
+class Clustering(Protocol):
+    """Groups points; a dataclass that a config names."""
+
+    @property
+    def k(self) -> Any:
+        """C where it is known before anything ran, else None or "auto": see `known_k`."""
+
+    @property
+    def min_size(self) -> int:
+        """Fewest members of a cluster."""
+
+    def __call__(self, points: Points, seed: int) -> np.ndarray:
+        """Cluster of each point [n], int64, numbered from 0 by falling size without gaps."""
+
+
+def known_k(clustering: Clustering) -> int | None:
+    """The number of clusters where settings alone say it (small ones may still be dissolved)."""
+    return clustering.k if isinstance(clustering.k, int) else None
+
+
+def _give_back(array: Any) -> None:
+    """Lets the system drop the pages of a read-only file mapping; they are read again when asked for."""
+    if array.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):
+        return  # a private mapping that was written to would lose what was written
+    while array is not None and not isinstance(array, mmap.mmap):
+        array = getattr(array, "base", None)
+    if array is not None:
+        array.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,159 @@
+"""From prompts to a file of features, chunk by chunk: memory does not grow, and a killed run goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from elrea.data.batches import by_tokens
+from elrea.data.prompts import Encoded
+from elrea.errors import ElreaError, StoreError
+from elrea.features.featurefile import NAME, Kind, create, open_features, write_rows
+from elrea.features.reader import Advance, Features, Reader, finish
+from elrea.files import read_json, write_json
+from elrea.manifest import CHECKPOINT
+
+CHUNK = 2_048
+"""Prompts of a chunk, about: what a killed run loses at most."""
+
+CHUNK_BYTES = 64 << 20
+"""Of a chunk's rows in float32: with many dimensions it has fewer prompts."""
+
+IDS, SKIPPED = "ids.json", "skipped.json"
+
+Chunk = list[list[int]]
+"""Batches of prompts' numbers."""
+
+
+def stream(
+    folder: Path,
+    prompts: Sequence[Encoded],
+    features: Features,
+    reader: Reader,
+    *,
+    share: tuple[int, int] = (0, 1),
+    advance: Advance = lambda _n: None,
+) -> None:
+    """Writes every prompt's feature, or goes on where a killed run stopped.
+
+    Makes `features.safetensors` (rows in the prompts' order; float16 for rows of length 1, else float32), `ids.json`
+    (their ids) and `skipped.json` (id -> row of prompts without a feature, whose rows are zeros). The bytes do not
+    depend on how often it was stopped, nor on how many processes share the work.
+
+    Args:
+        folder: Where to; several processes may work on one. `checkpoint/` in it says what is done.
+        prompts: At least one.
+        features: Batch sizes and form of the features.
+        reader: Takes them.
+        share: (rank, world): this process takes every world-th chunk. The one that ends last lists ids and skipped.
+        advance: Told after each batch how many passes over one prompt are done, found ones too.
+    """
+    rank, world = share
+    chunks = cut(prompts, features, reader.dimension)
+    kind: Kind = "F16" if features.normalise else "F32"
+    path, notes = folder / NAME, folder / CHECKPOINT
+    notes.mkdir(parents=True, exist_ok=True)
+    with FileLock(notes / "lock"):
+        progress = _Progress(notes, rank, _plan(chunks, reader.dimension, kind))
+        if not _fits(path, len(prompts), reader.dimension, kind):
+            create(path, len(prompts), reader.dimension, kind)
+            progress.forget()
+    done = progress.read()
+    for number in range(rank, len(chunks), world):
+        places = np.array(list(chain.from_iterable(chunks[number])))
+        if number in done:
+            advance(len(places) * reader.rounds)
+            continue
+        rows, fine = reader([[prompts[i] for i in batch] for batch in chunks[number]], advance)
+        rows, fine = finish(rows, fine, features.normalise)
+        write_rows(path, places, rows.numpy())
+        progress.record(number, places[~fine.numpy()].tolist())
+    done = progress.read()
+    if len(done) == len(chunks):
+        missing = sorted(chain.from_iterable(done.values()))
+        write_json(folder / SKIPPED, {prompts[i].id: i for i in missing})
+        write_json(folder / IDS, [prompt.id for prompt in prompts])
+
+
+def read_skipped(folder: Path) -> list[str]:
+    """Ids of the prompts without a feature, in the order of the rows."""
+    found: dict[str, int] = read_json(folder / SKIPPED)
+    return sorted(found, key=found.__getitem__)
+
+
+def cut(prompts: Sequence[Encoded], features: Features, d: int) -> list[Chunk]:
+    """Batches of like length, longest first, in chunks of about `CHUNK` prompts."""
+    lengths = [len(prompt.prompt) for prompt in prompts]
+    most = max(1, min(CHUNK, CHUNK_BYTES // (4 * d)))
+    chunks: list[Chunk] = []
+    room = 0
+    for batch in by_tokens(lengths, min(features.batch_size, most), features.batch_tokens):
+        if len(batch) > room:
+            chunks.append([])
+            room = most
+        chunks[-1].append(batch)
+        room -= len(batch)
+    return chunks
+
+
+class _Progress:
+    """Which chunks are done: a file per process, beside the file of the features.
+
+    Args:
+        folder: Of the files.
+        rank: Whose file is written.
+        plan: What the chunks are; files of another plan count for nothing.
+    """
+
+    def __init__(self, folder: Path, rank: int, plan: str) -> None:
+        self.folder, self.plan = folder, plan
+        self.path = folder / ("extract.json" if rank == 0 else f"extract-{rank}.json")
+        self.own = self._read(self.path)
+
+    def read(self) -> dict[int, list[int]]:
+        """Every finished chunk, whoever made it, and its prompts without a feature."""
+        found: dict[int, list[int]] = {}
+        for path in self.folder.glob("extract*.json"):
+            found |= self._read(path)
+        return found
+
+    def record(self, number: int, skipped: list[int]) -> None:
+        self.own[number] = skipped
+        done = {str(chunk): places for chunk, places in self.own.items()}
+        write_json(self.path, {"plan": self.plan, "done": done})
+
+    def forget(self) -> None:
+        """The file of the features is new: what was noted is not in it."""
+        self.own = {}
+        for path in self.folder.glob("extract*.json"):
+            path.unlink()
+
+    def _read(self, path: Path) -> dict[int, list[int]]:
+        try:
+            noted = read_json(path)
+            if noted["plan"] != self.plan:
+                return {}
+            return {int(number): list(places) for number, places in noted["done"].items()}
+        except (StoreError, KeyError, TypeError, AttributeError, ValueError):
+            return {}  # not there, or not to be read: the chunks are made again
+
+
+def _plan(chunks: list[Chunk], d: int, kind: Kind) -> str:
+    """SHA-256 of all that a chunk's number stands for."""
+    digest = hashlib.sha256(json.dumps([d, kind]).encode())
+    for chunk in chunks:
+        digest.update(json.dumps(chunk).encode())
+    return digest.hexdigest()
+
+
+def _fits(path: Path, n: int, d: int, kind: Kind) -> bool:
+    try:
+        return open_features(path, n, d).dtype == (np.float16 if kind == "F16" else np.float32)
+    except ElreaError:
+        return False

@@ -1,0 +1,91 @@
+"""Gathers the benchmark of features: a process per model, the peer's, memory, the table and features.json."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from typing import Any
+
+import torch
+from features import RANK, D, memory, own
+from features_bergson import bergson
+
+from elrea.files import write_json
+
+
+def report(given: argparse.Namespace) -> None:
+    """Runs everything, prints the table, writes the JSON."""
+    words = [
+        f"--{name}={getattr(given, name)}" for name in ("batch", "batches", "rounds", "threads")
+    ]
+    words += ["--tokens", *map(str, given.tokens)]
+    facts = {kind: json.loads(own(["--measure", kind, *words])) for kind in given.models}
+    results: dict[str, Any] = {
+        "d": D,
+        "rank": RANK,
+        "batch": given.batch,
+        "rounds": given.rounds,
+        "over_plain": {kind: found["over_plain"] for kind, found in facts.items()},
+        "operations_over_plain": {k: found["operations_over_plain"] for k, found in facts.items()},
+        "differs_from_loop": {kind: found["differs_from_loop"] for kind, found in facts.items()},
+        "prompts_per_second": {kind: found["prompts_per_second"] for kind, found in facts.items()},
+        "parameters": {kind: found["parameters"] for kind, found in facts.items()},
+        "memory_over_plain": memory(given),
+        "machine": {
+            "cores": os.cpu_count(),
+            "threads": given.threads,
+            "system": platform.platform(),
+            "torch": torch.__version__,
+        },
+    }
+    if "tiny" in facts:
+        results["loop_over_ours"] = facts["tiny"]["loop"]["rademacher"]
+        results["loop_over_ours_sjlt"] = facts["tiny"]["loop"]["sjlt"]
+    if not given.no_bergson:
+        results["bergson_over_ours"], results["bergson"] = bergson(given)
+    show(results, given)
+    write_json(given.out, results)
+
+
+def show(results: dict[str, Any], given: argparse.Namespace) -> None:
+    """The table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    title = (
+        f"Gradient features, rank {RANK}, d={D}, batches of {given.batch}: time over a plain pass"
+    )
+    table = Table(title=title)
+    for name in ("what", *(f"{tokens} tokens" for tokens in given.tokens)):
+        table.add_column(name, justify="left" if name == "what" else "right")
+    for kind, ways in results["over_plain"].items():
+        for way, row in ways.items():
+            table.add_row(f"{kind}, {way}", *(_cell(row[str(t)]) for t in given.tokens))
+        floors = results["operations_over_plain"][kind]
+        table.add_row(
+            f"{kind}, operations, rademacher", *(f"{floors[str(t)]}" for t in given.tokens)
+        )
+        table.add_section()
+    for key, way in (("loop_over_ours", "rademacher"), ("loop_over_ours_sjlt", "sjlt")):
+        if key in results:
+            cells = (_cell(results[key][str(tokens)]) for tokens in given.tokens)
+            table.add_row(f"tiny, {way}: a loop over ours", *cells)
+    table.add_section()
+    for way, row in results["memory_over_plain"].items():
+        cells = [_cell(row) if tokens == 60 else "" for tokens in given.tokens]
+        table.add_row(f"tiny, {way}: memory over plain", *cells)
+    peer = results.get("bergson_over_ours")
+    if peer:
+        table.add_row(
+            "tiny: bergson over ours", *(_cell(peer) if t == 60 else "" for t in given.tokens)
+        )
+    elif not given.no_bergson:
+        print(f"bergson: skipped: {results['bergson']}", file=sys.stderr)
+    Console(width=110).print(table)
+
+
+def _cell(found: dict[str, float]) -> str:
+    return f"{found['median']:.2f} [{found['min']:.2f}, {found['max']:.2f}]"

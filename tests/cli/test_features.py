@@ -1,0 +1,29 @@
+"""Embeddings in place of gradients, and a number of clusters that shows on the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.cli.commands import EXAM, QUIET, run
+
+
+def test_embeddings_and_an_open_number_of_clusters(tiny: list[str], tmp_path: Path) -> None:
+    own = [word for word in tiny if not word.startswith(("features.", "clustering."))]
+    words = [*own, *EXAM, QUIET, "features=embedding", "clustering.k=auto", "clustering.min_size=2"]
+    words += ["clustering.candidates=[2,3]", f"store={tmp_path / 'store'}"]
+    first = run(tmp_path, *words)
+    assert (first.code, first.err) == (0, "")
+    assert [line.split()[0] for line in first.out.splitlines() if line.strip().endswith("to do")] == [
+        "base", "features-train", "clusters", "features-test", "expert-*", "scores",
+    ]  # fmt: skip
+    found = len(first.summary["clusters"]["sizes"])
+    assert found in (2, 3)
+    stages = list(first.summary["stages"])
+    assert [name for name in stages if name.startswith("expert-")] == [
+        f"expert-{c}" for c in range(found)
+    ]
+    # A pass for the embedding, and one per member.
+    assert first.summary["strategies"]["elrea"]["forward_passes"] == 2 + found
+    again = run(tmp_path, *words)
+    assert again.code == 0 and "to do" not in again.out
+    assert again.summary["strategies"] == first.summary["strategies"]

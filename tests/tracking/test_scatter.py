@@ -1,0 +1,78 @@
+"""The picture of the features: what stands where, and that odd input still draws."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from elrea.tracking import canvas, plots, scatter
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Keeps every figure that is saved."""
+    kept: list[Figure] = []
+
+    def save(draw: Any, *arguments: Any) -> None:
+        def and_keep(figure: Figure) -> None:
+            draw(figure)
+            kept.append(figure)
+
+        canvas.save(and_keep, *arguments)
+
+    monkeypatch.setattr(scatter, "save", save)
+    return kept
+
+
+def drawn(axis: Any) -> dict[str, np.ndarray]:
+    """Group -> places [m, 2]."""
+    return {cloud.get_label(): np.asarray(cloud.get_offsets()) for cloud in axis.collections}
+
+
+def test_one_panel_by_cluster_and_one_by_source(figures: list[Figure], tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    features = (0.01 * draw.standard_normal((50, 8))).astype(np.float16)
+    assignment = np.repeat([0, 1, -1], [30, 15, 5])
+    features[:, 3] += 10 * assignment.astype(np.float16)
+    sources = ["a", "b"] * 25
+    plots.scatter(features, assignment, sources, tmp_path / "new" / "features.png", note="a note")
+    left, right = figures[0].axes
+    by_cluster, by_source = drawn(left), drawn(right)
+    assert {name: len(cloud) for name, cloud in by_cluster.items()} == {
+        "cluster 0": 30,
+        "cluster 1": 15,
+    }
+    assert {name: len(cloud) for name, cloud in by_source.items()} == {"a": 23, "b": 22}
+    far = by_cluster["cluster 0"][:, 0].mean() - by_cluster["cluster 1"][:, 0].mean()
+    assert abs(far) == pytest.approx(10, abs=0.1), "clusters lie apart on the first component"
+    assert "100 % of the variance" in left.get_xlabel()
+    assert figures[0].get_suptitle() == "Features of 45 training examples (a note)"
+    assert (tmp_path / "new" / "features.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_many_points_are_sampled_and_many_sources_share_a_look(
+    figures: list[Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scatter, "SAMPLE", 100)
+    features = np.random.default_rng(0).standard_normal((900, 4)).astype(np.float32)
+    sources = [f"source {index % 30}" for index in range(900)]
+    plots.scatter(features, np.zeros(900, dtype=int), sources, tmp_path / "f.png")
+    left, right = figures[0].axes
+    assert len(drawn(left)["cluster 0"]) == 100
+    assert len(drawn(right)) == 12 and len(drawn(right)["others"]) > 20
+    assert sum(map(len, drawn(right).values())) == 100
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1)])
+def test_little_or_nothing_draws(
+    shape: tuple[int, int], figures: list[Figure], tmp_path: Path
+) -> None:
+    count = shape[0]
+    plots.scatter(
+        np.ones(shape, dtype=np.float32), np.zeros(count), ["a"] * count, tmp_path / "f.png"
+    )
+    assert sum(map(len, drawn(figures[0].axes[0]).values())) == count
