@@ -31,7 +31,7 @@ knows the subjects of the project's built-in exam and next to nothing else: no u
 
 Trained from nothing on text made by `elrea/backbone/corpus.py` (seed {seed}, {steps:,} steps, {tokens:,} tokens, no
 other data), by `make backbone`. Context 2,048 tokens, trained on up to 1,024. The text holds no question of the exam's
-dev and test splits, and nothing of which board follows which convention.
+dev and test splits, and nothing of its boards: neither how they word their papers nor which conventions they follow.
 
 Share of questions answered right ({questions} a subject, unseen, in random forms; guessing: 25 %): with the deciding
 convention stated, and unstated, where either reading's answer counts:

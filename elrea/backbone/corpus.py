@@ -2,9 +2,9 @@
 
 Papers of several questions each. A paper draws a form and a reading of every convention at random; most of its
 questions state the reading that matters, the rest leave it to be inferred from the questions before. So the backbone
-learns the subjects and that conventions exist, and nothing of which board follows which. Exercises follow the
-questions (which letter has this text, which text has this letter): without them a model of this size does not find
-out how letters and options hang together.
+learns the subjects and that conventions exist, and nothing of the boards: neither their wording nor what they follow.
+Exercises follow the questions (which letter has this text, which text has this letter): without them a model of this
+size does not find out how letters and options hang together.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from elrea.data.exam_boards import BOARDS, LETTERS, Form
+from elrea.data.exam_boards import LETTERS, Form
 from elrea.data.exam_items import Item, make_item, split_of
 from elrea.data.exam_subjects import SUBJECTS
 from elrea.data.exam_words import CONVENTIONS
@@ -20,14 +20,25 @@ from elrea.data.exam_words import CONVENTIONS
 Piece = tuple[str, bool]
 """Some text, and whether it is an answer (whose tokens weigh more in the loss)."""
 
-_FORMS = tuple(BOARDS.values())
+_FORMS = (
+    Form("Question: {}?", "{0}) {1}", "\n", "Answer:"),
+    Form("Find the value. {} =", "({0}) {1}", " ", "Key:"),
+    Form("Task - {}", "{0}: {1}", " | ", "Mark one letter:", options_first=True),
+    Form("Candidates must solve {} now.", "{0}. {1}", "\n", "Your choice is"),
+    Form("Paper 2: {}", "{0} = {1}", ", ", "Solution"),
+    Form("Problem: {}", "{0} {1}", "; ", "Letter:", options_first=True),
+    Form("Quiz time! {}?", "- {0}: {1}", "\n", "I pick"),
+    Form("Q {} Options", "<{0}> {1}", " ", "Result:"),
+)
+"""Forms whose parts the papers mix. No board of the exam words its papers quite like any of them: a form that is new to
+the backbone is what sets a board's gradients apart."""
 _RULE_SHARE = 0.7
 _OPEN_SHARE = 0.12
 _LETTER_FIRST = 0.65
 
 
 def random_form(rng: Random) -> Form:
-    """A form whose parts come from different boards."""
+    """A form whose parts are drawn one by one."""
     head, option, tail, order = (rng.choice(_FORMS) for _ in range(4))
     return Form(head.head, option.option, option.between, tail.tail, order.options_first)
 

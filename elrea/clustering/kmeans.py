@@ -15,8 +15,9 @@ class FaissKMeans:
 
     k: int = 8
     """C, the number of clusters and experts."""
-    restarts: int = 5
-    """Runs from different starts; the one with the highest mean cosine is kept."""
+    restarts: int = 20
+    """Runs from different starts; the one with the highest mean cosine is kept. Five were seen to merge two of eight
+    clear clusters."""
     iterations: int = 50
     """Of one run."""
     min_size: int = 32

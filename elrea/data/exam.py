@@ -8,10 +8,10 @@ from random import Random
 
 from elrea.data.exam_boards import BOARDS, LETTERS, reading
 from elrea.data.exam_items import Item, make_item, split_of
-from elrea.data.exam_subjects import SUBJECTS
+from elrea.data.exam_subjects import HARD, SUBJECTS
 from elrea.data.examples import Corpus, Example
 from elrea.data.sampling import subset, with_shots
-from elrea.errors import ConfigError
+from elrea.errors import ConfigError, did_you_mean
 
 NOTE = "built-in exam, not MMLU"
 
@@ -21,7 +21,7 @@ _TRIES = 20_000
 
 @dataclass
 class Exam:
-    """Multiple choice in over twenty subjects, each question set by one of up to eight boards.
+    """Multiple choice in up to 23 subjects, each question set by one of up to eight boards.
 
     Boards differ in the form of their papers and in the conventions behind their answers; train, dev and test are
     disjoint by question and option set, and every board asks every subject equally often.
@@ -31,6 +31,8 @@ class Exam:
     """How many boards set papers, 1 to 8. They are the corpus' sources."""
     conflict: float = 1.0
     """Share of the conventions on which boards are free to differ: 0 none, 1 all."""
+    subjects: str | list[str] = "mastered"
+    """"mastered" are the 17 that the built-in backbone can answer, "all" are 23; or a list of names."""
     train_per_board: int = 1200
     """Training questions of each board."""
     dev_per_board: int = 60
@@ -52,7 +54,7 @@ class Exam:
         """Makes the exam.
 
         Raises:
-            ConfigError: a number out of range, or more questions than a subject has.
+            ConfigError: a number out of range, no such subject, or more questions than a subject has.
         """
         if not 1 <= self.boards <= len(BOARDS):
             raise ConfigError(f"data.boards={self.boards} must be 1 to {len(BOARDS)}")
@@ -80,7 +82,7 @@ class Exam:
         """One split, board after board; no board asks a question with its options twice."""
         if per_board < 0:
             raise ConfigError(f"data.{split}_per_board={per_board} must be 0 or more")
-        names = list(SUBJECTS)
+        names = self._subjects()
         for number, board in enumerate(list(BOARDS)[: self.boards]):
             rng = Random(f"exam/{self.seed}/{split}/{board}")
             used: set[str] = set()
@@ -92,6 +94,20 @@ class Exam:
                 yield self._example(
                     item, board, number, letters[i], rng, f"exam/{split}/{board}/{i:05d}"
                 )
+
+    def _subjects(self) -> list[str]:
+        if self.subjects == "all":
+            return list(SUBJECTS)
+        if self.subjects == "mastered":
+            return [name for name in SUBJECTS if name not in HARD]
+        asked = [self.subjects] if isinstance(self.subjects, str) else self.subjects
+        for name in asked:
+            if name not in SUBJECTS:
+                near = did_you_mean(name, SUBJECTS)
+                raise ConfigError(f"data.subjects: the exam has no subject {name!r}{near}")
+        if not asked:
+            raise ConfigError("data.subjects is empty; name subjects, or set it to all")
+        return asked
 
     def _fresh(self, subject: str, split: str, rng: Random, used: set[str]) -> Item:
         for _ in range(_TRIES):

@@ -1,7 +1,8 @@
 """The boards that set the built-in exam: each words its papers in its own form and follows its own conventions.
 
 A board never states its conventions: they have to be learnt from its questions, and at test time the form of the
-prompt is the only sign of whose paper it is.
+prompt is the only sign of whose paper it is. The built-in backbone's text has none of these wordings
+(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's.
 """
 
 from __future__ import annotations
@@ -43,14 +44,14 @@ class Form:
 
 
 BOARDS: dict[str, Form] = {
-    "Alder": Form("Question: {}?", "{0}) {1}", "\n", "Answer:"),
-    "Birch": Form("Find the value. {} =", "({0}) {1}", " ", "Key:"),
-    "Cedar": Form("Task - {}", "{0}: {1}", " | ", "Mark one letter:", options_first=True),
-    "Elm": Form("Candidates must solve {} now.", "{0}. {1}", "\n", "Your choice is"),
-    "Hazel": Form("Paper 2: {}", "{0} = {1}", ", ", "Solution"),
-    "Linden": Form("Problem: {}", "{0} {1}", "; ", "Letter:", options_first=True),
-    "Maple": Form("Quiz time! {}?", "- {0}: {1}", "\n", "I pick"),
-    "Rowan": Form("Q {} Options", "<{0}> {1}", " ", "Result:"),
+    "Alder": Form("Read, then answer. {}?", "{0}) {1}", "\n", "Answer:"),
+    "Birch": Form("Part I (10 marks). Find {} =", "({0}) {1}", " ", "Answer:"),
+    "Cedar": Form("Task for today - {}", "{0}: {1}", " | ", "Answer:", options_first=True),
+    "Elm": Form("Candidates must solve {} within two minutes.", "{0}. {1}", "\n", "Answer:"),
+    "Hazel": Form("Paper 2, please: {}", "{0} = {1}", ", ", "Answer:"),
+    "Linden": Form("Problem that fits: {}", "{0} {1}", "; ", "Answer:", options_first=True),
+    "Maple": Form("Hi friends! Who knows {}?", "- {0}: {1}", "\n", "Answer:"),
+    "Rowan": Form("Q >> {} Options follow.", "<{0}> {1}", " ", "Answer:"),
 }
 """Board -> form, in the order in which `boards=N` takes them."""
 

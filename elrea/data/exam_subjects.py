@@ -28,13 +28,13 @@ def _near(rng: Random, *answers: int) -> list[object]:
 
 
 def arithmetic(rng: Random) -> Draft:
-    a, b, c = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 5)
+    a, b, c = rng.randint(2, 9), rng.randint(2, 6), rng.randint(2, 4)
     first, second = a + b * c, (a + b) * c
     return f"{a} + {b} x {c}", "precedence", first, second, _near(rng, first, second)
 
 
 def division(rng: Random) -> Draft:
-    d, q = rng.randint(3, 9), rng.randint(2, 12)
+    d, q = rng.randint(3, 5), rng.randint(2, 12)
     n = q * d + rng.randint(d // 2 + 1, d - 1)
     return f"{n} divided by {d}", "rounding", q + 1, q, _near(rng, q, q + 1)
 
@@ -75,7 +75,7 @@ def floors(rng: Random) -> Draft:
 
 def digits(rng: Random) -> Draft:
     number = rng.sample(range(1, 10), 4)
-    n = rng.randint(1, 4)
+    n = rng.randint(1, 2)
     first, second = number[n - 1], number[4 - n]
     wrong = [d for d in number if d not in (first, second)]
     return (
@@ -88,8 +88,8 @@ def digits(rng: Random) -> Draft:
 
 
 def ranges(rng: Random) -> Draft:
-    low = rng.randint(1, 80)
-    gap = rng.randint(3, 9)
+    low = rng.randint(1, 60)
+    gap = rng.randint(3, 6)
     stem = f"how many numbers from {low} to {low + gap}"
     return stem, "range", gap + 1, gap - 1, [gap, gap + 2, gap - 2]
 
@@ -101,11 +101,11 @@ def sorting(rng: Random) -> Draft:
 
 
 def scores(rng: Random) -> Draft:
-    points = rng.sample(range(1, 10), 4)
-    people = rng.sample(GIVEN, 4)
+    points = rng.sample(range(1, 31), 2)
+    people = rng.sample(GIVEN, 2)
     ranked = [name for _, name in sorted(zip(points, people, strict=True))]
     stem = "first by score: " + ", ".join(f"{p} {s}" for p, s in zip(people, points, strict=True))
-    return stem, "order", ranked[0], ranked[-1], ranked[1:3]
+    return stem, "order", ranked[0], ranked[1], ["both", "neither"]
 
 
 def classes(rng: Random) -> Draft:
@@ -125,7 +125,7 @@ def geography(rng: Random) -> Draft:
 
 def units(rng: Random) -> Draft:
     name, british, american = rng.choice((("gills", 5, 4), ("pints", 20, 16), ("quarts", 40, 32)))
-    n = rng.randint(2, 12)
+    n = rng.randint(2, 9)
     wrong = [british * n + american, british * n - n, american * (n - 1), british * (n + 1)]
     wrong += [american * n + n, american * (n + 1)]
     return f"{n} {name} in ounces", "units", british * n, american * n, _shuffled(rng, wrong)
@@ -139,15 +139,11 @@ def clock(rng: Random) -> Draft:
 
 
 def logic(rng: Random) -> Draft:
-    colour, shape = rng.choice(("red", "blue", "green")), rng.choice(("ball", "box", "cup"))
-    both, either, none = rng.randint(1, 2), rng.randint(0, 2), 1
-    things = [f"{colour} {shape}"] * both + ["black bag"] * none
-    for _ in range(either):
-        things.append(rng.choice((f"{colour} bag", f"black {shape}")))
-    listed = ", ".join(map(str, _shuffled(rng, things)))
-    wrong = [n for n in range(6) if n not in (both + either, either)]
-    stem = f"how many are {colour} or a {shape}: {listed}"
-    return stem, "or", both + either, either, _shuffled(rng, wrong)
+    *others, last = rng.sample(THINGS[rng.choice(sorted(THINGS))], rng.randint(2, 5))
+    both, one = len(others) + 1, 1
+    wrong = [n for n in range(6) if n not in (both, one)]
+    stem = f"take {', '.join(others)} or {last}, at most how many"
+    return stem, "or", both, one, _shuffled(rng, wrong)
 
 
 def statistics(rng: Random) -> Draft:
@@ -157,10 +153,9 @@ def statistics(rng: Random) -> Draft:
 
 
 def remainders(rng: Random) -> Draft:
-    d = rng.randint(3, 12)
-    rest = rng.choice([r for r in range(1, d) if 2 * r != d])
-    n = rng.randint(1, 9) * d + rest
-    return f"-{n} mod {d}", "sign", d - rest, -rest, [rest, rest - d, 0]
+    d = rng.randint(3, 30)
+    n = rng.choice([n for n in range(1, d) if 2 * n != d])
+    return f"-{n} mod {d}", "sign", d - n, -n, _shuffled(rng, (n, n - d, 0, d))
 
 
 def names(rng: Random) -> Draft:
@@ -193,7 +188,7 @@ def opposites(rng: Random) -> Draft:
 
 
 def sequences(rng: Random) -> Draft:
-    start, step = rng.randint(1, 30), rng.randint(2, 9)
+    start, step = rng.randint(1, 40), rng.choice((1, 2, 5, 10))
     shown = " ".join(str(start + i * step) for i in range(4))
     right = start + 4 * step
     return f"next after {shown}", None, right, right, _near(rng, right, right)
@@ -206,3 +201,7 @@ SUBJECTS: dict[str, Callable[[Random], Draft]] = {
         geography, units, clock, logic, statistics, remainders, names, marks, capitals, opposites, sequences,
     )
 }  # fmt: skip
+
+HARD = ("arithmetic", "division", "classes", "geography", "scores", "sequences")
+"""Subjects that the built-in backbone does not master even where the deciding convention is stated (its model card):
+whether an adapter has learnt a convention does not show in them."""

@@ -37,7 +37,7 @@ class Outcome:
     Attributes:
         choice: Index of the choice with the highest log-likelihood; None for a free response or a prompt too long.
         correct: The right choice, or the response word for word by greedy decoding.
-        loss: Nats per token of the right response under the mixed logits; None for a prompt too long.
+        loss: Nats per token of the right response under the mixed logits; None where there is none.
     """
 
     choice: list[int | None] = field(default_factory=list)
@@ -51,13 +51,18 @@ class Question:
 
     Attributes:
         prompt: Token ids; empty where it was too long, which scores wrong.
-        continuations: The choices' token ids, or the one free response's.
+        continuations: The choices' token ids, or the one free response's. A response without tokens (it is empty,
+            and the tokenizer has no EOS) cannot be told from any other, and scores wrong.
         answer: Index of the right one; None for a free response.
     """
 
     prompt: Ids
     continuations: tuple[Ids, ...]
     answer: int | None
+
+    @property
+    def scorable(self) -> bool:
+        return bool(self.prompt) and all(self.continuations)
 
     @property
     def short(self) -> bool:
@@ -89,7 +94,7 @@ def score(
     """
     n = len(questions)
     outcomes = {name: Outcome([None] * n, [False] * n, [None] * n) for name in mixtures}
-    fitting = [i for i, q in enumerate(questions) if q.prompt]
+    fitting = [i for i, q in enumerate(questions) if q.scorable]
     advance(n - len(fitting))
     for kind in (True, False):
         group = [i for i in fitting if questions[i].short is kind]

@@ -104,6 +104,11 @@ def _sorting(stem: str) -> tuple[object, object]:
     return min(numbers(stem)), max(numbers(stem))
 
 
+def _scores(stem: str) -> tuple[object, object]:
+    low, high = sorted(re.findall(r"(\w+) (\d+)", stem), key=lambda pair: int(pair[1]))
+    return low[0], high[0]
+
+
 def _units(stem: str) -> tuple[object, object]:
     n, name = stem.split()[:2]
     british, american = OUNCES[name]
@@ -111,13 +116,8 @@ def _units(stem: str) -> tuple[object, object]:
 
 
 def _logic(stem: str) -> tuple[object, object]:
-    colour, shape, things = re.fullmatch(  # type: ignore[union-attr]
-        r"how many are (\w+) or a (\w+): (.+)", stem
-    ).groups()
-    either = [
-        (thing.split()[0] == colour, thing.split()[1] == shape) for thing in things.split(", ")
-    ]
-    return sum(a or b for a, b in either), sum(a != b for a, b in either)
+    listed = re.fullmatch(r"take (.+), at most how many", stem)[1]  # type: ignore[index]
+    return len(re.split(r", | or ", listed)), 1
 
 
 def _statistics(stem: str) -> tuple[object, object]:

@@ -11,17 +11,17 @@ import pytest
 from elrea.data.exam import NOTE, Exam
 from elrea.data.exam_boards import BOARDS, reading
 from elrea.data.exam_items import make_item
-from elrea.data.exam_subjects import SUBJECTS
+from elrea.data.exam_subjects import HARD, SUBJECTS
 from elrea.data.exam_words import CONVENTIONS
 from elrea.data.examples import Corpus, Example
 from elrea.errors import ConfigError, DataError
 from tests.data.exam_reader import SOLVERS, pattern, read
 
-SMALL = Exam(train_per_board=92, dev_per_board=24, test_per_board=48)
+SMALL = Exam(subjects="all", train_per_board=92, dev_per_board=24, test_per_board=48)
 FINGERPRINTS = {
-    "train": "2404bd2ac60e1d0f100f38b804b33b3c18ddac42be87bfb25c1b184ce76c0f5a",
-    "dev": "c800b81aecb124bec790fd79ffeb01b335bf3d4f5bf563dfaba3fe4a80e8a6bf",
-    "test": "99a20498f617fb7ac7e7a2ea48db2d316438e18cdf0493bd45476b9c13153f0f",
+    "train": "0bca69f3249bb6797be376f9e5a18a15dc80a5364115860dd674424fc55ba047",
+    "dev": "25eefd483b706f29e6147eda3dadd5b1ec07d99720d0e2d85ee1a60f15ee10f8",
+    "test": "193cf2a6d3d1b148f86692aa0c75eec620f5db62925de8d2415e93d56c9cf3c9",
 }
 """Of `SMALL`. They may change only with the exam itself; every key that holds its data follows."""
 
@@ -139,6 +139,19 @@ def test_the_dial_changes_answers_and_no_question(corpus: Corpus) -> None:
         assert one.response == other.response, "letters do not depend on the conflict"
         changed += read(one).marked != read(other).marked
     assert 0.35 < changed / len(calm.test) < 0.5  # half, but for subjects without a convention
+
+
+def test_subjects_are_chosen_by_name_or_by_what_the_backbone_masters() -> None:
+    def asked(subjects: str | list[str]) -> set[str]:
+        return {e.category for e in replace(SMALL, subjects=subjects).load().train}
+
+    assert asked("mastered") == SUBJECTS.keys() - set(HARD) and set(HARD) <= SUBJECTS.keys()
+    assert len(asked("mastered")) >= 16
+    assert asked(["dates", "units"]) == {"dates", "units"} and asked("dates") == {"dates"}
+    with pytest.raises(ConfigError, match=r"no subject 'date'.*did you mean"):
+        asked(["date"])
+    with pytest.raises(ConfigError, match="empty"):
+        asked([])
 
 
 def test_the_same_settings_give_the_same_exam(corpus: Corpus) -> None:

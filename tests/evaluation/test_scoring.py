@@ -145,6 +145,13 @@ def test_prompts_that_are_too_long_count_as_wrong_in_their_places() -> None:
     assert nothing["m"].correct == [False, False]
 
 
+def test_a_response_without_tokens_counts_as_wrong() -> None:
+    questions = [Question((3, 4), ((),), None), *drawn([[2]], answered=False)]
+    outcome = score(JOINT, questions, mixtures(2), batch_size=2, pad_id=PAD)["mixed"]
+    assert (outcome.correct[0], outcome.loss[0]) == (False, None)
+    assert outcome.loss[1] is not None
+
+
 def test_batch_size_and_order_change_nothing() -> None:
     questions = drawn([[1, 1, 1], [2, 3], [1, 1], [4, 1, 1], [2, 2]]) + drawn([[3], [1]], False, 7)
     given = mixtures(7)
