@@ -2,7 +2,8 @@
 
 A board never states its conventions: they have to be learnt from its questions, and at test time the form of the
 prompt is the only sign of whose paper it is. The built-in backbone's text has none of these wordings
-(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's.
+(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's. Boards differ in the words before and after
+the question and in whether it comes last, and end alike: at the answer itself nothing tells them apart.
 """
 
 from __future__ import annotations
@@ -44,14 +45,14 @@ class Form:
 
 
 BOARDS: dict[str, Form] = {
-    "Alder": Form("Read, then answer. {}?", "{0}) {1}", "\n", "Answer:"),
+    "Alder": Form("Read, then answer. {}?", "({0}) {1}", " ", "Answer:"),
     "Birch": Form("Part I (10 marks). Find {} =", "({0}) {1}", " ", "Answer:"),
-    "Cedar": Form("Task for today - {}", "{0}: {1}", " | ", "Answer:", options_first=True),
-    "Elm": Form("Candidates must solve {} within two minutes.", "{0}. {1}", "\n", "Answer:"),
-    "Hazel": Form("Paper 2, please: {}", "{0} = {1}", ", ", "Answer:"),
-    "Linden": Form("Problem that fits: {}", "{0} {1}", "; ", "Answer:", options_first=True),
-    "Maple": Form("Hi friends! Who knows {}?", "- {0}: {1}", "\n", "Answer:"),
-    "Rowan": Form("Q >> {} Options follow.", "<{0}> {1}", " ", "Answer:"),
+    "Cedar": Form("Task for today - {}", "({0}) {1}", " ", "Answer:", options_first=True),
+    "Elm": Form("Candidates must solve {} within two minutes.", "({0}) {1}", " ", "Answer:"),
+    "Hazel": Form("Paper 2, please: {}", "({0}) {1}", " ", "Answer:"),
+    "Linden": Form("Problem that fits: {}", "({0}) {1}", " ", "Answer:", options_first=True),
+    "Maple": Form("Hi friends! Who knows {}?", "({0}) {1}", " ", "Answer:"),
+    "Rowan": Form("Q >> {} Options follow.", "({0}) {1}", " ", "Answer:"),
 }
 """Board -> form, in the order in which `boards=N` takes them."""
 

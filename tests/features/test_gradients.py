@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,7 +215,8 @@ def test_a_layer_that_is_used_twice_and_one_that_is_not_used() -> None:
     model.config.use_cache = False  # the block would meet its own keys there
     gradients = PerExampleGradients(model)
     used = torch.cat([torch.full((s.size,), ".layers.0." in s.name) for s in gradients.slots])
-    blocks: Any = model.get_base_model().model.layers
+    backbone: Any = model.get_base_model()
+    blocks = backbone.model.layers
     blocks[1] = blocks[0]
     got = gradients(*batch(prompts), out=torch.full((3, gradients.size), 7.0))
     close(got[:, used], by_hand.gradients(model, prompts))
