@@ -2,8 +2,8 @@
 
 A board never states its conventions: they have to be learnt from its questions, and at test time the form of the
 prompt is the only sign of whose paper it is. The built-in backbone's text has none of these wordings
-(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's. Boards differ in the words before and after
-the question and in whether it comes last, and end alike: at the answer itself nothing tells them apart.
+(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's. Boards differ in the words around the
+question and in whether it comes last, and end alike: at the answer itself nothing tells them apart.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from elrea.data.batches import by_tokens, pad
 from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
 from elrea.features.adam import AdamState, adam_direction
-from elrea.features.gradients import PerExampleGradients
+from elrea.features.gradients import PerExampleGradients, largest_entry
 from elrea.features.projection import Projection, Rademacher
 from elrea.features.reader import Advance, Batches, Features, finish
 
@@ -136,7 +136,7 @@ class GradientReader:
                 following = len(batches[number]) if number < len(batches) else room
                 if end - start + following > room:
                     got, rows = collected[: end - start], slice(start, end)
-                    own = torch.linalg.vector_norm(got, ord=float("inf"), dim=1).cpu()
+                    own = largest_entry(got).cpu()
                     largest[rows] = torch.maximum(largest[rows], own)
                     if state is not None:
                         adam_direction(got, state, self.features.momentum)
