@@ -11,29 +11,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from elrea.tracking import canvas, heatmaps, plots
+from elrea.tracking import plots
 
 STRATEGIES = {
     "base": {"accuracy": 0.64, "ci95": [0.62, 0.66]},
     "elrea": {"accuracy": 0.702, "ci95": [0.68, 0.72]},
 }
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Keeps every figure that is saved."""
-    kept: list[Figure] = []
-
-    def save(draw: Any, *arguments: Any) -> None:
-        def and_keep(figure: Figure) -> None:
-            draw(figure)
-            kept.append(figure)
-
-        canvas.save(and_keep, *arguments)
-
-    monkeypatch.setattr(plots, "save", save)
-    monkeypatch.setattr(heatmaps, "save", save)
-    return kept
 
 
 def rows(losses: list[float]) -> list[dict[str, float]]:

@@ -9,23 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from elrea.tracking import canvas, plots, scatter
-
-
-@pytest.fixture
-def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Keeps every figure that is saved."""
-    kept: list[Figure] = []
-
-    def save(draw: Any, *arguments: Any) -> None:
-        def and_keep(figure: Figure) -> None:
-            draw(figure)
-            kept.append(figure)
-
-        canvas.save(and_keep, *arguments)
-
-    monkeypatch.setattr(scatter, "save", save)
-    return kept
+from elrea.tracking import plots, scatter
 
 
 def drawn(axis: Any) -> dict[str, np.ndarray]:
