@@ -72,7 +72,7 @@ class Plan:
             "clustering": described(self.it.clustering),
             "seed": self.it.seed,
         }
-        return self.store.stage("clusters", 2, inputs)
+        return self.store.stage("clusters", 3, inputs)
 
     @cached_property
     def test_features(self) -> Stage:

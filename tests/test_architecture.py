@@ -40,6 +40,9 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
+# What a user runs on a finished run stands beside what it is about, and calls the pipeline.
+COMMANDS = {("elrea", "features", "neighbours")}
+
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {"tracking": {"tracking", "results", "job"}}
 
@@ -72,6 +75,8 @@ def room(path: Path, root: Path) -> str:
     parts = path.relative_to(root).with_suffix("").parts
     if parts in (("elrea", "__init__"), ("run",)):
         return parts[0]
+    if parts in COMMANDS:
+        return parts[-1]
     return parts[1]
 
 

@@ -88,6 +88,10 @@ class Points:
             return np.arange(len(self))
         return np.sort(np.random.default_rng([seed, 0xD8A3]).permutation(len(self))[:count])
 
+    def part(self, start: int, stop: int) -> Points:
+        """The points from one to before another."""
+        return self.subset(np.arange(start, min(stop, len(self))))
+
     def subset(self, index: np.ndarray) -> Points:
         """Some of the points (rising numbers), without copying features."""
         rows = index if self.rows is None else self.rows[index]

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from elrea.clustering.index import write_index
 from elrea.clustering.points import Clustering, Points
 from elrea.clustering.quality import quality
 from elrea.clustering.random import random_clusters
@@ -35,7 +36,7 @@ def make_clusters(
     """Groups the training examples by their features.
 
     Writes `clusters.safetensors`: `assignment` [n] (-1: no feature, in no cluster), `random` [n] (the same sizes,
-    members drawn at random), `centroids` [C, d]; and `quality.json`.
+    members drawn at random), `centroids` [C, d]; `quality.json`; and FAISS' index of the features.
 
     Args:
         folder: Where to.
@@ -70,6 +71,7 @@ def make_clusters(
     save_file(tensors, folder / CLUSTERS)
     figures = quality(points, found, [e.category for e in mine], clustering, seed)
     write_json(folder / QUALITY, figures)
+    write_index(folder, points)
 
 
 def read_clusters(folder: Path) -> dict[str, Tensor]:

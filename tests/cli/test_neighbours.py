@@ -1,4 +1,4 @@
-"""`python -m elrea.neighbours RUN "a prompt"` on a finished run."""
+"""`python -m elrea.features.neighbours RUN "a prompt"` on a finished run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from elrea import neighbours as module
 from elrea.assemble import of_run
 from elrea.cli import told
-from elrea.neighbours import neighbours
+from elrea.features import neighbours as module
+from elrea.features.neighbours import neighbours
 from tests.cli.commands import Ended
 
 

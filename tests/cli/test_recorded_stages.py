@@ -23,7 +23,7 @@ from tests.cli.test_keys import experiment
 RECORDED: dict[str, tuple[int, list[float]]] = {
     "base": (1, [5.54101, 5.4374, 5.48059]),
     "features-train": (2, [103.71257]),
-    "clusters": (2, [15.0, 6.54637, 15.0]),
+    "clusters": (3, [15.0, 6.54637, 15.0]),
     "expert-0": (1, [5.12436, 5.26331, 4.21231]),
     "expert-1": (1, [5.38191, 5.20453]),
     "features-test": (2, [38.80602]),
