@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
 from elrea.config import build
 from elrea.errors import ConfigError, DataError, did_you_mean
@@ -63,7 +64,10 @@ def of_run(folder: Path) -> tuple[Experiment, Path]:
         raise ConfigError(
             f"{folder}: no config.yaml there; give a run's folder, as outputs/<day>/<time>"
         )
-    cfg = OmegaConf.load(path)
+    try:
+        cfg = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{path} is no config of a run")
     corpus = build(cfg.data, "data").load()
@@ -105,6 +109,8 @@ def _check(cfg: DictConfig, folder: Path) -> None:
             raise ConfigError(
                 f"{name}: wants {spell(ROOT[name])}, not {misfit.args[0]}"
             ) from misfit
+    if not cfg.store.strip():
+        raise ConfigError("store='': wants the folder in which stages are kept")
     if cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed} must be 0 or more")
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from elrea.errors import ElreaError, did_you_mean
+from elrea.errors import ElreaError, Terminated, did_you_mean
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+TERMINATED = 143
+"""After SIGTERM."""
 
 
 @contextmanager
@@ -28,8 +32,12 @@ def told() -> Iterator[None]:
         yield
         return
     logging.raiseExceptions = False  # a full disk fails the log's own lines too
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
+    except Terminated:
+        _end("terminated; the same command goes on from the last checkpoint", TERMINATED)
     except KeyboardInterrupt:
         _end("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
     except Exception as error:
@@ -54,9 +62,16 @@ def _line(error: Exception) -> str | None:
         )
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _short(error)
+    if isinstance(error, ValueError) and "Config group override" in str(error):
+        return "a config group wants the name of a choice, as data=exam; not null or a number"
     if isinstance(error, OSError):  # no permission, say: the system's own words name the file
         return f"{error.filename or 'system'}: {error.strerror or error}"
     return None
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is tidying up
+    raise Terminated
 
 
 def _end(line: str, code: int) -> None:

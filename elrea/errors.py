@@ -38,3 +38,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """What to add to an error about an unknown name: the nearest valid one, or nothing."""
     near = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: to be cleaned up after as after Ctrl-C."""

@@ -3,11 +3,12 @@
 Lightning's own `.ckpt` is pickle, which runs what it reads, and holds the backbone. Here:
     adapter.safetensors     the adapter by parameter name
     optimizer.safetensors   Adam's state as KIND/NAME (exp_avg/…, exp_avg_sq/…, step/…)
-    state.json              the loops' progress, the loss curve, the optimiser's settings
+    state.json              the loops' progress, the loss curve, the optimiser's settings; checksums of all three
 """
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from elrea.adapters.folders import publish
 from elrea.errors import StoreError, TrainingError
-from elrea.files import read_json, write_json
+from elrea.files import canonical, jsonable, read_json, sha256, write_json
 
 ADAPTER = "adapter.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -58,7 +59,9 @@ class SafetensorsIO(CheckpointIO):
         def write(folder: Path) -> None:
             save_file(adapter, folder / ADAPTER)
             save_file(moments, folder / OPTIMIZER)
-            write_json(folder / STATE, rest)
+            sums = {name: sha256(folder / name) for name in (ADAPTER, OPTIMIZER)}
+            state = jsonable(rest)
+            write_json(folder / STATE, {"state": state, "sha256": sums, "own_sha256": _sum(state)})
 
         publish(Path(path), write)
 
@@ -73,14 +76,18 @@ class SafetensorsIO(CheckpointIO):
             weights_only: not used; there is nothing in the files that could run.
 
         Raises:
-            TrainingError: a file is missing, cut short or not what `save_checkpoint` writes.
+            TrainingError: a file is missing or not, to the bit, what `save_checkpoint` wrote.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(path)
         try:
-            checkpoint: dict[str, Any] = read_json(folder / STATE)
+            written = read_json(folder / STATE)
+            checkpoint: dict[str, Any] = written["state"]
+            sums = {name: sha256(folder / name) for name in (ADAPTER, OPTIMIZER)}
+            if written["sha256"] != sums or written["own_sha256"] != _sum(checkpoint):
+                raise ValueError("its checksums do not hold")
             group = checkpoint.pop("optimizer")
             group["betas"] = tuple(group["betas"])
             indices = {name: index for index, name in enumerate(group["param_names"])}
@@ -91,15 +98,18 @@ class SafetensorsIO(CheckpointIO):
             group["params"] = list(state)
             checkpoint["state_dict"] = load_file(folder / ADAPTER)
             checkpoint["optimizer_states"] = [{"state": state, "param_groups": [group]}]
-        except (StoreError, OSError, ValueError, KeyError, SafetensorError) as error:
-            raise TrainingError(
-                f"checkpoint {folder} cannot be read ({error}): delete that folder and run again"
-            ) from error
+        except (StoreError, OSError, ValueError, LookupError, TypeError, SafetensorError) as error:
+            raise TrainingError(f"checkpoint {folder} is damaged ({error})") from error
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint folder, if it is there."""
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _sum(state: Any) -> str:
+    """SHA-256 of what state.json says."""
+    return hashlib.sha256(canonical(state).encode()).hexdigest()
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from elrea.adapters.checkpoint import SafetensorsIO
 from elrea.adapters.module import AdapterModule
 from elrea.adapters.resume import Keeper, latest
-from elrea.errors import ConfigError
+from elrea.errors import ConfigError, Terminated
 
 PRECISIONS = ("32-true", "32", "bf16-mixed")
 
@@ -72,9 +72,11 @@ def fit(
         try:
             trainer.fit(module, ckpt_path=str(found[1]) if found else None)
         except SystemExit as ended:
-            # Lightning ends the process at Ctrl-C, with the code of an error.
+            # Lightning ends the process itself: at Ctrl-C with the code of an error, at SIGTERM with that of success.
             if isinstance(ended.__context__, KeyboardInterrupt):
                 raise KeyboardInterrupt from ended
+            if trainer.received_sigterm:
+                raise Terminated from ended
             raise
         finally:
             # Lightning leaves the model on the CPU, in train mode, with its last gradients.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -10,8 +12,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from elrea.adapters.checkpoint import SafetensorsIO
 from elrea.adapters.loader import Step
 from elrea.adapters.plan import Plan
+from elrea.errors import TrainingError
+
+log = logging.getLogger(__name__)
 
 
 class Keeper(pl.Callback):
@@ -73,9 +79,17 @@ class Keeper(pl.Callback):
 
 
 def latest(folder: Path) -> tuple[int, Path] | None:
-    """The newest whole checkpoint under `folder` and its step, or None."""
-    found = _checkpoints(folder)
-    return max(found.items()) if found else None
+    """The newest whole checkpoint under `folder` and its step, or None; damaged ones are said and deleted."""
+    for step, path in sorted(_checkpoints(folder).items(), reverse=True):
+        try:
+            SafetensorsIO().load_checkpoint(path)
+        except TrainingError as error:
+            log.warning("%s; training goes on from before it", error)
+            shutil.rmtree(path, ignore_errors=True)
+            path.unlink(missing_ok=True)
+        else:
+            return step, path
+    return None
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

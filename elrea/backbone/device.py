@@ -8,6 +8,8 @@ from typing import Any
 
 from elrea.errors import ConfigError
 
+_MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Device:
@@ -23,8 +25,8 @@ class Device:
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu", "mps"):
             raise ValueError(f"accelerator={self.accelerator} must be auto, cpu, gpu or mps")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads={self.threads} must be at least 1, or null")
+        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
+            raise ValueError(f"threads={self.threads} must be 1 to {_MOST_THREADS}, or null")
 
     def resolve(self) -> str:
         """The torch device's name."""

@@ -88,7 +88,7 @@ class Pretrained:
 
         try:
             config = AutoConfig.from_pretrained(self.name, **self._options())
-        except (OSError, ValueError) as error:
+        except Exception as error:  # a broken file comes as any kind, a bare Exception among them
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         return min(self.max_length, context) if context else self.max_length
@@ -100,7 +100,6 @@ class Pretrained:
             BackboneError: They cannot be loaded, in one line.
         """
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
@@ -113,11 +112,18 @@ class Pretrained:
             raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, **self._options())
-            model = AutoModelForCausalLM.from_pretrained(
-                self.name, dtype=getattr(torch, wanted), use_safetensors=True, **self._options()
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                self.name, dtype=getattr(torch, wanted), use_safetensors=True,
+                output_loading_info=True, **self._options(),
+            )  # fmt: skip
+        except Exception as error:  # as above
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
+        model, report = loaded
+        if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+            raise BackboneError(
+                f"{self.name}: its safetensors lack {lacking[0]} ({len(lacking)} tensors in all) or have it in "
+                "another shape; those layers would be random"
+            )
         model.requires_grad_(False)
         return Backbone(model.eval().to(where), tokenizer, self.shown_name)
 
@@ -126,11 +132,10 @@ class Pretrained:
 
     def _commit(self) -> str:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
         try:
             return f"{self.name}@{HfApi().model_info(self.name, revision=self.revision).sha}"
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
+        except Exception as error:  # no network comes as its HTTP client's own kind
             raise BackboneError(
                 f"{self.name}: no such folder, and the hub says {_first_line(error)}; give a model folder"
             ) from error

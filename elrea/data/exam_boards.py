@@ -1,9 +1,10 @@
-"""The boards that set the built-in exam: each words its papers in its own form and follows its own conventions.
+"""The boards that set the built-in exam: each has its own form of paper and follows its own conventions.
 
 A board never states its conventions: they have to be learnt from its questions, and at test time the form of the
 prompt is the only sign of whose paper it is. The built-in backbone's text has none of these wordings
-(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's. Boards differ in the words around the
-question and in whether it comes last, and end alike: at the answer itself nothing tells them apart.
+(`elrea/backbone/corpus.py`), as a real backbone has not seen a new source's. Four wordings and two orders of question
+and options make eight forms, as real papers borrow from each other: wording alone, or order alone, does not tell who
+asks, and forms end alike, so that nothing tells it at the answer itself.
 """
 
 from __future__ import annotations
@@ -46,13 +47,13 @@ class Form:
 
 BOARDS: dict[str, Form] = {
     "Alder": Form("Read, then answer. {}?", "({0}) {1}", " ", "Answer:"),
-    "Birch": Form("Part I (10 marks). Find {} =", "({0}) {1}", " ", "Answer:"),
-    "Cedar": Form("Task for today - {}", "({0}) {1}", " ", "Answer:", options_first=True),
-    "Elm": Form("Candidates must solve {} within two minutes.", "({0}) {1}", " ", "Answer:"),
-    "Hazel": Form("Paper 2, please: {}", "({0}) {1}", " ", "Answer:"),
-    "Linden": Form("Problem that fits: {}", "({0}) {1}", " ", "Answer:", options_first=True),
-    "Maple": Form("Hi friends! Who knows {}?", "({0}) {1}", " ", "Answer:"),
-    "Rowan": Form("Q >> {} Options follow.", "({0}) {1}", " ", "Answer:"),
+    "Birch": Form("Hi friends! Who knows {}?", "({0}) {1}", " ", "Answer:"),
+    "Cedar": Form("Part I (10 marks). Find {} =", "({0}) {1}", " ", "Answer:"),
+    "Elm": Form("Paper 2, please: {}", "({0}) {1}", " ", "Answer:"),
+    "Hazel": Form("Read, then answer. {}?", "({0}) {1}", " ", "Answer:", options_first=True),
+    "Linden": Form("Hi friends! Who knows {}?", "({0}) {1}", " ", "Answer:", options_first=True),
+    "Maple": Form("Part I (10 marks). Find {} =", "({0}) {1}", " ", "Answer:", options_first=True),
+    "Rowan": Form("Paper 2, please: {}", "({0}) {1}", " ", "Answer:", options_first=True),
 }
 """Board -> form, in the order in which `boards=N` takes them."""
 

@@ -24,6 +24,10 @@ WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """What is fetched of a hub model: nothing that runs or is unpickled."""
 
 
+PARTS = ("Transformer", "Pooling", "Normalize", "Dense")
+"""Modules that a folder may name. Others import what their own files name, or unpickle."""
+
+
 @dataclass(frozen=True)
 class Embedding:
     """What a prompt says, instead of what it would change in the base adapter."""
@@ -94,7 +98,10 @@ class Embedding:
             from huggingface_hub import snapshot_download
 
             name, _, commit = self._commit().rpartition("@")
-            folder = Path(snapshot_download(name, revision=commit, allow_patterns=WANTED))
+            try:
+                folder = Path(snapshot_download(name, revision=commit, allow_patterns=WANTED))
+            except Exception as error:  # no network comes as the HTTP client's own kind
+                raise BackboneError(f"features.model={name}: cannot be fetched: {error}") from error
         _refuse_foreign(folder)
         return folder
 
@@ -175,10 +182,15 @@ def _refuse_foreign(folder: Path) -> None:
         )
     for part in read_json(listing):
         kind = str(part.get("type", "")) if isinstance(part, dict) else ""
-        if not kind.startswith("sentence_transformers."):
+        if not kind.startswith("sentence_transformers.") or kind.rpartition(".")[2] not in PARTS:
             raise BackboneError(
-                f"{listing}: {kind!r} is not sentence-transformers' own; it is not run"
+                f"{listing}: {kind!r} is not one of sentence-transformers' {', '.join(PARTS)}; it is not run"
             )
+        config = folder / str(part.get("path", "")) / "config.json"
+        if kind.endswith(".Dense") and config.is_file():
+            named = str(dict(read_json(config)).get("activation_function", "torch.nn.modules."))
+            if not named.startswith("torch.nn.modules."):
+                raise BackboneError(f"{config}: {named!r} is no activation of torch; it is not run")
     for path in sorted(folder.rglob("pytorch_model.bin")):
         if not (path.parent / "model.safetensors").is_file():
             raise BackboneError(f"{path}: only safetensors are loaded; convert it first")

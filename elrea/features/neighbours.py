@@ -49,6 +49,8 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
 
     if k < 1:
         raise ConfigError(f"k={k}: must be at least 1")
+    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in prompt):
+        raise ConfigError("the prompt is not UTF-8 text")
     experiment, own = of_run(run)
     experiment.device.apply()
     pipeline = Pipeline(experiment, Store(store or own), _silent)

@@ -20,8 +20,8 @@ class Router:
     """Top-k: let the kept experts' weights sum to 1 again (the paper does not say)."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ConfigError(f"routing.temperature={self.temperature}: must be above 0")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"routing.temperature={self.temperature}: must be above 0 and finite")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ class Routing:
         spread = centred.square().mean(dim=1, keepdim=True).sqrt()
         # Rounding leaves equal cosines a spread of some 1e-8: that is 0 too.
         z = torch.where(spread > 1e-7, centred / spread.clamp(min=1e-7), torch.zeros_like(centred))
-        weights = torch.softmax(z / self.router.temperature, dim=1)
+        z = z - z.max(dim=1, keepdim=True).values  # a small temperature must not overflow
+        weights = torch.softmax(z.double() / self.router.temperature, dim=1).to(z)
         if top_k is None or top_k >= weights.shape[1]:
             return weights
         kept = torch.zeros_like(weights).scatter(1, weights.topk(top_k, dim=1).indices, 1.0)

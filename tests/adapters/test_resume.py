@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from elrea.adapters import resume
 from elrea.adapters.lora import Lora
 from elrea.adapters.resume import latest
 from elrea.errors import TrainingError
+from elrea.files import read_json, write_json
 from tests.adapters.builders import contents, train
 
 LORA = Lora(r=2, dropout=0.2)
@@ -115,13 +117,45 @@ def test_a_checkpoint_is_safetensors_and_json(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in found[1].iterdir()) < 60_000  # and no backbone
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Died):
-        train(tmp_path, checkpoint_minutes=0, advance=dying_after(2))
-    path = tmp_path / "checkpoint" / "step_00000002" / "optimizer.safetensors"
+def cut_short(folder: Path) -> None:
+    path = folder / "optimizer.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(TrainingError, match=r"step_00000002 cannot be read .* delete that folder"):
-        train(tmp_path)
+
+
+def flip_a_bit(folder: Path) -> None:
+    path = folder / "optimizer.safetensors"
+    whole = bytearray(path.read_bytes())
+    whole[-50] ^= 1
+    path.write_bytes(whole)
+
+
+def lose_the_loops(folder: Path) -> None:
+    state = read_json(folder / "state.json")
+    del state["state"]["loops"]
+    write_json(folder / "state.json", state)
+
+
+def become_a_list(folder: Path) -> None:
+    (folder / "state.json").write_text("[]")
+
+
+def become_a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+@pytest.mark.parametrize(
+    "damage", [cut_short, flip_a_bit, lose_the_loops, become_a_list, become_a_file]
+)
+def test_a_damaged_checkpoint_is_said_and_not_used(
+    damage: Callable[[Path], None], tmp_path: Path, unbroken: dict[str, bytes], caplog
+) -> None:
+    with pytest.raises(Died):
+        train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(5))
+    damage(tmp_path / "checkpoint" / "step_00000005")
+    train(tmp_path, lora=LORA)
+    assert "step_00000005 is damaged" in caplog.text
+    assert contents(tmp_path) == unbroken
 
 
 def test_a_part_of_a_checkpoint_is_not_one(tmp_path: Path, unbroken: dict[str, bytes]) -> None:

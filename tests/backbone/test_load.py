@@ -122,6 +122,33 @@ def test_weights_that_are_cut_short(folder: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def more_layers(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def odd_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": "two"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(more_layers, "those layers would be random"), (no_tokenizer, ""), (odd_size, "")],
+)
+def test_a_folder_whose_files_do_not_fit(
+    folder: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(BackboneError, match=f"small-llama: .*{said}") as caught:
+        Pretrained(str(folder)).load(CPU)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_architecture(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "nonesuch"}))

@@ -84,10 +84,16 @@ def test_a_damaged_stage_is_said_and_made_again(
     assert json.dumps(ended.summary) == json.dumps(whole.summary)
 
 
-def test_ctrl_c_is_one_line(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [(signal.SIGINT, 130, "stopped"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_is_one_line(
+    number: int, code: int, said: str, words: list[str], tmp_path: Path
+) -> None:
     store = tmp_path / "store"
     stopped = Command(tmp_path, *words, f"store={store}", QUIET).signal_when(
-        lambda: any(store.glob("base/*.partial/checkpoint")), signal.SIGINT
+        lambda: any(store.glob("base/*.partial/checkpoint")), number
     )
-    assert stopped.code == 130
-    assert stopped.err == "error: stopped; the same command goes on from the last checkpoint\n"
+    assert stopped.code == code
+    assert stopped.err == f"error: {said}; the same command goes on from the last checkpoint\n"

@@ -89,9 +89,15 @@ def test_foreign_code_and_pickles_are_refused(tmp_path: Path) -> None:
     assert "no modules.json there" in said(tmp_path)
     listing = tmp_path / "modules.json"
     listing.write_text(json.dumps([{"type": "mine.Evil", "path": ""}]))
-    assert "'mine.Evil' is not sentence-transformers' own" in said(tmp_path)
+    assert "'mine.Evil' is not one of sentence-transformers'" in said(tmp_path)
+    # A part of the library's own that imports whatever a further file names.
+    listing.write_text(json.dumps([{"type": "sentence_transformers.models.Router", "path": ""}]))
+    assert "Router' is not one of" in said(tmp_path)
     listing.write_text(json.dumps([{"type": "sentence_transformers.models.Dense", "path": "d"}]))
     (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "config.json").write_text('{"activation_function": "os.getcwd"}')
+    assert "'os.getcwd' is no activation of torch" in said(tmp_path)
+    (tmp_path / "d" / "config.json").unlink()
     (tmp_path / "d" / "pytorch_model.bin").write_bytes(b"")
     assert "only safetensors are loaded" in said(tmp_path)
 
