@@ -38,11 +38,14 @@ def read(folder: Path) -> tuple[list[int], dict[str, np.ndarray], str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
-    seeds, right, data = read(folder)
-    elrea = right["elrea"]
+    parser.add_argument(
+        "--of", default="elrea", help="the strategy whose differences are shown; only printed"
+    )
+    given = parser.parse_args()
+    seeds, right, data = read(given.folder)
+    elrea = right[given.of]
     lines = [
-        f"| strategy | {' | '.join(f'seed {s}' for s in seeds)} | mean | ELREA minus it, points | 95 % interval |",
+        f"| strategy | {' | '.join(f'seed {s}' for s in seeds)} | mean | {given.of} minus it, points | 95 % interval |",
         "|---|" + "---|" * (len(seeds) + 3),
     ]
     figures = {}
@@ -52,7 +55,7 @@ def main() -> None:
         delta = 100 * (elrea.mean() - scores.mean())
         difference = (
             ["-", "-"]
-            if name == "elrea"
+            if name == given.of
             else [f"{delta:+.1f}", f"[{100 * low:+.1f}, {100 * high:+.1f}]"]
         )
         cells = [*(f"{value:.1f}" for value in each), f"{each.mean():.1f}", *difference]
@@ -66,6 +69,8 @@ def main() -> None:
         }
     table = "\n".join(lines)
     print(table)
+    if given.of != "elrea":
+        return
     write_text(HERE / "table.md", f"{data}, {elrea.shape[1]} items, seeds {seeds}\n\n{table}\n")
     write_json(
         HERE / "results.json",
