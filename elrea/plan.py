@@ -171,6 +171,7 @@ class Plan:
             "max_length": backbone.max_length,
             "chat": backbone.use_chat_template,
             "dtype": backbone.dtype,
+            "quantise": backbone.quantise,
         }
 
     def _adapter_stage(self, name: str, job: Job) -> Stage:

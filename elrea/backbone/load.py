@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from elrea.backbone.device import Device
 from elrea.errors import BackboneError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 TINY = Path(__file__).parent / "tiny"
@@ -53,6 +55,9 @@ class Pretrained:
     """Longest example in tokens; cut to the model's own context. Longer training examples are dropped."""
     dtype: str = "auto"
     """`auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`."""
+    quantise: str | None = None
+    """`4bit` (NF4, double quantisation: QLoRA's) or `8bit`, by bitsandbytes; null keeps the weights. The adapters stay
+    in float32."""
     use_chat_template: bool | None = None
     """Word prompts by the tokenizer's chat template; null does so if it has one."""
     trust_remote_code: bool = False
@@ -110,11 +115,12 @@ class Pretrained:
         )
         if wanted not in ("float32", "bfloat16"):
             raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
+        smaller = self._quantisation(getattr(torch, wanted), str(where))
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.name, **self._options())
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.name, dtype=getattr(torch, wanted), use_safetensors=True,
-                output_loading_info=True, **self._options(),
+                output_loading_info=True, **smaller, **self._options(),
             )  # fmt: skip
         except Exception as error:  # as above
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
@@ -125,7 +131,30 @@ class Pretrained:
                 "another shape; those layers would be random"
             )
         model.requires_grad_(False)
-        return Backbone(model.eval().to(where), tokenizer, self.shown_name)
+        model = model.eval() if smaller else model.eval().to(where)
+        return Backbone(model, tokenizer, self.shown_name)
+
+    def _quantisation(self, dtype: torch.dtype, where: str) -> dict[str, Any]:
+        if self.quantise is None:
+            return {}
+        if self.quantise not in ("4bit", "8bit"):
+            raise BackboneError(f"backbone.quantise={self.quantise} must be 4bit, 8bit or null")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise BackboneError(
+                "backbone.quantise needs bitsandbytes: pip install 'elrea[quantised]'"
+            )
+        from transformers import BitsAndBytesConfig
+
+        if self.quantise == "8bit":
+            config = BitsAndBytesConfig(load_in_8bit=True)
+        else:
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+            )
+        return {"quantization_config": config, "device_map": {"": where}}
 
     def _options(self) -> dict[str, Any]:
         return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
