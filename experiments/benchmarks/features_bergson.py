@@ -58,7 +58,6 @@ def environment() -> Path:
     )
     if not done.exists():
         call(sys.executable, "-m", "venv", "--clear", str(folder))
-        (inside / "of-the-project.pth").write_text("\n".join(site.getsitepackages()) + "\n")
         pinned = [f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()]
         own = [line for line in pinned if not line.startswith(("elrea", "pip=", "None"))]
         (folder / "constraints.txt").write_text("\n".join(own) + "\n")
@@ -74,6 +73,11 @@ def environment() -> Path:
         call(*pip, "--no-deps", f"bergson=={VERSION}")
         call(*pip, *NEEDS)
         done.touch()
+    seen = [
+        *site.getsitepackages(),
+        str(HERE.parents[1]),
+    ]  # .pth files of another's are not followed
+    (inside / "of-the-project.pth").write_text("\n".join(seen) + "\n")
     return python
 
 
