@@ -74,7 +74,7 @@ def fit(
         except SystemExit as ended:
             # Lightning ends the process itself: at Ctrl-C with the code of an error, at SIGTERM with that of success.
             if isinstance(ended.__context__, KeyboardInterrupt):
-                raise KeyboardInterrupt from ended
+                raise type(ended.__context__) from ended  # Terminated is one, too
             if trainer.received_sigterm:
                 raise Terminated from ended
             raise

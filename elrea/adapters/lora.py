@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from elrea.adapters.seeds import seed_of
+from elrea.adapters.targets import check_targets, no_such_layer
 from elrea.errors import ConfigError, StoreError, TrainingError
 from elrea.files import read_json
 
@@ -88,13 +89,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
         raise TrainingError("the backbone carries an adapter already: detach it first")
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    head = model.get_output_embeddings()
-    kinds = (nn.Linear, Conv1D)
-    layers = [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not head]
-    wanted = [] if isinstance(targets, str) else targets
-    for target in wanted:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise _no_such_layer(target, layers)
+    check_targets(model, targets)
     config = _peft_config(lora, targets, transposed)
     try:
         # PEFT draws A from the global generator; `initialise` draws it again, from the seed.
@@ -102,18 +97,10 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
             warnings.simplefilter("ignore")  # layers of both kinds: PEFT sorts them out itself
             peft_model = get_peft_model(model, config)
     except ValueError as error:
-        raise _no_such_layer(str(lora.targets), layers) from error
+        raise no_such_layer(model, str(lora.targets)) from error
     initialise(peft_model, seed)
     check_trainable(peft_model)
     return peft_model.eval()
-
-
-def _no_such_layer(target: str, layers: Sequence[str]) -> TrainingError:
-    names = sorted({name.rpartition(".")[2] for name in layers})
-    return TrainingError(
-        f"adapter.targets: {target!r} is no layer of this backbone that takes an adapter; it has "
-        f"{', '.join(names) or 'no linear layers'}"
-    )
 
 
 def detach(peft_model: PeftModel) -> PreTrainedModel:
