@@ -173,6 +173,8 @@ def show(results: dict[str, Any], name: str) -> None:
         rmse = [results["rows"][f"{kind}, d={d}"]["rmse"] for d in results["d"]]
         axes.loglog(results["d"], rmse, marker="o", label=kind)
     axes.loglog(results["d"], [d**-0.5 for d in results["d"]], ":", color="grey", label="1/√d")
+    axes.set_xticks(results["d"], [str(d) for d in results["d"]])
+    axes.minorticks_off()
     axes.set(xlabel="d", ylabel="error of cosines (root mean square)", title=name)
     axes.legend()
     figure.tight_layout()
