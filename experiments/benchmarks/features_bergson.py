@@ -58,6 +58,9 @@ def environment() -> Path:
     )
     if not done.exists():
         call(sys.executable, "-m", "venv", "--clear", str(folder))
+        # Before anything is installed, so that pip finds this torch; .pth files in there are not followed.
+        seen = [*site.getsitepackages(), str(HERE.parents[1])]
+        (inside / "of-the-project.pth").write_text("\n".join(seen) + "\n")
         pinned = [f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()]
         own = [line for line in pinned if not line.startswith(("elrea", "pip=", "None"))]
         (folder / "constraints.txt").write_text("\n".join(own) + "\n")
@@ -73,11 +76,6 @@ def environment() -> Path:
         call(*pip, "--no-deps", f"bergson=={VERSION}")
         call(*pip, *NEEDS)
         done.touch()
-    seen = [
-        *site.getsitepackages(),
-        str(HERE.parents[1]),
-    ]  # .pth files of another's are not followed
-    (inside / "of-the-project.pth").write_text("\n".join(seen) + "\n")
     return python
 
 

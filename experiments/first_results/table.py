@@ -43,7 +43,7 @@ def main() -> None:
     )
     given = parser.parse_args()
     seeds, right, data = read(given.folder)
-    elrea = right[given.of]
+    mine = right[given.of]
     lines = [
         f"| strategy | {' | '.join(f'seed {s}' for s in seeds)} | mean | {given.of} minus it, points | 95 % interval |",
         "|---|" + "---|" * (len(seeds) + 3),
@@ -51,8 +51,8 @@ def main() -> None:
     figures = {}
     for name, scores in right.items():
         each = 100 * scores.mean(1)
-        low, high = paired_interval(elrea, scores, 0)
-        delta = 100 * (elrea.mean() - scores.mean())
+        low, high = paired_interval(mine, scores, 0)
+        delta = 100 * (mine.mean() - scores.mean())
         difference = (
             ["-", "-"]
             if name == given.of
@@ -71,10 +71,10 @@ def main() -> None:
     print(table)
     if given.of != "elrea":
         return
-    write_text(HERE / "table.md", f"{data}, {elrea.shape[1]} items, seeds {seeds}\n\n{table}\n")
+    write_text(HERE / "table.md", f"{data}, {mine.shape[1]} items, seeds {seeds}\n\n{table}\n")
     write_json(
         HERE / "results.json",
-        {"data": data, "items": elrea.shape[1], "seeds": seeds, "rows": figures},
+        {"data": data, "items": mine.shape[1], "seeds": seeds, "rows": figures},
     )
     accuracy(figures, HERE / "accuracy.png", 0.25, f"{data}; seeds {seeds}")
 
