@@ -14,10 +14,9 @@ from elrea.clustering.sizes import by_size, dissolve
 from elrea.clustering.view import View
 from elrea.errors import ClusterError, ConfigError
 
-IN_MEMORY = 50 * 2**20
-"""Numbers (50 Mi: 51,200 rows of 1,024) up to which all rows are held at once, as float32."""
-SAMPLE = 16 * 2**20
-"""Numbers in the sample that restarts look at where there are more; all rows decide after that."""
+IN_MEMORY = 16 * 2**20
+"""Numbers (16 Mi: 16,384 rows of 1,024) up to which all rows are held at once, as float32. Of more, restarts look at
+a sample of that size, and all rows decide after that."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class FaissKMeans:
         """Assigns every point.
 
         Args:
-            points: To be grouped; beyond 50 million numbers they are read block by block.
+            points: To be grouped; beyond 16 million numbers they are read block by block.
             seed: Of samples and starts.
 
         Returns:
@@ -79,7 +78,7 @@ class FaissKMeans:
             centres = self.centres(rows, k, seed)
             assignment = nearest(rows, centres)
         else:
-            drawn = points.draw(max(SAMPLE // view.d, 256 * k), seed)
+            drawn = points.draw(max(IN_MEMORY // view.d, 256 * k), seed)
             centres = self.centres(view.take(drawn), k, seed)
             centres, assignment = passes(view, centres, self.spherical, self.iterations)
 

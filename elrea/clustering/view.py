@@ -55,8 +55,14 @@ class View:
         return len(self.points)
 
     def take(self, index: np.ndarray | slice) -> np.ndarray:
-        """Some points (rising numbers) [m, d], float32."""
-        return self._seen(self.points.take(index))
+        """Some points (rising numbers) [m, d], float32; before a PCA no more than a block of them is held."""
+        if self.pca is None:
+            return self._seen(self.points.take(index))
+        chosen = self.points.subset(np.arange(len(self))[index])
+        out = np.empty((len(chosen), self.d), dtype=np.float32)
+        for part, block in chosen.blocks():
+            out[part] = self._seen(block)
+        return out
 
     def blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
         """All points in turn: (which, float32 [m, d])."""

@@ -111,8 +111,7 @@ def test_many_equal_groups_are_all_found() -> None:
 def test_a_file_too_large_for_memory_gives_the_clusters_of_one_in_memory(tmp_path, monkeypatch):
     features, labels = groups([700, 500, 300], d=16, noise=0.15)
     wanted = FaissKMeans(k=3)(points(features), seed=0)
-    monkeypatch.setattr(module, "IN_MEMORY", 100 * 16)
-    monkeypatch.setattr(module, "SAMPLE", 400 * 16)
+    monkeypatch.setattr(module, "IN_MEMORY", 400 * 16)
     monkeypatch.setattr(points_module, "BLOCK_BYTES", 4 * 16 * 128)
     got = FaissKMeans(k=3)(points(on_disk(features, tmp_path / "f")), seed=0)
     np.testing.assert_array_equal(got, labels)
@@ -125,7 +124,6 @@ def test_passes_over_a_file_use_what_the_sample_did_not_see(monkeypatch) -> None
     features = draw.standard_normal((3000, 6)).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     monkeypatch.setattr(module, "IN_MEMORY", 10)
-    monkeypatch.setattr(module, "SAMPLE", 10)
     got = FaissKMeans(k=4, iterations=200, restarts=2)(points(features), seed=0)
     means = np.stack([features[got == c].mean(0) for c in range(4)])
     nearest = (features @ (means / np.linalg.norm(means, axis=1, keepdims=True)).T).argmax(1)
