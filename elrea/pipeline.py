@@ -28,7 +28,7 @@ from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
 from elrea.ensemble.joint import Adapter, JointModel
 from elrea.ensemble.strategy import BACKBONE, BASE, Job
-from elrea.evaluation.scoring import Mixture, Outcome, questions_of, score
+from elrea.evaluation.scoring import Outcome, mixtures, questions_of, score
 from elrea.experiment import Experiment
 from elrea.features.extract import extract
 from elrea.features.featurefile import NAME, open_features
@@ -133,14 +133,19 @@ class Pipeline:
         return [encoded[i] for i in mine.nonzero()[:, 0].tolist()]
 
     def _extract(self, split: str, folder: Path) -> None:
-        prompts, features = self.prompter.routing(self.kept(split)), self.it.features
-        with self._peft(self.it.lora) as model:
-            reader = features.reader(
+        it, prompts = self.it, self.prompter.routing(self.kept(split))
+        with self._peft(it.lora) as model:
+            reader = it.features.reader(
                 model, self.epochs, self.backbone.pad_id, self.backbone.tokenizer
             )
             total = len(prompts) * reader.rounds
             with self.progress(f"features, {split} prompts", total) as advance:
-                stream(folder, prompts, features, reader, advance=advance)
+                if it.device.devices == 1:
+                    return stream(folder, prompts, it.features, reader, advance=advance)
+                from elrea.features.shares import Work, stream_shares
+
+                parts = (it.features, it.backbone, it.lora, self.epochs, it.device, it.seed)
+                stream_shares(Work(folder, prompts, *parts), advance)
 
     def features_of(self, examples: list[Example]) -> Tensor:
         """δ of any examples' prompts, by the finished base adapter: [n, d], zeros where there is none."""
@@ -162,19 +167,12 @@ class Pipeline:
         encoded, too_long = self.prompter.test(test)
         choices = [self.prompter.choices(e) for e in test]
         questions = questions_of(encoded, choices, [e.answer for e in test])
-        routing = self._routing()
-        clusters = routing.cosines.shape[1]
-        lists = {name: s.members(clusters) for name, s in self.it.strategies.items()}
-        names = list(dict.fromkeys(member for members in lists.values() for member in members))
-        mixtures = {
-            name: Mixture([names.index(m) for m in lists[name]], strategy.weights(routing))
-            for name, strategy in self.it.strategies.items()
-        }
+        names, mixed = mixtures(self.it.strategies, self._routing())
         tensors = [None if name == BACKBONE else self._tensors(name) for name in names]
         joint = JointModel(self.backbone.model, tensors)
         with self.progress(f"score, {len(names)} members", len(questions)) as advance:
             outcomes = score(
-                joint, questions, mixtures, batch_size=self.it.evaluation.batch_size,
+                joint, questions, mixed, batch_size=self.it.evaluation.batch_size,
                 pad_id=self.backbone.pad_id, advance=advance,
             )  # fmt: skip
         found = {name: asdict(outcome) for name, outcome in outcomes.items()}

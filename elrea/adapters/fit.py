@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from elrea.adapters.checkpoint import SafetensorsIO
 from elrea.adapters.module import AdapterModule
+from elrea.adapters.quiet import quiet
 from elrea.adapters.resume import Keeper, latest
 from elrea.errors import ConfigError, Terminated
 
@@ -54,7 +52,7 @@ def fit(
             return
     keeper = Keeper(folder, plan, module.settings.checkpoint_minutes, end_epoch, advance)
     cuda = [device] if device.type == "cuda" else []
-    with _quiet(), torch.random.fork_rng(devices=cuda):
+    with quiet(), torch.random.fork_rng(devices=cuda):
         trainer = pl.Trainer(
             **arguments,
             max_epochs=1,  # the plan's epochs are one pass to Lightning: see AdapterModule
@@ -99,19 +97,3 @@ def _arguments(options: Mapping[str, Any], device: torch.device) -> dict[str, An
             "(a bf16 backbone with its float32 adapter is 32-true)"
         )
     return {**arguments, "devices": 1}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back Lightning's remarks on hardware, workers and tips; errors still show."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\b")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -13,30 +13,40 @@ _MOST_THREADS = 1024
 
 @dataclass(frozen=True)
 class Device:
-    """One device of one machine."""
+    """A device of one machine, or several of a kind."""
 
     accelerator: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `mps`."""
     precision: str = "32-true"
     """Of the training, in Lightning's words: 32-true or bf16-mixed. Adapters are float32 in either."""
     threads: int | None = None
-    """CPU threads; null takes every core that this process may use."""
+    """CPU threads of a process; null takes every core that this process may use, shared among `devices`."""
+    devices: int = 1
+    """GPUs, or processes on a CPU, that share the extraction of features; training and scoring use the first."""
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu", "mps"):
             raise ValueError(f"accelerator={self.accelerator} must be auto, cpu, gpu or mps")
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise ValueError(f"threads={self.threads} must be 1 to {_MOST_THREADS}, or null")
+        if not 1 <= self.devices <= _MOST_THREADS:
+            raise ValueError(f"devices={self.devices} must be 1 to {_MOST_THREADS}")
 
     def resolve(self) -> str:
-        """The torch device's name."""
+        """The torch device's name; of several, the one that this process has set.
+
+        Raises:
+            ConfigError: There is none of the kind, or there are not so many.
+        """
         import torch
 
         if self.accelerator == "cpu":
             return "cpu"
         if self.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+            self._need(torch.cuda.device_count())
             return "cuda"
         if self.accelerator in ("auto", "mps") and torch.backends.mps.is_available():
+            self._need(1)
             return "mps"
         if self.accelerator != "auto":
             raise ConfigError(
@@ -44,11 +54,17 @@ class Device:
             )
         return "cpu"
 
-    def apply(self) -> None:
-        """Sets the number of threads for this process."""
+    def _need(self, there: int) -> None:
+        if self.devices > there:
+            raise ConfigError(
+                f"trainer.devices={self.devices}: torch finds {there} here; say {there}"
+            )
+
+    def apply(self, processes: int = 1) -> None:
+        """Sets the number of threads for this process, one of so many that run at once."""
         import torch
 
-        torch.set_num_threads(self.threads or len(os.sched_getaffinity(0)))
+        torch.set_num_threads(self.threads or max(1, len(os.sched_getaffinity(0)) // processes))
 
     def lightning(self) -> dict[str, Any]:
         """Arguments for Lightning's Trainer."""

@@ -15,6 +15,8 @@ from elrea.data.batches import by_length, pad
 from elrea.data.prompts import Encoded, Ids
 from elrea.ensemble.joint import JointModel
 from elrea.ensemble.mixing import mix
+from elrea.ensemble.strategy import Strategy
+from elrea.routing.weights import Routing
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,20 @@ class Mixture:
 
     columns: Sequence[int]
     weights: Tensor
+
+
+def mixtures(
+    strategies: Mapping[str, Strategy], routing: Routing
+) -> tuple[list[str], dict[str, Mixture]]:
+    """Members that any of the strategies mixes, each once, and what each strategy does with them."""
+    clusters = routing.cosines.shape[1]
+    lists = {name: strategy.members(clusters) for name, strategy in strategies.items()}
+    names = list(dict.fromkeys(member for members in lists.values() for member in members))
+    found = {
+        name: Mixture([names.index(member) for member in lists[name]], strategy.weights(routing))
+        for name, strategy in strategies.items()
+    }
+    return names, found
 
 
 @dataclass

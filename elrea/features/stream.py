@@ -20,7 +20,10 @@ from elrea.files import read_json, write_json
 from elrea.manifest import CHECKPOINT
 
 CHUNK = 2_048
-"""Prompts of a chunk, about: what a killed run loses at most."""
+"""Prompts of a chunk at most, about: what a killed run loses."""
+
+PARTS, LEAST = 16, 256
+"""Chunks that there are to be where each then has so many prompts: processes share them, one by one."""
 
 CHUNK_BYTES = 64 << 20
 """Of a chunk's rows in float32: with many dimensions it has fewer prompts."""
@@ -88,9 +91,9 @@ def read_skipped(folder: Path) -> list[str]:
 
 
 def cut(prompts: Sequence[Encoded], features: Features, d: int) -> list[Chunk]:
-    """Batches of like length, longest first, in chunks of about `CHUNK` prompts."""
+    """Batches of like length, longest first, in chunks of some prompts, which do not depend on who makes them."""
     lengths = [len(prompt.prompt) for prompt in prompts]
-    most = max(1, min(CHUNK, CHUNK_BYTES // (4 * d)))
+    most = max(1, min(CHUNK, max(LEAST, len(prompts) // PARTS), CHUNK_BYTES // (4 * d)))
     chunks: list[Chunk] = []
     room = 0
     for batch in by_tokens(lengths, min(features.batch_size, most), features.batch_tokens):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.commands import EXAM, QUIET, run
+from tests.cli.commands import EXAM, QUIET, Ended, run
 
 
 def test_embeddings_and_an_open_number_of_clusters(tiny: list[str], tmp_path: Path) -> None:
@@ -27,3 +27,13 @@ def test_embeddings_and_an_open_number_of_clusters(tiny: list[str], tmp_path: Pa
     again = run(tmp_path, *words)
     assert again.code == 0 and "to do" not in again.out
     assert again.summary["strategies"] == first.summary["strategies"]
+
+
+def test_two_processes_share_the_features(whole: Ended, words: list[str], tmp_path: Path) -> None:
+    own = [word for word in words if not word.startswith("store=")]
+    shared = run(tmp_path, *own, QUIET, f"store={tmp_path / 'store'}", "trainer.devices=2")
+    assert (shared.code, shared.err) == (0, "")
+    assert "process" not in shared.out, "nothing of Lightning's remarks"
+    assert shared.summary["strategies"] == whole.summary["strategies"]
+    for stage in ("features-train", "features-test"):
+        assert shared.summary["stages"][stage]["key"] == whole.summary["stages"][stage]["key"]

@@ -1,0 +1,67 @@
+"""Features by several processes: the bytes of one, errors in one line, nothing left running."""
+
+from __future__ import annotations
+
+import multiprocessing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from elrea.adapters.lora import Lora, attach
+from elrea.adapters.training import epoch_folders
+from elrea.backbone.device import Device
+from elrea.backbone.load import Pretrained
+from elrea.errors import BackboneError, ConfigError
+from elrea.features.extract import GradientFeatures
+from elrea.features.projection import Rademacher
+from elrea.features.shares import Work, stream_shares
+from elrea.features.stream import cut, stream
+from tests.adapters.builders import train
+from tests.features import by_hand
+
+LORA = Lora(r=2)
+COUNT = 700
+FILES = ("features.safetensors", "ids.json", "skipped.json")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory, small_model: Path) -> Work:
+    """Prompts in three chunks, a backbone in a folder, and two epochs of an adapter on it."""
+    place = tmp_path_factory.mktemp("shares")
+    backbone, device = Pretrained(name=str(small_model)), Device("cpu", threads=1, devices=2)
+    train(place / "base", "llama", lora=LORA, epochs=2)
+    prompts, features = by_hand.prompts(COUNT), GradientFeatures(Rademacher(d=32))
+    assert len(cut(prompts, features, 32)) == 3
+    folders = epoch_folders(place / "base")
+    return Work(place / "features", prompts, features, backbone, LORA, folders, device, seed=0)
+
+
+def test_two_processes_make_the_bytes_of_one(work: Work, tmp_path: Path) -> None:
+    told: list[int] = []
+    stream_shares(replace(work, folder=tmp_path / "two"), told.append)
+    assert sum(told) == COUNT * 2, "every prompt, at both epochs"
+    notes = {path.name for path in (tmp_path / "two" / "checkpoint").iterdir()}
+    assert {"extract.json", "extract-1.json"} <= notes, "both had a share"
+    backbone = work.backbone.load(work.device)
+    reader = work.features.reader(
+        attach(backbone.model, LORA, 0), work.checkpoints, backbone.pad_id
+    )
+    stream(tmp_path / "one", work.prompts, work.features, reader)
+    for name in FILES:
+        assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_what_goes_wrong_in_a_process_is_one_line_here(work: Work, tmp_path: Path) -> None:
+    away = replace(work.backbone, name=str(tmp_path / "no such model"))
+    with pytest.raises(BackboneError, match="no such model"):
+        stream_shares(replace(work, folder=tmp_path / "f", backbone=away), lambda _n: None)
+    assert not multiprocessing.active_children()
+
+
+def test_more_devices_than_there_are_is_an_error_of_one_line(monkeypatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert Device(devices=2).resolve() == "cuda"
+    with pytest.raises(ConfigError, match=r"trainer\.devices=3: torch finds 2 here"):
+        Device(devices=3).resolve()
