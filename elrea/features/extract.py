@@ -18,8 +18,9 @@ from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
 from elrea.features.adam import AdamState, adam_direction
 from elrea.features.gradients import PerExampleGradients, largest_entry
-from elrea.features.projection import Projection, Rademacher
+from elrea.features.projection import Projection
 from elrea.features.reader import Advance, Batches, Features, finish
+from elrea.features.sjlt import Sjlt
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 class GradientFeatures:
     """Gradients of a prompt's own tokens with respect to the base adapter, projected."""
 
-    projection: Projection = field(default_factory=Rademacher)
+    projection: Projection = field(default_factory=Sjlt)
     """How a gradient of some 10⁴ to 10⁸ entries becomes a feature."""
     form: str = "adam"
     """`adam`: what Adam would do with the gradient (the paper's); `sgd`: the gradient itself."""

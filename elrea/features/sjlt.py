@@ -31,7 +31,7 @@ class Sjlt:
     """Buckets."""
     seed: int = 0
     """Of shifts and signs. Features of different seeds cannot be compared."""
-    nonzeros: int = 4
+    nonzeros: int = 1
     """Buckets per coordinate. 1 has the same variance; more make an unlucky meeting of two large entries milder."""
 
     def __post_init__(self) -> None:
