@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from elrea.adapters.lora import Lora
 from elrea.adapters.training import Training
 from elrea.config import build, plain
+from elrea.ensemble.strategies.continued import Continued
 from elrea.ensemble.strategies.elrea import Elrea
 from elrea.ensemble.strategies.matched import Matched
 from elrea.ensemble.strategies.random_cluster import RandomCluster
@@ -29,6 +30,7 @@ FILES = {
     "backbone": Single("backbone"),
     "base": Single("base"),
     "compute_matched": Matched(),
+    "continued": Continued(),
     "elrea": Elrea(),
     "elrea_no_base": Elrea(base_share=False),
     "elrea_top1": Elrea(top_k=1),
@@ -53,7 +55,7 @@ def test_the_files_in_conf_name_these(name: str) -> None:
 
 def test_there_is_a_test_for_every_file() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} >= FILES.keys()
-    assert len(FILES) >= 11
+    assert len(FILES) >= 12
 
 
 @pytest.mark.parametrize(
@@ -63,6 +65,7 @@ def test_there_is_a_test_for_every_file() -> None:
         (Single("base"), ["base"], False),
         (Matched(), ["compute-matched"], False),
         (Matched(True), ["parameter-matched"], False),
+        (Continued(), ["continued"], False),
         (Elrea(), ["base", *EXPERTS], True),
         (Elrea(top_k=1), ["base", *EXPERTS], True),
         (Elrea(base_share=False), ["base", *EXPERTS], True),
@@ -84,6 +87,7 @@ def test_weights() -> None:
     ones = torch.ones
     assert torch.equal(Single().weights(ROUTING), ones(2, 1))
     assert torch.equal(Matched().weights(ROUTING), ones(2, 1))
+    assert torch.equal(Continued().weights(ROUTING), ones(2, 1))
     assert torch.equal(Uniform().weights(ROUTING), ones(2, 4))
     assert torch.equal(RandomCluster().weights(ROUTING), ones(2, 4))
     base, experts = torch.tensor([0.4, 0.1]), ROUTING.experts()
@@ -113,6 +117,8 @@ def test_matched_adapters_get_elreas_steps_and_parameters() -> None:
     """Every example is seen by the base 2 times and by its own expert 5 times: 7 epochs."""
     compute = Matched().jobs(SETTING)["compute-matched"]
     assert compute == Job(LORA, 7, 0.1, "all", None, False)
+    continued = Continued(rate=2).jobs(SETTING)["continued"]
+    assert continued == Job(LORA, 5, 0.02, "all", from_base=True)
     both = Matched(True, rate=0.5).jobs(SETTING)["parameter-matched"]
     assert (both.lora.r, both.epochs, both.learning_rate) == (9, 7, 0.05)
     assert both.lora.scale == LORA.scale, "a larger rank must not be scaled down"
