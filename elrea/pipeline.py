@@ -118,6 +118,8 @@ class Pipeline:
             self._peft(lora) as model,
             self.progress(f"train {name}", len(encoded) * recipe.epochs) as advance,
         ):
+            if name == BASE and self.plan.clustered:
+                self.it.features.fits(model)
             train_adapter(
                 model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
                 seed=self.it.seed, stage=name, folder=folder, start=start, keep_moments=name == BASE,

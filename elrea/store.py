@@ -159,7 +159,9 @@ class Stage:
                 lock.acquire()
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"cannot write to {self.folder.parent}: {reason}") from error
+            raise StoreError(
+                f"cannot write to {error.filename or self.folder.parent}: {reason}"
+            ) from error
         try:
             yield
         finally:

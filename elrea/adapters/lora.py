@@ -50,7 +50,7 @@ class Lora:
         """Refuse what PEFT would accept and train to nothing."""
         if self.r < 1:
             raise ConfigError(f"adapter.r={self.r}: the rank must be at least 1")
-        if self.alpha is not None and self.alpha <= 0:
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
             raise ConfigError(f"adapter.alpha={self.alpha}: give a positive number, or null (4·r)")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"adapter.dropout={self.dropout}: must be in [0, 1)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ class Training:
         for name in ("epochs", "expert_epochs", "batch_size", "accumulate"):
             _need(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "expert_learning_rate", "eps"):
-            _need(self, name, getattr(self, name) > 0, "above 0")
+            _need(self, name, 0 < getattr(self, name) < math.inf, "above 0, and finite")
         for name in ("warmup", "beta1", "beta2"):
             _need(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
         _need(self, "loss_on", self.loss_on in ("response", "all"), "response or all")

@@ -59,6 +59,9 @@ class Embedding:
     def check(self, epochs: int) -> None:
         return
 
+    def fits(self, model: PeftModel) -> None:
+        return
+
     def identity(self) -> dict[str, Any]:
         """The model's contents stand for its name: the SHA-256 of a folder's files, or a hub name's commit."""
         if self.model is None:

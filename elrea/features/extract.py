@@ -73,6 +73,9 @@ class GradientFeatures:
     def check(self, epochs: int) -> None:
         self._weights(epochs)
 
+    def fits(self, model: PeftModel) -> None:
+        PerExampleGradients(model, self.layers)
+
     def reader(
         self,
         model: PeftModel,

@@ -83,6 +83,14 @@ class Features(Protocol):
         """
         ...
 
+    def fits(self, model: PeftModel) -> None:
+        """Refuses settings that do not fit the adapted model, before it is trained.
+
+        Raises:
+            ConfigError: Which.
+        """
+        ...
+
     def reader(
         self,
         model: PeftModel,

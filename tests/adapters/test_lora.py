@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 
@@ -151,7 +152,8 @@ def test_set_state_refuses_other_names_and_shapes() -> None:
 def test_wrong_shapes_are_refused_by_their_keys() -> None:
     with pytest.raises(TrainingError, match=r"'nope' is no layer .* has down_proj, gate_proj"):
         lora_files.attach(llama(), Lora(targets=["nope"]), 0)
-    for field, value in [("r", 0), ("alpha", -1.0), ("dropout", 1.0), ("targets", [])]:
+    wrong = [("r", 0), ("alpha", -1.0), ("alpha", math.nan), ("dropout", 1.0), ("targets", [])]
+    for field, value in wrong:
         with pytest.raises(ConfigError, match=rf"adapter\.{field}"):
             Lora(**{field: value})  # type: ignore[arg-type]
 

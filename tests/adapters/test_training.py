@@ -188,6 +188,7 @@ def test_trainer_options_that_do_not_fit(options: dict, said: str, tmp_path: Pat
     [
         ("epochs", 0),
         ("learning_rate", 0.0),
+        ("learning_rate", float("inf")),
         ("warmup", 1.0),
         ("loss_on", "prompt"),
         ("clip", 0.0),

@@ -97,6 +97,14 @@ def test_a_bad_word(word: str, said: str, fails: Callable[..., str]) -> None:
     assert said in fails(word)
 
 
+def test_layers_that_are_not_there_are_said_before_anything_is_trained(
+    fails: Callable[..., str], tmp_path: Path
+) -> None:
+    said = fails("features.layers=9", f"store={tmp_path / 'store'}")
+    assert said == "features.layers=9: the adapter is in 2 decoder layers; give 1 to 2"
+    assert not list((tmp_path / "store" / "base").glob("*/adapter"))
+
+
 def test_bad_lines(fails: Callable[..., str], tmp_path: Path) -> None:
     good = rows(9)
     cases: list[tuple[list[Any], str]] = [

@@ -31,6 +31,9 @@ class Drawn:
     def check(self, epochs: int) -> None:
         return
 
+    def fits(self, model: Any) -> None:
+        return
+
     def reader(self, *_: Any) -> Any:
         raise NotImplementedError
 
