@@ -22,8 +22,7 @@ _PREFIX = "base_model.model."
 class JointModel:
     """A bare backbone with several LoRA adapters beside every adapted layer.
 
-    Rows are member-major: member 0's prompts first. An adapted layer adds (α/r)·B_m A_m x to the rows of member m
-    by two batched products.
+    An adapted layer adds (α/r)·B_m A_m x to the rows of member m by two batched products.
 
     Args:
         model: The backbone without PEFT around it.
@@ -50,10 +49,22 @@ class JointModel:
             self._layers.append((module, *(t.to(device) for t in _stack(name, members))))
 
     @contextmanager
-    def _adapted(self) -> Iterator[None]:
-        handles = [module.register_forward_hook(self._adder(a, b)) for module, a, b in self._layers]
+    def rows(self, member: Tensor | None = None) -> Iterator[PreTrainedModel]:
+        """The backbone as it is with the adapters, for anything that calls it: `generate`, say.
+
+        Args:
+            member: Whose each row of a batch is [rows]; None: all members have as many, member 0's come first.
+
+        Yields:
+            The model; its layers are themselves again afterwards.
+        """
+        handles = []
         try:
-            yield
+            for module, a, b in self._layers:
+                if member is not None:
+                    a, b = a[member], b[member]
+                handles.append(module.register_forward_hook(self._adder(a, b)))
+            yield self.model
         finally:
             for handle in handles:
                 handle.remove()
@@ -79,7 +90,7 @@ class JointModel:
             [members, n, vocabulary] in float32.
         """
         stacked = torch.arange(self.count, device=ids.device)[:, None] * ids.numel() + places
-        with self._adapted():
+        with self.rows():
             out = logits_at(self.model, ids.repeat(self.count, 1), stacked.flatten())
         return out.float().view(self.count, len(places), -1)
 

@@ -6,6 +6,9 @@
 Features are synthetic: unit vectors around `--groups` directions that share a part, float16, in a memory-mapped file
 of `--rows` x `--d` x 2 bytes in a temporary folder. Every line is a process of its own; its memory is the peak of
 what it held, pages of the file among them. Writes clusters.json beside this file; takes some minutes.
+
+`birch` is the paper's procedure: five clusters first, and only those are split again that are five times as large as
+the smallest. Groups of like size that share a cluster stay together, so of eight it finds five to seven (ARI below 1).
 """
 
 from __future__ import annotations

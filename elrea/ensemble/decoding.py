@@ -1,0 +1,164 @@
+"""Text from an ensemble: one `generate` for all members, whose logits are mixed at every token (5.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from elrea.data.prompts import Ids
+from elrea.ensemble.joint import JointModel
+from elrea.ensemble.streaming import Stream
+from elrea.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How tokens are chosen from the mixed logits."""
+
+    max_new_tokens: int = 128
+    """Tokens of an answer at most."""
+    temperature: float = 0.0
+    """0 takes the likeliest token (greedy, the paper's); else the mixed logits are divided by it and a token is drawn.
+    The members' weights need not sum to 1, so that they sharpen or flatten the logits as a temperature does."""
+    top_k: int | None = None
+    """Draw from so many likeliest tokens only."""
+    top_p: float = 1.0
+    """Draw from the likeliest tokens that have this share of the probability between them."""
+    stop: list[str] = field(default_factory=list)
+    """Texts before which an answer ends."""
+    seed: int = 0
+    """Of the draws."""
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
+        if not 0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature={self.temperature}: must be 0 or more, and finite")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"top_k={self.top_k}: must be at least 1, or null")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p={self.top_p}: must be above 0 and at most 1")
+        if not all(self.stop):
+            raise ConfigError("stop: an empty text would end every answer at once")
+
+
+def generate(
+    joint: JointModel,
+    prompts: Sequence[Ids],
+    weights: Tensor,
+    decoding: Decoding,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    pad_id: int,
+    tell: Callable[[int, str], object] | None = None,
+) -> list[Ids]:
+    """Continues prompts of any lengths together; each is sent through its own members only, all in one pass a token.
+
+    Args:
+        joint: All members.
+        prompts: Token ids, at least one per prompt.
+        weights: Of every member for each prompt [n, members]; a member of weight 0 is left out.
+        decoding: How tokens are chosen.
+        tokenizer: Knows the end of an answer, and makes text for `stop` and `tell`.
+        pad_id: Fills up short prompts, on the left.
+        tell: Called with a prompt's number and its next piece of text, as soon as that is certain.
+
+    Returns:
+        The answers' token ids, without the end-of-sequence token.
+    """
+    if not prompts:
+        return []
+    device = next(joint.model.parameters()).device
+    used = weights != 0
+    used[:, 0] |= ~used.any(dim=1)  # all weights 0: any member will do, every token is as likely
+    prompt, member = (index.to(device) for index in used.nonzero(as_tuple=True))
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
+    first = torch.searchsorted(prompt, torch.arange(len(prompts), device=device))
+    mixer = Mixer(prompt, weights.to(device)[prompt, member], len(prompts), decoding)
+    ends = tokenizer.eos_token_id
+    settings = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends,
+        stop_strings=decoding.stop or None,
+    )  # fmt: skip
+    stream = Stream(tokenizer, first.tolist(), decoding.stop, tell) if tell else None
+    with joint.rows(member) as model, _settings_of(model, settings), torch.inference_mode():
+        written: Any = model
+        out = written.generate(
+            ids[prompt], attention_mask=mask[prompt], generation_config=settings,
+            logits_processor=LogitsProcessorList([mixer]), tokenizer=tokenizer, streamer=stream,
+        )  # fmt: skip
+    return [_until(row, ends) for row in out[first, longest:].tolist()]
+
+
+class Mixer(LogitsProcessor):
+    """Chooses each prompt's next token from the weighed sum of its rows' logits, the same for all of them.
+
+    Args:
+        prompt: Whose each row is [rows].
+        weight: Of each row's member [rows].
+        count: Number of prompts.
+        decoding: Greedy, or how to draw.
+    """
+
+    def __init__(self, prompt: Tensor, weight: Tensor, count: int, decoding: Decoding) -> None:
+        self.prompt, self.weight, self.count = prompt, weight.float(), count
+        self.warpers = LogitsProcessorList()
+        self.generator: torch.Generator | None = None
+        if decoding.temperature > 0:
+            self.generator = torch.Generator(prompt.device).manual_seed(decoding.seed)
+            self.warpers.append(TemperatureLogitsWarper(float(decoding.temperature)))
+            if decoding.top_k is not None:
+                self.warpers.append(TopKLogitsWarper(decoding.top_k))
+            if decoding.top_p < 1:
+                self.warpers.append(TopPLogitsWarper(decoding.top_p))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Scores [rows, vocabulary] in which nothing but the chosen token is possible."""
+        mixed = scores.new_zeros(self.count, scores.shape[1], dtype=torch.float32)
+        mixed.index_add_(0, self.prompt, scores.float() * self.weight[:, None])
+        if self.generator is None:
+            chosen = mixed.argmax(dim=1, keepdim=True)
+        else:
+            warp: Any = self.warpers
+            shares = warp(input_ids[:0], mixed).softmax(dim=1)
+            chosen = torch.multinomial(shares, 1, generator=self.generator)
+        only = torch.full_like(scores, -torch.inf)
+        return only.scatter_(1, chosen[self.prompt], 0.0)
+
+
+@contextmanager
+def _settings_of(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
+    """Nothing of the model's own settings: a repetition penalty, say, would be laid on every member alone."""
+    own = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = own
+
+
+def _until(ids: list[int], ends: int | list[int] | None) -> Ids:
+    """What stands before the first end-of-sequence token."""
+    known = ends if isinstance(ends, list) else [ends]
+    stops = (place for place, token in enumerate(ids) if token in known)
+    return tuple(ids[: next(stops, len(ids))])

@@ -1,0 +1,131 @@
+"""One `generate` for all members writes what a plain loop writes, token for token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from elrea.adapters.lora import Lora, attach, set_state
+from elrea.ensemble.decoding import Decoding, generate
+from elrea.ensemble.joint import Adapter, JointModel
+from elrea.errors import ConfigError
+from tests.adapters.builders import BUILDERS, PAD, random_adapter
+
+PROMPTS = [(5, 9, 3), (7,), (4, 4, 8, 20, 11, 30, 2), (12, 6)]
+WEIGHTS = torch.tensor([[0.3, 0.5, 0.2], [0.0, 1.0, 0.0], [0.6, 0.0, 0.9], [1.0, 1.0, 1.0]])
+LENGTH = 12
+
+
+class Words:
+    """A tokenizer of 40 letters; one token ends an answer."""
+
+    def __init__(self, end: int | None = None) -> None:
+        self.eos_token_id = end
+
+    def decode(self, ids: list[int], **_: object) -> str:
+        return "".join(chr(ord("0") + i) for i in ids)
+
+
+def crowd(kind: str) -> list[Adapter | None]:
+    return [random_adapter(kind, Lora(r=2), 1), random_adapter(kind, Lora(r=3), 2), None]
+
+
+def by_loop(kind: str, end: int | None) -> list[tuple[int, ...]]:
+    """(5.10) with one adapter at a time in PEFT, one prompt at a time, without a cache."""
+    answers = []
+    for prompt, weights in zip(PROMPTS, WEIGHTS, strict=True):
+        ids = list(prompt)
+        for _ in range(LENGTH):
+            total = torch.zeros(40)
+            for weight, member in zip(weights, crowd(kind), strict=True):
+                model: Any = BUILDERS[kind]()
+                if member is not None:
+                    model = attach(model, member[1], 0)
+                    set_state(model, member[0])
+                with torch.no_grad():
+                    total += weight * model(torch.tensor([ids])).logits[0, -1]
+            token = int(total.argmax())
+            if token == end:
+                break
+            ids.append(token)
+        answers.append(tuple(ids[len(prompt) :]))
+    return answers
+
+
+def written(kind: str, end: int | None = None, **more: object) -> list[tuple[int, ...]]:
+    joint = JointModel(BUILDERS[kind](), crowd(kind))
+    decoding = Decoding(max_new_tokens=LENGTH)
+    return generate(joint, PROMPTS, WEIGHTS, decoding, Words(end), pad_id=PAD, **more)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_greedy_answers_are_a_plain_loops(kind: str) -> None:
+    """Prompts of different lengths and different members, with and without an end."""
+    free = by_loop(kind, None)
+    assert written(kind) == free
+    assert len(set(free)) > 1, "all alike: nothing is told apart"
+    end = free[0][4]
+    ended = by_loop(kind, end)
+    assert written(kind, end) == ended
+    assert min(map(len, ended)) < LENGTH
+
+
+def test_the_models_own_settings_change_nothing() -> None:
+    """A repetition penalty would be laid on each member's logits, before they are mixed."""
+    backbone = BUILDERS["llama"]()
+    own = GenerationConfig(repetition_penalty=3.0, do_sample=True, temperature=9.0, num_beams=1)
+    backbone.generation_config = own
+    joint = JointModel(backbone, crowd("llama"))
+    got = generate(joint, PROMPTS, WEIGHTS, Decoding(max_new_tokens=LENGTH), Words(), pad_id=PAD)  # type: ignore[arg-type]
+    assert got == written("llama")
+    assert backbone.generation_config is own
+    assert not any(module._forward_hooks for module in backbone.modules())
+
+
+def test_draws_follow_the_mixed_logits_and_the_seed() -> None:
+    """2,000 draws of one token: their shares are the softmax of the mixed logits at that temperature."""
+    joint, count = JointModel(BUILDERS["llama"](), crowd("llama")), 2000
+    weights = torch.tensor([[0.5, 0.4, 0.3]]).repeat(count, 1)
+    decoding = Decoding(max_new_tokens=1, temperature=2.0, seed=1)
+    some = generate(joint, [PROMPTS[0]] * count, weights, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    logits = joint.logits(torch.tensor([PROMPTS[0]]), torch.tensor([2]))[:, 0]
+    wanted = (weights[0] @ logits / 2).softmax(0)
+    found = torch.bincount(torch.tensor(some).flatten(), minlength=40) / count
+    assert float((found - wanted).abs().max()) < 0.035
+    again = generate(joint, [PROMPTS[0]] * count, weights, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    other = Decoding(max_new_tokens=1, temperature=2.0, seed=2)
+    assert again == some
+    assert generate(joint, [PROMPTS[0]] * count, weights, other, Words(), pad_id=PAD) != some  # type: ignore[arg-type]
+    few = Decoding(max_new_tokens=1, temperature=2.0, top_k=2)
+    drawn = generate(joint, [PROMPTS[0]] * count, weights, few, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    assert {token for (token,) in drawn} == set(wanted.topk(2).indices.tolist())
+    sure = Decoding(max_new_tokens=1, temperature=2.0, top_p=1e-6)
+    drawn = generate(joint, [PROMPTS[0]] * 5, weights[:5], sure, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    assert {token for (token,) in drawn} == {int(wanted.argmax())}
+
+
+def test_pieces_that_are_told_make_the_text() -> None:
+    told: dict[int, list[str]] = {}
+    answers = written("llama", tell=lambda n, piece: told.setdefault(n, []).append(piece))
+    for number, answer in enumerate(answers):
+        assert "".join(told[number]) == Words().decode(list(answer))
+        assert len(told[number]) > 5, "in pieces, not at the end"
+
+
+def test_nothing_to_write_and_members_that_all_weigh_nothing() -> None:
+    joint = JointModel(BUILDERS["llama"](), crowd("llama"))
+    decoding = Decoding(max_new_tokens=2)
+    assert generate(joint, [], WEIGHTS[:0], decoding, Words(), pad_id=PAD) == []  # type: ignore[arg-type]
+    (answer,) = generate(joint, PROMPTS[:1], torch.zeros(1, 3), decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    assert len(answer) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"top_k": 0}, {"top_p": 0.0}, {"stop": [""]}]
+)  # fmt: skip
+def test_settings_that_cannot_be(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(wrong))}"):
+        Decoding(**wrong)  # type: ignore[arg-type]
