@@ -170,9 +170,14 @@ def export(folder: Path, pipeline: Pipeline, summary: dict[str, Any]) -> None:
     names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
     it = pipeline.it
     facts = {
-        "format": 1,
-        "backbone": {"name": it.backbone.shown_name, "fingerprint": it.backbone.identity()},
-        "max_length": it.backbone.max_length,
+        "backbone": {
+            "name": it.backbone.shown_name,
+            "fingerprint": it.backbone.identity(),
+            "revision": it.backbone.revision,
+            "max_length": it.backbone.max_length,
+            "dtype": it.backbone.dtype,
+            "quantise": it.backbone.quantise,
+        },
         "use_chat_template": it.backbone.use_chat_template,
         "features": described(it.features),
         "router": described(it.router),

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from elrea.files import sha256, walk, write_json, write_text
+from elrea.backbone.load import TINY, Pretrained, Tiny
+from elrea.config import build
+from elrea.errors import BackboneError, ElreaError, StoreError
+from elrea.features.reader import Features
+from elrea.files import read_json, sha256, walk, write_json, write_text
+from elrea.routing.weights import Router
+
+FORMAT = 1
 
 CARD = """---
 library_name: peft
@@ -60,6 +69,134 @@ def save_ensemble(
     save_file({"centroids": centroids}, aside / "routing" / "centroids.safetensors")
     write_text(aside / "README.md", CARD.format(**card))
     files = {path.relative_to(aside).as_posix(): sha256(path) for path in walk(aside)}
-    write_json(aside / "ensemble.json", {**facts, "members": list(adapters), "files": files})
+    own = {"format": FORMAT, "members": list(adapters), "epochs": len(epochs), "files": files}
+    write_json(aside / "ensemble.json", {**facts, **own})
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An ensemble's folder, every file of it checked.
+
+    Attributes:
+        folder: Where it is; a PEFT folder per member.
+        backbone: Where the model under the adapters comes from.
+        features: How a prompt's feature is taken.
+        router: How cosines become weights.
+        epochs: The base adapter's folders per epoch, moments included.
+        centroids: [C, d].
+        use_chat_template: As in training.
+    """
+
+    folder: Path
+    backbone: Pretrained
+    features: Features
+    router: Router
+    epochs: list[Path]
+    centroids: Tensor
+    use_chat_template: bool | None
+
+    def max_length(self) -> int:
+        """Longest prompt with its answer, in tokens."""
+        return self.backbone.length()
+
+
+CLASSES = {
+    "GradientFeatures": "elrea.features.extract.GradientFeatures",
+    "Embedding": "elrea.features.embedding.Embedding",
+    "Rademacher": "elrea.features.projection.Rademacher",
+    "Full": "elrea.features.projection.Full",
+    "Sjlt": "elrea.features.sjlt.Sjlt",
+    "Router": "elrea.routing.weights.Router",
+}
+"""What `ensemble.json` may name."""
+
+
+def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
+    """Reads and checks what `save_ensemble` wrote.
+
+    Args:
+        folder: Of the ensemble.
+        backbone: Folder or hub id of the model, where `ensemble.json` names none that is there.
+
+    Raises:
+        StoreError: A file is missing, damaged, of another version, or leads out of the folder.
+        BackboneError: The backbone is not there, or another.
+    """
+    path = folder / "ensemble.json"
+    if not path.is_file():
+        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
+    facts = read_json(path)
+    try:
+        if facts["format"] != FORMAT:
+            raise StoreError(
+                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
+            )
+        _check(folder, dict(facts["files"]))
+        found = Saved(
+            folder,
+            _backbone(facts, backbone),
+            build(_node(facts["features"], path), "features"),
+            build(_node(facts["router"], path), "router"),
+            [folder / "routing" / f"epoch_{i}" for i in range(1, int(facts["epochs"]) + 1)],
+            load_file(folder / "routing" / "centroids.safetensors")["centroids"],
+            facts["use_chat_template"],
+        )
+        members = list(facts["members"])
+    except (KeyError, TypeError, ValueError, SafetensorError, OSError) as error:
+        raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
+    if len(members) != 1 + len(found.centroids):
+        raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
+    return found
+
+
+def _check(folder: Path, files: dict[str, str]) -> None:
+    """Every file that is listed is there, inside the folder, and as it was written."""
+    for name, wanted in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise StoreError(f"{folder / 'ensemble.json'}: {name!r} leads out of the folder")
+        if not path.is_file():
+            raise StoreError(f"{path} is missing; copy the ensemble anew")
+        if sha256(path) != wanted:
+            raise StoreError(f"{path} is not as it was written; copy the ensemble anew")
+    for path in walk(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in files and name != "ensemble.json":
+            raise StoreError(f"{path} does not belong to the ensemble; remove it")
+
+
+def _backbone(facts: Mapping[str, Any], given: str | None) -> Pretrained:
+    told = dict(facts["backbone"])
+    fingerprint = told.pop("fingerprint")
+    known = {field.name for field in fields(Pretrained)} - {"trust_remote_code"}
+    options = {name: value for name, value in told.items() if name in known - {"name"}}
+    name = given or told["name"]
+    own = name == "elrea-tiny" or Path(name) == TINY
+    node = {"_target_": f"{Tiny.__module__}.{(Tiny if own else Pretrained).__name__}", **options}
+    source: Pretrained = build(node if own else {**node, "name": name}, "backbone")
+    try:
+        there = source.identity()
+    except ElreaError as error:
+        raise BackboneError(
+            f"the ensemble's backbone {told['name']!r} is needed: give its folder or hub id ({error})"
+        ) from error
+    if there != fingerprint:
+        raise BackboneError(
+            f"{name} is not the backbone that the adapters were trained on ({told['name']})"
+        )
+    return source
+
+
+def _node(described: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """A config node of what `ensemble.json` describes; no class but the known ones."""
+    kind = described["class"]
+    if kind not in CLASSES:
+        raise StoreError(f"{path}: names {kind!r}, which is no part of an ensemble")
+    rest = {
+        name: _node(value, path) if isinstance(value, Mapping) else value
+        for name, value in described.items()
+        if name != "class"
+    }
+    return {"_target_": CLASSES[kind], **rest}

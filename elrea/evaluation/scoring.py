@@ -8,13 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
-from elrea.data.batches import by_length, pad
 from elrea.data.prompts import Encoded, Ids
 from elrea.ensemble.joint import JointModel
-from elrea.ensemble.mixing import mix
+from elrea.ensemble.likelihood import Rows, batches
 from elrea.ensemble.strategy import Strategy
 from elrea.routing.weights import Routing
 
@@ -80,11 +78,6 @@ class Question:
     def scorable(self) -> bool:
         return bool(self.prompt) and all(self.continuations)
 
-    @property
-    def short(self) -> bool:
-        """Whether one pass over the prompt tells all: each choice is a single token."""
-        return self.answer is not None and all(len(c) == 1 for c in self.continuations)
-
 
 def score(
     joint: JointModel,
@@ -112,86 +105,28 @@ def score(
     outcomes = {name: Outcome([None] * n, [False] * n, [None] * n) for name in mixtures}
     fitting = [i for i, q in enumerate(questions) if q.scorable]
     advance(n - len(fitting))
-    for kind in (True, False):
-        group = [i for i in fitting if questions[i].short is kind]
-        for batch in by_length([_length(questions[i]) for i in group], batch_size):
-            indices = [group[i] for i in batch]
-            rows = _short_rows(questions, indices) if kind else _long_rows(questions, indices)
-            logits = rows.logits(joint, pad_id)
-            for name, mixture in mixtures.items():
-                weights = mixture.weights[indices][rows.of_place].to(logits.device)
-                mixed = mix(logits[list(mixture.columns)], weights)
-                _judge(outcomes[name], questions, indices, rows, mixed.log_softmax(-1).cpu())
-            advance(len(indices))
+    asked = [(questions[i].prompt, questions[i].continuations) for i in fitting]
+    for batch, rows in batches(asked, batch_size):
+        indices = [fitting[i] for i in batch]
+        logits = rows.logits(joint, pad_id)
+        for name, mixture in mixtures.items():
+            log_probs = rows.mixed(logits[list(mixture.columns)], mixture.weights[indices])
+            _judge(outcomes[name], questions, indices, rows, log_probs)
+        advance(len(indices))
     return outcomes
-
-
-def _length(question: Question) -> int:
-    return len(question.prompt) + max(len(c) for c in question.continuations)
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Sequences of a batch and where to read them.
-
-    Attributes:
-        sequences: Token ids of each row.
-        places: (row, position) of every logit vector that is read.
-        of_place: Which of the batch's questions each place belongs to.
-        wanted: For each question and continuation: (place, token) pairs whose log-probabilities add up.
-    """
-
-    sequences: list[Ids]
-    places: list[tuple[int, int]]
-    of_place: list[int]
-    wanted: list[list[list[tuple[int, int]]]]
-
-    def logits(self, joint: JointModel, pad_id: int) -> Tensor:
-        device = next(joint.model.parameters()).device
-        ids, _ = pad(self.sequences, pad_id)
-        flat = torch.tensor([row * ids.shape[1] + position for row, position in self.places])
-        return joint.logits(ids.to(device), flat.to(device))
-
-
-def _short_rows(questions: Sequence[Question], indices: Sequence[int]) -> _Rows:
-    rows = _Rows([], [], [], [])
-    for number, i in enumerate(indices):
-        question = questions[i]
-        rows.sequences.append(question.prompt)
-        rows.places.append((number, len(question.prompt) - 1))
-        rows.of_place.append(number)
-        rows.wanted.append([[(number, c[0])] for c in question.continuations])
-    return rows
-
-
-def _long_rows(questions: Sequence[Question], indices: Sequence[int]) -> _Rows:
-    rows = _Rows([], [], [], [])
-    for number, i in enumerate(indices):
-        question = questions[i]
-        rows.wanted.append([])
-        for continuation in question.continuations:
-            pairs = []
-            for k, token in enumerate(continuation):
-                pairs.append((len(rows.places), token))
-                rows.places.append((len(rows.sequences), len(question.prompt) - 1 + k))
-                rows.of_place.append(number)
-            rows.sequences.append(question.prompt + continuation[:-1])
-            rows.wanted[-1].append(pairs)
-    return rows
 
 
 def _judge(
     outcome: Outcome,
     questions: Sequence[Question],
     indices: Sequence[int],
-    rows: _Rows,
+    rows: Rows,
     log_probs: Tensor,
 ) -> None:
     best = log_probs.argmax(-1).tolist()
-    for i, wanted in zip(indices, rows.wanted, strict=True):
-        sums = [sum(log_probs[place, token].item() for place, token in pairs) for pairs in wanted]
-        answer = questions[i].answer
-        right = wanted[answer or 0]
+    for number, i in enumerate(indices):
+        sums, answer = rows.sums(number, log_probs), questions[i].answer
+        right = rows.wanted[number][answer or 0]
         outcome.loss[i] = -sums[answer or 0] / len(right)
         if answer is None:
             # Greedy decoding writes the response just if each of its tokens is the likeliest after those before.

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from elrea.adapters.lora import Lora
 from elrea.data.prompts import Encoded
+from elrea.ensemble import likelihood
 from elrea.ensemble.joint import JointModel
 from elrea.evaluation.scoring import Mixture, Question, questions_of, score
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
@@ -87,18 +88,16 @@ def test_single_tokens_equal_the_long_path(monkeypatch) -> None:
     questions = drawn([[1, 1, 1, 1]] * 7)
     given = mixtures(7)
     short = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
-    assert all(question.short for question in questions)
-    monkeypatch.setattr(Question, "short", property(lambda self: False))
+    monkeypatch.setattr(likelihood, "_short_rows", likelihood._long_rows)
     long = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
     for name in given:
         assert short[name].choice == long[name].choice
         assert short[name].loss == pytest.approx(long[name].loss, abs=1e-5)
 
 
-def test_a_free_response_of_one_token_is_not_a_choice() -> None:
-    assert not Question((1, 2), ((3,),), None).short
-    assert Question((1, 2), ((3,), (4,)), 0).short
-    assert not Question((1, 2), ((3,), (4, 5)), 0).short
+def test_a_free_response_of_one_token_is_no_choice() -> None:
+    got = score(JOINT, [Question((1, 2), ((3,),), None)], mixtures(1), batch_size=1, pad_id=PAD)
+    assert got["backbone"].choice == [None]
 
 
 def test_exact_match_is_what_generate_would_write() -> None:
