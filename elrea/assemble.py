@@ -59,6 +59,18 @@ def of_run(folder: Path) -> tuple[Experiment, Path]:
     Raises:
         ElreaError: Whatever is wrong, in one line.
     """
+    cfg = _config_of(folder)
+    corpus = build(cfg.data, "data").load()
+    evaluation = build(cfg.evaluation, "evaluation")
+    return _experiment(cfg, corpus, {}, evaluation), Path(cfg.store)
+
+
+def backbone_of(folder: Path) -> str:
+    """Folder or hub id of the backbone that a run had."""
+    return str(build(_config_of(folder).backbone, "backbone").name)
+
+
+def _config_of(folder: Path) -> DictConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(
@@ -70,9 +82,7 @@ def of_run(folder: Path) -> tuple[Experiment, Path]:
         raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
     if not isinstance(cfg, DictConfig):
         raise ConfigError(f"{path} is no config of a run")
-    corpus = build(cfg.data, "data").load()
-    evaluation = build(cfg.evaluation, "evaluation")
-    return _experiment(cfg, corpus, {}, evaluation), Path(cfg.store)
+    return cfg
 
 
 def _experiment(

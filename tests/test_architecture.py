@@ -34,7 +34,7 @@ LEVELS = [
     {"assemble", "results"},
     {"job"},
     {"cli"},
-    {"neighbours"},
+    {"neighbours", "chat"},
     {"elrea"},
     {"run"},
 ]
