@@ -35,6 +35,7 @@ LEVELS = [
     {"job"},
     {"cli"},
     {"neighbours", "chat"},
+    {"predict"},
     {"elrea"},
     {"run"},
 ]
@@ -44,7 +45,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 COMMANDS = {("elrea", "features", "neighbours")}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
-CALLERS = {"tracking": {"tracking", "results", "job"}}
+CALLERS = {"tracking": {"tracking", "results", "job", "predict"}}
 
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from elrea.data.examples import Corpus, Example
 from elrea.data.rows import RowReader
@@ -148,7 +149,7 @@ def _read(file: Path, label: str, reader: RowReader) -> list[Example]:
         # Binary, cut at \n alone: text mode would also cut at the likes of U+2028 inside strings.
         with file.open("rb") as stream:
             for line, raw in enumerate(stream, start=1):
-                row = _row(raw, f"{file}:{line}")
+                row = parse_row(raw, f"{file}:{line}")
                 if row is None:
                     continue
                 example = reader.read(row, f"{file}:{line}", label, line)
@@ -166,8 +167,12 @@ def _read(file: Path, label: str, reader: RowReader) -> list[Example]:
     return examples
 
 
-def _row(raw: bytes, where: str) -> Mapping[str, object] | None:
-    """One line as a JSON object; None for a blank one."""
+def parse_row(raw: bytes, where: str) -> Mapping[str, Any] | None:
+    """One line as a JSON object; None for a blank one.
+
+    Raises:
+        DataError: it is none, or not UTF-8; the message begins with `where`.
+    """
     try:
         text = raw.decode("utf-8").removeprefix("\ufeff").strip()
     except UnicodeDecodeError as error:

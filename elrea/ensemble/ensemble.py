@@ -100,14 +100,28 @@ class Ensemble:
             for w, c in zip(weights.tolist(), routing.cosines.tolist(), strict=True)
         ]
 
+    def check(self, prompts: Sequence[str | Example], decoding: Decoding) -> None:
+        """Refuses prompts that could not be answered, before any is.
+
+        Raises:
+            DataError: A prompt is empty, or too long to leave room for an answer.
+        """
+        for example in _examples(prompts):
+            self._encode([example], None if example.choices else decoding.max_new_tokens)
+
     def score(
-        self, prompts: Sequence[str | Example], choices: Sequence[Sequence[str]]
+        self,
+        prompts: Sequence[str | Example],
+        choices: Sequence[Sequence[str]],
+        *,
+        routes: Sequence[Route] | None = None,
     ) -> list[list[float]]:
         """log P(choice | prompt) of each prompt's choices, by the members' mixed logits.
 
         Args:
             prompts: n instructions.
             choices: What may follow each of them [n], at least one text each.
+            routes: What `route` gave for them, where that is known already.
 
         Raises:
             DataError: A prompt or choice is empty, or together they are too long.
@@ -126,7 +140,8 @@ class Ensemble:
             if not found or not all(found):
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
             asked.append((encoded.prompt, found))
-        weights = torch.tensor([list(route.weights.values()) for route in self.route(prompts)])
+        chosen = self.route(prompts) if routes is None else routes
+        weights = torch.tensor([list(route.weights.values()) for route in chosen])
         return log_likelihoods(
             self._joint, asked, weights, batch_size=BATCH, pad_id=self.backbone.pad_id
         )

@@ -87,6 +87,7 @@ class Saved:
         epochs: The base adapter's folders per epoch, moments included.
         centroids: [C, d].
         use_chat_template: As in training.
+        files: SHA-256 of every file.
     """
 
     folder: Path
@@ -96,6 +97,7 @@ class Saved:
     epochs: list[Path]
     centroids: Tensor
     use_chat_template: bool | None
+    files: dict[str, str]
 
     def max_length(self) -> int:
         """Longest prompt with its answer, in tokens."""
@@ -133,7 +135,8 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
             raise StoreError(
                 f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
             )
-        _check(folder, dict(facts["files"]))
+        files = {str(name): str(digest) for name, digest in facts["files"].items()}
+        _check(folder, files)
         found = Saved(
             folder,
             _backbone(facts, backbone),
@@ -142,9 +145,10 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
             [folder / "routing" / f"epoch_{i}" for i in range(1, int(facts["epochs"]) + 1)],
             load_file(folder / "routing" / "centroids.safetensors")["centroids"],
             facts["use_chat_template"],
+            files,
         )
         members = list(facts["members"])
-    except (KeyError, TypeError, ValueError, SafetensorError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, OSError) as error:
         raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
     if len(members) != 1 + len(found.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")

@@ -1,0 +1,184 @@
+"""Answers a file of prompts with a finished ensemble.
+
+    python -m elrea.predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
+
+A line of the prompts is `{"prompt": ...}` (or `instruction`, with or without `input`), and may have an `id` and
+`choices`: then the likeliest choice is the answer. A line of the answers has the prompt's `id`, the `answer`, the
+`nearest` cluster and the members' `weights`. Stopped anywhere, the same command goes on after the last whole line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elrea.chat import add_arguments, opened
+from elrea.cli import told
+from elrea.data.examples import Example
+from elrea.data.jsonl import parse_row
+from elrea.errors import DataError
+from elrea.files import canonical
+
+if TYPE_CHECKING:
+    from elrea.ensemble.decoding import Decoding
+    from elrea.ensemble.ensemble import Ensemble
+
+BATCH = 16
+"""Prompts that are answered together, and that a stopped run loses at most."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m elrea.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    parser.add_argument(
+        "--in", dest="prompts", type=Path, required=True, help="JSON lines of prompts"
+    )
+    parser.add_argument(
+        "--out", dest="answers", type=Path, required=True, help="JSON lines to write"
+    )
+    given = parser.parse_args()
+    prompts = read_prompts(given.prompts)
+    from elrea.ensemble.decoding import Decoding
+
+    settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
+    made_by = {"settings": vars(settings), "top_k": given.top_k}
+    ensemble = opened(given)
+    predict(ensemble, prompts, settings, given.answers, made_by)
+
+
+def predict(
+    ensemble: Ensemble,
+    prompts: Sequence[tuple[str, Example]],
+    settings: Decoding,
+    out: Path,
+    made_by: dict[str, Any],
+) -> None:
+    """Appends an answer for every prompt that has none yet, batch by batch.
+
+    Args:
+        ensemble: Answers.
+        prompts: Ids and prompts.
+        settings: How answers are written.
+        out: The answers' file.
+        made_by: What else decides the answers; a file of other answers is refused.
+    """
+    from elrea.tracking.progress import bar
+
+    facts = {**made_by, "files": ensemble.saved.files, "prompts": [repr(p) for p in prompts]}
+    by = hashlib.sha256(canonical(facts).encode()).hexdigest()[:16]
+    ensemble.check([prompt for _, prompt in prompts], settings)
+    done = _done(out, by, len(prompts))
+    with out.open("ab") as file, bar("answers", len(prompts) - done, "prompts") as advance:
+        for start in range(done, len(prompts), BATCH):
+            part = prompts[start : start + BATCH]
+            drawn = replace(settings, seed=settings.seed + start)
+            rows = _answers(ensemble, [prompt for _, prompt in part], drawn)
+            lines = [
+                json.dumps({"id": name, **row, "by": by}, ensure_ascii=False)
+                for (name, _), row in zip(part, rows, strict=True)
+            ]
+            file.write("".join(f"{line}\n" for line in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+            advance(len(part))
+
+
+def read_prompts(path: Path) -> list[tuple[str, Example]]:
+    """Ids and prompts of a file; a prompt's own id is its place in the file, for messages.
+
+    Raises:
+        DataError: No such file, an empty one, or a bad line.
+    """
+    found: list[tuple[str, Example]] = []
+    try:
+        with path.open("rb") as file:
+            for number, raw in enumerate(file, 1):
+                where = f"{path}:{number}"
+                if (row := parse_row(raw, where)) is not None:
+                    found.append((str(row.get("id", number)), _prompt(row, where)))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if not found:
+        raise DataError(f"{path}: holds no prompts; write one JSON object a line")
+    return found
+
+
+def _prompt(row: Any, where: str) -> Example:
+    texts = [row.get("instruction", row.get("prompt")), row.get("input", row.get("context"))]
+    words = [text for text in texts if text]
+    if not isinstance(texts[0], str) or not all(isinstance(text, str) for text in words):
+        raise DataError(f"{where}: wants a text as prompt (or instruction, with or without input)")
+    choices = row.get("choices") or []
+    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
+        raise DataError(f"{where}: choices are a list of texts that are not empty")
+    return Example(
+        where, "\n".join(words), choices[0] if choices else "", "", choices=tuple(choices)
+    )
+
+
+def _answers(
+    ensemble: Ensemble, prompts: list[Example], settings: Decoding
+) -> list[dict[str, Any]]:
+    routes = ensemble.route(prompts)
+    rows: list[dict[str, Any]] = [{} for _ in prompts]
+    free = [i for i, prompt in enumerate(prompts) if not prompt.choices]
+    texts = ensemble.generate(
+        [prompts[i] for i in free], settings, routes=[routes[i] for i in free]
+    )
+    for i, text in zip(free, texts, strict=True):
+        rows[i] = {"answer": text}
+    chosen = [i for i, prompt in enumerate(prompts) if prompt.choices]
+    asked = [prompts[i] for i in chosen]
+    sums = ensemble.score(asked, [p.choices for p in asked], routes=[routes[i] for i in chosen])
+    for i, logs in zip(chosen, sums, strict=True):
+        best = prompts[i].choices[max(range(len(logs)), key=logs.__getitem__)]
+        rows[i] = {"answer": best, "log_likelihoods": [round(value, 6) for value in logs]}
+    for row, route in zip(rows, routes, strict=True):
+        row["nearest"] = route.nearest
+        row["weights"] = {name: round(weight, 6) for name, weight in route.weights.items()}
+    return rows
+
+
+def _done(out: Path, by: str, count: int) -> int:
+    """How many of the same answers are there, in whole batches; what a stopped run wrote beyond is cut off.
+
+    Raises:
+        DataError: The file holds something else.
+    """
+    if not out.exists():
+        return 0
+    with out.open("r+b") as file:
+        whole = file.read().rpartition(b"\n")[0]
+        lines = whole.split(b"\n") if whole else []
+        if not all(
+            parsed and parsed.get("by") == by for parsed in (_parsed(line) for line in lines)
+        ):
+            raise DataError(
+                f"{out}: holds other answers (of another ensemble, prompts or settings); name another file"
+            )
+        if len(lines) < count:  # draws go batch by batch
+            lines = lines[: len(lines) // BATCH * BATCH]
+        file.truncate(sum(len(line) + 1 for line in lines))
+    return len(lines)
+
+
+def _parsed(line: bytes) -> Any:
+    try:
+        return parse_row(line, "")
+    except DataError:
+        return None
+
+
+if __name__ == "__main__":
+    with told():
+        main()

@@ -1,0 +1,98 @@
+"""`python -m elrea.predict RUN --in ... --out ...` on a finished run: answers, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elrea import predict
+from elrea.backbone.device import Device
+from elrea.cli import told
+from elrea.ensemble.decoding import Decoding
+from elrea.ensemble.ensemble import Ensemble
+from tests.cli.commands import Ended
+
+PROMPTS = [
+    {"prompt": "Say one."},
+    {"instruction": "Add.", "input": "1 and 2", "id": "sum"},
+    {"prompt": "Which?", "choices": ["this", "that one"]},
+    *({"prompt": f"Count to {i}."} for i in range(18)),
+]
+
+
+@pytest.fixture
+def typed(whole: Ended, tmp_path: Path) -> list[str]:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n\n".join(json.dumps(row) for row in PROMPTS))
+    out = tmp_path / "answers.jsonl"
+    run = str(whole.folder / "out")
+    return [run, "--in", str(path), "--out", str(out), "--max-new-tokens", "4"]
+
+
+def answers(monkeypatch, typed: list[str]) -> list[dict[str, Any]]:
+    monkeypatch.setattr(sys, "argv", ["predict", *typed])
+    predict.main()
+    lines = Path(typed[typed.index("--out") + 1]).read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_answers_are_the_ensembles(
+    typed: list[str], whole: Ended, small_model: Path, monkeypatch
+) -> None:
+    ensemble = Ensemble.load(
+        whole.folder / "out" / "ensemble",
+        backbone=str(small_model),
+        device=Device("cpu", threads=1),
+    )
+    rows = answers(monkeypatch, typed)
+    assert [row["id"] for row in rows] == ["1", "sum", "5", *(str(7 + 2 * i) for i in range(18))]
+    asked = ["Say one.", "Add.\n1 and 2", *(f"Count to {i}." for i in range(18))]
+    written = ensemble.generate(asked, Decoding(max_new_tokens=4))
+    assert [rows[0]["answer"], rows[1]["answer"], *(r["answer"] for r in rows[3:])] == written
+    (logs,) = ensemble.score(["Which?"], [["this", "that one"]])
+    assert rows[2]["log_likelihoods"] == pytest.approx(logs, abs=1e-4)
+    assert rows[2]["answer"] == ["this", "that one"][logs.index(max(logs))]
+    (route,) = ensemble.route(["Say one."])
+    assert rows[0]["weights"] == pytest.approx(route.weights, abs=1e-4)
+    assert rows[0]["nearest"] == route.nearest
+
+
+@pytest.mark.parametrize("temperature", ["0", "1.5"])
+def test_stopped_it_goes_on_to_the_same_file(
+    temperature: str, typed: list[str], monkeypatch
+) -> None:
+    typed += ["--temperature", temperature]
+    out = Path(typed[typed.index("--out") + 1])
+    unbroken = answers(monkeypatch, typed)
+    whole = out.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    for left in (b"".join(lines[:17]) + lines[17][:20], lines[0], b"", whole):
+        out.write_bytes(left)
+        assert answers(monkeypatch, typed) == unbroken
+        assert out.read_bytes() == whole
+
+
+def test_what_is_wrong_is_one_line(typed: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+    path, out = (Path(typed[typed.index(name) + 1]) for name in ("--in", "--out"))
+    for prompts, there, line in (
+        ('{"prompt": "Hi"}\n{"prompt": 3}', None, ":2: wants a text as prompt"),
+        ('{"prompt": "Hi"}\n{"prompt"', None, ":2: broken JSON"),
+        ('{"prompt": "Hi", "choices": [""]}', None, ":1: choices are a list of texts that are not"),
+        ("\n", None, "holds no prompts; write one JSON object a line"),
+        ('{"prompt": "Hi"}\n{"prompt": " "}', None, "prompts.jsonl:2 is empty"),
+        (json.dumps({"prompt": "x" * 500}), None, "prompts.jsonl:1: longer than the 400 tokens"),
+        ('{"prompt": "Hi"}', "something else\n", "holds other answers (of another ensemble, "),
+        ('{"prompt": "Hi"}', '{"id": "1", "by": "0"}\n', "holds other answers (of another ensem"),
+    ):
+        path.write_text(prompts)
+        if there is not None:
+            out.write_text(there)
+        with pytest.raises(SystemExit), told():
+            answers(monkeypatch, typed)
+        err = capsys.readouterr().err
+        assert line in err and len(err.splitlines()) == 1, err
+        assert out.read_text() == there if there else not out.exists()
