@@ -122,8 +122,8 @@ class Pipeline:
                 self.it.features.fits(model)
             train_adapter(
                 model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
-                seed=self.it.seed, stage=name, folder=folder, start=start, keep_moments=name == BASE,
-                trainer=self.it.device.lightning(), advance=advance,
+                seed=job.seed(self.it.seed) if job else self.it.seed, stage=name, folder=folder, start=start,
+                keep_moments=name == BASE, trainer=self.it.device.lightning(), advance=advance,
             )  # fmt: skip
 
     def _examples(self, job: Job | None) -> list[Encoded]:
@@ -177,8 +177,7 @@ class Pipeline:
                 joint, questions, mixed, batch_size=self.it.evaluation.batch_size,
                 pad_id=self.backbone.pad_id, advance=advance,
             )  # fmt: skip
-        found = {name: asdict(outcome) for name, outcome in outcomes.items()}
-        write_json(folder / "outcomes.json", found)
+        write_json(folder / "outcomes.json", {name: asdict(o) for name, o in outcomes.items()})
         write_json(folder / "too_long.json", too_long)
 
     @property
@@ -225,10 +224,10 @@ class Pipeline:
 
     def _routing(self) -> Routing:
         """Where no strategy looks at the prompts' gradients, all cosines are 0."""
-        clusters = len(self.plan.read_clusters()["centroids"]) if self.plan.clustered else 1
+        count = len(self.it.corpus.test)
         if not self.plan.routed:
-            return Routing(torch.zeros(len(self.it.corpus.test), clusters), self.it.router)
-        features = open_features(self.plan.test_features.folder / NAME, len(self.it.corpus.test))
+            return Routing(torch.zeros(count, self.plan.count or 1), self.it.router)
+        features = open_features(self.plan.test_features.folder / NAME, count)
         return Routing(cosines(features, self.plan.read_clusters()["centroids"]), self.it.router)
 
     def _result(self, scores: Stage, reused: dict[str, bool]) -> Result:

@@ -184,6 +184,8 @@ class Plan:
             "precision": self.it.device.precision,
             "seed": self.it.seed,
         }
+        if job.draw:
+            inputs["draw"] = job.draw
         if job.from_base:
             inputs["base"] = self.base.key
         else:

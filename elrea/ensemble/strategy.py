@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 from torch import Tensor
 
 from elrea.adapters.lora import Lora
+from elrea.adapters.seeds import seed_of
 from elrea.adapters.training import Training
 from elrea.routing.weights import Routing
 
@@ -26,6 +27,7 @@ class Job:
         examples: All training examples, a cluster's, or a random cluster's of the same size.
         cluster: Which cluster; None with all examples.
         from_base: Start from the final base adapter rather than fresh.
+        draw: Which of several seeds that follow from the run's; 0 is the run's own.
     """
 
     lora: Lora
@@ -34,6 +36,11 @@ class Job:
     examples: Literal["all", "cluster", "random"]
     cluster: int | None = None
     from_base: bool = True
+    draw: int = 0
+
+    def seed(self, of_run: int) -> int:
+        """The seed of its first A, of the data's order and of dropout."""
+        return seed_of(of_run, self.draw) if self.draw else of_run
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def composed(*words: str) -> DictConfig:
 
 def test_how_many_there_are() -> None:
     assert len(EXPERIMENTS) == 2
-    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 12
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 14
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
@@ -83,7 +83,7 @@ def test_every_strategy_says_what_it_needs() -> None:
     config = composed()
     setting = Setting(build(config.adapter, "adapter"), build(config.training, "training"), 3)
     nodes = strategy_nodes(CONF, ["all"])
-    assert len(nodes) == 12
+    assert len(nodes) == 14
     for name, node in nodes.items():
         strategy = build(node, name)
         trained = {"backbone", "base", *strategy.jobs(setting)}

@@ -37,3 +37,15 @@ def test_two_processes_share_the_features(whole: Ended, words: list[str], tmp_pa
     assert shared.summary["strategies"] == whole.summary["strategies"]
     for stage in ("features-train", "features-test"):
         assert shared.summary["stages"][stage]["key"] == whole.summary["stages"][stage]["key"]
+
+
+def test_adapters_without_clusters_need_no_features(tiny: list[str], tmp_path: Path) -> None:
+    names = "evaluation.strategies=[base,seed_ensemble,lora_ensembles,continued]"
+    ended = run(tmp_path, *tiny, *EXAM, QUIET, names, "ensemble=base", "clustering.k=2")
+    assert (ended.code, ended.err) == (0, "")
+    rows = ended.summary["strategies"]
+    passes = {name: row["forward_passes"] for name, row in rows.items()}
+    assert passes == {"base": 1, "seed_ensemble": 3, "lora_ensembles": 4, "continued": 1}
+    assert set(ended.summary["stages"]) == {
+        "base", "seed-1", "seed-2", "seed-3", "continued", "scores",
+    }  # fmt: skip

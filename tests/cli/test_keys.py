@@ -115,6 +115,14 @@ def test_a_strategy_adds_its_adapters_and_no_more(small_model: Path, tmp_path: P
     assert changed(before, after) == {"random-0", "random-1", "compute-matched", "scores"}
 
 
+def test_seeds_are_adapters_of_their_own(small_model: Path, tmp_path: Path) -> None:
+    words = ["evaluation.strategies=[base,lora_ensembles,seed_ensemble]", "ensemble=base"]
+    found = keys(experiment(small_model, *words), tmp_path)
+    assert set(found) == {"base", "seed-1", "seed-2", "seed-3", "scores"}
+    assert len(set(found.values())) == 5
+    assert found["base"] == keys(experiment(small_model), tmp_path)["base"]
+
+
 def test_without_experts_there_is_less_to_do(small_model: Path, tmp_path: Path) -> None:
     it = experiment(small_model)
     alone = replace(it, strategies={n: it.strategies[n] for n in ("backbone", "base")})

@@ -15,6 +15,7 @@ from elrea.ensemble.strategies.continued import Continued
 from elrea.ensemble.strategies.elrea import Elrea
 from elrea.ensemble.strategies.matched import Matched
 from elrea.ensemble.strategies.random_cluster import RandomCluster
+from elrea.ensemble.strategies.seeds import SeedEnsemble
 from elrea.ensemble.strategies.single import Single
 from elrea.ensemble.strategies.uniform import Uniform
 from elrea.ensemble.strategy import Job, Setting
@@ -35,9 +36,11 @@ FILES = {
     "elrea_no_base": Elrea(base_share=False),
     "elrea_top1": Elrea(top_k=1),
     "elrea_top3": Elrea(top_k=3),
+    "lora_ensembles": SeedEnsemble(),
     "parameter_matched": Matched(rank_times_clusters=True),
     "random_cluster": RandomCluster(),
     "random_weighted": RandomCluster(weighted=True),
+    "seed_ensemble": SeedEnsemble(size=None),
     "uniform": Uniform(),
 }
 EXPERTS = ["expert-0", "expert-1", "expert-2"]
@@ -55,7 +58,7 @@ def test_the_files_in_conf_name_these(name: str) -> None:
 
 def test_there_is_a_test_for_every_file() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} >= FILES.keys()
-    assert len(FILES) >= 12
+    assert len(FILES) >= 14
 
 
 @pytest.mark.parametrize(
@@ -66,6 +69,9 @@ def test_there_is_a_test_for_every_file() -> None:
         (Matched(), ["compute-matched"], False),
         (Matched(True), ["parameter-matched"], False),
         (Continued(), ["continued"], False),
+        (SeedEnsemble(), ["base", "seed-1", "seed-2", "seed-3"], False),
+        (SeedEnsemble(2), ["base", "seed-1"], False),
+        (SeedEnsemble(None), ["base", "seed-1", "seed-2", "seed-3"], False),
         (Elrea(), ["base", *EXPERTS], True),
         (Elrea(top_k=1), ["base", *EXPERTS], True),
         (Elrea(base_share=False), ["base", *EXPERTS], True),
@@ -88,6 +94,7 @@ def test_weights() -> None:
     assert torch.equal(Single().weights(ROUTING), ones(2, 1))
     assert torch.equal(Matched().weights(ROUTING), ones(2, 1))
     assert torch.equal(Continued().weights(ROUTING), ones(2, 1))
+    assert torch.equal(SeedEnsemble(2).weights(ROUTING), torch.full((2, 2), 0.5))
     assert torch.equal(Uniform().weights(ROUTING), ones(2, 4))
     assert torch.equal(RandomCluster().weights(ROUTING), ones(2, 4))
     base, experts = torch.tensor([0.4, 0.1]), ROUTING.experts()
@@ -111,6 +118,13 @@ def test_jobs() -> None:
     assert RandomCluster().jobs(SETTING) == RandomCluster(weighted=True).jobs(SETTING) == dealt
     faster = RandomCluster(rate=50.0).jobs(SETTING)
     assert {job.learning_rate for job in faster.values()} == {0.5}
+
+
+def test_adapters_of_other_seeds_are_trained_as_the_base_is() -> None:
+    wanted = {f"seed-{k}": Job(LORA, 2, 0.1, "all", None, False, k) for k in (1, 2, 3)}
+    assert SeedEnsemble().jobs(SETTING) == SeedEnsemble(None).jobs(SETTING) == wanted
+    with pytest.raises(ConfigError, match=r"size=1: must be at least 2"):
+        SeedEnsemble(1)
 
 
 def test_matched_adapters_get_elreas_steps_and_parameters() -> None:
