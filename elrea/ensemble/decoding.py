@@ -82,7 +82,7 @@ def generate(
         tell: Called with a prompt's number and its next piece of text, as soon as that is certain.
 
     Returns:
-        The answers' token ids, without the end-of-sequence token.
+        The answers' token ids, without the token that ended them; a text of `stop` that did is still there.
     """
     if not prompts:
         return []
@@ -95,12 +95,12 @@ def generate(
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     first = torch.searchsorted(prompt, torch.arange(len(prompts), device=device))
     mixer = Mixer(prompt, weights.to(device)[prompt, member], len(prompts), decoding)
-    ends = tokenizer.eos_token_id
+    ends = ends_of(joint.model, tokenizer)
     settings = GenerationConfig(
-        max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends,
+        max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
         stop_strings=decoding.stop or None,
     )  # fmt: skip
-    stream = Stream(tokenizer, first.tolist(), decoding.stop, tell) if tell else None
+    stream = Stream(tokenizer, first.tolist(), ends, decoding.stop, tell) if tell else None
     with joint.rows(member) as model, _settings_of(model, settings), torch.inference_mode():
         written: Any = model
         out = written.generate(
@@ -157,8 +157,15 @@ def _settings_of(model: PreTrainedModel, settings: GenerationConfig) -> Iterator
         model.generation_config = own
 
 
-def _until(ids: list[int], ends: int | list[int] | None) -> Ids:
-    """What stands before the first end-of-sequence token."""
-    known = ends if isinstance(ends, list) else [ends]
-    stops = (place for place, token in enumerate(ids) if token in known)
+def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokens that end an answer: the tokenizer's, and the model's own (a chat model's end of turn)."""
+    found: set[int] = set()
+    for known in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
+        found |= {known} if isinstance(known, int) else set(known or ())
+    return sorted(found)
+
+
+def _until(ids: list[int], ends: Sequence[int]) -> Ids:
+    """What stands before the first token that ends an answer."""
+    stops = (place for place, token in enumerate(ids) if token in ends)
     return tuple(ids[: next(stops, len(ids))])

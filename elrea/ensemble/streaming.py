@@ -21,6 +21,7 @@ class Stream(BaseStreamer):
     Args:
         tokenizer: Makes text of tokens.
         rows: The row of each prompt that is listened to.
+        ends: Tokens that end an answer.
         stop: Texts before which an answer ends.
         tell: Called with the prompt's number and a piece of text.
     """
@@ -29,10 +30,12 @@ class Stream(BaseStreamer):
         self,
         tokenizer: PreTrainedTokenizerBase,
         rows: Sequence[int],
+        ends: Sequence[int],
         stop: Sequence[str],
         tell: Callable[[int, str], object],
     ) -> None:
-        self.tokenizer, self.rows, self.stop, self.tell = tokenizer, list(rows), stop, tell
+        self.tokenizer, self.rows, self.ends = tokenizer, list(rows), ends
+        self.stop, self.tell = stop, tell
         self.ids: list[list[int]] = [[] for _ in self.rows]
         self.told = [0] * len(self.rows)
         self.over = [False] * len(self.rows)
@@ -43,11 +46,10 @@ class Stream(BaseStreamer):
         if not self.begun:
             self.begun = True
             return
-        ends = self.tokenizer.eos_token_id
         for number, token in enumerate(value.flatten()[self.rows].tolist()):
             if self.over[number]:
                 continue
-            if token in (ends if isinstance(ends, list) else [ends]):
+            if token in self.ends:
                 self._say(number, last=True)
             else:
                 self.ids[number].append(token)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 from torch.multiprocessing.spawn import ProcessExitedException
 
@@ -75,6 +76,9 @@ def stream_shares(work: Work, advance: Advance) -> None:
         accelerator={"cuda": "gpu"}.get(work.device.resolve(), work.device.resolve()),
         devices=work.device.devices,
         strategy=Quiet(start_method="spawn"),
+        plugins=[
+            LightningEnvironment()
+        ],  # not a scheduler's: one job may have started this process
     )
     try:
         with quiet(), _watched(done, advance):

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig
 
 from elrea.adapters.lora import Lora, attach, set_state
-from elrea.ensemble.decoding import Decoding, generate
+from elrea.ensemble.decoding import Decoding, ends_of, generate
 from elrea.ensemble.joint import Adapter, JointModel
 from elrea.errors import ConfigError
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
@@ -36,6 +36,7 @@ def crowd(kind: str) -> list[Adapter | None]:
 def by_loop(kind: str, end: int | None) -> list[tuple[int, ...]]:
     """(5.10) with one adapter at a time in PEFT, one prompt at a time, without a cache."""
     answers = []
+    ends = ends_of(BUILDERS[kind](), Words(end))  # type: ignore[arg-type]
     for prompt, weights in zip(PROMPTS, WEIGHTS, strict=True):
         ids = list(prompt)
         for _ in range(LENGTH):
@@ -48,7 +49,7 @@ def by_loop(kind: str, end: int | None) -> list[tuple[int, ...]]:
                 with torch.no_grad():
                     total += weight * model(torch.tensor([ids])).logits[0, -1]
             token = int(total.argmax())
-            if token == end:
+            if token in ends:
                 break
             ids.append(token)
         answers.append(tuple(ids[len(prompt) :]))
@@ -76,7 +77,7 @@ def test_greedy_answers_are_a_plain_loops(kind: str) -> None:
 def test_the_models_own_settings_change_nothing() -> None:
     """A repetition penalty would be laid on each member's logits, before they are mixed."""
     backbone = BUILDERS["llama"]()
-    own = GenerationConfig(repetition_penalty=3.0, do_sample=True, temperature=9.0, num_beams=1)
+    own = GenerationConfig(repetition_penalty=3.0, do_sample=True, temperature=9.0, eos_token_id=2)
     backbone.generation_config = own
     joint = JointModel(backbone, crowd("llama"))
     got = generate(joint, PROMPTS, WEIGHTS, Decoding(max_new_tokens=LENGTH), Words(), pad_id=PAD)  # type: ignore[arg-type]
@@ -85,9 +86,23 @@ def test_the_models_own_settings_change_nothing() -> None:
     assert not any(module._forward_hooks for module in backbone.modules())
 
 
+def test_the_models_own_ends_end_an_answer_too() -> None:
+    """A chat model ends its turn with a token that is not the tokenizer's end of a text."""
+    end = written("llama")[0][4]
+    backbone = BUILDERS["llama"]()
+    assert ends_of(backbone, Words(None)) == [2], "as its configuration has it"
+    backbone.generation_config = GenerationConfig(eos_token_id=[2, end])
+    assert ends_of(backbone, Words(7)) == sorted({2, 7, end})
+    joint, decoding = JointModel(backbone, crowd("llama")), Decoding(max_new_tokens=LENGTH)
+    got = generate(joint, PROMPTS, WEIGHTS, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    assert got == written("llama", end)
+
+
 def test_draws_follow_the_mixed_logits_and_the_seed() -> None:
     """2,000 draws of one token: their shares are the softmax of the mixed logits at that temperature."""
-    joint, count = JointModel(BUILDERS["llama"](), crowd("llama")), 2000
+    backbone, count = BUILDERS["llama"](), 2000
+    backbone.generation_config = GenerationConfig()  # nothing ends an answer
+    joint = JointModel(backbone, crowd("llama"))
     weights = torch.tensor([[0.5, 0.4, 0.3]]).repeat(count, 1)
     decoding = Decoding(max_new_tokens=1, temperature=2.0, seed=1)
     some = generate(joint, [PROMPTS[0]] * count, weights, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
@@ -112,7 +127,7 @@ def test_pieces_that_are_told_make_the_text() -> None:
     answers = written("llama", tell=lambda n, piece: told.setdefault(n, []).append(piece))
     for number, answer in enumerate(answers):
         assert "".join(told[number]) == Words().decode(list(answer))
-        assert len(told[number]) > 5, "in pieces, not at the end"
+        assert len(told[number]) == len(answer), "in pieces, not at the end"
 
 
 def test_nothing_to_write_and_members_that_all_weigh_nothing() -> None:

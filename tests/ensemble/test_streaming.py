@@ -12,7 +12,9 @@ TOKENIZER = byte_tokenizer()
 
 def pieces(text: str, stop: list[str], end: bool = True) -> list[str]:
     told: list[str] = []
-    stream = Stream(TOKENIZER, [1], stop, lambda _number, piece: told.append(piece))
+    stream = Stream(
+        TOKENIZER, [1], [TOKENIZER.eos_token_id], stop, lambda _number, piece: told.append(piece)
+    )
     stream.put(torch.tensor([[7, 7], [7, 7]]))  # the prompts
     for token in TOKENIZER(text)["input_ids"]:
         stream.put(torch.tensor([0, token]))
