@@ -19,7 +19,7 @@ WEIGHTS = torch.tensor([[0.3, 0.5, 0.2], [0.0, 1.0, 0.0], [0.6, 0.0, 0.9], [1.0,
 LENGTH = 12
 
 
-class Words:
+class Letters:
     """A tokenizer of 40 letters; one token ends an answer."""
 
     def __init__(self, end: int | None = None) -> None:
@@ -29,6 +29,10 @@ class Words:
         return "".join(chr(ord("0") + i) for i in ids)
 
 
+def words(end: int | None = None) -> Any:
+    return Letters(end)
+
+
 def crowd(kind: str) -> list[Adapter | None]:
     return [random_adapter(kind, Lora(r=2), 1), random_adapter(kind, Lora(r=3), 2), None]
 
@@ -36,7 +40,7 @@ def crowd(kind: str) -> list[Adapter | None]:
 def by_loop(kind: str, end: int | None) -> list[tuple[int, ...]]:
     """(5.10) with one adapter at a time in PEFT, one prompt at a time, without a cache."""
     answers = []
-    ends = ends_of(BUILDERS[kind](), Words(end))  # type: ignore[arg-type]
+    ends = ends_of(BUILDERS[kind](), words(end))
     for prompt, weights in zip(PROMPTS, WEIGHTS, strict=True):
         ids = list(prompt)
         for _ in range(LENGTH):
@@ -59,7 +63,7 @@ def by_loop(kind: str, end: int | None) -> list[tuple[int, ...]]:
 def written(kind: str, end: int | None = None, **more: object) -> list[tuple[int, ...]]:
     joint = JointModel(BUILDERS[kind](), crowd(kind))
     decoding = Decoding(max_new_tokens=LENGTH)
-    return generate(joint, PROMPTS, WEIGHTS, decoding, Words(end), pad_id=PAD, **more)  # type: ignore[arg-type]
+    return generate(joint, PROMPTS, WEIGHTS, decoding, words(end), pad_id=PAD, **more)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
@@ -80,7 +84,7 @@ def test_the_models_own_settings_change_nothing() -> None:
     own = GenerationConfig(repetition_penalty=3.0, do_sample=True, temperature=9.0, eos_token_id=2)
     backbone.generation_config = own
     joint = JointModel(backbone, crowd("llama"))
-    got = generate(joint, PROMPTS, WEIGHTS, Decoding(max_new_tokens=LENGTH), Words(), pad_id=PAD)  # type: ignore[arg-type]
+    got = generate(joint, PROMPTS, WEIGHTS, Decoding(max_new_tokens=LENGTH), words(), pad_id=PAD)
     assert got == written("llama")
     assert backbone.generation_config is own
     assert not any(module._forward_hooks for module in backbone.modules())
@@ -90,11 +94,11 @@ def test_the_models_own_ends_end_an_answer_too() -> None:
     """A chat model ends its turn with a token that is not the tokenizer's end of a text."""
     end = written("llama")[0][4]
     backbone = BUILDERS["llama"]()
-    assert ends_of(backbone, Words(None)) == [2], "as its configuration has it"
+    assert ends_of(backbone, words(None)) == [2], "as its configuration has it"
     backbone.generation_config = GenerationConfig(eos_token_id=[2, end])
-    assert ends_of(backbone, Words(7)) == sorted({2, 7, end})
+    assert ends_of(backbone, words(7)) == sorted({2, 7, end})
     joint, decoding = JointModel(backbone, crowd("llama")), Decoding(max_new_tokens=LENGTH)
-    got = generate(joint, PROMPTS, WEIGHTS, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    got = generate(joint, PROMPTS, WEIGHTS, decoding, words(), pad_id=PAD)
     assert got == written("llama", end)
 
 
@@ -105,20 +109,20 @@ def test_draws_follow_the_mixed_logits_and_the_seed() -> None:
     joint = JointModel(backbone, crowd("llama"))
     weights = torch.tensor([[0.5, 0.4, 0.3]]).repeat(count, 1)
     decoding = Decoding(max_new_tokens=1, temperature=2.0, seed=1)
-    some = generate(joint, [PROMPTS[0]] * count, weights, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    some = generate(joint, [PROMPTS[0]] * count, weights, decoding, words(), pad_id=PAD)
     logits = joint.logits(torch.tensor([PROMPTS[0]]), torch.tensor([2]))[:, 0]
     wanted = (weights[0] @ logits / 2).softmax(0)
     found = torch.bincount(torch.tensor(some).flatten(), minlength=40) / count
     assert float((found - wanted).abs().max()) < 0.035
-    again = generate(joint, [PROMPTS[0]] * count, weights, decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    again = generate(joint, [PROMPTS[0]] * count, weights, decoding, words(), pad_id=PAD)
     other = Decoding(max_new_tokens=1, temperature=2.0, seed=2)
     assert again == some
-    assert generate(joint, [PROMPTS[0]] * count, weights, other, Words(), pad_id=PAD) != some  # type: ignore[arg-type]
+    assert generate(joint, [PROMPTS[0]] * count, weights, other, words(), pad_id=PAD) != some
     few = Decoding(max_new_tokens=1, temperature=2.0, top_k=2)
-    drawn = generate(joint, [PROMPTS[0]] * count, weights, few, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    drawn = generate(joint, [PROMPTS[0]] * count, weights, few, words(), pad_id=PAD)
     assert {token for (token,) in drawn} == set(wanted.topk(2).indices.tolist())
     sure = Decoding(max_new_tokens=1, temperature=2.0, top_p=1e-6)
-    drawn = generate(joint, [PROMPTS[0]] * 5, weights[:5], sure, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    drawn = generate(joint, [PROMPTS[0]] * 5, weights[:5], sure, words(), pad_id=PAD)
     assert {token for (token,) in drawn} == {int(wanted.argmax())}
 
 
@@ -126,15 +130,15 @@ def test_pieces_that_are_told_make_the_text() -> None:
     told: dict[int, list[str]] = {}
     answers = written("llama", tell=lambda n, piece: told.setdefault(n, []).append(piece))
     for number, answer in enumerate(answers):
-        assert "".join(told[number]) == Words().decode(list(answer))
+        assert "".join(told[number]) == words().decode(list(answer))
         assert len(told[number]) == len(answer), "in pieces, not at the end"
 
 
 def test_nothing_to_write_and_members_that_all_weigh_nothing() -> None:
     joint = JointModel(BUILDERS["llama"](), crowd("llama"))
     decoding = Decoding(max_new_tokens=2)
-    assert generate(joint, [], WEIGHTS[:0], decoding, Words(), pad_id=PAD) == []  # type: ignore[arg-type]
-    (answer,) = generate(joint, PROMPTS[:1], torch.zeros(1, 3), decoding, Words(), pad_id=PAD)  # type: ignore[arg-type]
+    assert generate(joint, [], WEIGHTS[:0], decoding, words(), pad_id=PAD) == []
+    (answer,) = generate(joint, PROMPTS[:1], torch.zeros(1, 3), decoding, words(), pad_id=PAD)
     assert len(answer) == 2
 
 
