@@ -64,7 +64,9 @@ def run(cfg: DictConfig) -> None:
         _track(tracker, pipeline, result, summary, pictures)
     out.print(
         results_table(
-            summary["strategies"], "Results", f"{data_name(pipeline)}; seed {experiment.seed}"
+            summary["strategies"],
+            "Results",
+            f"{data_name(pipeline)}; {len(experiment.corpus.test):,} test items; seed {experiment.seed}",
         )
     )
     for line in _notices(result):

@@ -78,6 +78,10 @@ def predict(
     by = hashlib.sha256(canonical(facts).encode()).hexdigest()[:16]
     ensemble.check([prompt for _, prompt in prompts], settings)
     done = _done(out, by, len(prompts))
+    if done:
+        print(f"{done:,} of {len(prompts):,} prompts are answered already")
+    if done == len(prompts):
+        return
     with out.open("ab") as file, bar("answers", len(prompts) - done, "prompts") as advance:
         for start in range(done, len(prompts), BATCH):
             part = prompts[start : start + BATCH]
