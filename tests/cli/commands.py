@@ -10,6 +10,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -99,5 +100,7 @@ def _main(folder: str, words: tuple[str, ...]) -> None:
     os.chdir(folder)
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644), number)
+    # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [str(ROOT / "run.py"), *words]
     runpy.run_path(sys.argv[0], run_name="__main__")
