@@ -12,7 +12,14 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_ERROR_REPORTING"] = "false"
-for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_DIR", "ELREA_STORE", "HYDRA_FULL_ERROR"):
+for name in (
+    "WANDB_MODE",
+    "WANDB_API_KEY",
+    "WANDB_DIR",
+    "ELREA_STORE",
+    "HYDRA_FULL_ERROR",
+    "COLUMNS",
+):
     os.environ.pop(name, None)
 
 
