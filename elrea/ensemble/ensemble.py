@@ -140,8 +140,7 @@ class Ensemble:
             if not found or not all(found):
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
             asked.append((encoded.prompt, found))
-        chosen = self.route(prompts) if routes is None else routes
-        weights = torch.tensor([list(route.weights.values()) for route in chosen])
+        weights = self._weights(prompts, routes)
         return log_likelihoods(
             self._joint, asked, weights, batch_size=BATCH, pad_id=self.backbone.pad_id
         )
@@ -170,11 +169,10 @@ class Ensemble:
 
         settings = decoding or Decoding()
         encoded = self._encode(_examples(prompts), settings.max_new_tokens)
-        chosen = self.route(prompts) if routes is None else routes
         answers = generate(
             self._joint,
             [e.prompt for e in encoded],
-            torch.tensor([list(route.weights.values()) for route in chosen]),
+            self._weights(prompts, routes),
             settings,
             self.backbone.tokenizer,
             pad_id=self.backbone.pad_id,
@@ -185,6 +183,13 @@ class Ensemble:
             for ids in answers
         ]
         return [stopped(text, settings.stop)[0] for text in texts]
+
+    def _weights(
+        self, prompts: Sequence[str | Example], routes: Sequence[Route] | None
+    ) -> torch.Tensor:
+        """Weights of the members for each prompt [n, members], routed now unless that is known."""
+        known = self.route(prompts) if routes is None else routes
+        return torch.tensor([list(route.weights.values()) for route in known])
 
     def _encode(self, examples: list[Example], room: int | None = None) -> list[Encoded]:
         encoded, too_long = self._prompter.test(examples, room)

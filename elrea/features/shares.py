@@ -73,7 +73,7 @@ def stream_shares(work: Work, advance: Advance) -> None:
     context = multiprocessing.get_context("spawn")
     done, errors = context.Value("q", 0), context.SimpleQueue()
     fabric = Fabric(
-        accelerator={"cuda": "gpu"}.get(work.device.resolve(), work.device.resolve()),
+        accelerator=work.device.lightning()["accelerator"],
         devices=work.device.devices,
         strategy=Quiet(start_method="spawn"),
         plugins=[
