@@ -21,12 +21,7 @@ SHOWN = 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m elrea.chat",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
+    parser = command("chat", __doc__)
     parser.add_argument("--turns", action="store_true", help="every line goes on from those before")
     given = parser.parse_args()
     ensemble = opened(given)
@@ -59,8 +54,13 @@ def talk(ensemble: Ensemble, given: argparse.Namespace) -> None:
             history += [("user", line), ("assistant", answer)]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What every command on a finished ensemble takes."""
+def command(name: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser of `python -m elrea.<name>` with what every command on a finished ensemble takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m elrea.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
         "run", type=Path, help="a run's folder, as outputs/<day>/<time>, or its ensemble/"
     )
@@ -73,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+    return parser
 
 
 def opened(given: argparse.Namespace) -> Ensemble:

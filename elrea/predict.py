@@ -9,7 +9,6 @@ A line of the prompts is `{"prompt": ...}` (or `instruction`, with or without `i
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -18,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.chat import add_arguments, opened
+from elrea.chat import command, opened
 from elrea.cli import told
 from elrea.data.examples import Example
 from elrea.data.jsonl import parse_row
@@ -34,12 +33,7 @@ BATCH = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m elrea.predict",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_arguments(parser)
+    parser = command("predict", __doc__)
     parser.add_argument(
         "--in", dest="prompts", type=Path, required=True, help="JSON lines of prompts"
     )

@@ -62,6 +62,10 @@ class Ensemble:
         self._joint = JointModel(backbone.model, adapters)
         self._prompter = Prompter(backbone.tokenizer, saved.max_length(), saved.use_chat_template)
 
+    def __repr__(self) -> str:
+        count = len(self.members) - 1
+        return f"<Ensemble of {count} experts in {self.saved.folder}, on {self.backbone.name}>"
+
     @classmethod
     def load(
         cls,

@@ -50,6 +50,10 @@ def test_the_package_names_it() -> None:
     assert elrea.Ensemble is Ensemble
 
 
+def test_it_says_what_it_is(ensemble: Ensemble, folder: Path) -> None:
+    assert repr(ensemble).startswith(f"<Ensemble of 2 experts in {folder}, on ")
+
+
 def test_routes_are_the_runs(
     ensemble: Ensemble, test: list[Example], told: list[dict[str, Any]]
 ) -> None:
