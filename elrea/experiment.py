@@ -1,10 +1,12 @@
-"""Everything that one run is made of, as plain objects."""
+"""Everything that one run is made of, and what it came to, as plain objects."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
+
+from torch import Tensor
 
 from elrea.adapters.lora import Lora
 from elrea.adapters.training import Training
@@ -13,9 +15,10 @@ from elrea.backbone.load import Pretrained
 from elrea.clustering.points import Clustering
 from elrea.data.examples import Corpus
 from elrea.ensemble.strategy import Strategy
+from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.settings import Evaluation
 from elrea.features.reader import Features
-from elrea.routing.weights import Router
+from elrea.routing.weights import Router, Routing
 
 
 class Source(Protocol):
@@ -53,6 +56,33 @@ class Experiment:
     evaluation: Evaluation
     device: Device
     seed: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        outcomes: Per strategy, test item by test item.
+        routing: Cosines of the test prompts with the clusters.
+        weights: Per strategy and test prompt, by member name.
+        too_long: Ids of test prompts that did not fit.
+        dropped: Ids of training examples that did not fit.
+        skipped: Per split (train, test), ids of examples without a feature: gradient zero or not finite.
+        assignment: Cluster of each training example that was kept [n]; -1 for those without a feature.
+        quality: Figures on the clusters.
+        reused: Per stage, whether it was there before.
+    """
+
+    outcomes: dict[str, Outcome]
+    routing: Routing
+    weights: dict[str, Tensor]
+    too_long: list[str]
+    dropped: list[str]
+    skipped: dict[str, list[str]]
+    assignment: list[int]
+    quality: dict[str, Any]
+    reused: dict[str, bool]
 
 
 def described(part: Any, *left_out: str) -> dict[str, Any]:

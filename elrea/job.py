@@ -12,8 +12,9 @@ from omegaconf import DictConfig
 
 from elrea.assemble import assemble
 from elrea.config import build, plain, save_config
+from elrea.experiment import Result
 from elrea.files import write_json
-from elrea.pipeline import Pipeline, Result
+from elrea.pipeline import Pipeline
 from elrea.results import (
     curves,
     data_name,
@@ -43,7 +44,7 @@ def run(cfg: DictConfig) -> None:
     out = screen()
     rows = [
         (name, stage.key, "reused" if stage.done() else "to do")
-        for name, stage in pipeline.plan.stages().items()
+        for name, stage in pipeline.stages().items()
     ]
     if not pipeline.plan.counted:  # as many as clusters will be found
         rows += [("expert-*", "-", "to do"), ("scores", "-", "to do")]

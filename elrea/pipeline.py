@@ -10,31 +10,26 @@ reuses it. What an adapter, a feature or a weight is stands in the rooms that th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from contextlib import AbstractContextManager
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
-from elrea.adapters import lora as lora_files
-from elrea.adapters.lora import Lora
-from elrea.adapters.training import Recipe, epoch_folders, train_adapter
-from elrea.backbone.load import Backbone
-from elrea.data.examples import Example
-from elrea.data.prompts import Encoded, Prompter
-from elrea.ensemble.joint import Adapter, JointModel
-from elrea.ensemble.strategy import BACKBONE, BASE, Job
-from elrea.evaluation.scoring import Outcome, mixtures, questions_of, score
-from elrea.experiment import Experiment
-from elrea.features.extract import extract
+from elrea.adapters.training import Recipe, train_adapter
+from elrea.data.prompts import Encoded
+from elrea.ensemble.gates import read_gates, train_gates
+from elrea.ensemble.layerwise import LayerwiseModel
+from elrea.ensemble.strategy import BASE, Gated, Job, Regrouped
+from elrea.evaluation.scoring import Outcome, mixtures, questions_of, score, settle
+from elrea.experiment import Experiment, Result
 from elrea.features.featurefile import NAME, open_features
 from elrea.features.stream import read_skipped, stream
 from elrea.files import read_json, write_json
-from elrea.plan import Plan
+from elrea.prepared import Prepared
 from elrea.routing.centroids import cosines
 from elrea.routing.clusters import QUALITY, make_clusters
 from elrea.routing.weights import Routing
@@ -44,46 +39,43 @@ Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 """(description, total) -> a context that yields `advance(n)`."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        outcomes: Per strategy, test item by test item.
-        routing: Cosines of the test prompts with the clusters.
-        weights: Per strategy and test prompt, by member name.
-        too_long: Ids of test prompts that did not fit.
-        dropped: Ids of training examples that did not fit.
-        skipped: Per split (train, test), ids of examples without a feature: gradient zero or not finite.
-        assignment: Cluster of each training example that was kept [n]; -1 for those without a feature.
-        quality: Figures on the clusters.
-        reused: Per stage, whether it was there before.
-    """
-
-    outcomes: dict[str, Outcome]
-    routing: Routing
-    weights: dict[str, Tensor]
-    too_long: list[str]
-    dropped: list[str]
-    skipped: dict[str, list[str]]
-    assignment: list[int]
-    quality: dict[str, Any]
-    reused: dict[str, bool]
-
-
-class Pipeline:
+class Pipeline(Prepared):
     """One experiment against one store.
 
     Args:
         experiment: What to do.
         store: Where stages are kept.
         progress: Makes a progress bar.
+        within: The pipeline of which this one is a part, whose backbone it uses.
+
+    Attributes:
+        parts: By name, what strategies need that group the examples by features of their own.
     """
 
-    def __init__(self, experiment: Experiment, store: Store, progress: Progress) -> None:
-        self.it = experiment
-        self.plan = Plan(experiment, store)
-        self.progress = progress
+    def __init__(
+        self,
+        experiment: Experiment,
+        store: Store,
+        progress: Progress,
+        within: Pipeline | None = None,
+    ) -> None:
+        regrouped = {
+            name: strategy
+            for name, strategy in experiment.strategies.items()
+            if isinstance(strategy, Regrouped) and not within
+        }
+        own = {name: s for name, s in experiment.strategies.items() if name not in regrouped}
+        super().__init__(replace(experiment, strategies=own), store, within)
+        self.order, self.progress = list(experiment.strategies), progress
+        self.parts = {
+            name: Pipeline(
+                replace(experiment, features=strategy.features, strategies={name: strategy}),
+                store,
+                partial(_named, progress, name),
+                self,
+            )
+            for name, strategy in regrouped.items()
+        }
 
     def run(self) -> Result:
         """Makes what is not there yet, and reads the result."""
@@ -91,7 +83,23 @@ class Pipeline:
         for name, stage, make in self._work():
             stage.run(make)
             reused[name] = stage.reused
-        return self._result(stage, reused)
+        result = self._result(stage, reused)
+        for name, part in self.parts.items():
+            found = part.run()
+            result.outcomes.update(found.outcomes)
+            result.weights.update(found.weights)
+            result.reused.update({f"{name}/{s}": was for s, was in found.reused.items()})
+        outcomes = {name: result.outcomes[name] for name in self.order}
+        return replace(result, outcomes=outcomes)
+
+    def stages(self) -> dict[str, Stage]:
+        """Every stage by name, those of a part that are not the whole's own as `part/stage`."""
+        stages = self.plan.stages()
+        keys = {stage.key for stage in stages.values()}
+        for name, part in self.parts.items():
+            mine = {f"{name}/{s}": stage for s, stage in part.stages().items()}
+            stages |= {s: stage for s, stage in mine.items() if stage.key not in keys}
+        return stages
 
     def _work(self) -> Iterator[tuple[str, Stage, Callable[[Path], None]]]:
         """Stages and what makes them, one after the other: how many experts there are shows on the way."""
@@ -103,6 +111,8 @@ class Pipeline:
         adapters = plan.adapters()
         for name, stage in adapters.items():
             yield name, stage, partial(self._train, name)
+        for name, stage in plan.gates(adapters).items():
+            yield f"gates-{name}", stage, partial(self._train_gates, name)
         if plan.routed:
             yield "features-test", plan.test_features, partial(self._extract, "test")
         yield "scores", plan.scores(adapters), partial(self._score, adapters)
@@ -113,7 +123,7 @@ class Pipeline:
         training = self.it.training
         recipe = Recipe(job.epochs, job.learning_rate, training) if job else training.base()
         encoded = self._examples(job)
-        start = self._tensors(BASE)[0] if job and job.from_base else None
+        base = self._tensors(BASE) if job and job.from_base else None
         with (
             self._peft(lora) as model,
             self.progress(f"train {name}", len(encoded) * recipe.epochs) as advance,
@@ -122,14 +132,36 @@ class Pipeline:
                 self.it.features.fits(model)
             train_adapter(
                 model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
-                seed=job.seed(self.it.seed) if job else self.it.seed, stage=name, folder=folder, start=start,
+                seed=job.seed(self.it.seed) if job else self.it.seed, stage=name, folder=folder, start=base and base[0],
                 keep_moments=name == BASE, trainer=self.it.device.lightning(), advance=advance,
             )  # fmt: skip
+
+    def _train_gates(self, name: str, folder: Path) -> None:
+        it, strategy = self.it, self.it.strategies[name]
+        assert isinstance(strategy, Gated)
+        job, _ = self.plan.needs.gates(self.plan.count or 1)[name]
+        nobody = Routing(torch.empty(0, self.plan.count or 1), it.router)
+        members = [self._tensors(member) for member in strategy.members(nobody)]
+        layerwise = LayerwiseModel(self.backbone.model, members, strategy.delta)
+        encoded, recipe = self._examples(job), Recipe(job.epochs, job.learning_rate, it.training)
+        with self.progress(f"train gates of {name}", len(encoded) * recipe.epochs) as advance:
+            train_gates(
+                layerwise, encoded, recipe, pad_id=self.backbone.pad_id, seed=it.seed, stage=f"gates-{name}",
+                folder=folder, trainer=it.device.lightning(), advance=advance,
+            )  # fmt: skip
+
+    def _gates(self, name: str, adapters: dict[str, Stage]) -> dict[str, Tensor]:
+        """Of a strategy by its name, where it has any."""
+        stage = self.plan.gates(adapters).get(name)
+        return read_gates(stage.folder) if stage else {}
 
     def _examples(self, job: Job | None) -> list[Encoded]:
         encoded = self.encoded_train[0]
         if job is None or job.examples == "all":
             return encoded
+        if job.examples == "source":
+            theirs = {example.id for example in self.kept("train") if example.source == job.source}
+            return [example for example in encoded if example.id in theirs]
         which = "assignment" if job.examples == "cluster" else "random"
         mine = self.plan.read_clusters()[which] == torch.tensor(job.cluster)
         return [encoded[i] for i in mine.nonzero()[:, 0].tolist()]
@@ -149,15 +181,6 @@ class Pipeline:
                 parts = (it.features, it.backbone, it.lora, self.epochs, it.device, it.seed)
                 stream_shares(Work(folder, prompts, *parts), advance)
 
-    def features_of(self, examples: list[Example]) -> Tensor:
-        """δ of any examples' prompts, by the finished base adapter: [n, d], zeros where there is none."""
-        prompts = self.prompter.routing(examples)
-        with self._peft(self.it.lora) as model:
-            return extract(
-                model, self.epochs, prompts, self.it.features,
-                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
-            )  # fmt: skip
-
     def _cluster(self, folder: Path) -> None:
         make_clusters(
             folder, self.plan.train_features.folder, self.kept("train"), self.it.clustering, self.it.seed,
@@ -169,66 +192,29 @@ class Pipeline:
         encoded, too_long = self.prompter.test(test)
         choices = [self.prompter.choices(e) for e in test]
         questions = questions_of(encoded, choices, [e.answer for e in test])
-        names, mixed = mixtures(self.it.strategies, self._routing())
-        tensors = [None if name == BACKBONE else self._tensors(name) for name in names]
-        joint = JointModel(self.backbone.model, tensors)
-        with self.progress(f"score, {len(names)} members", len(questions)) as advance:
-            outcomes = score(
+        strategies, routing = self.it.strategies, self._routing()
+        joint, mixed = mixtures(
+            strategies, routing, self.backbone.model, self._tensors,
+            lambda name: self._gates(name, adapters),
+        )  # fmt: skip
+        with self.progress(f"score, {joint.count} members", len(questions)) as advance:
+            found = score(
                 joint, questions, mixed, batch_size=self.it.evaluation.batch_size,
                 pad_id=self.backbone.pad_id, advance=advance,
             )  # fmt: skip
+        outcomes = settle(found, strategies, routing)
         write_json(folder / "outcomes.json", {name: asdict(o) for name, o in outcomes.items()})
         write_json(folder / "too_long.json", too_long)
-
-    @property
-    def epochs(self) -> list[Path]:
-        """The base adapter and its moments at each epoch's end."""
-        return epoch_folders(self.plan.base.folder)
-
-    @cached_property
-    def backbone(self) -> Backbone:
-        """The frozen model, loaded when the first stage needs it."""
-        return self.it.backbone.load(self.it.device)
-
-    @cached_property
-    def prompter(self) -> Prompter:
-        return Prompter(
-            self.backbone.tokenizer, self.it.backbone.length(), self.it.backbone.use_chat_template
-        )
-
-    @cached_property
-    def encoded_train(self) -> tuple[list[Encoded], list[str]]:
-        """Training examples that fit, and the ids of those that do not."""
-        return self.prompter.train(self.it.corpus.train)
-
-    def kept(self, split: str) -> list[Example]:
-        """Examples whose prompts get features: all test examples, and the training examples that fit."""
-        if split == "test":
-            return list(self.it.corpus.test)
-        dropped = set(self.encoded_train[1])
-        return [example for example in self.it.corpus.train if example.id not in dropped]
-
-    @contextmanager
-    def _peft(self, lora: Lora) -> Iterator[PeftModel]:
-        """The backbone with one adapter around it, which is taken off again."""
-        model = lora_files.attach(self.backbone.model, lora, self.it.seed)
-        try:
-            yield model
-        finally:
-            lora_files.detach(model)
-
-    def _tensors(self, name: str) -> Adapter:
-        """A finished adapter by its member's name."""
-        stage = self.plan.base if name == BASE else self.plan.adapters()[name]
-        return lora_files.load(stage.folder / "adapter")
 
     def _routing(self) -> Routing:
         """Where no strategy looks at the prompts' gradients, all cosines are 0."""
         count = len(self.it.corpus.test)
+        sources = [example.source for example in self.it.corpus.test], self.plan.needs.sources
         if not self.plan.routed:
-            return Routing(torch.zeros(count, self.plan.count or 1), self.it.router)
+            return Routing(torch.zeros(count, self.plan.count or 1), self.it.router, *sources)
         features = open_features(self.plan.test_features.folder / NAME, count)
-        return Routing(cosines(features, self.plan.read_clusters()["centroids"]), self.it.router)
+        nearness = cosines(features, self.plan.read_clusters()["centroids"])
+        return Routing(nearness, self.it.router, *sources)
 
     def _result(self, scores: Stage, reused: dict[str, bool]) -> Result:
         routing, plan = self._routing(), self.plan
@@ -247,3 +233,8 @@ class Pipeline:
             quality=read_json(plan.clusters.folder / QUALITY) if plan.clustered else {},
             reused=reused,
         )
+
+
+def _named(progress: Progress, name: str, text: str, total: int) -> AbstractContextManager[Any]:
+    """A progress bar that says which part it is of."""
+    return progress(f"{name}: {text}", total)

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from elrea.clustering.points import known_k
-from elrea.ensemble.strategy import BASE, Job, Setting
-from elrea.errors import ClusterError, ConfigError
+from elrea.ensemble.needs import Needs
+from elrea.ensemble.strategy import BASE, Job
+from elrea.errors import ClusterError
 from elrea.experiment import Experiment, described
 from elrea.routing.clusters import read_clusters
 from elrea.store import Stage, Store
@@ -89,29 +90,30 @@ class Plan:
     @property
     def jobs(self) -> dict[str, Job]:
         """Adapters beside the base, by member name; while C is not known, those that do not depend on it."""
-        count = self.count
-        if count is not None:
-            return self._jobs(count)
-        one, two = self._jobs(1), self._jobs(2)
-        return {
-            name: one[name]
-            for name in one
-            if one[name] == two.get(name) and one[name].cluster is None
-        }
+        return self.needs.jobs(self.count)
 
-    def _jobs(self, count: int) -> dict[str, Job]:
-        setting = Setting(self.it.lora, self.it.training, count)
-        jobs: dict[str, Job] = {}
-        for name, strategy in self.it.strategies.items():
-            wanted = strategy.jobs(setting)
-            for adapter in jobs.keys() & wanted.keys():
-                if jobs[adapter] != wanted[adapter]:
-                    raise ConfigError(
-                        f"ensemble[{name}]: wants {adapter} trained otherwise than another strategy "
-                        "of this run; give both the same rate"
-                    )
-            jobs |= wanted
-        return jobs
+    @cached_property
+    def needs(self) -> Needs:
+        """What the strategies need."""
+        sources = tuple(sorted({example.source for example in self.it.corpus.train}))
+        return Needs(self.it.strategies, self.it.lora, self.it.training, sources)
+
+    def gates(self, adapters: dict[str, Stage]) -> dict[str, Stage]:
+        """A stage for the gates of every strategy that has any, by the strategy's name."""
+        stages = {}
+        for name, (job, members) in self.needs.gates(self.count or 1).items():
+            inputs = {
+                "strategy": described(self.it.strategies[name]),
+                "epochs": job.epochs,
+                "learning_rate": job.learning_rate,
+                "training": described(self.it.training, *_NOT_KEYED),
+                "precision": self.it.device.precision,
+                "seed": self.it.seed,
+                "base": self.base.key,
+                "members": {member: adapters[member].key for member in members},
+            }
+            stages[name] = self.store.stage("gates", 1, inputs)
+        return stages
 
     def adapters(self) -> dict[str, Stage]:
         """A stage for every adapter beside the base (step 4)."""
@@ -121,7 +123,9 @@ class Plan:
         """Section 3 of the method: routing, mixing and scoring."""
         inputs = {
             "base": self.base.key,
-            "members": {name: stage.key for name, stage in adapters.items()},
+            "members": {
+                name: stage.key for name, stage in (adapters | self.gates(adapters)).items()
+            },
             "strategies": {name: described(s) for name, s in self.it.strategies.items()},
             "router": described(self.it.router),
             "clusters": self.clusters.key if self.clustered else None,
@@ -133,18 +137,17 @@ class Plan:
     @cached_property
     def routed(self) -> bool:
         """Whether any strategy looks at the test prompts' gradients."""
-        return any(strategy.routed for strategy in self.it.strategies.values())
+        return self.needs.routed
 
     @cached_property
     def clustered(self) -> bool:
         """Whether any strategy needs clusters: to train on, or to route by."""
-        return self.routed or any(job.cluster is not None for job in self._jobs(1).values())
+        return self.needs.clustered
 
     @property
     def counted(self) -> bool:
         """Whether all stages are known: an open number of clusters leaves experts and scores to come."""
-        one, two = self._jobs(1), self._jobs(2)
-        return one == two or self.count is not None
+        return self.needs.any_count or self.count is not None
 
     def stages(self) -> dict[str, Stage]:
         """Every stage that the strategies need, by name, in the order of the work; of an open number of clusters, the
@@ -154,6 +157,8 @@ class Plan:
         if self.clustered:
             stages |= {"features-train": self.train_features, "clusters": self.clusters}
         stages |= adapters
+        if self.counted:
+            stages |= {f"gates-{name}": stage for name, stage in self.gates(adapters).items()}
         if self.routed:
             stages["features-test"] = self.test_features
         return {**stages, "scores": self.scores(adapters)} if self.counted else stages
@@ -190,6 +195,8 @@ class Plan:
             inputs["base"] = self.base.key
         else:
             inputs |= {"prompts": self._prompts, "train": self.it.corpus.fingerprint("train")}
+        if job.source is not None:
+            inputs["source"] = job.source
         if job.cluster is not None:
             inputs |= {
                 "clusters": self.clusters.key,

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from elrea.ensemble.folder import save_ensemble
-from elrea.ensemble.strategy import expert_names
+from elrea.ensemble.strategy import Layerwise, expert_names
 from elrea.evaluation.summary import strategy_figures
-from elrea.experiment import described
+from elrea.experiment import Result, described
 from elrea.features.featurefile import NAME, open_features
 from elrea.files import read_json, write_text
 from elrea.manifest import versions
-from elrea.pipeline import Pipeline, Result
+from elrea.pipeline import Pipeline
 from elrea.tracking import plots
 
 
@@ -29,11 +29,14 @@ def data_name(pipeline: Pipeline) -> str:
 def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
     """Passes per prompt of each strategy: one per member that weighs anything, and what the prompt's feature costs."""
     routing = pipeline.it.features.passes(pipeline.it.training.epochs)
-    return {
-        name: float((result.weights[name] != 0).sum(1).float().mean())
-        + routing * bool(strategy.routed)
-        for name, strategy in pipeline.it.strategies.items()
-    }
+    passes = {}
+    for name, strategy in pipeline.it.strategies.items():
+        asked = float((result.weights[name] != 0).sum(1).float().mean())
+        own = 1.0 if isinstance(strategy, Layerwise) else asked
+        passes[name] = own + routing * bool(strategy.routed)
+    for part in pipeline.parts.values():
+        passes |= forward_passes(part, result)
+    return passes
 
 
 def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
                 "seconds": round(stage.seconds, 3),
                 "reused": result.reused[name],
             }
-            for name, stage in pipeline.plan.stages().items()
+            for name, stage in pipeline.stages().items()
             if stage.done()
         },
         "versions": versions(),
@@ -116,7 +119,10 @@ def write_predictions(path: Path, pipeline: Pipeline, result: Result) -> None:
 
 def curves(pipeline: Pipeline) -> dict[str, list[dict[str, Any]]]:
     """Training curve of every adapter by name."""
-    stages = {"base": pipeline.plan.base, **pipeline.plan.adapters()}
+    adapters = pipeline.plan.adapters()
+    stages = {"base": pipeline.plan.base, **adapters}
+    for name, gates in pipeline.plan.gates(adapters).items():
+        stages[f"gates-{name}"] = gates
     return {name: read_json(stage.folder / "curve.json") for name, stage in stages.items()}
 
 

@@ -30,6 +30,7 @@ LEVELS = [
     {"tracking"},
     {"experiment"},
     {"plan"},
+    {"prepared"},
     {"pipeline"},
     {"assemble", "results"},
     {"job"},

@@ -148,10 +148,12 @@ def check_trainable(peft_model: PeftModel) -> None:
 
 def state(peft_model: PeftModel) -> dict[str, Tensor]:
     """A copy of the active adapter on the CPU: name -> A [r, in] or B [out, r]."""
-    return {
-        name: parameter.detach().to("cpu", copy=True)
-        for name, parameter in parameters(peft_model).items()
-    }
+    return copied(parameters(peft_model))
+
+
+def copied(own: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Parameters by name as they are now, on the CPU."""
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in own.items()}
 
 
 def set_state(peft_model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
@@ -160,7 +162,11 @@ def set_state(peft_model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
     Raises:
         TrainingError: a name is missing or unknown, or a shape differs.
     """
-    own = parameters(peft_model)
+    overwrite(parameters(peft_model), tensors)
+
+
+def overwrite(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Set parameters by name; raises as `set_state`."""
     for name in sorted(own.keys() ^ tensors.keys()):
         where = "not in the given tensors" if name in own else "not in the model"
         raise TrainingError(f"adapter parameter {name} is {where}: rank or targets differ")
@@ -218,12 +224,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
     try:
         config = read_json(folder / CONFIG)
         tensors = load_file(folder / WEIGHTS)
-        lora = Lora(
-            r=config["r"],
-            alpha=config["lora_alpha"],
-            dropout=config["lora_dropout"],
-            targets=config["target_modules"],
-        )
+        shape = (config[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
+        lora = Lora(*shape)
     except (StoreError, ConfigError, OSError, KeyError, SafetensorError) as error:
         raise TrainingError(f"{folder} is not a readable LoRA folder: {error}") from error
     return tensors, lora

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
 from elrea.adapters import lora, moments
@@ -52,13 +52,22 @@ class AdapterModule(pl.LightningModule):
         # A step's batches are added up by hand: Lightning's own accumulation divides by a fixed
         # number of batches, which weights the examples of an incomplete last step wrongly.
         self.automatic_optimization = False
-        lora.check_trainable(model)
         self.model = model
+        self.trained = self.parameters_by_name()
         self.plan = plan
         self.examples = examples
         self.settings = settings
         self.pad_id = pad_id
         self.curve: list[dict[str, float]] = []
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """What is trained.
+
+        Raises:
+            TrainingError: anything but the active adapter would be.
+        """
+        lora.check_trainable(self.model)
+        return lora.parameters(self.model)
 
     def train_dataloader(self) -> Steps:
         """The steps still to do. Lightning asks for it after it has restored its loops."""
@@ -74,7 +83,7 @@ class AdapterModule(pl.LightningModule):
         """Adam over the adapter, its parameters named; fused, as a step is hundreds of small
         tensors."""
         return Adam(
-            list(lora.parameters(self.model).items()),
+            list(self.trained.items()),
             lr=self.plan.learning_rate,
             betas=(self.settings.beta1, self.settings.beta2),
             eps=self.settings.eps,
@@ -133,7 +142,7 @@ class AdapterModule(pl.LightningModule):
         assert isinstance(optimizer, Adam)
         return moments.gather(
             optimizer,
-            lora.parameters(self.model),
+            self.trained,
             step=len(self.curve),
             learning_rate=self.plan.mean_rate(epoch),
             betas=(self.settings.beta1, self.settings.beta2),
@@ -144,13 +153,13 @@ class AdapterModule(pl.LightningModule):
         self, *args: Any, **kwargs: Any
     ) -> dict[str, Tensor]:
         """The adapter alone, by parameter name."""
-        return lora.state(self.model)
+        return lora.copied(self.trained)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False
     ) -> None:
         """Set the adapter; names and shapes must be exactly its own, `strict` or not."""
-        lora.set_state(self.model, state_dict)
+        lora.overwrite(self.trained, state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the curve, and which plan this is."""
@@ -165,7 +174,7 @@ class AdapterModule(pl.LightningModule):
         """
         (group,) = checkpoint["optimizer_states"][0]["param_groups"]
         if checkpoint["plan"] != self.plan.fingerprint() or group["param_names"] != list(
-            lora.parameters(self.model)
+            self.trained
         ):
             raise TrainingError(
                 f"{self.plan.stage}: the checkpoint is of a training with other settings; "

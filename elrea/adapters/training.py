@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
 
+    from elrea.adapters.loader import Item
     from elrea.adapters.lora import Lora
+    from elrea.adapters.plan import Plan
     from elrea.data.prompts import Encoded
 
 
@@ -90,6 +92,30 @@ class Recipe:
     training: Training
     """All that base adapter and experts have in common."""
 
+    def plan(self, examples: Sequence[Item], seed: int, stage: str) -> Plan:
+        """The steps that this comes to.
+
+        Args:
+            examples: what is trained on.
+            seed: of the order and the dropout.
+            stage: the training's name.
+        """
+        from elrea.adapters.plan import Plan
+
+        settings = self.training
+        lengths = tuple(len(item.tokens) for item in examples)
+        return Plan(
+            examples=len(examples),
+            epochs=self.epochs,
+            step_size=settings.batch_size * settings.accumulate,
+            learning_rate=self.learning_rate,
+            warmup=settings.warmup,
+            seed=seed,
+            stage=stage,
+            max_steps=settings.max_steps,
+            lengths=lengths if settings.group_by_length else None,
+        )
+
 
 def train_adapter(
     model: PeftModel,
@@ -144,21 +170,10 @@ def train_adapter(
     from elrea.adapters.loader import items
     from elrea.adapters.lora import initialise, save, set_state, state
     from elrea.adapters.module import AdapterModule
-    from elrea.adapters.plan import Plan
 
     settings = recipe.training
     examples = items(encoded, settings.loss_on)
-    plan = Plan(
-        examples=len(examples),
-        epochs=recipe.epochs,
-        step_size=settings.batch_size * settings.accumulate,
-        learning_rate=recipe.learning_rate,
-        warmup=settings.warmup,
-        seed=seed,
-        stage=stage,
-        max_steps=settings.max_steps,
-        lengths=tuple(len(item.tokens) for item in examples) if settings.group_by_length else None,
-    )
+    plan = recipe.plan(examples, seed, stage)
     if start is None:
         initialise(model, seed)
     else:

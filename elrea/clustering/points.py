@@ -14,7 +14,7 @@ from elrea.errors import ClusterError
 BLOCK_BYTES = 32 << 20
 """Of float32 rows that are read at once: enough for the matrix product to be the cost, not the reading."""
 STEP = 128
-"""Rows after which pages of a file are given back: drawn rows lie far apart, and each brings 64 KiB of neighbours along."""
+"""Rows after which pages of a file are given back: drawn ones lie far apart, and each brings along 64 KiB."""
 
 
 @dataclass(frozen=True)

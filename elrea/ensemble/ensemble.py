@@ -56,7 +56,7 @@ class Ensemble:
 
     def __init__(self, saved: Saved, backbone: Backbone, strategy: Elrea) -> None:
         self.saved, self.backbone, self.strategy = saved, backbone, strategy
-        self.members = strategy.members(len(saved.centroids))
+        self.members = strategy.members(Routing(torch.empty(0, len(saved.centroids)), saved.router))
         adapters = [lora_files.load(saved.folder / name) for name in self.members]
         self._lora = adapters[0][1]
         self._joint = JointModel(backbone.model, adapters)

@@ -34,19 +34,7 @@ class JointModel:
         model.eval()
         self.model = model
         self.count = len(members)
-        device = next(model.parameters()).device
-        modules = dict(model.named_modules())
-        names = sorted(
-            {name.rsplit(".", 2)[0] for adapter in members if adapter for name in adapter[0]}
-        )
-        self._layers: list[tuple[nn.Module, Tensor, Tensor]] = []
-        for name in names:
-            module = modules.get(name.removeprefix(_PREFIX))
-            if module is None:
-                raise BackboneError(
-                    f"the adapters change a layer {name!r} that this backbone lacks"
-                )
-            self._layers.append((module, *(t.to(device) for t in _stack(name, members))))
+        self._layers = list(stacked(model, members).values())
 
     @contextmanager
     def rows(self, member: Tensor | None = None) -> Iterator[PreTrainedModel]:
@@ -93,6 +81,29 @@ class JointModel:
         with self.rows():
             out = logits_at(self.model, ids.repeat(self.count, 1), stacked.flatten())
         return out.float().view(self.count, len(places), -1)
+
+
+def stacked(
+    model: PreTrainedModel, members: Sequence[Adapter | None]
+) -> dict[str, tuple[nn.Module, Tensor, Tensor]]:
+    """Every adapted layer by name, with A [members, r, in] and (α/r)·B [members, out, r] on its device.
+
+    Raises:
+        BackboneError: An adapter changes a layer that the backbone lacks.
+    """
+    device = next(model.parameters()).device
+    modules = dict(model.named_modules())
+    names = sorted(
+        {name.rsplit(".", 2)[0] for adapter in members if adapter for name in adapter[0]}
+    )
+    layers = {}
+    for name in names:
+        module = modules.get(name.removeprefix(_PREFIX))
+        if module is None:
+            raise BackboneError(f"the adapters change a layer {name!r} that this backbone lacks")
+        a, b = _stack(name, members)
+        layers[name] = (module, a.to(device), b.to(device))
+    return layers
 
 
 def _stack(name: str, members: Sequence[Adapter | None]) -> tuple[Tensor, Tensor]:

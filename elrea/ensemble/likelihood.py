@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from elrea.data.batches import by_length, pad
 from elrea.data.prompts import Ids
 from elrea.ensemble.joint import JointModel
+from elrea.ensemble.layerwise import LayerwiseModel
 from elrea.ensemble.mixing import mix
 
 Asked = tuple[Ids, Sequence[Ids]]
@@ -35,10 +37,7 @@ class Rows:
 
     def logits(self, joint: JointModel, pad_id: int) -> Tensor:
         """Every member's logits at the places [members, places, vocabulary]."""
-        device = next(joint.model.parameters()).device
-        ids, _ = pad(self.sequences, pad_id)
-        flat = torch.tensor([row * ids.shape[1] + position for row, position in self.places])
-        return joint.logits(ids.to(device), flat.to(device))
+        return joint.logits(*self._padded(joint.model, pad_id))
 
     def mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
         """Log-probabilities at the places [places, vocabulary], on the CPU, of the members' logits mixed (5.10).
@@ -49,6 +48,28 @@ class Rows:
         """
         of_place = weights[self.of_place].to(logits.device)
         return mix(logits, of_place).log_softmax(-1).cpu()
+
+    def blended(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
+        """Log-probabilities at the places [places, vocabulary], on the CPU, of members mixed inside the layers.
+
+        Args:
+            model: The backbone that mixes them.
+            weights: Of its members for each of the batch's prompts [b, members].
+            pad_id: The id that fills up short prompts.
+        """
+        of_row = [0] * len(self.sequences)
+        for (row, _), prompt in zip(self.places, self.of_place, strict=True):
+            of_row[row] = prompt
+        ids, flat = self._padded(model.model, pad_id)
+        logits = model.logits(ids, flat, weights[of_row].to(ids.device))
+        return logits.log_softmax(-1).cpu()
+
+    def _padded(self, model: PreTrainedModel, pad_id: int) -> tuple[Tensor, Tensor]:
+        """Token ids [rows, t], and the places in them when they are flattened, on the model's device."""
+        device = next(model.parameters()).device
+        ids, _ = pad(self.sequences, pad_id)
+        flat = torch.tensor([row * ids.shape[1] + position for row, position in self.places])
+        return ids.to(device), flat.to(device)
 
     def sums(self, number: int, log_probs: Tensor) -> list[float]:
         """log P of each continuation of one of the batch's prompts."""

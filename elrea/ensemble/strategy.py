@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
 from elrea.adapters.lora import Lora
 from elrea.adapters.seeds import seed_of
 from elrea.adapters.training import Training
+from elrea.ensemble.layerwise import Factors
+from elrea.features.reader import Features
 from elrea.routing.weights import Routing
 
 BACKBONE, BASE = "backbone", "base"
@@ -24,19 +27,21 @@ class Job:
         lora: Its shape.
         epochs: Passes over its examples.
         learning_rate: The highest.
-        examples: All training examples, a cluster's, or a random cluster's of the same size.
-        cluster: Which cluster; None with all examples.
+        examples: All training examples, a cluster's, a random cluster's of the same size, or a source's.
+        cluster: Which cluster, where they are a cluster's.
         from_base: Start from the final base adapter rather than fresh.
         draw: Which of several seeds that follow from the run's; 0 is the run's own.
+        source: Which source, where they are a source's.
     """
 
     lora: Lora
     epochs: int
     learning_rate: float
-    examples: Literal["all", "cluster", "random"]
+    examples: Literal["all", "cluster", "random", "source"]
     cluster: int | None = None
     from_base: bool = True
     draw: int = 0
+    source: str | None = None
 
     def seed(self, of_run: int) -> int:
         """The seed of its first A, of the data's order and of dropout."""
@@ -51,11 +56,13 @@ class Setting:
         lora: The base adapter's shape.
         training: How base adapter and experts are trained.
         clusters: C.
+        sources: Of the training examples, in the order of the alphabet.
     """
 
     lora: Lora
     training: Training
     clusters: int
+    sources: Sequence[str] = ()
 
 
 class Strategy(Protocol):
@@ -70,12 +77,58 @@ class Strategy(Protocol):
         """The adapters it needs trained, by member name; strategies that name one alike share it."""
         ...
 
-    def members(self, clusters: int) -> list[str]:
-        """The members whose logits it mixes, in the order of its weights' columns."""
+    def members(self, routing: Routing) -> list[str]:
+        """The members that it mixes, in the order of its weights' columns."""
         ...
 
     def weights(self, routing: Routing) -> Tensor:
         """Weights of its members for each prompt [n, members]."""
+        ...
+
+
+@runtime_checkable
+class Layerwise(Strategy, Protocol):
+    """A strategy that mixes its members inside the layers: one pass per prompt, whatever their number."""
+
+    def delta(self, x: Tensor, factors: Factors) -> Tensor:
+        """What an adapted layer adds to its output [rows, t, out] for its input x [rows, t, in]."""
+        ...
+
+
+@runtime_checkable
+class Gated(Layerwise, Protocol):
+    """A layerwise strategy whose layers have gates, trained while backbone and members stay."""
+
+    def gates(self, setting: Setting) -> Job:
+        """How the gates are trained: on which examples, for how long, how fast."""
+        ...
+
+
+@runtime_checkable
+class Regrouped(Strategy, Protocol):
+    """A strategy whose clusters come from features of its own instead of the run's."""
+
+    @property
+    def features(self) -> Features:
+        """What is clustered, and what a prompt is routed by."""
+        ...
+
+
+@runtime_checkable
+class Picking(Strategy, Protocol):
+    """A strategy that lets one member answer each prompt, once all have answered."""
+
+    def pick(self, correct: Tensor, sources: Sequence[str]) -> Tensor:
+        """The member that counts for each prompt [n], by who was right [members, n] and the prompts' sources."""
+        ...
+
+
+@runtime_checkable
+class Voting(Strategy, Protocol):
+    """A strategy that chooses otherwise than by the highest probability."""
+
+    def vote(self, log_probs: Sequence[float], number: int) -> int:
+        """The choice for prompt `number`, by log P of each choice."""
         ...
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from elrea.data.prompts import Encoded, Ids
-from elrea.ensemble.joint import JointModel
+from elrea.ensemble.joint import Adapter, JointModel
+from elrea.ensemble.layerwise import LayerwiseModel
 from elrea.ensemble.likelihood import Rows, batches
-from elrea.ensemble.strategy import Strategy
+from elrea.ensemble.strategy import Layerwise, Picking, Strategy, Voting
+from elrea.errors import ConfigError
 from elrea.routing.weights import Routing
 
 
@@ -22,26 +26,85 @@ class Mixture:
     """A strategy at work on a test set.
 
     Attributes:
-        columns: Which of the joint model's members it mixes.
+        columns: Which of the joint model's members it mixes; none where it has a model of its own.
         weights: Of those members for each prompt [n, members of the strategy].
+        vote: How it chooses, if not by the highest probability.
+        model: The backbone with the members mixed inside its layers.
     """
 
     columns: Sequence[int]
     weights: Tensor
+    vote: Callable[[Sequence[float], int], int] | None = None
+    model: LayerwiseModel | None = None
+
+    def log_probs(self, logits: Tensor, rows: Rows, indices: Sequence[int], pad_id: int) -> Tensor:
+        """Log-probabilities at the places of a batch [places, vocabulary].
+
+        Args:
+            logits: Of every member of the joint model [members, places, vocabulary].
+            rows: The batch.
+            indices: Its prompts.
+            pad_id: The id that fills up short prompts.
+        """
+        weights = self.weights[list(indices)]
+        if self.model is None:
+            return rows.mixed(logits[list(self.columns)], weights)
+        return rows.blended(self.model, weights, pad_id)
 
 
 def mixtures(
-    strategies: Mapping[str, Strategy], routing: Routing
-) -> tuple[list[str], dict[str, Mixture]]:
-    """Members that any of the strategies mixes, each once, and what each strategy does with them."""
-    clusters = routing.cosines.shape[1]
-    lists = {name: strategy.members(clusters) for name, strategy in strategies.items()}
-    names = list(dict.fromkeys(member for members in lists.values() for member in members))
-    found = {
-        name: Mixture([names.index(member) for member in lists[name]], strategy.weights(routing))
-        for name, strategy in strategies.items()
-    }
-    return names, found
+    strategies: Mapping[str, Strategy],
+    routing: Routing,
+    backbone: PreTrainedModel,
+    adapter: Callable[[str], Adapter | None],
+    gates: Callable[[str], dict[str, Tensor]] = lambda _name: {},
+) -> tuple[JointModel, dict[str, Mixture]]:
+    """One joint model of the members whose logits any strategy mixes, and what each strategy does.
+
+    Args:
+        strategies: By name. One that picks a member is stood for by its members, as `name/member`: see `settle`.
+        routing: Of the test prompts.
+        backbone: Without PEFT around it.
+        adapter: A member by its name; None for the backbone alone.
+        gates: Of a strategy by its name, if it has any.
+    """
+    found: dict[str, Mixture] = {}
+    names: list[str] = []
+    for name, strategy in strategies.items():
+        members, weights = strategy.members(routing), strategy.weights(routing)
+        if isinstance(strategy, Layerwise):
+            tensors = [adapter(member) for member in members]
+            model = LayerwiseModel(backbone, tensors, strategy.delta, gates(name))
+            found[name] = Mixture([], weights, model=model)
+            continue
+        names += [member for member in members if member not in names]
+        columns = [names.index(member) for member in members]
+        if isinstance(strategy, Picking):
+            for member, column in zip(members, columns, strict=True):
+                found[f"{name}/{member}"] = Mixture([column], torch.ones(len(weights), 1))
+        else:
+            vote = strategy.vote if isinstance(strategy, Voting) else None
+            found[name] = Mixture(columns, weights, vote)
+    return JointModel(backbone, [adapter(name) for name in names]), found
+
+
+def settle(
+    outcomes: Mapping[str, Outcome], strategies: Mapping[str, Strategy], routing: Routing
+) -> dict[str, Outcome]:
+    """An outcome per strategy, those that pick a member put together of their members'."""
+    found = {}
+    for name, strategy in strategies.items():
+        if not isinstance(strategy, Picking):
+            found[name] = outcomes[name]
+            continue
+        of = [outcomes[f"{name}/{member}"] for member in strategy.members(routing)]
+        picked = strategy.pick(torch.tensor([o.correct for o in of]), routing.sources).tolist()
+        found[name] = Outcome(
+            [of[m].choice[i] for i, m in enumerate(picked)],
+            [of[m].correct[i] for i, m in enumerate(picked)],
+            [of[m].loss[i] for i, m in enumerate(picked)],
+        )
+    return found
 
 
 @dataclass
@@ -110,8 +173,8 @@ def score(
         indices = [fitting[i] for i in batch]
         logits = rows.logits(joint, pad_id)
         for name, mixture in mixtures.items():
-            log_probs = rows.mixed(logits[list(mixture.columns)], mixture.weights[indices])
-            _judge(outcomes[name], questions, indices, rows, log_probs)
+            log_probs = mixture.log_probs(logits, rows, indices, pad_id)
+            _judge(outcomes[name], questions, indices, rows, log_probs, mixture.vote)
         advance(len(indices))
     return outcomes
 
@@ -122,6 +185,7 @@ def _judge(
     indices: Sequence[int],
     rows: Rows,
     log_probs: Tensor,
+    vote: Callable[[Sequence[float], int], int] | None,
 ) -> None:
     best = log_probs.argmax(-1).tolist()
     for number, i in enumerate(indices):
@@ -129,10 +193,17 @@ def _judge(
         right = rows.wanted[number][answer or 0]
         outcome.loss[i] = -sums[answer or 0] / len(right)
         if answer is None:
+            if vote:
+                raise ConfigError(
+                    "ensemble=self_consistency votes on given choices, and a test example has none: "
+                    "leave this strategy out"
+                )
             # Greedy decoding writes the response just if each of its tokens is the likeliest after those before.
             outcome.correct[i] = all(best[place] == token for place, token in right)
         else:
-            outcome.choice[i] = max(range(len(sums)), key=sums.__getitem__)
+            outcome.choice[i] = (
+                vote(sums, i) if vote else max(range(len(sums)), key=sums.__getitem__)
+            )
             outcome.correct[i] = outcome.choice[i] == answer
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +32,19 @@ class Routing:
     Attributes:
         cosines: cos_c [n, C].
         router: The settings.
+        sources: Of the prompts [n], where they are known.
+        trained: Sources that there are training examples of.
     """
 
     cosines: Tensor
     router: Router
+    sources: Sequence[str] = ()
+    trained: Sequence[str] = ()
+
+    @property
+    def clusters(self) -> int:
+        """C."""
+        return self.cosines.shape[1]
 
     @property
     def base(self) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from elrea.assemble import strategy_nodes
 from elrea.config import build
 from elrea.ensemble.strategy import Setting
+from elrea.routing.weights import Router, Routing
 from tests.cli.commands import EXAM, QUIET, ROOT, run
 
 CONF = ROOT / "conf"
@@ -81,13 +83,16 @@ def test_random_clusters_take_their_sizes_from_any_clustering() -> None:
 
 def test_every_strategy_says_what_it_needs() -> None:
     config = composed()
-    setting = Setting(build(config.adapter, "adapter"), build(config.training, "training"), 3)
+    setting = Setting(
+        build(config.adapter, "adapter"), build(config.training, "training"), 3, ["x", "y"]
+    )
+    routing = Routing(torch.zeros(1, 3), Router(), ["x"], ["x", "y"])
     nodes = strategy_nodes(CONF, ["all"])
-    assert len(nodes) == 14
+    assert len(nodes) == 21
     for name, node in nodes.items():
         strategy = build(node, name)
         trained = {"backbone", "base", *strategy.jobs(setting)}
-        assert set(strategy.members(3)) <= trained, name
+        assert set(strategy.members(routing)) <= trained, name
 
 
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)

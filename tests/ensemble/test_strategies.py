@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,37 @@ from elrea.adapters.training import Training
 from elrea.config import build, plain
 from elrea.ensemble.strategies.continued import Continued
 from elrea.ensemble.strategies.elrea import Elrea
+from elrea.ensemble.strategies.instruction_embedding import InstructionEmbedding
 from elrea.ensemble.strategies.matched import Matched
+from elrea.ensemble.strategies.moe_merging import MoeMerging
+from elrea.ensemble.strategies.moe_routing import MoeRouting
+from elrea.ensemble.strategies.mole import Mole
+from elrea.ensemble.strategies.oracle import Oracle
 from elrea.ensemble.strategies.random_cluster import RandomCluster
 from elrea.ensemble.strategies.seeds import SeedEnsemble
+from elrea.ensemble.strategies.self_consistency import SelfConsistency
 from elrea.ensemble.strategies.single import Single
+from elrea.ensemble.strategies.source import SourceAdapters
 from elrea.ensemble.strategies.uniform import Uniform
-from elrea.ensemble.strategy import Job, Setting
+from elrea.ensemble.strategy import (
+    Gated,
+    Job,
+    Layerwise,
+    Picking,
+    Regrouped,
+    Setting,
+    Voting,
+)
 from elrea.errors import ConfigError
 from elrea.routing.weights import Router, Routing
 
 CONF = Path(__file__).parents[2] / "conf" / "ensemble"
 LORA = Lora(r=3, alpha=6.0)
 TRAINING = Training(epochs=2, expert_epochs=5, learning_rate=0.1, expert_learning_rate=0.01)
-SETTING = Setting(LORA, TRAINING, clusters=3)
-ROUTING = Routing(torch.tensor([[0.2, 0.6, 0.1], [0.9, -0.3, 0.4]]), Router())
+SOURCES = ["maths", "talk"]
+SETTING = Setting(LORA, TRAINING, clusters=3, sources=SOURCES)
+COSINES = torch.tensor([[0.2, 0.6, 0.1], [0.9, -0.3, 0.4]])
+ROUTING = Routing(COSINES, Router(), ["talk", "maths"], SOURCES)
 FILES = {
     "backbone": Single("backbone"),
     "base": Single("base"),
@@ -36,11 +54,18 @@ FILES = {
     "elrea_no_base": Elrea(base_share=False),
     "elrea_top1": Elrea(top_k=1),
     "elrea_top3": Elrea(top_k=3),
+    "instruction_embedding": InstructionEmbedding(),
     "lora_ensembles": SeedEnsemble(),
+    "moe_merging": MoeMerging(),
+    "moe_routing": MoeRouting(),
+    "mole": Mole(),
+    "oracle": Oracle(),
     "parameter_matched": Matched(rank_times_clusters=True),
     "random_cluster": RandomCluster(),
     "random_weighted": RandomCluster(weighted=True),
     "seed_ensemble": SeedEnsemble(size=None),
+    "self_consistency": SelfConsistency(),
+    "source": SourceAdapters(),
     "uniform": Uniform(),
 }
 EXPERTS = ["expert-0", "expert-1", "expert-2"]
@@ -58,7 +83,7 @@ def test_the_files_in_conf_name_these(name: str) -> None:
 
 def test_there_is_a_test_for_every_file() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} >= FILES.keys()
-    assert len(FILES) >= 14
+    assert len(FILES) >= 21
 
 
 @pytest.mark.parametrize(
@@ -78,10 +103,17 @@ def test_there_is_a_test_for_every_file() -> None:
         (Uniform(), ["base", *EXPERTS], False),
         (RandomCluster(), ["base", *RANDOM], False),
         (RandomCluster(weighted=True), ["base", *RANDOM], True),
+        (SourceAdapters(), ["source-0", "source-1"], False),
+        (MoeRouting(), ["base", *EXPERTS], True),
+        (MoeMerging(), ["base", *EXPERTS], True),
+        (Mole(), ["base", *EXPERTS], False),
+        (SelfConsistency(), ["base"], False),
+        (Oracle(), EXPERTS, False),
+        (InstructionEmbedding(), ["base", *EXPERTS], True),
     ],
 )
 def test_members(strategy, members: list[str], routed: bool) -> None:
-    assert strategy.members(3) == members
+    assert strategy.members(ROUTING) == members
     assert strategy.routed is routed
     assert strategy.weights(ROUTING).shape == (2, len(members))
     made = {"backbone", "base", *strategy.jobs(SETTING)}
@@ -143,3 +175,56 @@ def test_matched_adapters_get_elreas_steps_and_parameters() -> None:
 def test_fewer_than_one_expert_is_refused(top_k: int) -> None:
     with pytest.raises(ConfigError, match=f"top_k={top_k}"):
         Elrea(top_k=top_k)
+
+
+def test_an_adapter_per_source_learns_from_its_source_alone() -> None:
+    wanted = Job(LORA, 2, 0.2, "source", from_base=False, source="talk")
+    assert SourceAdapters(rate=2).jobs(SETTING)["source-1"] == wanted
+    assert SourceAdapters().weights(ROUTING).tolist() == [[0, 1], [1, 0]]
+    strange = Routing(COSINES, Router(), ["talk", "law"], SOURCES)
+    with pytest.raises(ConfigError, match="test prompts of 'law', but no training examples of it"):
+        SourceAdapters().weights(strange)
+
+
+@pytest.mark.parametrize("strategy", [MoeRouting(), MoeMerging()])
+def test_shares_inside_the_layers_are_elreas_brought_to_a_sum_of_1(strategy: MoeRouting) -> None:
+    got, elreas = strategy.weights(ROUTING), Elrea().weights(ROUTING)
+    torch.testing.assert_close(got, elreas / torch.tensor([[1.4], [1.1]]))
+    assert isinstance(strategy, Layerwise) and not isinstance(Elrea(), Layerwise)
+
+
+def test_gates_are_trained_on_everything_for_one_epoch_at_the_experts_rate() -> None:
+    job = Mole(rate=2).gates(SETTING)
+    assert (job.examples, job.epochs, job.learning_rate) == ("all", 1, 0.02)
+    assert isinstance(Mole(), Gated) and not isinstance(MoeRouting(), Gated)
+
+
+def test_the_oracle_takes_each_sources_best_expert() -> None:
+    correct = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 0, 1], [0, 1, 0, 1, 0]]).bool()
+    sources = ["a", "a", "b", "c", "b"]
+    assert Oracle().pick(correct, sources).tolist() == [0, 0, 1, 2, 1]
+    nobody = torch.zeros(3, 2).bool()
+    assert Oracle().pick(nobody, ["a", "b"]).tolist() == [0, 0], "of equals the first"
+    assert isinstance(Oracle(), Picking)
+
+
+def test_a_vote_falls_as_often_as_the_draws_say() -> None:
+    """With p, one draw is right with p; of three, the majority is with p^3 + 3 p^2 (1 - p)."""
+    p, log_probs = 0.7, [math.log(0.7) - 4, math.log(0.3) - 4]
+    one, three = SelfConsistency(samples=1), SelfConsistency(samples=3)
+    counts = [sum(v.vote(log_probs, i) == 0 for i in range(4000)) / 4000 for v in (one, three)]
+    assert counts[0] == pytest.approx(p, abs=0.03)
+    assert counts[1] == pytest.approx(p**3 + 3 * p * p * (1 - p), abs=0.03)
+    cold = SelfConsistency(temperature=0.01)
+    assert all(cold.vote([-3.0, -2.0, -9.0], i) == 1 for i in range(50))
+    assert [three.vote(log_probs, i) for i in range(20)] == [
+        three.vote(log_probs, i) for i in range(20)
+    ]
+    assert isinstance(one, Voting)
+    for wrong in ({"samples": 0}, {"temperature": 0.0}):
+        with pytest.raises(ConfigError):
+            SelfConsistency(**wrong)
+
+
+def test_instruction_embedding_groups_by_features_of_its_own() -> None:
+    assert isinstance(InstructionEmbedding(), Regrouped) and not isinstance(Elrea(), Regrouped)

@@ -12,7 +12,12 @@ from elrea.adapters.lora import Lora
 from elrea.data.prompts import Encoded
 from elrea.ensemble import likelihood
 from elrea.ensemble.joint import JointModel
-from elrea.evaluation.scoring import Mixture, Question, questions_of, score
+from elrea.ensemble.layerwise import LayerwiseModel
+from elrea.ensemble.strategies.moe_routing import MoeRouting
+from elrea.ensemble.strategies.oracle import Oracle
+from elrea.errors import ConfigError
+from elrea.evaluation.scoring import Mixture, Outcome, Question, questions_of, score, settle
+from elrea.routing.weights import Router, Routing
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
 
 MEMBERS = [None, random_adapter("llama", Lora(r=2), 1), random_adapter("llama", Lora(r=3), 2)]
@@ -176,3 +181,42 @@ def test_questions_of() -> None:
     ]
     with pytest.raises(ValueError, match="zip"):
         questions_of(encoded, [[]], [None])
+
+
+def test_members_mixed_inside_the_layers_are_asked_row_by_row() -> None:
+    """With one member a prompt, mixing inside and mixing outputs are the same, whatever rows a prompt has."""
+    questions = drawn([[1, 1, 1], [3, 1, 2], [2, 2], [1, 4, 1, 1], [1, 1], [2, 1]])
+    weights = torch.eye(3)[[2, 1, 0, 1, 2, 1]]
+    inside = LayerwiseModel(BACKBONE, MEMBERS, MoeRouting().delta)
+    given = {
+        "outputs": Mixture([0, 1, 2], weights),
+        "inside": Mixture([], weights, model=inside),
+    }
+    got = score(JOINT, questions, given, batch_size=4, pad_id=PAD)
+    assert got["inside"].choice == got["outputs"].choice
+    assert got["inside"].loss == pytest.approx(got["outputs"].loss, abs=1e-4)
+
+
+def test_a_vote_takes_the_place_of_the_highest_probability() -> None:
+    asked: list[int] = []
+
+    def last(log_probs, number: int) -> int:
+        asked.append(number)
+        return len(log_probs) - 1
+
+    questions = drawn([[1, 1, 1], [2, 2]])
+    given = {"voted": Mixture([0], torch.ones(2, 1), vote=last)}
+    got = score(JOINT, questions, given, batch_size=4, pad_id=PAD)["voted"]
+    assert got.choice == [2, 1] and sorted(asked) == [0, 1]
+    with pytest.raises(ConfigError, match="votes on given choices"):
+        score(JOINT, drawn([[2]], answered=False), given, batch_size=4, pad_id=PAD)
+
+
+def test_the_oracles_outcome_is_that_of_the_members_it_picks() -> None:
+    routing = Routing(torch.zeros(3, 2), Router(), ["a", "b", "b"], [])
+    found = {
+        "oracle/expert-0": Outcome([0, 1, 2], [True, False, False], [0.1, 0.2, 0.3]),
+        "oracle/expert-1": Outcome([3, 4, 5], [False, True, False], [1.1, 1.2, 1.3]),
+    }
+    got = settle(found, {"oracle": Oracle()}, routing)["oracle"]
+    assert got == Outcome([0, 4, 5], [True, True, False], [0.1, 1.2, 1.3])

@@ -30,7 +30,7 @@ class Continued:
         rate = self.rate * training.expert_learning_rate
         return {MEMBER: Job(setting.lora, training.expert_epochs, rate, "all")}
 
-    def members(self, clusters: int) -> list[str]:
+    def members(self, routing: Routing) -> list[str]:
         return [MEMBER]
 
     def weights(self, routing: Routing) -> Tensor:

@@ -30,8 +30,8 @@ class Elrea:
     def jobs(self, setting: Setting) -> dict[str, Job]:
         return experts(setting, "cluster")
 
-    def members(self, clusters: int) -> list[str]:
-        return [BASE, *expert_names(clusters)]
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE, *expert_names(routing.clusters)]
 
     def weights(self, routing: Routing) -> Tensor:
         base = routing.base if self.base_share else torch.zeros_like(routing.base)

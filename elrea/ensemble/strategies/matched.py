@@ -35,7 +35,7 @@ class Matched:
         rate = self.rate * training.learning_rate
         return {self._name: Job(lora, epochs, rate, "all", from_base=False)}
 
-    def members(self, clusters: int) -> list[str]:
+    def members(self, routing: Routing) -> list[str]:
         return [self._name]
 
     def weights(self, routing: Routing) -> Tensor:

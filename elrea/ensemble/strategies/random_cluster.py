@@ -28,11 +28,10 @@ class RandomCluster:
     def jobs(self, setting: Setting) -> dict[str, Job]:
         return experts(setting, "random", self.rate)
 
-    def members(self, clusters: int) -> list[str]:
-        return [BASE, *expert_names(clusters, "random")]
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE, *expert_names(routing.clusters, "random")]
 
     def weights(self, routing: Routing) -> Tensor:
-        n, clusters = routing.cosines.shape
         if not self.weighted:
-            return torch.ones(n, 1 + clusters)
+            return torch.ones(len(routing.cosines), 1 + routing.clusters)
         return torch.cat([routing.base[:, None], routing.experts()], dim=1)

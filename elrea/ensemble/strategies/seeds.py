@@ -30,17 +30,19 @@ class SeedEnsemble:
     def jobs(self, setting: Setting) -> dict[str, Job]:
         training = setting.training
         rate = self.rate * training.learning_rate
-        names = self.members(setting.clusters)[1:]
+        names = self._names(setting.clusters)[1:]
         return {
             name: Job(setting.lora, training.epochs, rate, "all", from_base=False, draw=draw)
             for draw, name in enumerate(names, 1)
         }
 
-    def members(self, clusters: int) -> list[str]:
+    def members(self, routing: Routing) -> list[str]:
+        return self._names(routing.clusters)
+
+    def _names(self, clusters: int) -> list[str]:
         others = clusters if self.size is None else self.size - 1
         return [BASE, *(f"seed-{draw}" for draw in range(1, others + 1))]
 
     def weights(self, routing: Routing) -> Tensor:
-        n, clusters = routing.cosines.shape
-        size = len(self.members(clusters))
-        return torch.full((n, size), 1 / size)
+        size = len(self.members(routing))
+        return torch.full((len(routing.cosines), size), 1 / size)

@@ -23,7 +23,7 @@ class Single:
     def jobs(self, setting: Setting) -> dict[str, Job]:
         return {}
 
-    def members(self, clusters: int) -> list[str]:
+    def members(self, routing: Routing) -> list[str]:
         return [self.member]
 
     def weights(self, routing: Routing) -> Tensor:

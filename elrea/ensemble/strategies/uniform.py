@@ -21,9 +21,8 @@ class Uniform:
     def jobs(self, setting: Setting) -> dict[str, Job]:
         return experts(setting, "cluster")
 
-    def members(self, clusters: int) -> list[str]:
-        return [BASE, *expert_names(clusters)]
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE, *expert_names(routing.clusters)]
 
     def weights(self, routing: Routing) -> Tensor:
-        n, clusters = routing.cosines.shape
-        return torch.ones(n, 1 + clusters)
+        return torch.ones(len(routing.cosines), 1 + routing.clusters)

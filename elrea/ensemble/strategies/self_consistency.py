@@ -1,0 +1,60 @@
+"""Self-Consistency: several answers of the base adapter are drawn, and the most frequent one counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.ensemble.strategy import BASE, Job, Setting
+from elrea.errors import ConfigError
+from elrea.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class SelfConsistency:
+    """A majority vote over answers drawn from P(choice)^(1/temperature), renormalised over the choices.
+
+    The paper draws whole texts and reads the answer out of each; here an answer is one of the given choices, whose
+    probabilities one pass tells, so that the draws cost nothing. Free responses cannot be voted on.
+    """
+
+    samples: int = 5
+    """Answers drawn for each prompt. The paper's is 5."""
+    temperature: float = 1.0
+    """Divides the log-probabilities before drawing. The paper's is 1."""
+    seed: int = 0
+    """Of the draws."""
+    routed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise ConfigError(f"samples={self.samples}: must be at least 1")
+        if not 0 < self.temperature < float("inf"):
+            raise ConfigError(f"temperature={self.temperature}: must be above 0 and finite")
+
+    def jobs(self, setting: Setting) -> dict[str, Job]:
+        return {}
+
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE]
+
+    def weights(self, routing: Routing) -> Tensor:
+        return torch.ones(len(routing.cosines), 1)
+
+    def vote(self, log_probs: Sequence[float], number: int) -> int:
+        """The choice that most draws fall on; of equals the one drawn first.
+
+        Args:
+            log_probs: log P of each choice.
+            number: Of the prompt: every prompt has draws of its own.
+        """
+        shares = torch.softmax(torch.tensor(log_probs).double() / self.temperature, dim=0).tolist()
+        draw = Random(f"self-consistency/{self.seed}/{number}")
+        drawn = draw.choices(range(len(shares)), weights=shares, k=self.samples)
+        return Counter(drawn).most_common(1)[0][0]
