@@ -33,7 +33,7 @@ def composed(*words: str) -> DictConfig:
 
 def test_how_many_there_are() -> None:
     assert len(EXPERIMENTS) == 2
-    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 14
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 21
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
