@@ -19,8 +19,10 @@ CONF = Path(__file__).parents[2] / "conf"
     ("file", "kind"),
     [
         ("adapter/lora", Lora),
-        ("adapter/small", Lora),
-        ("training/small", Training),
+        ("adapter/tiny", Lora),
+        ("adapter/pretrained", Lora),
+        ("training/tiny", Training),
+        ("training/pretrained", Training),
         ("training/paper", Training),
     ],
 )
