@@ -19,10 +19,8 @@ CONF = Path(__file__).parents[2] / "conf"
     ("file", "kind"),
     [
         ("adapter/lora", Lora),
-        ("adapter/tiny", Lora),
-        ("adapter/pretrained", Lora),
-        ("training/tiny", Training),
-        ("training/pretrained", Training),
+        ("adapter/small", Lora),
+        ("training/small", Training),
         ("training/paper", Training),
     ],
 )
