@@ -64,7 +64,8 @@ class Result:
 
     Attributes:
         outcomes: Per strategy, test item by test item.
-        routing: Cosines of the test prompts with the clusters.
+        routing: Cosines of the test prompts with the clusters, as the strategies weighed by them.
+        gradient: By gradient, where the router is distilled from that and is compared with it; else None.
         weights: Per strategy and test prompt, by member name.
         too_long: Ids of test prompts that did not fit.
         dropped: Ids of training examples that did not fit.
@@ -76,6 +77,7 @@ class Result:
 
     outcomes: dict[str, Outcome]
     routing: Routing
+    gradient: Routing | None
     weights: dict[str, Tensor]
     too_long: list[str]
     dropped: list[str]

@@ -70,7 +70,7 @@ def run(cfg: DictConfig) -> None:
             f"{data_name(pipeline)}; {len(experiment.corpus.test):,} test items; seed {experiment.seed}",
         )
     )
-    for line in _notices(result):
+    for line in _notices(result, summary):
         _say(out, line)
     _say(out, f"Everything is in {os.path.relpath(folder)}")
     if line := tracker.sync_line():
@@ -82,7 +82,13 @@ def _say(out: Any, line: str) -> None:
     out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
-def _notices(result: Result) -> Iterator[str]:
+def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
+    if (agrees := summary["routing"].get("distilled", {})).get("prompts"):
+        yield (
+            f"Distilled router against {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
+            f"{100 * agrees['top1']:.1f} %, rank correlation {agrees['spearman']:.3f}, "
+            f"w_base off by {agrees['w_base']:.3f}"
+        )
     if result.dropped:
         yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
     if long := result.too_long:

@@ -14,32 +14,23 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from elrea.adapters.training import Recipe, train_adapter
-from elrea.data.prompts import Encoded
-from elrea.ensemble.gates import read_gates, train_gates
-from elrea.ensemble.layerwise import LayerwiseModel
-from elrea.ensemble.strategy import BASE, Gated, Job, Regrouped
+from elrea.chosen import ChosenStages, Progress
+from elrea.ensemble.strategy import BASE, Regrouped
 from elrea.evaluation.scoring import Outcome, mixtures, questions_of, score, settle
 from elrea.experiment import Experiment, Result
-from elrea.features.featurefile import NAME, open_features
 from elrea.features.stream import read_skipped, stream
 from elrea.files import read_json, write_json
-from elrea.prepared import Prepared
-from elrea.routing.centroids import cosines
 from elrea.routing.clusters import QUALITY, make_clusters
-from elrea.routing.weights import Routing
+from elrea.routing.distilling import read_cosines
+from elrea.routing.weights import Router, Routing
 from elrea.store import Stage, Store
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(description, total) -> a context that yields `advance(n)`."""
 
-
-class Pipeline(Prepared):
+class Pipeline(ChosenStages):
     """One experiment against one store.
 
     Args:
@@ -69,7 +60,12 @@ class Pipeline(Prepared):
         self.order, self.progress = list(experiment.strategies), progress
         self.parts = {
             name: Pipeline(
-                replace(experiment, features=strategy.features, strategies={name: strategy}),
+                replace(
+                    experiment,
+                    features=strategy.features,
+                    strategies={name: strategy},
+                    router=Router(experiment.router.temperature, experiment.router.renormalise),
+                ),
                 store,
                 partial(_named, progress, name),
                 self,
@@ -108,12 +104,15 @@ class Pipeline(Prepared):
         if plan.clustered:
             yield "features-train", plan.train_features, partial(self._extract, "train")
             yield "clusters", plan.clusters, self._cluster
+        if plan.distils:
+            yield "router", plan.router, self._distil
+            yield "routing", plan.routing, self._predict
         adapters = plan.adapters()
         for name, stage in adapters.items():
             yield name, stage, partial(self._train, name)
         for name, stage in plan.gates(adapters).items():
             yield f"gates-{name}", stage, partial(self._train_gates, name)
-        if plan.routed:
+        if plan.graded:
             yield "features-test", plan.test_features, partial(self._extract, "test")
         yield "scores", plan.scores(adapters), partial(self._score, adapters)
 
@@ -130,41 +129,13 @@ class Pipeline(Prepared):
         ):
             if name == BASE and self.plan.clustered:
                 self.it.features.fits(model)
+                if self.plan.distils:
+                    self._distilled.states.fits(model)
             train_adapter(
                 model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
                 seed=job.seed(self.it.seed) if job else self.it.seed, stage=name, folder=folder, start=base and base[0],
                 keep_moments=name == BASE, trainer=self.it.device.lightning(), advance=advance,
             )  # fmt: skip
-
-    def _train_gates(self, name: str, folder: Path) -> None:
-        it, strategy = self.it, self.it.strategies[name]
-        assert isinstance(strategy, Gated)
-        job, _ = self.plan.needs.gates(self.plan.count or 1)[name]
-        nobody = Routing(torch.empty(0, self.plan.count or 1), it.router)
-        members = [self._tensors(member) for member in strategy.members(nobody)]
-        layerwise = LayerwiseModel(self.backbone.model, members, strategy.delta)
-        encoded, recipe = self._examples(job), Recipe(job.epochs, job.learning_rate, it.training)
-        with self.progress(f"train gates of {name}", len(encoded) * recipe.epochs) as advance:
-            train_gates(
-                layerwise, encoded, recipe, pad_id=self.backbone.pad_id, seed=it.seed, stage=f"gates-{name}",
-                folder=folder, trainer=it.device.lightning(), advance=advance,
-            )  # fmt: skip
-
-    def _gates(self, name: str, adapters: dict[str, Stage]) -> dict[str, Tensor]:
-        """Of a strategy by its name, where it has any."""
-        stage = self.plan.gates(adapters).get(name)
-        return read_gates(stage.folder) if stage else {}
-
-    def _examples(self, job: Job | None) -> list[Encoded]:
-        encoded = self.encoded_train[0]
-        if job is None or job.examples == "all":
-            return encoded
-        if job.examples == "source":
-            theirs = {example.id for example in self.kept("train") if example.source == job.source}
-            return [example for example in encoded if example.id in theirs]
-        which = "assignment" if job.examples == "cluster" else "random"
-        mine = self.plan.read_clusters()[which] == torch.tensor(job.cluster)
-        return [encoded[i] for i in mine.nonzero()[:, 0].tolist()]
 
     def _extract(self, split: str, folder: Path) -> None:
         it, prompts = self.it, self.prompter.routing(self.kept(split))
@@ -207,14 +178,15 @@ class Pipeline(Prepared):
         write_json(folder / "too_long.json", too_long)
 
     def _routing(self) -> Routing:
-        """Where no strategy looks at the prompts' gradients, all cosines are 0."""
-        count = len(self.it.corpus.test)
-        sources = [example.source for example in self.it.corpus.test], self.plan.needs.sources
-        if not self.plan.routed:
-            return Routing(torch.zeros(count, self.plan.count or 1), self.it.router, *sources)
-        features = open_features(self.plan.test_features.folder / NAME, count)
-        nearness = cosines(features, self.plan.read_clusters()["centroids"])
-        return Routing(nearness, self.it.router, *sources)
+        """Where no strategy weighs prompt by prompt, all cosines are 0."""
+        plan, sources = self.plan, [example.source for example in self.it.corpus.test]
+        if plan.distils:
+            found = read_cosines(plan.routing.folder)
+        elif plan.routed:
+            found = self._cosines(plan.test_features, len(sources))
+        else:
+            found = torch.zeros(len(sources), plan.count or 1)
+        return Routing(found, self.it.router, sources, plan.needs.sources)
 
     def _result(self, scores: Stage, reused: dict[str, bool]) -> Result:
         routing, plan = self._routing(), self.plan
@@ -222,12 +194,19 @@ class Pipeline(Prepared):
         return Result(
             outcomes={name: Outcome(**outcomes[name]) for name in self.it.strategies},
             routing=routing,
+            gradient=Routing(
+                self._cosines(plan.test_features, len(routing.cosines)), self.it.router
+            )
+            if plan.distils and plan.graded
+            else None,
             weights={name: s.weights(routing) for name, s in self.it.strategies.items()},
             too_long=read_json(scores.folder / "too_long.json"),
             dropped=self.encoded_train[1],
             skipped={
                 "train": read_skipped(plan.train_features.folder) if plan.clustered else [],
-                "test": read_skipped(plan.test_features.folder) if plan.routed else [],
+                "test": read_skipped(plan.test_features.folder)
+                if plan.routed and not plan.distils
+                else [],
             },
             assignment=plan.read_clusters()["assignment"].tolist() if plan.clustered else [],
             quality=read_json(plan.clusters.folder / QUALITY) if plan.clustered else {},
@@ -235,6 +214,8 @@ class Pipeline(Prepared):
         )
 
 
-def _named(progress: Progress, name: str, text: str, total: int) -> AbstractContextManager[Any]:
+def _named(
+    progress: Progress, name: str, text: str, total: int
+) -> AbstractContextManager[Callable[[int], None]]:
     """A progress bar that says which part it is of."""
     return progress(f"{name}: {text}", total)

@@ -13,6 +13,7 @@ from elrea.ensemble.strategy import BASE, Job
 from elrea.errors import ClusterError
 from elrea.experiment import Experiment, described
 from elrea.routing.clusters import read_clusters
+from elrea.routing.distilled import NOT_LEARNED, Distilled
 from elrea.store import Stage, Store
 
 _NOT_KEYED = (
@@ -80,6 +81,24 @@ class Plan:
         """δ_test, before any response exists."""
         return self._feature_stage("test")
 
+    @cached_property
+    def router(self) -> Stage:
+        """The distilled router, trained."""
+        inputs = {
+            "base": self.base.key,
+            "clusters": self.clusters.key,
+            "router": described(self.it.router, *NOT_LEARNED),
+            "dev": self.it.corpus.fingerprint("dev"),
+            "seed": self.it.seed,
+        }
+        return self.store.stage("router", 1, inputs)
+
+    @cached_property
+    def routing(self) -> Stage:
+        """The test prompts' cosines, as the distilled router guesses them."""
+        inputs = {"router": self.router.key, "test": self.it.corpus.fingerprint("test")}
+        return self.store.stage("routing", 1, inputs)
+
     @property
     def count(self) -> int | None:
         """C: once the clusters are made, what they came to; before, what the settings say of it, if they do."""
@@ -121,23 +140,34 @@ class Plan:
 
     def scores(self, adapters: dict[str, Stage]) -> Stage:
         """Section 3 of the method: routing, mixing and scoring."""
+        routed_by = self.routing if self.distils else self.test_features
         inputs = {
             "base": self.base.key,
             "members": {
                 name: stage.key for name, stage in (adapters | self.gates(adapters)).items()
             },
             "strategies": {name: described(s) for name, s in self.it.strategies.items()},
-            "router": described(self.it.router),
+            "router": described(self.it.router, "compare"),
             "clusters": self.clusters.key if self.clustered else None,
-            "prompts": self.test_features.key if self.routed else self._prompts,
+            "prompts": routed_by.key if self.routed else self._prompts,
             "test": self.it.corpus.fingerprint("test"),
         }
         return self.store.stage("scores", 1, inputs)
 
     @cached_property
     def routed(self) -> bool:
-        """Whether any strategy looks at the test prompts' gradients."""
+        """Whether any strategy weighs its members prompt by prompt."""
         return self.needs.routed
+
+    @property
+    def distils(self) -> bool:
+        """Whether that is done by a distilled router."""
+        return self.routed and isinstance(self.it.router, Distilled)
+
+    @property
+    def graded(self) -> bool:
+        """Whether the test prompts' gradients are taken: to route by, or to judge the distilled router."""
+        return self.routed and getattr(self.it.router, "compare", True)
 
     @cached_property
     def clustered(self) -> bool:
@@ -156,10 +186,12 @@ class Plan:
         stages = {"base": self.base}
         if self.clustered:
             stages |= {"features-train": self.train_features, "clusters": self.clusters}
+        if self.distils:
+            stages |= {"router": self.router, "routing": self.routing}
         stages |= adapters
         if self.counted:
             stages |= {f"gates-{name}": stage for name, stage in self.gates(adapters).items()}
-        if self.routed:
+        if self.graded:
             stages["features-test"] = self.test_features
         return {**stages, "scores": self.scores(adapters)} if self.counted else stages
 

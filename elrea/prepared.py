@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -82,11 +82,13 @@ class Prepared:
         stage = self.plan.base if name == BASE else self.plan.adapters()[name]
         return lora_files.load(stage.folder / "adapter")
 
-    def features_of(self, examples: list[Example]) -> Tensor:
+    def features_of(
+        self, examples: list[Example], advance: Callable[[int], None] = lambda _n: None
+    ) -> Tensor:
         """δ of any examples' prompts, by the finished base adapter: [n, d], zeros where there is none."""
         prompts = self.prompter.routing(examples)
         with self._peft(self.it.lora) as model:
             return extract(
                 model, self.epochs, prompts, self.it.features,
-                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
+                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer, advance=advance,
             )  # fmt: skip

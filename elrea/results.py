@@ -17,6 +17,8 @@ from elrea.features.featurefile import NAME, open_features
 from elrea.files import read_json, write_text
 from elrea.manifest import versions
 from elrea.pipeline import Pipeline
+from elrea.routing.distilled import agreement
+from elrea.routing.student import read_figures
 from elrea.tracking import plots
 
 
@@ -28,9 +30,10 @@ def data_name(pipeline: Pipeline) -> str:
 
 def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
     """Passes per prompt of each strategy: one per member that weighs anything, and what the prompt's feature costs."""
-    routing = pipeline.it.features.passes(pipeline.it.training.epochs)
+    it, distils = pipeline.it, pipeline.plan.distils
+    routing = 1 if distils else it.features.passes(it.training.epochs)
     passes = {}
-    for name, strategy in pipeline.it.strategies.items():
+    for name, strategy in it.strategies.items():
         asked = float((result.weights[name] != 0).sum(1).float().mean())
         own = 1.0 if isinstance(strategy, Layerwise) else asked
         passes[name] = own + routing * bool(strategy.routed)
@@ -55,7 +58,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
             result.outcomes, forward_passes(pipeline, result), it.seed, it.evaluation.resamples
         ),
         "clusters": result.quality,
-        "routing": _routing_figures(result) if pipeline.plan.routed else {},
+        "routing": _routing_figures(pipeline, result) if pipeline.plan.routed else {},
         "examples": {
             "train": len(it.corpus.train),
             "train_dropped_too_long": len(result.dropped),
@@ -79,14 +82,22 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
     }
 
 
-def _routing_figures(result: Result) -> dict[str, Any]:
-    """Mean w_base, mean entropy of the experts' weights, and how many prompts lie nearest to each cluster."""
+def _routing_figures(pipeline: Pipeline, result: Result) -> dict[str, Any]:
+    """Mean w_base, mean entropy of the experts' weights, how many prompts lie nearest to each cluster; of a distilled
+    router its training, and how it agrees with the gradients."""
     experts, cosines = result.routing.experts(), result.routing.cosines
     entropy = -(experts * experts.clamp_min(1e-30).log()).sum(1)
+    distilled: dict[str, Any] = {}
+    if pipeline.plan.distils:
+        figures = read_figures(pipeline.plan.router.folder)
+        distilled = {name: figures[name] for name in ("epoch", "explained", "dev", "held_out")}
+    if result.gradient is not None:
+        distilled |= agreement(result.routing, result.gradient)
     return {
         "w_base": round(float(result.routing.base.mean()), 6),
         "entropy_nats": round(float(entropy.mean()), 6),
         "nearest": torch.bincount(cosines.argmax(1), minlength=cosines.shape[1]).tolist(),
+        **({"distilled": distilled} if distilled else {}),
     }
 
 
@@ -202,8 +213,9 @@ def export(folder: Path, pipeline: Pipeline, summary: dict[str, Any]) -> None:
     save_ensemble(
         folder,
         {name: stages[name].folder / "adapter" for name in names},
-        epoch_folders(pipeline.plan.base.folder),
+        [] if pipeline.plan.distils else epoch_folders(pipeline.plan.base.folder),
         centroids,
         facts,
         card,
+        pipeline.plan.router.folder if pipeline.plan.distils else None,
     )

@@ -31,6 +31,7 @@ LEVELS = [
     {"experiment"},
     {"plan"},
     {"prepared"},
+    {"chosen"},
     {"pipeline"},
     {"assemble", "results"},
     {"job"},

@@ -18,9 +18,12 @@ from elrea.ensemble.folder import Saved, read_ensemble
 from elrea.ensemble.joint import JointModel
 from elrea.ensemble.likelihood import log_likelihoods
 from elrea.ensemble.strategies.elrea import Elrea
+from elrea.ensemble.strategy import BASE
 from elrea.errors import ConfigError, DataError
 from elrea.features.extract import extract
 from elrea.routing.centroids import cosines
+from elrea.routing.distilled import Distilled
+from elrea.routing.distilling import predict
 from elrea.routing.weights import Routing
 
 if TYPE_CHECKING:
@@ -94,7 +97,8 @@ class Ensemble:
         return cls(saved, saved.backbone.load(where), Elrea(top_k, base_share))
 
     def route(self, prompts: Sequence[str | Example]) -> list[Route]:
-        """Weighs the members for each prompt: by its gradient, that of no response (5.2 to 5.9)."""
+        """Weighs the members for each prompt: by its gradient, that of no response (5.2 to 5.9), or as the
+        distilled router guesses it."""
         if not prompts:
             return []
         routing = self._routing(_examples(prompts))
@@ -205,15 +209,23 @@ class Ensemble:
         return encoded
 
     def _routing(self, examples: list[Example]) -> Routing:
+        saved, prompts = self.saved, self._prompter.routing(examples)
         model = lora_files.attach(self.backbone.model, self._lora, 0)
         try:
-            features = extract(
-                model, self.saved.epochs, self._prompter.routing(examples), self.saved.features,
-                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
-            )  # fmt: skip
+            if isinstance(saved.router, Distilled):
+                found = predict(
+                    saved.folder / "routing", model, saved.folder / BASE, prompts, saved.router,
+                    pad_id=self.backbone.pad_id,
+                )  # fmt: skip
+            else:
+                features = extract(
+                    model, saved.epochs, prompts, saved.features,
+                    pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
+                )  # fmt: skip
+                found = cosines(features.numpy(), saved.centroids)
         finally:
             lora_files.detach(model)
-        return Routing(cosines(features.numpy(), self.saved.centroids), self.saved.router)
+        return Routing(found, saved.router)
 
 
 def _examples(prompts: Sequence[str | Example]) -> list[Example]:

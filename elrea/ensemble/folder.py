@@ -17,9 +17,15 @@ from elrea.config import build
 from elrea.errors import BackboneError, ElreaError, StoreError
 from elrea.features.reader import Features
 from elrea.files import read_json, sha256, walk, write_json, write_text
+from elrea.routing.student import ABOUT, WEIGHTS
 from elrea.routing.weights import Router
 
 FORMAT = 1
+
+BY_GRADIENT = """the clusters' centroids (`centroids.safetensors`), and the base
+  adapter with Adam's moments at each epoch's end (`epoch_1/` ...), with which the prompt's gradient is taken."""
+BY_STUDENT = """a small model (`router.safetensors`) that guesses a prompt's
+  cosines with the clusters' centroids from the base adapter's hidden states."""
 
 CARD = """---
 library_name: peft
@@ -30,8 +36,7 @@ base_model: {backbone}
 One base adapter and {clusters} experts, trained on {data} and to be mixed by routing weights.
 
 - `base/`, `expert-0/` ... are plain PEFT folders: `PeftModel.from_pretrained(backbone, "base")` loads one alone.
-- `routing/` holds what a prompt's weights come from: the clusters' centroids (`centroids.safetensors`), and the base
-  adapter with Adam's moments at each epoch's end (`epoch_1/` ...), with which the prompt's gradient is taken.
+- `routing/` holds what a prompt's weights come from: {routing}
 - `ensemble.json` says how: the features, the router, the backbone's name and fingerprint, every file's SHA-256.
 
 | strategy | accuracy | n |
@@ -49,16 +54,18 @@ def save_ensemble(
     centroids: Tensor,
     facts: Mapping[str, Any],
     card: Mapping[str, Any],
+    student: Path | None = None,
 ) -> None:
     """Writes an ensemble folder; one that is there already is replaced.
 
     Args:
         folder: Where to.
         adapters: PEFT folder of each member by name, the base first.
-        epochs: The base adapter's folders per epoch, moments included.
+        epochs: The base adapter's folders per epoch, moments included; none where no gradient is needed.
         centroids: [C, d].
         facts: What `ensemble.json` holds beside the list of files.
         card: Values of the README's blanks.
+        student: Folder of the distilled router, where there is one.
     """
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
@@ -66,8 +73,13 @@ def save_ensemble(
         shutil.copytree(source, aside / name)
     for epoch in epochs:
         shutil.copytree(epoch, aside / "routing" / epoch.name)
+    (aside / "routing").mkdir(exist_ok=True)
+    if student is not None:
+        for name in (WEIGHTS, ABOUT):
+            shutil.copy(student / name, aside / "routing" / name)
     save_file({"centroids": centroids}, aside / "routing" / "centroids.safetensors")
-    write_text(aside / "README.md", CARD.format(**card))
+    routing = BY_STUDENT if student else BY_GRADIENT
+    write_text(aside / "README.md", CARD.format(**card, routing=routing))
     files = {path.relative_to(aside).as_posix(): sha256(path) for path in walk(aside)}
     own = {"format": FORMAT, "members": list(adapters), "epochs": len(epochs), "files": files}
     write_json(aside / "ensemble.json", {**facts, **own})
@@ -111,6 +123,7 @@ CLASSES = {
     "Full": "elrea.features.projection.Full",
     "Sjlt": "elrea.features.sjlt.Sjlt",
     "Router": "elrea.routing.weights.Router",
+    "Distilled": "elrea.routing.distilled.Distilled",
 }
 """What `ensemble.json` may name."""
 

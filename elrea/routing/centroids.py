@@ -23,7 +23,7 @@ def centroids(features: np.ndarray, assignment: np.ndarray) -> Tensor:
         [C, d], rows of length 1.
     """
     sums = torch.zeros(int(assignment.max()) + 1, features.shape[1], dtype=torch.float64)
-    for rows, block in _blocks(features):
+    for rows, block in blocks(features):
         members = np.flatnonzero(assignment[rows] >= 0)
         labels = torch.from_numpy(assignment[rows][members])
         sums.index_add_(0, labels, block[members].double())
@@ -41,7 +41,7 @@ def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
         [n, C] in float32.
     """
     found = torch.empty(len(features), len(centres))
-    for rows, block in _blocks(features):
+    for rows, block in blocks(features):
         # Halves round a unit row's length; and not every kind of feature has length 1.
         lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
         block /= torch.where(lengths > 0, lengths, 1.0)[:, None]
@@ -49,7 +49,7 @@ def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
     return found
 
 
-def _blocks(features: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
+def blocks(features: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
     """All rows in turn: (which, a copy in float32 [m, d])."""
     step = max(1, BLOCK_BYTES // (4 * features.shape[1]))
     for start in range(0, len(features), step):

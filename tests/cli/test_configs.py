@@ -33,7 +33,7 @@ def composed(*words: str) -> DictConfig:
 
 def test_how_many_there_are() -> None:
     assert len(EXPERIMENTS) == 2
-    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 21
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 22
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
@@ -88,7 +88,7 @@ def test_every_strategy_says_what_it_needs() -> None:
     )
     routing = Routing(torch.zeros(1, 3), Router(), ["x"], ["x", "y"])
     nodes = strategy_nodes(CONF, ["all"])
-    assert len(nodes) == 21
+    assert len(nodes) == 22
     for name, node in nodes.items():
         strategy = build(node, name)
         trained = {"backbone", "base", *strategy.jobs(setting)}

@@ -52,6 +52,7 @@ FILES = {
     "continued": Continued(),
     "elrea": Elrea(),
     "elrea_no_base": Elrea(base_share=False),
+    "elrea_one": Elrea(top_k=1, base_share=False),
     "elrea_top1": Elrea(top_k=1),
     "elrea_top3": Elrea(top_k=3),
     "instruction_embedding": InstructionEmbedding(),
@@ -83,7 +84,7 @@ def test_the_files_in_conf_name_these(name: str) -> None:
 
 def test_there_is_a_test_for_every_file() -> None:
     assert {path.stem for path in CONF.glob("*.yaml")} >= FILES.keys()
-    assert len(FILES) >= 21
+    assert len(FILES) >= 22
 
 
 @pytest.mark.parametrize(
