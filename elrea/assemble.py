@@ -15,6 +15,7 @@ from elrea.fields import Misfit, fit, spell
 
 if TYPE_CHECKING:
     from elrea.data.examples import Corpus
+    from elrea.ensemble.ensemble import Ensemble
     from elrea.experiment import Experiment
 
 ALWAYS = "base"
@@ -68,6 +69,25 @@ def of_run(folder: Path) -> tuple[Experiment, Path]:
 def backbone_of(folder: Path) -> str:
     """Folder or hub id of the backbone that a run had."""
     return str(build(_config_of(folder).backbone, "backbone").name)
+
+
+def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> Ensemble:
+    """The ensemble of a finished run, on the backbone that the run had.
+
+    Args:
+        folder: What a run left, or `ensemble/` in there.
+        backbone: Folder or hub id of the model, where it has moved.
+        options: As `Ensemble.load` takes them.
+
+    Raises:
+        ElreaError: Whatever is wrong, in one line.
+    """
+    from elrea.ensemble.ensemble import Ensemble
+
+    inside = folder / "ensemble"
+    if not inside.is_dir():
+        return Ensemble.load(folder, backbone=backbone, **options)
+    return Ensemble.load(inside, backbone=backbone or backbone_of(folder), **options)
 
 
 def _config_of(folder: Path) -> DictConfig:

@@ -54,8 +54,14 @@ def talk(ensemble: Ensemble, given: argparse.Namespace) -> None:
             history += [("user", line), ("assistant", answer)]
 
 
-def command(name: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser of `python -m elrea.<name>` with what every command on a finished ensemble takes."""
+def command(name: str, description: str | None, *, writes: bool = True) -> argparse.ArgumentParser:
+    """A parser of `python -m elrea.<name>` with what every command on a finished ensemble takes.
+
+    Args:
+        name: The command's.
+        description: What `--help` opens with.
+        writes: Whether it writes answers, and takes how.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m elrea.{name}",
         description=description,
@@ -66,6 +72,8 @@ def command(name: str, description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--backbone", help="folder or hub id of the model, if it has moved")
     parser.add_argument("--top-k", type=int, help="the k nearest experts alone (all)")
+    if not writes:
+        return parser
     parser.add_argument(
         "--max-new-tokens", type=int, default=128, help="of an answer, at most (128)"
     )
@@ -78,14 +86,9 @@ def command(name: str, description: str | None) -> argparse.ArgumentParser:
 
 def opened(given: argparse.Namespace) -> Ensemble:
     """The ensemble of a run, on the backbone that the run had."""
-    from elrea.assemble import backbone_of
-    from elrea.ensemble.ensemble import Ensemble
+    from elrea.assemble import ensemble_of
 
-    folder = given.run / "ensemble"
-    if not folder.is_dir():
-        return Ensemble.load(given.run, backbone=given.backbone, top_k=given.top_k)
-    where = given.backbone or backbone_of(given.run)
-    return Ensemble.load(folder, backbone=where, top_k=given.top_k)
+    return ensemble_of(given.run, given.backbone, top_k=given.top_k)
 
 
 def members(route: Route) -> str:

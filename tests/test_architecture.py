@@ -37,14 +37,15 @@ LEVELS = [
     {"job"},
     {"cli"},
     {"neighbours", "chat"},
-    {"predict"},
+    {"predict", "harness"},
+    {"merge"},
     {"elrea"},
     {"run"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # What a user runs on a finished run stands beside what it is about, and calls the pipeline.
-COMMANDS = {("elrea", "features", "neighbours")}
+COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {"tracking": {"tracking", "results", "job", "predict"}}

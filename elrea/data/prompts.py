@@ -157,6 +157,17 @@ class Prompter:
         rendered = self._template.render(example, shots=False)
         return [self._response(rendered, choice) for choice in example.choices]
 
+    def following(self, example: Example, text: str) -> Ids:
+        """Token ids of a text as it stands behind the prompt, its own leading spaces included; without EOS.
+
+        What `choices` gives for "A" where the prompt's separator is a space, this gives for " A".
+        In a chat the template's separator takes the place of the leading spaces.
+        """
+        rendered = self._template.render(example, shots=False)
+        if self.chat:
+            return self._response(rendered, text.lstrip(" "))
+        return self._behind(rendered, text)
+
     def _fit(self, example: Example, room: int | None) -> Encoded:
         """Encode with as many shots as fit."""
         if room is None and example.choices:
@@ -191,9 +202,12 @@ class Prompter:
         return start + tuple(coded["input_ids"]), (False,) * len(start) + mask
 
     def _response(self, rendered: Rendered, text: str) -> Ids:
+        return self._behind(rendered, rendered.separator + text)
+
+    def _behind(self, rendered: Rendered, text: str) -> Ids:
         # The last line is context enough: what follows it does not depend on earlier lines.
         line = rendered.text[rendered.text.rfind("\n", 0, -1) + 1 :] or "\n"
-        return self._continue(line, rendered.separator + text)
+        return self._continue(line, text)
 
     def _continuation(self, context: str, text: str) -> Ids:
         """Ids of `text` as it follows `context`.

@@ -55,6 +55,11 @@ class Ensemble:
         saved: What the ensemble's folder holds.
         backbone: The model that they were trained on, which is adapted in place while it is used.
         strategy: How members weigh: all experts, the k nearest, with the base's share or without.
+
+    Attributes:
+        members: Their names, the base adapter first.
+        joint: All of them in one forward pass.
+        prompter: Words prompts as in training.
     """
 
     def __init__(self, saved: Saved, backbone: Backbone, strategy: Elrea) -> None:
@@ -62,8 +67,8 @@ class Ensemble:
         self.members = strategy.members(Routing(torch.empty(0, len(saved.centroids)), saved.router))
         adapters = [lora_files.load(saved.folder / name) for name in self.members]
         self._lora = adapters[0][1]
-        self._joint = JointModel(backbone.model, adapters)
-        self._prompter = Prompter(backbone.tokenizer, saved.max_length(), saved.use_chat_template)
+        self.joint = JointModel(backbone.model, adapters)
+        self.prompter = Prompter(backbone.tokenizer, saved.max_length(), saved.use_chat_template)
 
     def __repr__(self) -> str:
         count = len(self.members) - 1
@@ -144,13 +149,13 @@ class Ensemble:
             for e, c in zip(_examples(prompts), choices, strict=True)
         ]
         for example, encoded in zip(examples, self._encode(examples), strict=True):
-            found = self._prompter.choices(example)
+            found = self.prompter.choices(example)
             if not found or not all(found):
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
             asked.append((encoded.prompt, found))
         weights = self._weights(prompts, routes)
         return log_likelihoods(
-            self._joint, asked, weights, batch_size=BATCH, pad_id=self.backbone.pad_id
+            self.joint, asked, weights, batch_size=BATCH, pad_id=self.backbone.pad_id
         )
 
     def generate(
@@ -178,7 +183,7 @@ class Ensemble:
         settings = decoding or Decoding()
         encoded = self._encode(_examples(prompts), settings.max_new_tokens)
         answers = generate(
-            self._joint,
+            self.joint,
             [e.prompt for e in encoded],
             self._weights(prompts, routes),
             settings,
@@ -200,16 +205,16 @@ class Ensemble:
         return torch.tensor([list(route.weights.values()) for route in known])
 
     def _encode(self, examples: list[Example], room: int | None = None) -> list[Encoded]:
-        encoded, too_long = self._prompter.test(examples, room)
+        encoded, too_long = self.prompter.test(examples, room)
         if too_long:
             raise DataError(
-                f"{too_long[0]}: longer than the {self._prompter.max_length} tokens that fit, with room for the "
+                f"{too_long[0]}: longer than the {self.prompter.max_length} tokens that fit, with room for the "
                 "answer; shorten it, or ask for a shorter answer"
             )
         return encoded
 
     def _routing(self, examples: list[Example]) -> Routing:
-        saved, prompts = self.saved, self._prompter.routing(examples)
+        saved, prompts = self.saved, self.prompter.routing(examples)
         model = lora_files.attach(self.backbone.model, self._lora, 0)
         try:
             if isinstance(saved.router, Distilled):

@@ -140,16 +140,8 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
         BackboneError: The backbone is not there, or another.
     """
     path = folder / "ensemble.json"
-    if not path.is_file():
-        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
-    facts = read_json(path)
+    facts = checked(folder)
     try:
-        if facts["format"] != FORMAT:
-            raise StoreError(
-                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
-            )
-        files = {str(name): str(digest) for name, digest in facts["files"].items()}
-        _check(folder, files)
         found = Saved(
             folder,
             _backbone(facts, backbone),
@@ -158,7 +150,7 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
             [folder / "routing" / f"epoch_{i}" for i in range(1, int(facts["epochs"]) + 1)],
             load_file(folder / "routing" / "centroids.safetensors")["centroids"],
             facts["use_chat_template"],
-            files,
+            dict(facts["files"]),
         )
         members = list(facts["members"])
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, OSError) as error:
@@ -166,6 +158,27 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
     if len(members) != 1 + len(found.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
     return found
+
+
+def checked(folder: Path) -> dict[str, Any]:
+    """What an ensemble's `ensemble.json` says, every file of the folder held against it.
+
+    Raises:
+        StoreError: A file is missing, damaged, of another version, or leads out of the folder.
+    """
+    path = folder / "ensemble.json"
+    if not path.is_file():
+        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
+    facts: dict[str, Any] = read_json(path)
+    try:
+        if facts["format"] != FORMAT:
+            raise StoreError(
+                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
+            )
+        _check(folder, {str(name): str(digest) for name, digest in facts["files"].items()})
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+        raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
+    return facts
 
 
 def _check(folder: Path, files: dict[str, str]) -> None:

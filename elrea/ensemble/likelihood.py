@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,18 @@ from elrea.ensemble.mixing import mix
 
 Asked = tuple[Ids, Sequence[Ids]]
 """A prompt's token ids, and those of what may follow it; none are empty."""
+
+
+class Likelihood(NamedTuple):
+    """How likely a continuation is.
+
+    Attributes:
+        log_p: log P(continuation | prompt), in nats.
+        greedy: Whether greedy decoding writes it: each token is the likeliest after those before.
+    """
+
+    log_p: float
+    greedy: bool
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,21 @@ def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[tuple[list[int]
 def log_likelihoods(
     joint: JointModel, asked: Sequence[Asked], weights: Tensor, *, batch_size: int, pad_id: int
 ) -> list[list[float]]:
-    """log P(continuation | prompt) under the mixed logits, for each prompt and continuation.
+    """log P(continuation | prompt) under the mixed logits; arguments as for `likelihoods`."""
+    found = likelihoods(joint, asked, weights, batch_size=batch_size, pad_id=pad_id)
+    return [[one.log_p for one in row] for row in found]
+
+
+def likelihoods(
+    joint: JointModel,
+    asked: Sequence[Asked],
+    weights: Tensor,
+    *,
+    batch_size: int,
+    pad_id: int,
+    advance: Callable[[int], object] = lambda _n: None,
+) -> list[list[Likelihood]]:
+    """How likely continuations are under the mixed logits, for each prompt and continuation.
 
     Args:
         joint: All members.
@@ -104,12 +131,17 @@ def log_likelihoods(
         weights: Of every member for each prompt [n, members].
         batch_size: Prompts (with their continuations) in one joint pass.
         pad_id: The id that fills up short prompts.
+        advance: Told how many prompts are done.
     """
-    found: list[list[float]] = [[] for _ in asked]
+    found: list[list[Likelihood]] = [[] for _ in asked]
     for indices, rows in batches(asked, batch_size):
         log_probs = rows.mixed(rows.logits(joint, pad_id), weights[indices])
+        best = log_probs.argmax(-1).tolist()
         for number, i in enumerate(indices):
-            found[i] = rows.sums(number, log_probs)
+            greedy = [all(best[p] == token for p, token in pairs) for pairs in rows.wanted[number]]
+            sums = rows.sums(number, log_probs)
+            found[i] = [Likelihood(*one) for one in zip(sums, greedy, strict=True)]
+        advance(len(indices))
     return found
 
 
