@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check backbone bench-clusters bench-features clean
+.PHONY: help setup run test check backbone bench-clusters bench-features bench-inference clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -62,6 +62,9 @@ bench-features: $(STAMP) ## Measure what gradient features cost (half an hour; A
 
 bench-clusters: $(STAMP) ## Measure what clustering costs, up to 200,000 features (some minutes)
 	$(BIN)/python experiments/benchmarks/clusters.py $(ARGS)
+
+bench-inference: $(STAMP) ## Measure what all members at once cost (half an hour; ARGS='--models tiny': minutes)
+	$(BIN)/python experiments/benchmarks/inference.py $(ARGS)
 
 clean: ## Remove .venv and the caches; runs and the store stay
 	rm -rf $(VENV) build elrea.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -45,7 +45,7 @@ class Setting:
         from elrea.adapters.moments import Moments
 
         torch.manual_seed(0)
-        self.model = lora.attach(_backbone(kind), lora.Lora(r=RANK, dropout=0.0), 0)
+        self.model = lora.attach(backbone_of(kind), lora.Lora(r=RANK, dropout=0.0), 0)
         generator = torch.Generator().manual_seed(1)
 
         def like(scale: float) -> dict[str, torch.Tensor]:
@@ -124,7 +124,8 @@ class Setting:
         return counter.get_total_flops() / 8
 
 
-def _backbone(kind: str) -> Any:
+def backbone_of(kind: str) -> Any:
+    """The built-in backbone, or a Llama of 12 layers, 768 wide, that knows nothing; frozen."""
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     if kind == "tiny":

@@ -1,0 +1,332 @@
+"""What all members together cost at inference, over the base adapter alone and over other ways to ask them.
+
+    make bench-inference
+    python experiments/benchmarks/inference.py --models tiny --experts 4 --batch 1 --rounds 3
+
+`base` is PEFT with one adapter, not merged; `joint` is the project's forward pass of all C + 1 members; `mixed` is
+PEFT's own for a batch of mixed adapters (`adapter_names`), a row per member; `switching` has PEFT ask one member after
+the other. All take LoRA of rank 8 on every linear layer, keep their keys and values, and choose greedily from the
+members' mean logits; before anything is timed, the three of all members have to agree on logits and tokens. `decode` is
+a step of one token per prompt after 60, `prefill` the prompt's own pass. Every ratio is of one round, in which each way
+runs once; the median, least and most over rounds go to inference.json beside this file. Memory is the peak of processes
+of their own, above one that only imports, the backbone's own weights included. Takes half an hour with `mid`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from features import backbone_of, own, ratio
+from torch import Tensor
+
+HERE = Path(__file__).parent
+RANK, PROMPT, STEPS = 8, 60, 32
+Forward = Callable[..., Any]
+
+
+class Crowd:
+    """A backbone with members under PEFT, and the same in the project's joint model.
+
+    Args:
+        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, that knows nothing).
+        members: C + 1.
+        ways: Which of them to make ready; each has a backbone of its own.
+    """
+
+    def __init__(self, kind: str, members: int, ways: list[str]) -> None:
+        from elrea.adapters import lora
+        from elrea.ensemble.joint import JointModel
+
+        shape = lora.Lora(r=RANK, dropout=0.0)
+        self.members, self.ways = members, {}
+        adapters = []
+        donor = lora.attach(backbone_of(kind), shape, 0)
+        self.vocabulary = int(donor.config.vocab_size)
+        own = lora.state(donor)
+        for number in range(members):
+            draw = torch.Generator().manual_seed(number)
+            adapters.append(
+                ({n: torch.randn(t.shape, generator=draw) * 0.02 for n, t in own.items()}, shape)
+            )
+        backbone = lora.detach(donor)
+        if "joint" in ways:
+            self.joint = JointModel(backbone, adapters)
+            self.ways["joint"] = self._joint
+        if set(ways) - {"joint"}:
+            model = lora.attach(
+                backbone if "joint" not in ways else backbone_of(kind), shape, 0
+            ).eval()
+            lora.set_state(model, adapters[0][0])
+            for number in range(1, members if {"mixed", "switching"} & set(ways) else 1):
+                model.add_adapter(f"m{number}", model.peft_config["default"])
+                model.set_adapter(f"m{number}")
+                lora.set_state(model, adapters[number][0])
+            model.set_adapter("default")
+            self.peft = model.requires_grad_(False)
+            self.names = ["default", *(f"m{number}" for number in range(1, members))]
+            found = {"base": self._base, "mixed": self._mixed, "switching": self._switching}
+            self.ways |= {name: found[name] for name in ways if name != "joint"}
+
+    def _joint(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        with self.joint.rows() as model:
+            return self._mean(model, ids.repeat(self.members, 1), cache)
+
+    def _mixed(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        names = [name for name in self.names for _ in range(len(ids))]
+        return self._mean(self.peft, ids.repeat(self.members, 1), cache, adapter_names=names)
+
+    def _base(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        out = self.peft(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], out.past_key_values
+
+    def _switching(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        total, caches = 0, cache or [None] * self.members
+        for number, name in enumerate(self.names):
+            self.peft.set_adapter(name)
+            logits, caches[number] = self._base(ids, caches[number])
+            total = total + logits
+        self.peft.set_adapter("default")
+        return total / self.members, caches
+
+    def _mean(self, model: Any, ids: Tensor, cache: Any, **more: Any) -> tuple[Tensor, Any]:
+        out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
+        logits = out.logits[:, -1].unflatten(0, (self.members, -1)).mean(0)
+        return logits, out.past_key_values
+
+    def prompts(self, batch: int, tokens: int) -> Tensor:
+        draw = torch.Generator().manual_seed(tokens)
+        return torch.randint(3, self.vocabulary, (batch, tokens), generator=draw)
+
+
+@torch.inference_mode()
+def written(way: Forward, ids: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+    """Greedy tokens [batch, steps], and the logits that each was chosen from [batch, steps, vocabulary]."""
+    logits, cache = way(ids, None)
+    tokens, seen = [], []
+    for _ in range(steps):
+        seen.append(logits)
+        tokens.append(logits.argmax(-1, keepdim=True))
+        logits, cache = way(tokens[-1], cache)
+    return torch.cat(tokens, 1), torch.stack(seen, 1)
+
+
+class Decoding:
+    """A way's steps of one token, timed without its prefill: each call takes up where a fresh prompt ends."""
+
+    def __init__(self, way: Forward, ids: Tensor) -> None:
+        self.way, self.ids = way, ids
+        self.fresh()
+
+    @torch.inference_mode()
+    def fresh(self) -> None:
+        self.logits, self.cache = self.way(self.ids, None)
+
+    @torch.inference_mode()
+    def __call__(self) -> None:
+        for _ in range(STEPS):
+            token = self.logits.argmax(-1, keepdim=True)
+            self.logits, self.cache = self.way(token, self.cache)
+
+
+def check(crowd: Crowd, batch: int) -> float:
+    """Largest difference between the logits of the three ways to ask all members, over the largest logit.
+
+    Raises:
+        SystemExit: They disagree.
+    """
+    found = {
+        name: written(way, crowd.prompts(batch, PROMPT), 4)
+        for name, way in crowd.ways.items()
+        if name != "base"
+    }
+    tokens, logits = found.pop("joint")
+    worst = 0.0
+    for name, (others, theirs) in found.items():
+        worst = max(worst, float((logits - theirs).abs().max() / logits.abs().max()))
+        if not worst < 1e-3 or not torch.equal(tokens, others):
+            raise SystemExit(
+                f"{name}: logits differ from the joint ones by {worst:.2g}: nothing is timed"
+            )
+    return worst
+
+
+def measure(kind: str, experts: int, batch: int, count: int) -> list[dict[str, Any]]:
+    """Rows of one backbone, number of experts and batch size."""
+    crowd = Crowd(kind, experts + 1, ["joint", "base", "mixed", "switching"])
+    differs = check(crowd, batch)
+    rows = []
+    for phase, tokens in (("decode", PROMPT), ("prefill", 60), ("prefill", 200)):
+        ids = crowd.prompts(batch, tokens)
+        ways: dict[str, Any] = {}
+        for name, way in crowd.ways.items():
+            ways[name] = torch.inference_mode()(lambda way=way, ids=ids: way(ids, None))
+        if phase == "decode":
+            ways = {name: Decoding(way, ids) for name, way in crowd.ways.items()}
+        seconds = timed(ways, count)
+        rows.append(
+            {
+                "backbone": kind, "members": experts + 1, "batch": batch, "phase": phase, "tokens": tokens,
+                "joint_over_base": ratio(seconds["joint"], seconds["base"]),
+                "peft_mixed_over_joint": ratio(seconds["mixed"], seconds["joint"]),
+                "switching_over_joint": ratio(seconds["switching"], seconds["joint"]),
+                "differs": differs,
+            }
+        )  # fmt: skip
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def timed(ways: dict[str, Any], count: int) -> dict[str, list[float]]:
+    """Seconds of each way in each round; decoding starts from fresh keys and values in every round."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(count + 1):
+        for name, way in ways.items():
+            if isinstance(way, Decoding):
+                way.fresh()
+            start = time.perf_counter()
+            way()
+            if number:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def distilled(kind: str, count: int) -> dict[str, Any]:
+    """One expert alone behind the distilled router, over the base adapter: 200 prompt tokens, 200 new ones or none."""
+    from elrea.routing.states import AdaptedStates, PromptStates
+    from elrea.routing.student import Student
+
+    crowd = Crowd(kind, 5, ["joint", "base"])
+    ids = crowd.prompts(1, 200)
+    reader = AdaptedStates(crowd.peft, 0, PromptStates())
+    student = Student(reader.dimension, 4, 256).eval()
+    one = torch.tensor([1])
+
+    def ours(ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        with crowd.joint.rows(one) as model:
+            out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], out.past_key_values
+
+    def routed() -> None:
+        from elrea.data.prompts import Encoded
+
+        states, _ = reader([[Encoded("x", tuple(ids[0].tolist()), ())]], lambda _n: None)
+        student.predict(states.numpy()).argmax()
+
+    def whole(way: Forward, steps: int, route: bool) -> Callable[[], None]:
+        def run() -> None:
+            if route:
+                routed()
+            written(way, ids, steps)
+
+        return run
+
+    found = {}
+    for name, steps in (("generation", 200), ("letter", 1)):
+        ways = {
+            "base": whole(crowd.ways["base"], steps, False),
+            "ours": whole(ours, steps, True),
+        }
+        seconds = timed(ways, count)
+        found[name] = ratio(seconds["ours"], seconds["base"])
+    return found
+
+
+def held(way: str, kind: str, experts: int, batch: int) -> None:
+    """Prints the peak memory of this process, MiB, after `way` has written some tokens (Linux)."""
+    import peft  # noqa: F401
+    import transformers  # noqa: F401
+
+    from elrea.ensemble import joint  # noqa: F401
+
+    if way != "imports":
+        crowd = Crowd(kind, experts + 1, [way])
+        written(crowd.ways[way], crowd.prompts(batch, PROMPT), 8)
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
+
+
+def memory(kind: str, experts: int, batch: int, count: int) -> dict[str, float]:
+    """Peak memory of the joint way over the base's."""
+    peaks: dict[str, list[float]] = {}
+    for _ in range(count):
+        for way in ("imports", "base", "joint"):
+            words = ["--held", way, kind, str(experts), str(batch)]
+            peaks.setdefault(way, []).append(float(own(words, script=Path(__file__))))
+    above = {
+        way: [a - b for a, b in zip(each, peaks["imports"], strict=True)]
+        for way, each in peaks.items()
+    }
+    return ratio(above["joint"], above["base"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=["tiny", "mid"], default=["tiny", "mid"])
+    parser.add_argument("--experts", type=int, nargs="+", default=[4, 9])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--out", type=Path, default=HERE / "inference.json")
+    parser.add_argument("--held", nargs=4, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    if given.held:
+        held(given.held[0], given.held[1], int(given.held[2]), int(given.held[3]))
+        return
+    rows = []
+    for kind in given.models:
+        for experts in given.experts:
+            for batch in given.batch:
+                found = measure(kind, experts, batch, given.rounds)
+                found[0]["memory_over_base"] = memory(kind, experts, batch, min(3, given.rounds))
+                rows += found
+    alone = {kind: distilled(kind, given.rounds) for kind in given.models}
+    show(rows, alone)
+    from elrea.files import write_json
+
+    machine = {"cores": os.cpu_count(), "threads": given.threads, "system": platform.platform()}
+    facts = {
+        "rank": RANK, "steps": STEPS, "rounds": given.rounds, "machine": machine, "rows": rows,
+        "distilled_top1_over_base": alone,
+    }  # fmt: skip
+    write_json(given.out, facts)
+
+
+def show(rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+    """The table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="All members at once, medians")
+    for name in ("backbone", "members", "batch", "phase", "tokens"):
+        table.add_column(name)
+    keys = ("joint_over_base", "peft_mixed_over_joint", "switching_over_joint", "memory_over_base")
+    for name in ("joint / base", "PEFT mixed / joint", "switching / joint", "memory / base"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        cells = [str(row[name]) for name in ("backbone", "members", "batch", "phase", "tokens")]
+        cells += [f"{row[key]['median']:.2f}" if key in row else "" for key in keys]
+        table.add_row(*cells)
+    console = Console(width=100)
+    console.print(table)
+    for kind, found in alone.items():
+        each = ", ".join(f"{name} {figures['median']:.2f}" for name, figures in found.items())
+        console.print(f"{kind}: one expert behind the distilled router / base: {each}")
+
+
+if __name__ == "__main__":
+    main()
