@@ -49,7 +49,7 @@ class Crowd:
         shape = lora.Lora(r=RANK, dropout=0.0)
         self.members, self.ways = members, {}
         adapters = []
-        donor = lora.attach(backbone_of(kind), shape, 0)
+        donor = lora.attach(_backbone(kind), shape, 0)
         self.vocabulary = int(donor.config.vocab_size)
         own = lora.state(donor)
         for number in range(members):
@@ -63,7 +63,7 @@ class Crowd:
             self.ways["joint"] = self._joint
         if set(ways) - {"joint"}:
             model = lora.attach(
-                backbone if "joint" not in ways else backbone_of(kind), shape, 0
+                backbone if "joint" not in ways else _backbone(kind), shape, 0
             ).eval()
             lora.set_state(model, adapters[0][0])
             for number in range(1, members if {"mixed", "switching"} & set(ways) else 1):
@@ -107,6 +107,11 @@ class Crowd:
         return torch.randint(3, self.vocabulary, (batch, tokens), generator=draw)
 
 
+def _backbone(kind: str) -> Any:
+    torch.manual_seed(0)
+    return backbone_of(kind)
+
+
 @torch.inference_mode()
 def written(way: Forward, ids: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Greedy tokens [batch, steps], and the logits that each was chosen from [batch, steps, vocabulary]."""
@@ -137,22 +142,37 @@ class Decoding:
             self.logits, self.cache = self.way(token, self.cache)
 
 
+@torch.inference_mode()
+def read(way: Forward, ids: Tensor, following: Tensor) -> Tensor:
+    """Logits after a prompt and after each of some given tokens [batch, steps + 1, vocabulary]."""
+    logits, cache = way(ids, None)
+    seen = [logits]
+    for token in following.split(1, dim=1):
+        logits, cache = way(token, cache)
+        seen.append(logits)
+    return torch.stack(seen, 1)
+
+
 def check(crowd: Crowd, batch: int) -> float:
     """Largest difference between the logits of the three ways to ask all members, over the largest logit.
+
+    The tokens are given, for a model that knows nothing has logits that lie as near each other as rounding; the
+    likeliest one has to be the same wherever it leads by more than that.
 
     Raises:
         SystemExit: They disagree.
     """
-    found = {
-        name: written(way, crowd.prompts(batch, PROMPT), 4)
-        for name, way in crowd.ways.items()
-        if name != "base"
-    }
-    tokens, logits = found.pop("joint")
+    given = crowd.prompts(batch, PROMPT), crowd.prompts(batch, 4)
+    mine = read(crowd.ways["joint"], *given)
+    best = mine.topk(2, dim=-1)
     worst = 0.0
-    for name, (others, theirs) in found.items():
-        worst = max(worst, float((logits - theirs).abs().max() / logits.abs().max()))
-        if not worst < 1e-3 or not torch.equal(tokens, others):
+    for name in ("mixed", "switching"):
+        theirs = read(crowd.ways[name], *given)
+        gap = float((mine - theirs).abs().max())
+        worst = max(worst, gap / float(mine.abs().max()))
+        sure = best.values[..., 0] - best.values[..., 1] > 2 * gap
+        same = (theirs.argmax(-1) == best.indices[..., 0]) | ~sure
+        if not worst < 1e-3 or not same.all():
             raise SystemExit(
                 f"{name}: logits differ from the joint ones by {worst:.2g}: nothing is timed"
             )
