@@ -1,0 +1,113 @@
+"""Draws accuracy against cost from this study's runs.
+
+    python experiments/cost/frontier.py multirun/<day>/<time>
+
+Cost counts passes in units of the base adapter's over the same tokens, a backward pass as one: `letter` for a prompt
+that is answered by one letter, `text` for 200 tokens of prompt and as many of answer. Accuracy is the mean over seeds.
+Writes table.md, results.json and frontier.png beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from elrea.files import write_json, write_text
+
+HERE = Path(__file__).parent
+
+
+def read(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """(router, strategy) -> a row per run."""
+    rows = defaultdict(list)
+    for path in sorted(folder.glob("*/summary.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        config: Any = OmegaConf.load(path.with_name("config.yaml"))
+        router = "distilled" if config.routing._target_.endswith("Distilled") else "gradient"
+        for name, row in summary["strategies"].items():
+            agreement = summary["routing"].get("distilled", {})
+            rows[router, name].append({**row, "seed": summary["seed"], "agreement": agreement})
+    if not rows:
+        raise SystemExit(f"{folder}: no finished run there")
+    return rows
+
+
+def costs(row: dict[str, Any], routing: float) -> tuple[float, float]:
+    """Of a letter, and of 200 tokens after 200: each new token costs every member, the router works once."""
+    members = row["forward_passes"] - routing
+    return row["forward_passes"], (row["forward_passes"] + members) / 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    rows = read(parser.parse_args().folder)
+    base = [row["accuracy"] for row in rows["gradient", "base"]]
+    found = []
+    for (router, name), each in rows.items():
+        if name == "base" and router == "distilled":
+            continue
+        # The cheapest routed strategy has one member: what it costs above that is the routing.
+        routing = 0.0 if name == "base" else rows[router, "elrea_one"][0]["forward_passes"] - 1
+        letter, text = costs(each[0], routing)
+        accuracies = [row["accuracy"] for row in each]
+        mean = sum(accuracies) / len(accuracies)
+        found.append(
+            {
+                "router": "-" if name == "base" else router,
+                "strategy": name,
+                "accuracy": round(100 * mean, 2),
+                "seeds": [round(100 * a, 2) for a in accuracies],
+                "over_base": round(100 * (mean - sum(base) / len(base)), 2),
+                "letter": round(letter, 2),
+                "text": round(text, 2),
+            }
+        )
+    found.sort(key=lambda row: row["text"])
+    lines = [
+        "| router | strategy | accuracy | over base, points | letter | text |",
+        "|---" * 6 + "|",
+    ]
+    lines += [
+        f"| {r['router']} | {r['strategy']} | {r['accuracy']:.1f} | {r['over_base']:+.1f} | "
+        f"{r['letter']:.1f} | {r['text']:.1f} |"
+        for r in found
+    ]
+    agreements = [row["agreement"] for row in rows["distilled", "elrea"]]
+    print("\n".join(lines), *map(json.dumps, agreements), sep="\n")
+    write_text(HERE / "table.md", "\n".join(lines) + "\n")
+    write_json(HERE / "results.json", {"rows": found, "agreement": agreements})
+    draw(found, HERE / "frontier.png")
+
+
+def draw(found: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy against the cost of a text, a colour per router."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for router, colour in (("-", "black"), ("gradient", "tab:blue"), ("distilled", "tab:orange")):
+        mine = [row for row in found if row["router"] == router]
+        label = "no router" if router == "-" else f"{router} router"
+        axes.scatter(
+            [r["text"] for r in mine], [r["accuracy"] for r in mine], color=colour, label=label
+        )
+        for row in mine:
+            place = (row["text"], row["accuracy"])
+            axes.annotate(
+                row["strategy"], place, xytext=(4, 4), textcoords="offset points", fontsize=8
+            )
+    axes.set_xscale("log")
+    axes.set_xlabel("cost of 200 + 200 tokens, base adapter = 1")
+    axes.set_ylabel("accuracy, %")
+    axes.set_title("Built-in exam, not MMLU")
+    axes.legend()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
