@@ -307,15 +307,21 @@ def main() -> None:
     if given.held:
         held(given.held[0], given.held[1], int(given.held[2]), int(given.held[3]))
         return
-    rows = []
+    rows: list[dict[str, Any]] = []
+    alone: dict[str, Any] = {}
     for kind in given.models:
+        alone[kind] = distilled(kind, given.rounds)
         for experts in given.experts:
             for batch in given.batch:
                 found = measure(kind, experts, batch, given.rounds)
                 found[0]["memory_over_base"] = memory(kind, experts, batch, min(3, given.rounds))
                 rows += found
-    alone = {kind: distilled(kind, given.rounds) for kind in given.models}
+                save(given, rows, alone)  # half an hour is long: what there is stays
     show(rows, alone)
+
+
+def save(given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+    """Writes what was measured so far."""
     from elrea.files import write_json
 
     machine = {"cores": os.cpu_count(), "threads": given.threads, "system": platform.platform()}
