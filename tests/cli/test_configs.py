@@ -32,7 +32,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_how_many_there_are() -> None:
-    assert len(EXPERIMENTS) == 2
+    assert len(EXPERIMENTS) == 3
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 22
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
