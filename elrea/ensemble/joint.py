@@ -34,7 +34,11 @@ class JointModel:
         model.eval()
         self.model = model
         self.count = len(members)
-        self._layers = list(stacked(model, members).values())
+        # As the products want them: a step of decoding is hundreds of products of one token, and each copy counts.
+        self._layers = [
+            (module, a.transpose(1, 2).contiguous(), b.transpose(1, 2).contiguous())
+            for module, a, b in stacked(model, members).values()
+        ]
 
     @contextmanager
     def rows(self, member: Tensor | None = None) -> Iterator[PreTrainedModel]:
@@ -59,10 +63,14 @@ class JointModel:
 
     @staticmethod
     def _adder(a: Tensor, b: Tensor) -> Callable[..., Tensor]:
+        """Adds (α/r)·B A x, for A [members or rows, in, r] and (α/r)·B [members or rows, r, out]."""
+
         def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0].to(a.dtype)
-            low = torch.bmm(x.reshape(a.shape[0], -1, x.shape[-1]), a.transpose(1, 2))
-            return output + torch.bmm(low, b.transpose(1, 2)).view(output.shape).to(output.dtype)
+            low = torch.bmm(inputs[0].to(a.dtype).reshape(a.shape[0], -1, a.shape[1]), a)
+            if output.dtype != b.dtype:
+                return output + torch.bmm(low, b).view(output.shape).to(output.dtype)
+            own = output.reshape(b.shape[0], -1, b.shape[2])
+            return torch.baddbmm(own, low, b).view(output.shape)
 
         return add
 
