@@ -96,10 +96,11 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
         axes.scatter(
             [r["text"] for r in mine], [r["accuracy"] for r in mine], color=colour, label=label
         )
+        shift = (4, -11) if router == "distilled" else (4, 4)
         for row in mine:
             place = (row["text"], row["accuracy"])
             axes.annotate(
-                row["strategy"], place, xytext=(4, 4), textcoords="offset points", fontsize=8
+                row["strategy"], place, xytext=shift, textcoords="offset points", fontsize=8
             )
     axes.set_xscale("log")
     axes.set_xlabel("cost of 200 + 200 tokens, base adapter = 1")
