@@ -1,52 +1,149 @@
-"""A run with `routing=distilled`, and its ensemble in use."""
+"""`routing=distilled` from the command line to `ensemble/` in use: no gradient of a prompt that is answered."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from elrea.backbone.device import Device
 from elrea.data.exam import Exam
-from elrea.ensemble import ensemble as room
+from elrea.ensemble.decoding import Decoding
 from elrea.ensemble.ensemble import Ensemble
-from tests.cli.commands import EXAM, QUIET, run
+from elrea.errors import StoreError
+from elrea.features.extract import GradientFeatures
+from tests.cli.commands import EXAM, QUIET, Ended, run
+
+WORDS = ["routing=distilled", "routing.width=8", "routing.epochs=20", QUIET]
+SCORED = "evaluation.strategies=[base,elrea,elrea_one,elrea_no_base,uniform]"
 
 
-def test_no_gradient_of_a_test_prompt_is_taken(
-    tiny: list[str], tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    words = [*tiny, *EXAM, QUIET, "evaluation.strategies=[elrea_one,elrea]", "routing=distilled"]
-    ended = run(tmp_path, *words, "routing.compare=false")
+@pytest.fixture(scope="module")
+def base(tiny: list[str], home: Path, whole: Ended) -> list[str]:
+    """Words of a run on the store that a run with routing=gradient has filled."""
+    assert whole.code == 0
+    return ["+experiment=elrea_mmlu", *tiny, *EXAM, *WORDS, SCORED, f"store={home / 'store'}"]
+
+
+@pytest.fixture(scope="module")
+def distilled(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    ended = run(tmp_path_factory.mktemp("distilled"), *base)
     assert (ended.code, ended.err) == (0, "")
-    summary = ended.summary
-    assert {"router", "routing"} < summary["stages"].keys()
-    assert "features-test" not in summary["stages"]
-    passes = {name: row["forward_passes"] for name, row in summary["strategies"].items()}
-    assert passes == {"base": 1, "elrea_one": 2, "elrea": 4}
-    assert summary["routing"]["distilled"].keys() == {"epoch", "explained", "dev", "held_out"}
+    return ended
 
-    folder = tmp_path / "out" / "ensemble"
-    assert not list((folder / "routing").glob("epoch_*"))
-    found = Ensemble.load(folder, backbone=str(small_model), device=Device("cpu", threads=1))
 
-    def never(*_given: object, **_named: object) -> None:
-        raise AssertionError("a gradient was asked for")
+def summary(ended: Ended) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((ended.folder / "out" / "summary.json").read_text())
+    return found
 
-    monkeypatch.setattr(room, "extract", never)
-    monkeypatch.setattr(torch.Tensor, "backward", never)
-    monkeypatch.setattr(torch.autograd, "grad", never)
-    corpus = Exam(boards=2, train_per_board=16, dev_per_board=4, test_per_board=6).load()
-    told = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").open()]
-    for route, line in zip(found.route(corpus.test), told, strict=True):
-        weights = list(route.weights.values())
-        assert weights == pytest.approx([line["w_base"], *line["weights"]], abs=2e-5)
-    assert len(found.score([corpus.test[0]], [["A", "B"]])[0]) == 2
 
-    compared = run(tmp_path, *words)
-    assert {"features-test", "router"} < compared.summary["stages"].keys()
-    assert compared.summary["strategies"] == summary["strategies"]
-    assert 0 <= compared.summary["routing"]["distilled"]["top1"] <= 1
-    assert "Distilled router against 12 test prompts' gradients" in compared.out
+def test_only_the_router_is_new(distilled: Ended) -> None:
+    stages = summary(distilled)["stages"]
+    new = {name for name, stage in stages.items() if not stage["reused"]}
+    assert new == {"router", "routing", "scores"}
+    assert {"base", "features-train", "features-test", "clusters", "expert-0"} <= set(stages)
+    plan = [
+        line.split()[0] for line in distilled.out.splitlines() if line.strip().endswith("to do")
+    ]
+    assert plan == ["router", "routing", "scores"]
+
+
+def test_the_same_again_is_there_and_weighing_learns_nothing_new(
+    base: list[str], distilled: Ended, tmp_path: Path
+) -> None:
+    again = run(tmp_path / "again", *base)
+    assert again.summary == distilled.summary
+    assert all(stage["reused"] for stage in summary(again)["stages"].values())
+    warm = run(tmp_path / "warm", *base, "routing.temperature=2", "plan=true")
+    plan = [line.split()[0] for line in warm.out.splitlines() if line.strip().endswith("to do")]
+    assert plan == ["scores"]
+
+
+def test_it_says_how_it_agrees_with_the_gradients(distilled: Ended, whole: Ended) -> None:
+    found = summary(distilled)["routing"]["distilled"]
+    rows = {
+        name: [
+            json.loads(line)
+            for line in (ended.folder / "out" / "predictions.jsonl").read_text().splitlines()
+        ]
+        for name, ended in (("mine", distilled), ("gradient", whole))
+    }
+    nearest = {name: [row["weights"].index(max(row["weights"])) for row in r] for name, r in rows.items()}  # fmt: skip
+    same = [a == b for a, b in zip(nearest["mine"], nearest["gradient"], strict=True)]
+    assert found["top1"] == pytest.approx(sum(same) / 12, abs=1e-6)
+    off = [abs(a["w_base"] - b["w_base"]) for a, b in zip(rows["mine"], rows["gradient"], strict=True)]  # fmt: skip
+    assert found["w_base"] == pytest.approx(sum(off) / 12, abs=1e-5) and sum(off) > 0
+    assert found["prompts"] == 12 and found["dev"] == 8 and found["held_out"] is False
+    (line,) = (row for row in distilled.out.splitlines() if row.startswith("Distilled router"))
+    assert (
+        f"12 test prompts' gradients: nearest cluster the same for {100 * found['top1']:.1f} %"
+        in line
+    )
+
+
+def test_a_prompts_price_is_one_forward_pass_beside_the_members(distilled: Ended) -> None:
+    passes = {name: row["forward_passes"] for name, row in summary(distilled)["strategies"].items()}
+    assert passes == {"base": 1, "uniform": 3, "elrea": 4, "elrea_no_base": 3, "elrea_one": 2}
+
+
+def test_without_comparison_no_test_prompts_gradient_is_taken(
+    base: list[str], distilled: Ended, tmp_path: Path
+) -> None:
+    ended = run(tmp_path, *base, "routing.compare=false")
+    assert "features-test" not in ended.summary["stages"]
+    assert ended.summary["strategies"] == distilled.summary["strategies"]
+    assert "top1" not in ended.summary["routing"]["distilled"]
+    assert "Distilled router" not in ended.out
+
+
+def test_without_dev_prompts_training_prompts_are_held_out(base: list[str], tmp_path: Path) -> None:
+    ended = run(tmp_path, *base, "evaluation.split=dev", "routing.held_out=0.25")
+    found = ended.summary["routing"]["distilled"]
+    assert (ended.code, found["held_out"], found["dev"]) == (0, True, 8)
+
+
+def test_the_folder_answers_as_the_run_did_and_takes_no_gradient(
+    distilled: Ended, small_model: Path, monkeypatch
+) -> None:
+    folder = distilled.folder / "out" / "ensemble"
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    assert {"routing/router.safetensors", "routing/router.json"} <= there
+    assert not [name for name in there if "epoch" in name or "moments" in name]
+    assert "guesses a prompt's" in (folder / "README.md").read_text()
+    ensemble = Ensemble.load(
+        folder, backbone=str(small_model), top_k=1, base_share=False, device=Device("cpu", threads=1)
+    )  # fmt: skip
+    graded: list[bool] = []
+    for module in ensemble.backbone.model.modules():
+        module.register_forward_hook(lambda *_: graded.append(torch.is_grad_enabled()))
+    monkeypatch.setattr(GradientFeatures, "reader", lambda *_a, **_k: pytest.fail("a gradient"))
+    test = list(Exam(boards=2, train_per_board=16, dev_per_board=4, test_per_board=6).load().test)
+    lines = (distilled.folder / "out" / "predictions.jsonl").read_text().splitlines()
+    scores = ensemble.score(test, [example.choices for example in test])
+    for example, sums, line in zip(test, scores, lines, strict=True):
+        told = json.loads(line)["strategies"]["elrea_one"]
+        assert example.choices[sums.index(max(sums))] == told["choice"]
+    for route, line in zip(ensemble.route(test), lines, strict=True):
+        assert 1 - max(route.cosines) == pytest.approx(json.loads(line)["w_base"], abs=1e-5)
+        assert sorted(route.weights.values()) == [0, 0, 1]
+    ensemble.generate(test[:2], Decoding(max_new_tokens=2))
+    assert graded and not any(graded)
+
+
+def test_a_damaged_router_is_refused(distilled: Ended, small_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(distilled.folder / "out" / "ensemble", tmp_path / "copy")
+    (copy / "routing" / "router.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(StoreError, match=r"router\.safetensors is not as it was written"):
+        Ensemble.load(copy, backbone=str(small_model))
+
+
+def test_a_layer_that_is_not_there_is_refused_before_anything_is_trained(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    ended = run(tmp_path, *tiny, *EXAM, *WORDS, "routing.layer=9", f"store={tmp_path / 's'}")
+    assert ended.error.startswith("routing.layer=9: the backbone has 2 layers")
+    assert not any(path.suffix == ".safetensors" for path in (tmp_path / "s").rglob("*"))

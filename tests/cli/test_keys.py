@@ -108,6 +108,27 @@ def test_a_changed_model_changes_all_but_its_name_nothing(
     assert changed(before, keys(experiment(moved), tmp_path)) == ALL
 
 
+@pytest.mark.parametrize(
+    ("word", "stages"),
+    [
+        ("routing.temperature=2", {"scores"}),
+        ("routing.compare=false", {"features-test"}),
+        ("routing.width=3", {"router", "routing", "scores"}),
+        ("routing.layer=early", {"router", "routing", "scores"}),
+        ("data.dev_per_board=3", {"router", "routing", "scores"}),
+        ("data.test_per_board=5", {"routing", "features-test", "scores"}),
+        ("clustering.restarts=2", {"clusters", *EXPERTS, "router", "routing", "scores"}),
+    ],
+)
+def test_a_setting_of_a_distilled_router_changes(
+    word: str, stages: set[str], plain: Experiment, small_model: Path, tmp_path: Path
+) -> None:
+    before = keys(experiment(small_model, "routing=distilled"), tmp_path)
+    assert changed(keys(plain, tmp_path), before) == {"router", "routing", "scores"}
+    after = keys(experiment(small_model, "routing=distilled", word), tmp_path)
+    assert changed(before, after) == stages
+
+
 def test_a_strategy_adds_its_adapters_and_no_more(small_model: Path, tmp_path: Path) -> None:
     before = keys(experiment(small_model), tmp_path)
     word = "evaluation.strategies=[backbone,base,elrea,elrea_top1,uniform,random_cluster,compute_matched]"

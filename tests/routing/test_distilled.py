@@ -98,6 +98,13 @@ def test_agreement() -> None:
     assert agreement(Routing(mine, Router()), Routing(0 * gradient, Router())) == {"prompts": 0}
 
 
+def test_ties_share_their_ranks_and_equal_cosines_say_nothing() -> None:
+    """Ranks (1.5 1.5 3) and (1 2 3) correlate by √3/2; equal cosines have no order."""
+    rows = Routing(torch.tensor([[0.1, 0.1, 0.3], [0.2, 0.2, 0.2]]), Router())
+    gradient = Routing(torch.tensor([[0.1, 0.2, 0.3], [0.1, 0.2, 0.3]]), Router())
+    assert agreement(rows, gradient)["spearman"] == pytest.approx(3**0.5 / 4, abs=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrong", [{"width": 0}, {"epochs": 0}, {"held_out": 1.0}, {"learning_rate": 0.0}, {"temperature": 0.0}]
 )  # fmt: skip
