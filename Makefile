@@ -63,7 +63,7 @@ bench-features: $(STAMP) ## Measure what gradient features cost (half an hour; A
 bench-clusters: $(STAMP) ## Measure what clustering costs, up to 200,000 features (some minutes)
 	$(BIN)/python experiments/benchmarks/clusters.py $(ARGS)
 
-bench-inference: $(STAMP) ## Measure what all members at once cost (half an hour; ARGS='--models tiny': minutes)
+bench-inference: $(STAMP) ## Measure what all members at once cost (an hour; ARGS='--models tiny': minutes)
 	$(BIN)/python experiments/benchmarks/inference.py $(ARGS)
 
 clean: ## Remove .venv and the caches; runs and the store stay

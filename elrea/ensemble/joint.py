@@ -11,12 +11,24 @@ from transformers import PreTrainedModel
 
 from elrea.adapters.lora import Lora
 from elrea.adapters.loss import logits_at
+from elrea.ensemble.few_rows import few_rows
 from elrea.errors import BackboneError
 
 Adapter = tuple[dict[str, Tensor], Lora]
 """An adapter's tensors by PEFT's names, and its settings."""
 
 _PREFIX = "base_model.model."
+
+TOKENS = 2048
+"""Tokens of all rows, at most, that a prompt's pass takes at a time on a CPU: more of them leave its caches, and what
+they allocate goes back to the system after every layer."""
+
+
+def chunk(rows: int, longest: int, device: torch.device) -> int | None:
+    """Tokens of each row that `generate` should read at a time; None: all of them, as a GPU does best."""
+    if device.type != "cpu" or rows * longest <= TOKENS:
+        return None
+    return max(8, TOKENS // rows)
 
 
 class JointModel:
@@ -56,7 +68,8 @@ class JointModel:
                 if member is not None:
                     a, b = a[member], b[member]
                 handles.append(module.register_forward_hook(self._adder(a, b)))
-            yield self.model
+            with few_rows(self.model):
+                yield self.model
         finally:
             for handle in handles:
                 handle.remove()
@@ -70,6 +83,10 @@ class JointModel:
             if output.dtype != b.dtype:
                 return output + torch.bmm(low, b).view(output.shape).to(output.dtype)
             own = output.reshape(b.shape[0], -1, b.shape[2])
+            if own.is_contiguous() and not torch.is_grad_enabled():
+                return own.baddbmm_(low, b).view(
+                    output.shape
+                )  # the layer's own output, fresh: nobody else has it
             return torch.baddbmm(own, low, b).view(output.shape)
 
         return add

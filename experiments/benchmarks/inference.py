@@ -9,7 +9,8 @@ the other. All take LoRA of rank 8 on every linear layer, keep their keys and va
 members' mean logits; before anything is timed, the three of all members have to agree on logits and tokens. `decode` is
 a step of one token per prompt after 60, `prefill` the prompt's own pass. Every ratio is of one round, in which each way
 runs once; the median, least and most over rounds go to inference.json beside this file. Memory is the peak of processes
-of their own, above one that only imports, the backbone's own weights included. Takes half an hour with `mid`.
+of their own, above one that only imports, the backbone's own weights included. Takes an hour with `mid`. On a GPU the
+paper's own toy follows (`paper_toy.py`); `--models --paper small` runs that alone, small, anywhere.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import paper_toy
 import torch
 from features import backbone_of, own, ratio
 from torch import Tensor
@@ -77,8 +79,14 @@ class Crowd:
             self.ways |= {name: found[name] for name in ways if name != "joint"}
 
     def _joint(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
+        """A prompt's pass in the chunks that the project's `generate` asks for."""
+        from elrea.ensemble.joint import chunk
+
+        rows = ids.repeat(self.members, 1)
         with self.joint.rows() as model:
-            return self._mean(model, ids.repeat(self.members, 1), cache)
+            for part in rows.split(chunk(*rows.shape, rows.device) or rows.shape[1], dim=1):
+                logits, cache = self._mean(model, part, cache)
+        return logits, cache
 
     def _mixed(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         names = [name for name in self.names for _ in range(len(ids))]
@@ -292,12 +300,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=["tiny", "mid"], default=["tiny", "mid"])
+    parser.add_argument("--models", nargs="*", choices=["tiny", "mid"], default=["tiny", "mid"])
     parser.add_argument("--experts", type=int, nargs="+", default=[4, 9])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--out", type=Path, default=HERE / "inference.json")
+    toy = "gemma-2b" if torch.cuda.is_available() else None
+    parser.add_argument(
+        "--paper", choices=sorted(paper_toy.SHAPES), default=toy, help="the paper's toy"
+    )
     parser.add_argument("--held", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -316,18 +328,24 @@ def main() -> None:
                 found = measure(kind, experts, batch, given.rounds)
                 found[0]["memory_over_base"] = memory(kind, experts, batch, min(3, given.rounds))
                 rows += found
-                save(given, rows, alone)  # half an hour is long: what there is stays
+                save(given, rows, alone)  # an hour is long: what there is stays
     show(rows, alone)
+    if given.paper:
+        found = paper_toy.table(given.paper)
+        paper_toy.show(found)
+        save(given, rows, alone, found)
 
 
-def save(given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+def save(
+    given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any], toy: Any = None
+) -> None:
     """Writes what was measured so far."""
     from elrea.files import write_json
 
     machine = {"cores": os.cpu_count(), "threads": given.threads, "system": platform.platform()}
     facts = {
         "rank": RANK, "steps": STEPS, "rounds": given.rounds, "machine": machine, "rows": rows,
-        "distilled_top1_over_base": alone,
+        "distilled_top1_over_base": alone, "paper_toy": toy,
     }  # fmt: skip
     write_json(given.out, facts)
 

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 
 from elrea.adapters.lora import Lora, attach, set_state
 from elrea.ensemble.decoding import Decoding, ends_of, generate
-from elrea.ensemble.joint import Adapter, JointModel
+from elrea.ensemble.joint import Adapter, JointModel, chunk
 from elrea.errors import ConfigError
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
 
@@ -76,6 +76,23 @@ def test_greedy_answers_are_a_plain_loops(kind: str) -> None:
     ended = by_loop(kind, end)
     assert written(kind, end) == ended
     assert min(map(len, ended)) < LENGTH
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_reading_prompts_in_chunks_changes_nothing(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long prompts of different lengths: the shortest is all padding in the first chunks."""
+    prompts = [tuple(1 + (7 * i + n) % 30 for i in range(n)) for n in (29, 3, 18)]
+    joint, decoding = JointModel(BUILDERS[kind](), crowd(kind)), Decoding(max_new_tokens=LENGTH)
+    rows = int((WEIGHTS[:3] != 0).sum())
+    found = []
+    for tokens in (10_000, 8 * rows):
+        monkeypatch.setattr("elrea.ensemble.joint.TOKENS", tokens)
+        assert chunk(rows, 29, torch.device("cpu")) == (None if tokens > 9000 else 8)
+        found.append(generate(joint, prompts, WEIGHTS[:3], decoding, words(), pad_id=PAD))
+    assert found[0] == found[1]
+    assert chunk(rows, 29, torch.device("meta")) is None
 
 
 def test_the_models_own_settings_change_nothing() -> None:
