@@ -44,7 +44,7 @@ SHAPES: dict[str, dict[str, int]] = {
         "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 32,
     },
 }  # fmt: skip
-SIZES = {"gemma-2b": (2000, 400), "small": (200, 40)}
+SIZES = {"gemma-2b": (2000, 400), "small": (24, 8)}
 BATCH, NEW, PROMPT, RESPONSE = 4, 20, 180, 20
 
 
@@ -111,7 +111,7 @@ def asked(run: Path, prompts: list[str]) -> dict[str, float]:
     from elrea.ensemble.ensemble import Ensemble
     from elrea.ensemble.joint import JointModel
 
-    ensemble = Ensemble.load(run / "ensemble")
+    ensemble = Ensemble.load(run / "ensemble", backbone=str(run.parent / "backbone"))
     base = JointModel(ensemble.backbone.model, [lora.load(run / "ensemble" / ensemble.members[0])])
     decoding = Decoding(max_new_tokens=NEW)
     examples = [Example(f"prompt {i}", prompt, "", "") for i, prompt in enumerate(prompts)]
@@ -158,9 +158,9 @@ def table(shape: str) -> dict[str, Any]:
         lines = (work / "test.jsonl").read_text(encoding="utf-8").splitlines()
         times = asked(run, [json.loads(line)["instruction"] for line in lines])
     experts = sum(value for name, value in seconds.items() if name.startswith("expert"))
-    tuning = seconds["base"] + seconds["features"] + experts
+    tuning = seconds["base"] + seconds["features-train"] + experts
     figures = {
-        "base_tuning": seconds["base"], "train_features": seconds["features"], "experts": experts,
+        "base_tuning": seconds["base"], "train_features": seconds["features-train"], "experts": experts,
         "test_features": times["route"], "inference_base": times["base"],
         "inference": times["route"] + times["all"], "tuning_over_base": tuning / seconds["base"],
         "inference_over_base": (times["route"] + times["all"]) / times["base"],
