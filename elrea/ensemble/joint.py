@@ -84,9 +84,8 @@ class JointModel:
                 return output + torch.bmm(low, b).view(output.shape).to(output.dtype)
             own = output.reshape(b.shape[0], -1, b.shape[2])
             if own.is_contiguous() and not torch.is_grad_enabled():
-                return own.baddbmm_(low, b).view(
-                    output.shape
-                )  # the layer's own output, fresh: nobody else has it
+                # The layer's own output is fresh: nobody else has it.
+                return own.baddbmm_(low, b).view(output.shape)
             return torch.baddbmm(own, low, b).view(output.shape)
 
         return add
