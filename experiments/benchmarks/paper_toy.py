@@ -117,32 +117,29 @@ def asked(run: Path, prompts: list[str]) -> dict[str, float]:
     examples = [Example(f"prompt {i}", prompt, "", "") for i, prompt in enumerate(prompts)]
     encoded = [e.prompt for e in ensemble.prompter.test(examples, NEW)[0]]
     pad, tokenizer = ensemble.backbone.pad_id, ensemble.backbone.tokenizer
-    routes = ensemble.route(prompts[:BATCH])
-    weights = torch.tensor([list(route.weights.values()) for route in routes])
-    generate(ensemble.joint, encoded[:BATCH], weights, decoding, tokenizer, pad_id=pad)
 
-    def alone() -> None:
-        for i in range(0, len(encoded), BATCH):
-            batch = encoded[i : i + BATCH]
-            generate(base, batch, torch.ones(len(batch), 1), decoding, tokenizer, pad_id=pad)
+    def answer(model: JointModel, weights: torch.Tensor) -> None:
+        for i in range(0, len(weights), BATCH):
+            some, own = encoded[i : i + BATCH], weights[i : i + BATCH]
+            generate(model, some, own, decoding, tokenizer, pad_id=pad)
 
-    def together() -> None:
-        for i in range(0, len(encoded), BATCH):
-            batch = encoded[i : i + BATCH]
-            own = torch.tensor([list(route.weights.values()) for route in found[i : i + BATCH]])
-            generate(ensemble.joint, batch, own, decoding, tokenizer, pad_id=pad)
+    def weights_of(some: list[str]) -> torch.Tensor:
+        return torch.tensor([list(route.weights.values()) for route in ensemble.route(some)])
 
+    answer(ensemble.joint, weights_of(prompts[:BATCH]))  # warms up
+    weights = torch.empty(0)
     figures: dict[str, float] = {}
-    found = []
-    for name, way in (("base", alone), ("route", None), ("all", together)):
+    for name in ("base", "route", "all"):
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
-        if way:
-            way()
+        if name == "base":
+            answer(base, torch.ones(len(encoded), 1))
+        elif name == "route":
+            weights = weights_of(prompts)
         else:
-            found = ensemble.route(prompts)
+            answer(ensemble.joint, weights)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
             figures[f"{name}_bytes"] = float(torch.cuda.max_memory_allocated())
