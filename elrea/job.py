@@ -85,8 +85,8 @@ def _say(out: Any, line: str) -> None:
 def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
     if (agrees := summary["routing"].get("distilled", {})).get("prompts"):
         yield (
-            f"Distilled router against {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
-            f"{100 * agrees['top1']:.1f} %, rank correlation {agrees['spearman']:.3f}, "
+            f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
+            f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
             f"w_base off by {agrees['w_base']:.3f}"
         )
     if result.dropped:

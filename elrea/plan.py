@@ -91,7 +91,7 @@ class Plan:
             "dev": self.it.corpus.fingerprint("dev"),
             "seed": self.it.seed,
         }
-        return self.store.stage("router", 1, inputs)
+        return self.store.stage("router", 2, inputs)
 
     @cached_property
     def routing(self) -> Stage:

@@ -31,7 +31,9 @@ def data_name(pipeline: Pipeline) -> str:
 def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
     """Passes per prompt of each strategy: one per member that weighs anything, and what the prompt's feature costs."""
     it, distils = pipeline.it, pipeline.plan.distils
-    routing = 1 if distils else it.features.passes(it.training.epochs)
+    routing = it.features.passes(it.training.epochs)
+    if distils:
+        routing = read_figures(pipeline.plan.router.folder)["passes"]
     passes = {}
     for name, strategy in it.strategies.items():
         asked = float((result.weights[name] != 0).sum(1).float().mean())

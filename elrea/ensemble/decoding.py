@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from elrea.data.prompts import Ids
-from elrea.ensemble.joint import JointModel, chunk
+from elrea.ensemble.joint import JointModel
 from elrea.ensemble.streaming import Stream
 from elrea.errors import ConfigError
 
@@ -98,7 +98,7 @@ def generate(
     ends = ends_of(joint.model, tokenizer)
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
-        stop_strings=decoding.stop or None, prefill_chunk_size=chunk(len(prompt), longest, device),
+        stop_strings=decoding.stop or None, prefill_chunk_size=joint.chunk(len(prompt), longest),
     )  # fmt: skip
     stream = Stream(tokenizer, first.tolist(), ends, decoding.stop, tell) if tell else None
     with joint.rows(member) as model, _settings_of(model, settings), torch.inference_mode():

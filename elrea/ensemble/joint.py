@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +23,6 @@ _PREFIX = "base_model.model."
 TOKENS = 2048
 """Tokens of all rows, at most, that a prompt's pass takes at a time on a CPU: more of them leave its caches, and what
 they allocate goes back to the system after every layer."""
-
-
-def chunk(rows: int, longest: int, device: torch.device) -> int | None:
-    """Tokens of each row that `generate` should read at a time; None: all of them, as a GPU does best."""
-    if device.type != "cpu" or rows * longest <= TOKENS:
-        return None
-    return max(8, TOKENS // rows)
 
 
 class JointModel:
@@ -73,6 +67,14 @@ class JointModel:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def chunk(self, rows: int, longest: int) -> int | None:
+        """Tokens of each row that `generate` should read at a time; None: all of them, as a GPU does best, and as a
+        backbone must that keeps no keys and values (Mamba's state, say, comes by another name)."""
+        caches = "past_key_values" in signature(self.model.forward).parameters
+        if self.model.device.type != "cpu" or rows * longest <= TOKENS or not caches:
+            return None
+        return max(8, TOKENS // rows)
 
     @staticmethod
     def _adder(a: Tensor, b: Tensor) -> Callable[..., Tensor]:

@@ -70,7 +70,7 @@ def distil(
     lesson = Lesson(open_features(place / NAME, len(prompts)), cosines)
     with progress("train router", len(prompts) * settings.epochs) as advance:
         student, figures = fit(lesson, judged, settings, seed, advance)
-    save(folder, student, settings, figures)
+    save(folder, student, settings, {**figures, "passes": round(reader.cost, 6)})
 
 
 def predict(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from elrea.adapters.lora import load, set_state
 from elrea.data.batches import pad
@@ -31,7 +31,8 @@ class PromptStates:
     """Features in the sense of `elrea.features.reader`, by one forward pass with the base adapter on.
 
     Attributes:
-        layer: How many decoder layers the states have passed; `last`: all, and the final norm; `early`: a quarter.
+        layer: How many decoder layers the states have passed, and nothing after them is computed; `last`: all, and the
+            final norm; `early`: a quarter.
         pooling: Mean over the prompt's tokens [H], the last token's [H], or both side by side [2·H].
     """
 
@@ -56,7 +57,7 @@ class PromptStates:
         self.depth(model)
 
     def depth(self, model: PeftModel) -> int | None:
-        """Which of the model's hidden states is read; None: the last, after its norm.
+        """After how many decoder layers the states are read; None: after all, and the final norm.
 
         Raises:
             ConfigError: There are not that many layers.
@@ -68,8 +69,8 @@ class PromptStates:
                 raise ConfigError(
                     f"routing.layer={self.layer}: the backbone has {layers} layers; give 1 to {layers}, early or last"
                 )
-            return self.layer
-        return None if self.layer == "last" else math.ceil(layers / 4)
+            return self.layer if self.layer < layers else None
+        return None if self.layer == "last" or layers == 1 else math.ceil(layers / 4)
 
     def reader(
         self,
@@ -90,12 +91,17 @@ class AdaptedStates(HiddenStates):
         model: Carries the adapter.
         pad_id: The id that fills up short prompts.
         states: Which states, and how those of a prompt become one row.
+
+    Attributes:
+        cost: Share of the decoder layers that a prompt goes through.
     """
 
     def __init__(self, model: PeftModel, pad_id: int, states: PromptStates) -> None:
         super().__init__(model, pad_id)
         self.depth, self.pooling = states.depth(model), states.pooling
         self.dimension *= 2 if states.pooling == "both" else 1
+        self.layers = int(self.body.config.get_text_config().num_hidden_layers)
+        self.cost = 1.0 if self.depth is None else self.depth / self.layers
 
     @torch.no_grad()
     def _rows(self, batch: Sequence[Encoded], advance: Advance) -> Tensor:
@@ -103,16 +109,38 @@ class AdaptedStates(HiddenStates):
         advance(len(batch))
         if not ids.shape[1]:
             return torch.zeros(len(batch), self.dimension)
-        # No attention mask: padding is on the right, and causal attention never looks there.
-        out = self.body(
-            input_ids=ids.to(self.model.device),
-            use_cache=False,
-            output_hidden_states=self.depth is not None,
-        )
-        hidden = out.last_hidden_state if self.depth is None else out.hidden_states[self.depth]
-        states = hidden.float().cpu() * mask[..., None]
+        states = self._hidden(ids.to(self.model.device)).float().cpu() * mask[..., None]
         lengths = mask.sum(1)
         mean = states.sum(1) / lengths[:, None].clamp(min=1)
         last = states[torch.arange(len(batch)), (lengths - 1).clamp(min=0)]
         parts = {"mean": [mean], "last": [last], "both": [mean, last]}[self.pooling]
         return torch.cat(parts, dim=1)
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """States [b, t, H] of token ids [b, t]; layers that come after them are not run."""
+        stop = None
+        if self.depth is not None:
+            found = (m for m in self.body.modules() if isinstance(m, nn.ModuleList))
+            layers = next(m for m in found if len(m) == self.layers)
+            stop = layers[self.depth - 1].register_forward_hook(_reached)
+        try:
+            # No attention mask: padding is on the right, and causal attention never looks there.
+            hidden: Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        except _ReachedError as reached:
+            hidden = reached.states
+        finally:
+            if stop is not None:
+                stop.remove()
+        return hidden
+
+
+class _ReachedError(Exception):
+    """Ends a pass at the layer whose states are wanted."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
+def _reached(_layer: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+    raise _ReachedError(output if isinstance(output, Tensor) else output[0])

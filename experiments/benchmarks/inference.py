@@ -80,11 +80,9 @@ class Crowd:
 
     def _joint(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """A prompt's pass in the chunks that the project's `generate` asks for."""
-        from elrea.ensemble.joint import chunk
-
         rows = ids.repeat(self.members, 1)
         with self.joint.rows() as model:
-            for part in rows.split(chunk(*rows.shape, rows.device) or rows.shape[1], dim=1):
+            for part in rows.split(self.joint.chunk(*rows.shape) or rows.shape[1], dim=1):
                 logits, cache = self._mean(model, part, cache)
         return logits, cache
 

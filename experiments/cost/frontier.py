@@ -1,6 +1,6 @@
 """Draws accuracy against cost from this study's runs.
 
-    python experiments/cost/frontier.py multirun/<day>/<time>
+    python experiments/cost/frontier.py multirun/<day>/<time> multirun/<day>/<time>
 
 Cost counts passes in units of the base adapter's over the same tokens, a backward pass as one: `letter` for a prompt
 that is answered by one letter, `text` for 200 tokens of prompt and as many of answer. Accuracy is the mean over seeds.
@@ -22,18 +22,19 @@ from elrea.files import write_json, write_text
 HERE = Path(__file__).parent
 
 
-def read(folder: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:
+def read(folders: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """(router, strategy) -> a row per run."""
     rows = defaultdict(list)
-    for path in sorted(folder.glob("*/summary.json")):
+    for path in sorted(path for folder in folders for path in folder.glob("*/summary.json")):
         summary = json.loads(path.read_text(encoding="utf-8"))
-        config: Any = OmegaConf.load(path.with_name("config.yaml"))
-        router = "distilled" if config.routing._target_.endswith("Distilled") else "gradient"
+        routing: Any = OmegaConf.load(path.with_name("config.yaml")).routing
+        early = routing.get("layer") == "early"
+        router = "gradient" if "layer" not in routing else "early" if early else "distilled"
         for name, row in summary["strategies"].items():
             agreement = summary["routing"].get("distilled", {})
             rows[router, name].append({**row, "seed": summary["seed"], "agreement": agreement})
     if not rows:
-        raise SystemExit(f"{folder}: no finished run there")
+        raise SystemExit(f"{folders[0]}: no finished run there")
     return rows
 
 
@@ -44,13 +45,15 @@ def costs(row: dict[str, Any], routing: float) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    rows = read(parser.parse_args().folder)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+")
+    rows = read(parser.parse_args().folders)
     base = [row["accuracy"] for row in rows["gradient", "base"]]
     found = []
     for (router, name), each in rows.items():
-        if name == "base" and router == "distilled":
+        if name == "base" and router != "gradient":
             continue
         # The cheapest routed strategy has one member: what it costs above that is the routing.
         routing = 0.0 if name == "base" else rows[router, "elrea_one"][0]["forward_passes"] - 1
@@ -78,35 +81,50 @@ def main() -> None:
         f"{r['letter']:.1f} | {r['text']:.1f} |"
         for r in found
     ]
-    agreements = [row["agreement"] for row in rows["distilled", "elrea"]]
-    print("\n".join(lines), *map(json.dumps, agreements), sep="\n")
+    agreements = {
+        router: [row["agreement"] for row in rows[router, "elrea"]]
+        for router in ("distilled", "early")
+        if (router, "elrea") in rows
+    }
+    print("\n".join(lines), json.dumps(agreements, indent=1), sep="\n")
     write_text(HERE / "table.md", "\n".join(lines) + "\n")
     write_json(HERE / "results.json", {"rows": found, "agreement": agreements})
     draw(found, HERE / "frontier.png")
 
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
-    """Accuracy against the cost of a text, a colour per router."""
+    """Accuracy against the cost of a text: a colour per router, a shape per strategy."""
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
+    colours = {
+        "-": "black",
+        "gradient": "tab:blue",
+        "distilled": "tab:orange",
+        "early": "tab:green",
+    }
+    shapes = dict(zip(sorted({row["strategy"] for row in found}), "os^Dv*P", strict=False))
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for router, colour in (("-", "black"), ("gradient", "tab:blue"), ("distilled", "tab:orange")):
-        mine = [row for row in found if row["router"] == router]
-        label = "no router" if router == "-" else f"{router} router"
-        axes.scatter(
-            [r["text"] for r in mine], [r["accuracy"] for r in mine], color=colour, label=label
-        )
-        shift = (4, -11) if router == "distilled" else (4, 4)
-        for row in mine:
-            place = (row["text"], row["accuracy"])
-            axes.annotate(
-                row["strategy"], place, xytext=shift, textcoords="offset points", fontsize=8
-            )
+    for row in found:
+        colour, shape = colours[row["router"]], shapes[row["strategy"]]
+        axes.scatter(row["text"], row["accuracy"], s=50, color=colour, marker=shape)
+    names = {"gradient": "gradient", "distilled": "distilled", "early": "distilled, early layer"}
+    handles = [
+        Line2D([], [], marker=shape, color="grey", linestyle="", label=name)
+        for name, shape in shapes.items()
+    ]
+    handles += [
+        Line2D([], [], color=colours[router], linewidth=4, label=f"router: {name}")
+        for router, name in names.items()
+        if any(row["router"] == router for row in found)
+    ]
     axes.set_xscale("log")
+    axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+    axes.minorticks_off()
     axes.set_xlabel("cost of 200 + 200 tokens, base adapter = 1")
     axes.set_ylabel("accuracy, %")
     axes.set_title("Built-in exam, not MMLU")
-    axes.legend()
+    axes.legend(handles=handles, fontsize=8, loc="lower right")
     figure.savefig(path, dpi=150)
 
 

@@ -90,6 +90,13 @@ def test_a_prompts_price_is_one_forward_pass_beside_the_members(distilled: Ended
     assert passes == {"base": 1, "uniform": 3, "elrea": 4, "elrea_no_base": 3, "elrea_one": 2}
 
 
+def test_a_router_that_reads_an_early_layer_costs_that_much_of_a_pass(
+    base: list[str], tmp_path: Path
+) -> None:
+    ended = run(tmp_path, *base, "routing.layer=early", "routing.compare=false")
+    assert ended.summary["strategies"]["elrea_one"]["forward_passes"] == 1.5, "one of two layers"
+
+
 def test_without_comparison_no_test_prompts_gradient_is_taken(
     base: list[str], distilled: Ended, tmp_path: Path
 ) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig
+from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
 
 from elrea.adapters.lora import Lora, attach, set_state
 from elrea.ensemble.decoding import Decoding, ends_of, generate
-from elrea.ensemble.joint import Adapter, JointModel, chunk
+from elrea.ensemble.joint import Adapter, JointModel
 from elrea.errors import ConfigError
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
 
@@ -89,10 +89,21 @@ def test_reading_prompts_in_chunks_changes_nothing(
     found = []
     for tokens in (10_000, 8 * rows):
         monkeypatch.setattr("elrea.ensemble.joint.TOKENS", tokens)
-        assert chunk(rows, 29, torch.device("cpu")) == (None if tokens > 9000 else 8)
+        assert joint.chunk(rows, 29) == (None if tokens > 9000 else 8)
         found.append(generate(joint, prompts, WEIGHTS[:3], decoding, words(), pad_id=PAD))
     assert found[0] == found[1]
-    assert chunk(rows, 29, torch.device("meta")) is None
+    assert JointModel(BUILDERS["llama"]().to("meta"), []).chunk(rows, 29) is None
+
+
+def test_a_backbone_that_keeps_no_keys_reads_prompts_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("elrea.ensemble.joint.TOKENS", 8)
+    shape = MambaConfig(vocab_size=40, hidden_size=16, num_hidden_layers=2)
+    joint, settings = JointModel(MambaForCausalLM(shape), [None]), Decoding(max_new_tokens=3)
+    prompts = [tuple(range(1, 21)), tuple(range(3, 30))]
+    alone = [
+        generate(joint, [p], WEIGHTS[:1, :1], settings, words(), pad_id=PAD)[0] for p in prompts
+    ]
+    assert generate(joint, prompts, torch.ones(2, 1), settings, words(), pad_id=PAD) == alone
 
 
 def test_the_models_own_settings_change_nothing() -> None:

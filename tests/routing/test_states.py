@@ -31,6 +31,9 @@ def test_the_states_are_those_of_the_base_adapters_pass(
     prompts = [*by_hand.prompts(5), Encoded("none", (), ())]
     model = attach(BUILDERS[kind](), LORA, 0)
     states = PromptStates(layer, pooling, batch_size=2)
+    ran: list[str] = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: ran.append(name))
     got = extract(model, [tmp_path / "no such folder", tmp_path], prompts, states, pad_id=PAD)
     whole = attach(BUILDERS[kind](), LORA, 0)
     set_state(whole, tensors)
@@ -41,6 +44,8 @@ def test_the_states_are_those_of_the_base_adapters_pass(
         wanted = torch.cat(parts.get(pooling) or [*parts["mean"], *parts["last"]])
         torch.testing.assert_close(row, wanted, rtol=1e-4, atol=1e-5)
     assert not got[-1].any()
+    deep = {"llama": "layers", "gpt2": "h"}[kind]
+    assert any(f".{deep}.1." in name for name in ran) == (depth == 2), "layers after those read"
 
 
 def test_a_layer_that_is_not_there() -> None:
