@@ -3,15 +3,16 @@
 import hydra
 from omegaconf import DictConfig
 
+import elrea.sweep  # noqa: F401  # ${sweep_folder:} of conf/config.yaml
 from elrea.cli import told
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
     with told():  # in here as well: Hydra adds a line of its own to what a job raises
         from elrea.job import run
 
-        run(config)
+        return run(config)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from elrea.errors import ElreaError, Terminated, did_you_mean
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+MORE = ("optuna", "joblib", "submitit_local", "submitit_slurm")
+"""Sweepers and launchers that the extra `sweep` brings."""
 TERMINATED = 143
 """After SIGTERM."""
 
@@ -41,13 +43,13 @@ def told() -> Iterator[None]:
     except KeyboardInterrupt:
         _end("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
     except Exception as error:
-        line = _line(error)
+        line = line_of(error)
         if line is None:
             raise
         _end(line, 1)
 
 
-def _line(error: Exception) -> str | None:
+def line_of(error: Exception) -> str | None:
     """What to say of an error that a user can mend; None for a fault of the program."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -86,6 +88,8 @@ def _short(error: BaseException) -> str:
         group, name = option.groups()
         names = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
         there = f"there is: {', '.join(names) or 'none'}"
+        if group in ("hydra/sweeper", "hydra/launcher") and name in MORE:
+            return f"{group}={name} is not installed: pip install 'elrea[sweep]'"
         return f"{group}={name}: no such choice{did_you_mean(name, names)} ({there})"
     if key := re.match(r"Could not override '([^']+)'\.?\s+To append", text):
         choices = _keys()

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from elrea import __version__
 from elrea.assemble import assemble
 from elrea.config import build, plain, save_config
+from elrea.errors import ConfigError
 from elrea.experiment import Result
-from elrea.files import write_json
+from elrea.files import canonical, read_json, write_json
 from elrea.pipeline import Pipeline
 from elrea.results import (
     curves,
@@ -24,23 +28,71 @@ from elrea.results import (
     write_predictions,
 )
 from elrea.store import Store
+from elrea.sweep import Record, failed
 from elrea.tracking.progress import bar, screen
 from elrea.tracking.screen import plan_table, results_table
+from elrea.tracking.wandb import Tracker
 
 
-def run(cfg: DictConfig) -> None:
-    """Runs one job.
+def run(cfg: DictConfig) -> float | None:
+    """Runs one job; one of a sweep fails without stopping its siblings.
+
+    Returns:
+        The accuracy of the strategy that `ensemble=` names, for a sweeper that chooses by it; None for a plan, and
+        for a job that failed.
 
     Raises:
-        ElreaError: Whatever a user can mend, in one line.
+        ElreaError: Whatever a user can mend, in one line, where the job is alone.
     """
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
-    sources = [source.path for source in hydra.runtime.config_sources if source.provider == "main"]
-    experiment = assemble(cfg, hydra.runtime.choices["ensemble"], Path(sources[0]))
-    experiment.device.apply()
-    tracker = build(cfg.tracking, "tracking")
-    pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
+    if hydra.mode != RunMode.MULTIRUN:
+        return _run(cfg)
+    try:
+        return _run(cfg, Path(hydra.sweep.dir))
+    except Exception as error:
+        if cfg.debug:
+            raise
+        failed(hydra.job.num, error)
+    return None
+
+
+def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
+    hydra = HydraConfig.get()
+    folder, chosen = Path(hydra.runtime.output_dir), str(hydra.runtime.choices["ensemble"])
+    with Record(folder, {"words": list(hydra.overrides.task), "chosen": chosen}) as record:
+        if sweep and "optuna" in hydra.sweeper._target_ and cfg.evaluation.split != "dev":
+            raise ConfigError(
+                "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
+            )
+        sources = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
+        experiment = assemble(cfg, chosen, Path(sources[0]))
+        experiment.device.apply()
+        tracker = build(cfg.tracking, "tracking")
+        if sweep and tracker.group is None:
+            tracker.group = "/".join(sweep.parts[-2:])
+        pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
+        key = key_of(cfg, pipeline)
+        if sweep and not cfg.plan and record.finished(key):
+            _say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
+        elif _planned(cfg, pipeline):
+            record.begin(key)
+            _work(cfg, folder, pipeline, tracker)
+            record.end(key_of(cfg, pipeline))
+        else:
+            return None
+    return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
+
+
+def key_of(cfg: DictConfig, pipeline: Pipeline) -> str:
+    """Names all that can change what a job leaves: its config, its stages' keys, this version."""
+    settings = {name: value for name, value in plain(cfg).items() if name not in ("debug", "plan")}
+    keys = {name: stage.key for name, stage in pipeline.stages().items()}
+    text = canonical({"config": settings, "stages": keys, "version": __version__})
+    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+
+
+def _planned(cfg: DictConfig, pipeline: Pipeline) -> bool:
+    """Shows the plan; whether it is to be carried out."""
     out = screen()
     rows = [
         (name, stage.key, "reused" if stage.done() else "to do")
@@ -48,10 +100,13 @@ def run(cfg: DictConfig) -> None:
     ]
     if not pipeline.plan.counted:  # as many as clusters will be found
         rows += [("expert-*", "-", "to do"), ("scores", "-", "to do")]
-    _say(out, f"Plan: {data_name(pipeline)}, seed {experiment.seed}")
+    _say(out, f"Plan: {data_name(pipeline)}, seed {pipeline.it.seed}")
     out.print(plan_table(rows, ""))
-    if cfg.plan:
-        return
+    return not cfg.plan
+
+
+def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker) -> None:
+    out = screen()
     save_config(cfg, folder / "config.yaml")
     with tracker:
         tracker.start(plain(cfg), folder)
@@ -67,7 +122,7 @@ def run(cfg: DictConfig) -> None:
         results_table(
             summary["strategies"],
             "Results",
-            f"{data_name(pipeline)}; {len(experiment.corpus.test):,} test items; seed {experiment.seed}",
+            f"{data_name(pipeline)}; {len(pipeline.it.corpus.test):,} test items; seed {pipeline.it.seed}",
         )
     )
     for line in _notices(result, summary):

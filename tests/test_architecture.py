@@ -34,8 +34,9 @@ LEVELS = [
     {"chosen"},
     {"pipeline"},
     {"assemble", "results"},
-    {"job"},
     {"cli"},
+    {"sweep"},
+    {"job"},
     {"neighbours", "chat"},
     {"predict", "harness"},
     {"merge"},
@@ -48,12 +49,12 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
-CALLERS = {"tracking": {"tracking", "results", "job", "predict"}}
+CALLERS = {"tracking": {"tracking", "results", "job", "predict", "sweep"}}
 
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {
-    "hydra": {"run", "job", "cli"},
-    "omegaconf": {"run", "job", "cli", "assemble", "config"},
+    "hydra": {"run", "job", "cli", "sweep"},
+    "omegaconf": {"run", "job", "cli", "sweep", "assemble", "config"},
     "wandb": {"tracking"},
     "rich": {"tracking"},
     "matplotlib": {"tracking"},

@@ -69,6 +69,40 @@ def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Tab
     return table
 
 
+def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence[str]]) -> Table:
+    """How the jobs of a sweep ended, a row per job.
+
+    Args:
+        jobs: `number`, `state`, `chosen` (name of the strategy of interest) and `strategies`, the entries of
+            `summary.json`.
+        varied: What differs between them: by key the value of each job.
+
+    Returns:
+        A Rich table that fits 100 columns.
+    """
+    table = _table("Jobs")
+    table.add_column("job", justify="right")
+    for key in varied:
+        table.add_column(key.rpartition(".")[2], overflow="fold")
+    table.add_column("strategy", overflow="fold", max_width=30)
+    for name in ("accuracy %", "to base, points", "95 % interval, paired"):
+        table.add_column(name, justify="right")
+    for i, job in enumerate(jobs):
+        row = job["strategies"].get(job["chosen"], {})
+        interval = row.get("delta_ci95")
+        style = _verdict(interval)
+        done = job["state"] == "done"
+        table.add_row(
+            job["number"],
+            *(_short(values[i]) for values in varied.values()),
+            job["chosen"],
+            _percent(row.get("accuracy")) if done else _styled(job["state"], "red"),
+            _styled(_percent(row.get("delta_to_base"), signed=True), style),
+            _styled(_interval(interval, signed=True), style),
+        )
+    return table
+
+
 def _table(title: str, caption: str = "") -> Table:
     from rich import box
     from rich.table import Table
@@ -110,6 +144,14 @@ def _interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
         return "-"
     low, high = bounds
     return f"[{_percent(low, signed=signed)}, {_percent(high, signed=signed)}]"
+
+
+def _short(value: str) -> str:
+    """A number of many digits to four of them; other words as they are."""
+    try:
+        return f"{float(value):.4g}" if len(value) > 8 else value
+    except ValueError:
+        return value
 
 
 def _count(passes: float | None) -> str:

@@ -17,6 +17,15 @@ from tests.cli.commands import EXAM, QUIET, ROOT, run
 
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+SWEEPS = {
+    "cluster_count": ["evaluation.strategies=[elrea,random_cluster]"],
+    "conflict": ["data.conflict=0,1", "evaluation.strategies=[elrea]"],
+    "projection": ["evaluation.strategies=[elrea]"],
+    "rank": ["evaluation.strategies=[elrea,compute_matched]"],
+    "strategies": ["evaluation.strategies=[elrea,source]"],
+    "tune": ["hydra.sweeper.n_trials=2"],
+}
+"""Experiments that are sweeps -> words that make them small; a tiny run's settle most keys that they vary."""
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.glob("*/**/*.yaml")
@@ -32,7 +41,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_how_many_there_are() -> None:
-    assert len(EXPERIMENTS) == 3
+    assert len(EXPERIMENTS) == 9
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 22
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
@@ -46,12 +55,30 @@ def test_an_experiment_composes_with_any_data(name: str, data: str) -> None:
         build(config[group], group)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", sorted({*EXPERIMENTS} - {*SWEEPS}))
 def test_an_experiment_runs_for_one_step(name: str, tiny: list[str], tmp_path: Path) -> None:
     ended = run(tmp_path, f"+experiment={name}", *tiny, *EXAM, QUIET, "training.max_steps=1")
     assert (ended.code, ended.err) == (0, "")
     wanted = build(composed(f"+experiment={name}").evaluation, "evaluation").strategies
     assert list(ended.summary["strategies"]) == sorted(wanted)
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_a_ready_sweep_runs_for_one_step(name: str, tiny: list[str], tmp_path: Path) -> None:
+    words = [f"+experiment={name}", *tiny, *EXAM, QUIET, "training.max_steps=1", "seed=0"]
+    ended = run(tmp_path, *words, *SWEEPS[name])
+    assert ended.code == 0, ended.err
+    jobs = {"conflict": 2, "tune": 2}.get(name, 1)
+    assert f"{jobs} of {jobs} jobs are done" in ended.out
+    bases = list((tmp_path / ".elrea" / "base").glob("*/manifest.json"))
+    assert len(bases) == (2 if name == "conflict" else 1)
+
+
+def test_optuna_never_chooses_by_the_test_set(tiny: list[str], tmp_path: Path) -> None:
+    words = ["+experiment=tune", *tiny, *EXAM, QUIET, "evaluation.split=test"]
+    ended = run(tmp_path, *words, "hydra.sweeper.n_trials=1")
+    assert ended.code == 1
+    assert "say evaluation.split=dev, and look at test once" in ended.err
 
 
 def test_a_run_without_experts(tiny: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""`python run.py -m ...`: jobs share stages, fail alone, and are not done twice."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from elrea.sweep import Record, as_csv, claim, read_jobs, varied
+from tests.cli.commands import QUIET, Command, Ended, run
+
+SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
+
+
+@pytest.fixture(scope="module")
+def swept(whole: Ended, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """Two jobs on the whole run's store; there are not enough examples for the second."""
+    assert whole.code == 0
+    return run(tmp_path_factory.mktemp("swept"), "-m", *words, *SWEPT)
+
+
+def folder_of(ended: Ended) -> Path:
+    (path,) = ended.folder.glob("multirun/*/*")
+    return path
+
+
+def status(ended: Ended, job: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder_of(ended) / f"{job}" / "status.json").read_text())
+    return found
+
+
+def test_a_job_that_fails_leaves_its_siblings_running(swept: Ended, whole: Ended) -> None:
+    assert swept.code == 1
+    why = "32 training examples cannot make clustering.k=100 clusters; lower it or give more data"
+    assert swept.err == f"job 1 failed: {why}\n"
+    assert (status(swept, 0)["state"], status(swept, 1)["state"]) == ("done", "failed")
+    assert status(swept, 1)["error"] == why
+    summary = json.loads((folder_of(swept) / "0" / "summary.json").read_text())
+    assert summary["strategies"] == whole.summary["strategies"]
+    assert all(stage["reused"] for stage in summary["stages"].values())
+
+
+def test_it_ends_with_a_table_of_what_failed_and_why(swept: Ended) -> None:
+    table = swept.out[swept.out.index("\nJobs") :]
+    assert [line.split()[:4] for line in table.splitlines() if line[:3].strip().isdigit()] == [
+        ["0", "2", "elrea", table.splitlines()[4].split()[3]],
+        ["1", "100", "elrea", "failed"],
+    ]
+    assert f"job 1 failed: {status(swept, 1)['error']}" in table
+    folder = folder_of(swept).relative_to(swept.folder)
+    last = "1 of 2 jobs are done; the same command again makes the others. Everything is in"
+    assert f"{last} {folder}\n" in table
+    assert max(map(len, table.split("job 1 failed")[0].splitlines())) <= 100
+
+
+def test_sweep_csv_has_a_row_per_job_and_strategy(swept: Ended, whole: Ended) -> None:
+    with (folder_of(swept) / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["clustering.k"] for row in rows] == ["2"] * 5 + ["100"]
+    for row in rows[:5]:
+        known = whole.summary["strategies"][row["strategy"]]
+        assert float(row["accuracy"]) == known["accuracy"]
+    assert (rows[5]["state"], rows[5]["strategy"], rows[5]["accuracy"]) == ("failed", "", "")
+
+
+def test_the_same_words_again_skip_what_is_done(swept: Ended, words: list[str]) -> None:
+    before = (folder_of(swept) / "0" / "summary.json").stat().st_mtime_ns
+    again = run(swept.folder, "-m", *words, *SWEPT)
+    assert (again.code, again.err) == (1, swept.err)
+    assert folder_of(again) == folder_of(swept), "another folder was begun"
+    assert (folder_of(swept) / "0" / "summary.json").stat().st_mtime_ns == before
+    assert "Job 0 is done already: multirun/" in again.out
+    status_file = folder_of(swept) / "0" / "status.json"
+    status_file.write_text(status_file.read_text().replace('"key": "', '"key": "0'))
+    changed = run(swept.folder, "-m", *words, *SWEPT)
+    assert "is done already" not in changed.out, "what goes into it has changed"
+    assert status(changed, 0)["state"] == "done"
+
+
+def test_a_sweep_that_is_stopped_goes_on(words: list[str], tmp_path: Path) -> None:
+    """Ctrl-C in the second job's training: exit code 130, one line; the first is not done again."""
+    line = ["-m", *words, "seed=0,7", QUIET, f"store={tmp_path / 'store'}"]
+
+    def second_trains() -> bool:
+        return len(list(tmp_path.glob("store/base/*.partial"))) == 1 and any(
+            '"done"' in path.read_text() for path in tmp_path.glob("multirun/*/*/0/status.json")
+        )
+
+    stopped = Command(tmp_path, *line).signal_when(second_trains, signal.SIGINT)
+    assert stopped.code == 130 and stopped.err.count("\n") == 1
+    assert (status(stopped, 0)["state"], status(stopped, 1)["state"]) == ("done", "stopped")
+    ended = run(tmp_path, *line)
+    assert (ended.code, ended.err) == (0, "")
+    assert "Job 0 is done already" in ended.out and "Job 1 is done" not in ended.out
+    assert "2 of 2 jobs are done. Everything is in" in ended.out
+    assert status(ended, 1)["state"] == "done"
+
+
+def test_two_sweeps_by_the_same_words_at_once_have_a_folder_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, lock = claim(["a=1,2"])
+    second, other = claim(["a=1,2"])
+    assert first != second
+    lock.release()
+    assert claim(["a=1,2"])[0] == first, "free again"
+    other.release()
+    assert claim(["a=1,3"])[0] not in (first, second)
+    (tmp_path / "multirun" / first / "sweep.json").write_text("{")
+    assert claim(["a=1,2"])[0] == second, "a damaged one is passed over"
+
+
+def test_a_jobs_record(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep" / "0"
+    with Record(folder, {}) as record:
+        record.begin("k")
+        assert read_jobs(tmp_path / "sweep")[0]["state"] == "running"
+        assert not record.finished("k")
+        record.end("k")
+    assert not record.finished("k"), "its results are gone"
+    (folder / "summary.json").write_text('{"strategies": {}}')
+    assert record.finished("k") and not record.finished("l")
+    with pytest.raises(ZeroDivisionError), record:
+        raise ZeroDivisionError("by\nnought")
+    (job,) = read_jobs(tmp_path / "sweep")
+    assert (job["state"], job["error"]) == ("failed", "ZeroDivisionError: by nought")
+
+
+def test_no_cell_of_sweep_csv_is_a_formula() -> None:
+    job = {"number": "0", "state": "failed", "seconds": 1.5, "strategies": {}, "chosen": "elrea"}
+    jobs = [{**job, "words": ["+experiment=x", f"data.train={name}"]} for name in ("=1+1", "@a", "-b")]  # fmt: skip
+    assert varied(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
+    cells = [row.split(",")[1] for row in as_csv(jobs).splitlines()]
+    assert cells == ["data.train", "'=1+1", "'@a", "'-b"]
