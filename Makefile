@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check backbone bench-clusters bench-features bench-inference clean
+.PHONY: help setup run test check backbone bench-clusters bench-features bench-inference bench-sweep clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -65,6 +65,9 @@ bench-clusters: $(STAMP) ## Measure what clustering costs, up to 200,000 feature
 
 bench-inference: $(STAMP) ## Measure what all members at once cost (an hour; ARGS='--models tiny': minutes)
 	$(BIN)/python experiments/benchmarks/inference.py $(ARGS)
+
+bench-sweep: $(STAMP) ## Measure what a sweep costs over its stages, and over its jobs alone (half an hour)
+	$(BIN)/python experiments/benchmarks/sweep.py $(ARGS)
 
 clean: ## Remove .venv and the caches; runs and the store stay
 	rm -rf $(VENV) build elrea.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

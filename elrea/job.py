@@ -30,6 +30,7 @@ from elrea.results import (
 from elrea.store import Store
 from elrea.sweep import Record, failed
 from elrea.tracking.progress import bar, screen
+from elrea.tracking.report import run_report
 from elrea.tracking.screen import plan_table, results_table
 from elrea.tracking.wandb import Tracker
 
@@ -76,7 +77,8 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             _say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
         elif _planned(cfg, pipeline):
             record.begin(key)
-            _work(cfg, folder, pipeline, tracker)
+            _work(cfg, folder, pipeline, tracker, chosen)
+            run_report(folder)
             record.end(key_of(cfg, pipeline))
         else:
             return None
@@ -105,7 +107,7 @@ def _planned(cfg: DictConfig, pipeline: Pipeline) -> bool:
     return not cfg.plan
 
 
-def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker) -> None:
+def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, chosen: str) -> None:
     out = screen()
     save_config(cfg, folder / "config.yaml")
     with tracker:
@@ -116,7 +118,7 @@ def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker) -
         write_predictions(folder / "predictions.jsonl", pipeline, result)
         if pipeline.plan.routed:
             export(folder / "ensemble", pipeline, summary)
-        pictures = draw(folder / "plots", pipeline, result, summary)
+        pictures = draw(folder / "plots", pipeline, result, summary, chosen)
         _track(tracker, pipeline, result, summary, pictures)
     out.print(
         results_table(

@@ -11,6 +11,7 @@ import torch
 
 from elrea.ensemble.folder import save_ensemble
 from elrea.ensemble.strategy import Layerwise, expert_names
+from elrea.evaluation.statistics import paired_interval
 from elrea.evaluation.summary import strategy_figures
 from elrea.experiment import Result, described
 from elrea.features.featurefile import NAME, open_features
@@ -140,15 +141,19 @@ def curves(pipeline: Pipeline) -> dict[str, list[dict[str, Any]]]:
 
 
 def draw(
-    folder: Path, pipeline: Pipeline, result: Result, summary: dict[str, Any]
+    folder: Path, pipeline: Pipeline, result: Result, summary: dict[str, Any], chosen: str
 ) -> dict[str, Path]:
-    """The run's pictures, by name."""
+    """The run's pictures, by name; `chosen` is the strategy of interest."""
     folder.mkdir(exist_ok=True)
     note, test = data_name(pipeline), pipeline.it.corpus.test
     pictures = {name: folder / f"{name}.png" for name in ("accuracy", "training")}
     chance = float(np.mean([1 / len(e.choices) if e.choices else 0.0 for e in test]))
     plots.accuracy(summary["strategies"], pictures["accuracy"], chance, note)
     plots.training_curves(curves(pipeline), pictures["training"], note)
+    subjects = by_subject(pipeline, result, chosen)
+    if len(subjects) > 1 and chosen != "base":
+        pictures["subjects"] = folder / "subjects.png"
+        plots.differences(subjects, pictures["subjects"], chosen, note)
     clusters = result.routing.cosines.shape[1]
     if pipeline.plan.clustered:
         pictures["clusters"] = folder / "clusters.png"
@@ -167,6 +172,20 @@ def draw(
         means = np.stack([routing[places == i].mean(0) for i in range(len(tested))], axis=1)
         plots.routing(means, ["base", *expert_names(clusters)], tested, pictures["routing"], note)
     return pictures
+
+
+def by_subject(
+    pipeline: Pipeline, result: Result, chosen: str
+) -> dict[str, tuple[float, tuple[float, float]]]:
+    """By category of the test items, a strategy's accuracy less the base adapter's, and its paired 95 % interval."""
+    it, found = pipeline.it, {}
+    mine, base = (np.array(result.outcomes[name].correct) for name in (chosen, "base"))
+    categories = np.array([example.category for example in it.corpus.test])
+    for name in sorted(set(categories.tolist())):
+        a, b = (list(correct[categories == name]) for correct in (mine, base))
+        bounds = paired_interval(a, b, it.seed, it.evaluation.resamples)
+        found[name] = (float(np.mean(a) - np.mean(b)), bounds)
+    return found
 
 
 def source_counts(pipeline: Pipeline, result: Result) -> tuple[list[str], np.ndarray]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 import time
 import traceback
@@ -19,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from elrea.cli import line_of
 from elrea.errors import StoreError
 from elrea.files import read_json, write_json, write_text
+from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, varied
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
-STATUS, SWEEP, SUMMARY = "status.json", "sweep.json", "summary.json"
+SWEEP = "sweep.json"
 ROOT = Path("multirun")
 """Where sweeps are kept, seen from the working folder."""
 
@@ -47,6 +46,7 @@ class Sweep(Callback):
         if not jobs:
             return  # plan=true
         write_text(folder / "sweep.csv", as_csv(jobs))
+        report(folder, [str(word) for word in config.hydra.overrides.task], jobs)
         _show(folder, jobs)
         if any(job["state"] != "done" for job in jobs):
             sys.exit(1)
@@ -146,50 +146,6 @@ def failed(number: int, error: Exception) -> None:
     if line is None:
         traceback.print_exc()
     print(f"job {number} failed: {' '.join((line or str(error)).split())}", file=sys.stderr)
-
-
-def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """status.json of every job by number, with `number`, and `strategies` of summary.json where there are any."""
-    jobs = []
-    for path in folder.glob(f"*/{STATUS}"):
-        with suppress(StoreError):
-            job = {**read_json(path), "number": path.parent.name, "strategies": {}}
-            if job["state"] == "done":
-                job["strategies"] = read_json(path.with_name(SUMMARY))["strategies"]
-            jobs.append(job)
-    return sorted(jobs, key=lambda job: (len(job["number"]), job["number"]))
-
-
-def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Keys whose values differ between the jobs -> the value of each job."""
-    words = [dict(word.lstrip("+~").partition("=")[::2] for word in job["words"]) for job in jobs]
-    keys = list(dict.fromkeys(key for given in words for key in given))
-    found = {key: [given.get(key, "") for given in words] for key in keys}
-    return {key: values for key, values in found.items() if len(set(values)) > 1}
-
-
-def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
-    """A row per job and strategy: what was varied, and what it came to. A cell that a spreadsheet would take for a
-    formula begins with an apostrophe."""
-    keys = varied(jobs)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
-    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures])
-    for i, job in enumerate(jobs):
-        head = [job["number"], *(values[i] for values in keys.values()), job["state"]]
-        rows = job["strategies"] or {"": {}}
-        for name, row in rows.items():
-            low, high = row.get("ci95") or ("", "")
-            own = [row.get("accuracy", ""), low, high, row.get("delta_to_base")]
-            cells = [*head, job["seconds"], name, row.get("n", ""), *own, row.get("forward_passes")]
-            writer.writerow([_plain(cell) for cell in cells])
-    return text.getvalue()
-
-
-def _plain(cell: Any) -> Any:
-    risky = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"'{cell}" if risky else "" if cell is None else cell
 
 
 def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:

@@ -35,6 +35,7 @@ LEVELS = [
     {"pipeline"},
     {"assemble", "results"},
     {"cli"},
+    {"sweep_results"},
     {"sweep"},
     {"job"},
     {"neighbours", "chat"},
@@ -49,7 +50,7 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
-CALLERS = {"tracking": {"tracking", "results", "job", "predict", "sweep"}}
+CALLERS = {"tracking": {"tracking", "results", "job", "predict", "sweep", "sweep_results"}}
 
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["accuracy", "heat_map", "routing", "scatter", "training_curves"]
+__all__ = ["accuracy", "differences", "heat_map", "routing", "scatter", "training_curves"]
 
 _Curve = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
@@ -98,6 +98,38 @@ def accuracy(
         axis.set_xlabel(f"accuracy (%)\n{'; '.join(said)}")
 
     save(draw, path, (7.5, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)
+
+
+def differences(
+    rows: Mapping[str, tuple[float, tuple[float, float]]],
+    path: str | Path,
+    strategy: str,
+    note: str = "",
+) -> None:
+    """A strategy's difference to the base adapter by subject, the largest on top.
+
+    Args:
+        rows: by subject, the difference and its 95 % interval (low, high), shares of 1.
+        path: of the PNG.
+        strategy: its name.
+        note: small print.
+    """
+    names = sorted(rows, key=lambda name: (-rows[name][0], name))
+    middle = np.array([100 * rows[name][0] for name in names])
+    bounds = 100 * np.array([rows[name][1] for name in names]).reshape(-1, 2)
+
+    def draw(figure: Figure) -> None:
+        axis, places = figure.subplots(), np.arange(len(names))
+        axis.axvline(0, color=GREY, linestyle="--", lw=1)
+        axis.hlines(places, bounds[:, 0], bounds[:, 1], color=COLOURS[0], linewidth=2.2)
+        axis.plot(middle, places, "o", color=COLOURS[0], markersize=5)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+        axis.set_yticks(places, names)
+        axis.tick_params(axis="y", length=0)
+        axis.grid(True, axis="x")
+        axis.set_xlabel("accuracy less the base adapter's (points)\nbars: paired 95 % intervals")
+
+    save(draw, path, (7.5, 1.5 + 0.24 * max(1, len(names))), f"{strategy} by subject", note)
 
 
 def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None:

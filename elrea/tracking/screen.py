@@ -35,14 +35,14 @@ def results_table(
     table.add_column("95 % interval, paired", justify="right")
     table.add_column("passes/prompt", justify="right")
     for name, row in strategies.items():
-        delta, interval = row.get("delta_to_base"), row.get("delta_ci95")
-        style = _verdict(interval)
+        delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
+        style = _verdict(paired)
         table.add_row(
             name,
-            _percent(row.get("accuracy")),
-            _interval(row.get("ci95")),
-            _styled(_percent(delta, signed=True), style),
-            _styled(_interval(interval, signed=True), style),
+            percent(row.get("accuracy")),
+            interval(row.get("ci95")),
+            _styled(percent(delta, signed=True), style),
+            _styled(interval(paired, signed=True), style),
             _count(row.get("forward_passes")),
         )
     return table
@@ -89,16 +89,16 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
         table.add_column(name, justify="right")
     for i, job in enumerate(jobs):
         row = job["strategies"].get(job["chosen"], {})
-        interval = row.get("delta_ci95")
-        style = _verdict(interval)
+        paired = row.get("delta_ci95")
+        style = _verdict(paired)
         done = job["state"] == "done"
         table.add_row(
             job["number"],
             *(_short(values[i]) for values in varied.values()),
             job["chosen"],
-            _percent(row.get("accuracy")) if done else _styled(job["state"], "red"),
-            _styled(_percent(row.get("delta_to_base"), signed=True), style),
-            _styled(_interval(interval, signed=True), style),
+            percent(row.get("accuracy")) if done else _styled(job["state"], "red"),
+            _styled(percent(row.get("delta_to_base"), signed=True), style),
+            _styled(interval(paired, signed=True), style),
         )
     return table
 
@@ -132,18 +132,20 @@ def _verdict(interval: Sequence[float] | None) -> str:
     return "green" if low > 0 else "red" if high < 0 else ""
 
 
-def _percent(share: float | None, *, signed: bool = False) -> str:
+def percent(share: float | None, *, signed: bool = False) -> str:
+    """A share of 1 in points, to a tenth; "-" for None."""
     if share is None:
         return "-"
     points = round(100 * share, 1) + 0.0  # adding 0.0 turns -0.0 into 0.0
     return f"{points:+.1f}" if signed else f"{points:.1f}"
 
 
-def _interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
+def interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
+    """(low, high), shares of 1, in points; "-" for None."""
     if bounds is None:
         return "-"
     low, high = bounds
-    return f"[{_percent(low, signed=signed)}, {_percent(high, signed=signed)}]"
+    return f"[{percent(low, signed=signed)}, {percent(high, signed=signed)}]"
 
 
 def _short(value: str) -> str:

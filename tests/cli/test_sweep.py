@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from elrea.sweep import Record, as_csv, claim, read_jobs, varied
+from elrea.sweep import Record, claim
+from elrea.sweep_results import as_csv, means, read_jobs, settings, varied
 from tests.cli.commands import QUIET, Command, Ended, run
 
 SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
@@ -65,6 +66,22 @@ def test_sweep_csv_has_a_row_per_job_and_strategy(swept: Ended, whole: Ended) ->
         known = whole.summary["strategies"][row["strategy"]]
         assert float(row["accuracy"]) == known["accuracy"]
     assert (rows[5]["state"], rows[5]["strategy"], rows[5]["accuracy"]) == ("failed", "", "")
+
+
+def test_reports_stand_by_themselves(swept: Ended) -> None:
+    """One file each: pictures inside, nothing fetched, no script, everything escaped."""
+    folder = folder_of(swept)
+    sweep, job = ((folder / name / "report.html").read_text() for name in ("", "0"))
+    for page in (sweep, job):
+        assert "<script" not in page and "http://" not in page and "https://" not in page
+        assert page.count("src=") == page.count('src="data:image/png;base64,') > 0
+        assert "default-src 'none'" in page
+    assert "python run.py -m +experiment=elrea_mmlu" in sweep and "clustering.k=2,100" in sweep
+    assert "failed: 32 training examples cannot" in sweep and 'href="0/report.html"' in sweep
+    assert not (folder / "1" / "report.html").exists()
+    shown = json.loads((folder / "0" / "summary.json").read_text())["strategies"]["elrea"]
+    assert f'<td class="number">{100 * shown["accuracy"]:.1f}</td>' in job
+    assert job.count("<figure>") == 6, "accuracy, subjects, clusters, features, routing, training"
 
 
 def test_the_same_words_again_skip_what_is_done(swept: Ended, words: list[str]) -> None:
@@ -137,3 +154,25 @@ def test_no_cell_of_sweep_csv_is_a_formula() -> None:
     assert varied(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
     cells = [row.split(",")[1] for row in as_csv(jobs).splitlines()]
     assert cells == ["data.train", "'=1+1", "'@a", "'-b"]
+
+
+def test_over_seeds_by_hand() -> None:
+    """Two seeds of two settings; both jobs of a seed score the same strategies, which count once."""
+
+    def job(number: int, k: int, seed: int, ensemble: str, accuracy: float) -> dict[str, Any]:
+        row = {"accuracy": accuracy, "delta_to_base": accuracy - 0.5, "forward_passes": k + 1}
+        words = [f"clustering.k={k}", f"seed={seed}", f"ensemble={ensemble}"]
+        strategies = {"base": {**row, "accuracy": 0.5, "delta_to_base": None}, "elrea": row}
+        return {"number": str(number), "words": words, "strategies": strategies}
+
+    jobs = [
+        job(0, 2, 0, "elrea", 0.6), job(1, 2, 1, "elrea", 0.8), job(2, 4, 0, "elrea", 0.7),
+        job(3, 2, 0, "uniform", 0.6),
+    ]  # fmt: skip
+    assert settings(varied(jobs)) == ["clustering.k"]
+    rows = {(row["group"], row["strategy"]): row for row in means(jobs)}
+    assert set(rows) == {(("2",), "base"), (("2",), "elrea"), (("4",), "base"), (("4",), "elrea")}
+    two = rows[("2",), "elrea"]
+    assert (two["seeds"], two["low"], two["high"], two["passes"]) == (2, 0.6, 0.8, 3)
+    assert two["accuracy"] == pytest.approx(0.7) and two["delta"] == pytest.approx(0.2)
+    assert rows[("2",), "base"]["delta"] is None

@@ -1,0 +1,126 @@
+"""What the jobs of a sweep came to: read back, over seeds, as a table, as pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from elrea.errors import StoreError
+from elrea.files import read_json
+
+STATUS, SUMMARY = "status.json", "summary.json"
+LINES = 24
+"""In a picture at most."""
+
+
+def read_jobs(folder: Path) -> list[dict[str, Any]]:
+    """status.json of every job by number, with `number`, and `strategies` of summary.json where there are any."""
+    jobs = []
+    for path in folder.glob(f"*/{STATUS}"):
+        with suppress(StoreError):
+            job = {**read_json(path), "number": path.parent.name, "strategies": {}}
+            if job["state"] == "done":
+                job["strategies"] = read_json(path.with_name(SUMMARY))["strategies"]
+            jobs.append(job)
+    return sorted(jobs, key=lambda job: (len(job["number"]), job["number"]))
+
+
+def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Keys whose values differ between the jobs -> the value of each job."""
+    words = [dict(word.lstrip("+~").partition("=")[::2] for word in job["words"]) for job in jobs]
+    keys = list(dict.fromkeys(key for given in words for key in given))
+    found = {key: [given.get(key, "") for given in words] for key in keys}
+    return {key: values for key, values in found.items() if len(set(values)) > 1}
+
+
+def means(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every strategy in every setting, over seeds.
+
+    Returns:
+        Rows of `group` (values of what is varied beside the seed and the strategy of interest, whose jobs score others
+        too), `strategy`, `seeds`, `accuracy` (their mean), `low`, `high` (the least and the most), `delta` (mean
+        difference to base, None for base) and `passes`.
+    """
+    keys = varied(jobs)
+    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    for i, job in enumerate(jobs):
+        group = tuple(keys[key][i] for key in settings(keys))
+        seed = keys["seed"][i] if "seed" in keys else ""
+        for name, row in job["strategies"].items():
+            found.setdefault((group, name), {})[seed] = row
+    rows = []
+    for (group, name), seeds in found.items():
+        each = [row["accuracy"] for row in seeds.values()]
+        deltas = [row["delta_to_base"] for row in seeds.values()]
+        rows.append(
+            {
+                "group": group, "strategy": name, "seeds": len(each), "accuracy": sum(each) / len(each),
+                "low": min(each), "high": max(each),
+                "delta": None if None in deltas else sum(deltas) / len(deltas),
+                "passes": sum(row["forward_passes"] for row in seeds.values()) / len(each),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def settings(keys: Iterable[str]) -> list[str]:
+    """What is varied beside the seed and the strategy of interest."""
+    return [key for key in keys if key not in ("seed", "ensemble")]
+
+
+def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """A row per job and strategy: what was varied, and what it came to. A cell that a spreadsheet would take for a
+    formula begins with an apostrophe."""
+    keys = varied(jobs)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
+    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures])
+    for i, job in enumerate(jobs):
+        head = [job["number"], *(values[i] for values in keys.values()), job["state"]]
+        rows = job["strategies"] or {"": {}}
+        for name, row in rows.items():
+            low, high = row.get("ci95") or ("", "")
+            own = [row.get("accuracy", ""), low, high, row.get("delta_to_base")]
+            cells = [*head, job["seconds"], name, row.get("n", ""), *own, row.get("forward_passes")]
+            writer.writerow([_plain(cell) for cell in cells])
+    return text.getvalue()
+
+
+def _plain(cell: Any) -> Any:
+    risky = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"'{cell}" if risky else "" if cell is None else cell
+
+
+def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Draws the sweep's pictures and writes its report.html."""
+    from elrea.tracking import trends
+    from elrea.tracking.report import sweep_report
+
+    rows, keys = means(jobs), settings(varied(jobs))
+    if rows:
+        points: dict[str, list[tuple[float, float]]] = {}
+        for row in rows:
+            points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
+        trends.cost(points, folder / "plots" / "cost.png")
+    if keys and all(_number(value) is not None for value in varied(jobs)[keys[0]]):
+        lines: dict[str, list[tuple[float, float, float, float]]] = {}
+        for row in rows:
+            x, *others = row["group"]
+            name = ", ".join([row["strategy"], *others])
+            point = (_number(x) or 0.0, row["accuracy"], row["low"], row["high"])
+            lines.setdefault(name, []).append(point)
+        if 0 < len(lines) <= LINES:
+            trends.trend(lines, keys[0], folder / "plots" / "trend.png")
+    sweep_report(folder, words, jobs, varied(jobs), rows)
+
+
+def _number(value: str) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None
