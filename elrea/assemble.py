@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ALWAYS = "base"
 """Every difference is taken to it."""
 
-ROOT = {"seed": int, "store": str, "plan": bool, "debug": bool}
+ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
 """Keys that belong to no group, and their types."""
 
 

@@ -75,19 +75,30 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         key = key_of(cfg, pipeline)
         if sweep and not cfg.plan and record.finished(key):
             _say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
-        elif _planned(cfg, pipeline):
+        elif not _planned(cfg, pipeline):
+            return None
+        elif cfg.until is not None:
+            record.begin(key)
+            pipeline.prepare(cfg.until)
+            _say(
+                screen(),
+                f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here",
+            )
+            record.prepared()
+            return None
+        else:
             record.begin(key)
             _work(cfg, folder, pipeline, tracker, chosen)
             run_report(folder)
             record.end(key_of(cfg, pipeline))
-        else:
-            return None
     return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
 
 
 def key_of(cfg: DictConfig, pipeline: Pipeline) -> str:
     """Names all that can change what a job leaves: its config, its stages' keys, this version."""
-    settings = {name: value for name, value in plain(cfg).items() if name not in ("debug", "plan")}
+    settings = {
+        name: value for name, value in plain(cfg).items() if name not in ("debug", "plan", "until")
+    }
     keys = {name: stage.key for name, stage in pipeline.stages().items()}
     text = canonical({"config": settings, "stages": keys, "version": __version__})
     return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]

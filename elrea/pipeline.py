@@ -28,6 +28,7 @@ from elrea.routing.clusters import QUALITY, make_clusters
 from elrea.routing.distilling import read_cosines
 from elrea.routing.weights import Router, Routing
 from elrea.store import Stage, Store
+from elrea.until import check, needed
 
 
 class Pipeline(ChosenStages):
@@ -72,6 +73,20 @@ class Pipeline(ChosenStages):
             )
             for name, strategy in regrouped.items()
         }
+
+    def prepare(self, until: str) -> None:
+        """Makes one stage, and what it stands on, as far as that is not there yet.
+
+        Raises:
+            ConfigError: There is no stage of that name.
+        """
+        check(until, self.plan.stages(), self.plan.counted)
+        for name, stage, make in self._work():
+            if needed(name, until):
+                stage.run(make)
+            if name == until:
+                return
+        check(until, self.plan.stages(), counted=True)
 
     def run(self) -> Result:
         """Makes what is not there yet, and reads the result."""

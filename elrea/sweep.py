@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 SWEEP = "sweep.json"
+ENDED = ("done", "prepared")
+"""States of a job that need not run again."""
 ROOT = Path("multirun")
 """Where sweeps are kept, seen from the working folder."""
 
@@ -48,7 +50,7 @@ class Sweep(Callback):
         write_text(folder / "sweep.csv", as_csv(jobs))
         report(folder, [str(word) for word in config.hydra.overrides.task], jobs)
         _show(folder, jobs)
-        if any(job["state"] != "done" for job in jobs):
+        if any(job["state"] not in ENDED for job in jobs):
             sys.exit(1)
 
 
@@ -122,6 +124,10 @@ class Record:
         self.facts["key"] = key
         self._note("done")
 
+    def prepared(self) -> None:
+        """The job made what it was to make (`until=`), and scored nothing."""
+        self._note("prepared")
+
     def finished(self, key: str) -> bool:
         """Whether the folder holds a job's results that came of the same."""
         try:
@@ -155,10 +161,10 @@ def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     out = screen()
     out.print(sweep_table(jobs, varied(jobs)))
     for job in jobs:
-        if job["state"] != "done":
+        if job["state"] not in ENDED:
             line = f"job {job['number']} {job['state']}: {job.get('error', 'killed')}"
             out.print(line, soft_wrap=True, highlight=False, markup=False)
-    done = sum(job["state"] == "done" for job in jobs)
+    done = sum(job["state"] in ENDED for job in jobs)
     left = "" if done == len(jobs) else "; the same command again makes the others"
     line = f"{done} of {len(jobs)} jobs are done{left}. Everything is in {folder}"
     out.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,81 @@
+"""report.html: what it shows, and that nothing in it runs."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from elrea.errors import StoreError
+from elrea.files import write_json
+from elrea.tracking.report import run_report, sweep_report, table
+
+NASTY = '<script>alert("x")</script><img src=x onerror=y>'
+ROW = {
+    "accuracy": 0.75, "n": 4, "ci95": [0.5, 0.9], "delta_to_base": 0.25, "delta_ci95": [0.1, 0.4],
+    "forward_passes": 9.0,
+}  # fmt: skip
+
+
+class Tags(HTMLParser):
+    """Every element with its attributes, and all text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def written(folder: Path) -> Tags:
+    base = {**ROW, "delta_to_base": None, "delta_ci95": None, "accuracy": 0.5}
+    summary = {
+        "data": NASTY, "seed": 3, "backbone": NASTY, "versions": {NASTY: "1"},
+        "strategies": {"base": base, NASTY: ROW},
+        "stages": {NASTY: {"key": "k", "seconds": 1234.56, "reused": True}},
+    }  # fmt: skip
+    write_json(folder / "summary.json", summary)
+    write_json(folder / "status.json", {"chosen": NASTY, "words": [f"tracking.name={NASTY}"]})
+    return Tags(run_report(folder).read_text(encoding="utf-8"))
+
+
+def test_nothing_from_data_becomes_html(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    assert page.text.count('alert("x")') >= 6, "shown as it is"
+    assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    job = {"number": NASTY, "state": "failed", "chosen": NASTY, "strategies": {}, "error": NASTY}
+    swept = Tags(sweep_report(tmp_path, [NASTY], [job], {NASTY: [NASTY]}, []).read_text())
+    assert {tag for tag, _ in swept.tags} <= {tag for tag, _ in page.tags} | {"a"}
+
+
+def test_the_table_says_what_the_screen_says(tmp_path: Path) -> None:
+    text = written(tmp_path).text
+    for figure in ("75.0", "[50.0, 90.0]", "+25.0", "[+10.0, +40.0]", "1,234.6", "reused"):
+        assert figure in text
+    assert '<span class="up">+25.0</span>' in (tmp_path / "report.html").read_text()
+
+
+def test_pictures_are_inside(tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "accuracy.png").write_bytes(b"picture")
+    (tmp_path / "plots" / "other.png").write_bytes(b"not known")
+    images = [attrs for tag, attrs in written(tmp_path).tags if tag == "img"]
+    assert [image["src"] for image in images] == ["data:image/png;base64,cGljdHVyZQ=="]
+
+
+def test_numbers_stand_right_and_words_left() -> None:
+    assert table(["a"], [["-1.5"]]).count('class="number"') == 1
+    assert 'class="number"' not in table(["a"], [["elrea"]])
+
+
+def test_a_run_without_results(tmp_path: Path) -> None:
+    with pytest.raises(StoreError):
+        run_report(tmp_path)
