@@ -18,9 +18,9 @@ from elrea.config import build, plain, save_config
 from elrea.errors import ConfigError
 from elrea.experiment import Result
 from elrea.files import canonical, read_json, write_json
+from elrea.logged import log_run
 from elrea.pipeline import Pipeline
 from elrea.results import (
-    curves,
     data_name,
     draw,
     export,
@@ -130,7 +130,7 @@ def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, c
         if pipeline.plan.routed:
             export(folder / "ensemble", pipeline, summary)
         pictures = draw(folder / "plots", pipeline, result, summary, chosen)
-        _track(tracker, pipeline, result, summary, pictures)
+        log_run(tracker, pipeline, result, summary, pictures, folder, chosen)
     out.print(
         results_table(
             summary["strategies"],
@@ -169,26 +169,3 @@ def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
 
 def _shown(ids: list[str]) -> str:
     return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
-
-
-def _track(
-    tracker: Any,
-    pipeline: Pipeline,
-    result: Result,
-    summary: dict[str, Any],
-    pictures: dict[str, Path],
-) -> None:
-    for name, rows in curves(pipeline).items():
-        tracker.curve(name, rows)
-    figures = summary["strategies"]
-    columns = ["strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
-    table = [
-        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"]]
-        for name, row in figures.items()
-    ]
-    tracker.table("results", columns, table)
-    sizes = result.quality.get("sizes", [])
-    tracker.table("clusters", ["cluster", "examples"], [[c, size] for c, size in enumerate(sizes)])
-    # One name is one thing to W&B: the table of the clusters is not their picture.
-    tracker.images({f"plots/{name}": path for name, path in pictures.items()})
-    tracker.summary({key: summary[key] for key in ("data", "strategies", "clusters", "routing")})

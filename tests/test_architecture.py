@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 # other rooms or from below. `elrea` is the package itself: its version and its public names.
 LEVELS = [
     {"errors"},
-    {"files", "fields"},
+    {"files", "fields", "until"},
     {"manifest", "config"},
     {"store"},
     {"data"},
@@ -35,7 +35,7 @@ LEVELS = [
     {"pipeline"},
     {"assemble", "results"},
     {"cli"},
-    {"sweep_results"},
+    {"sweep_results", "logged"},
     {"sweep"},
     {"job"},
     {"neighbours", "chat"},
@@ -50,7 +50,9 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
-CALLERS = {"tracking": {"tracking", "results", "job", "predict", "sweep", "sweep_results"}}
+CALLERS = {
+    "tracking": {"tracking", "results", "job", "predict", "sweep", "sweep_results", "logged"}
+}
 
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {

@@ -152,6 +152,30 @@ class Tracker:
         for name, path in paths.items():
             self._log("an image", partial(send, name, str(path)))
 
+    def artifact(self, name: str, kind: str, key: str, facts: Mapping[str, Any]) -> None:
+        """Logs a stage of the store by reference: nothing is copied, and no path of this machine goes along.
+
+        Where the run is online and the stage was reused, it is one of the run's inputs, else of its outputs.
+
+        Args:
+            name: e.g. "expert-3".
+            kind: e.g. "adapter".
+            key: of the stage.
+            facts: `reused`, `seconds`, `upstream` (keys of the stages that it was made of).
+        """
+
+        def send() -> None:
+            import wandb
+
+            made = wandb.Artifact(f"{kind}-{key}", type=kind, metadata=public(dict(facts)))
+            made.add_reference(f"elrea://{kind}/{key}", name=name, checksum=False)
+            offline = self._kept is not None
+            (self._run.log_artifact if offline or not facts["reused"] else self._run.use_artifact)(
+                made
+            )
+
+        self._log("an artifact", send)
+
     def finish(self, failed: bool) -> None:
         """Closes the run, if one is open. Safe to call again."""
         if self._run is None:

@@ -9,8 +9,9 @@ the other. All take LoRA of rank 8 on every linear layer, keep their keys and va
 members' mean logits; before anything is timed, the three of all members have to agree on logits and tokens. `decode` is
 a step of one token per prompt after 60, `prefill` the prompt's own pass. Every ratio is of one round, in which each way
 runs once; the median, least and most over rounds go to inference.json beside this file. Memory is the peak of processes
-of their own, above one that only imports, the backbone's own weights included. Takes an hour with `mid`. On a GPU the
-paper's own toy follows (`paper_toy.py`); `--models --paper small` runs that alone, small, anywhere.
+of their own, above one that only imports, the backbone's own weights included. Takes an hour with `mid`; `--experts`
+without a number measures the distilled router alone. On a GPU the paper's own toy follows (`paper_toy.py`);
+`--models --paper small` runs that alone, small, anywhere.
 """
 
 from __future__ import annotations
@@ -299,7 +300,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="*", choices=["tiny", "mid"], default=["tiny", "mid"])
-    parser.add_argument("--experts", type=int, nargs="+", default=[4, 9])
+    parser.add_argument("--experts", type=int, nargs="*", default=[4, 9])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -321,6 +322,7 @@ def main() -> None:
     alone: dict[str, Any] = {}
     for kind in given.models:
         alone[kind] = distilled(kind, given.rounds)
+        save(given, rows, alone)
         for experts in given.experts:
             for batch in given.batch:
                 found = measure(kind, experts, batch, given.rounds)

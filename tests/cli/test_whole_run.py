@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_the_predictions_add_up_to_the_summary(out: Path, summary: dict) -> None
 
 
 def test_the_plots(out: Path) -> None:
-    for name in ("accuracy", "clusters", "features", "routing", "training"):
+    for name in ("accuracy", "subjects", "clusters", "features", "routing", "training"):
         picture = matplotlib.image.imread(out / "plots" / f"{name}.png")
         assert min(picture.shape[:2]) > 200 and picture.std() > 0
 
@@ -134,11 +135,29 @@ def test_one_wandb_run_holds_it_all(out: Path, summary: dict) -> None:
     assert run.config["training"]["epochs"] == 2
     for adapter in ("base", "expert-0", "expert-1"):
         assert len(run.column(f"{adapter}/loss")) == len(run.column(f"{adapter}/step")) > 0
-    assert run.table("clusters")["data"] == [
-        [cluster, size] for cluster, size in enumerate(summary["clusters"]["sizes"])
+    clusters = run.table("clusters")["data"]
+    assert [row[:2] for row in clusters] == [
+        [c, n] for c, n in enumerate(summary["clusters"]["sizes"])
     ]
+    assert all(row[2] in ("Alder", "Birch") and 0.5 <= row[3] <= 1 for row in clusters)
+    predictions = run.table("predictions")
+    assert len(predictions["data"]) == summary["strategies"]["base"]["n"]
+    assert predictions["columns"][:4] == ["id", "source", "category", "answer"]
+    assert set(summary["strategies"]) < set(predictions["columns"])
+    keys = {stage["key"]: name for name, stage in summary["stages"].items()}
+    found = {keys[name.rpartition("-")[2]]: row for name, row in run.artifacts.items()}
+    assert set(found) == set(summary["stages"])
+    chain = ["base", "features-train", "clusters", "expert-1", "scores"]
+    for earlier, later in pairwise(chain):
+        assert found[later]["upstream"][earlier] == summary["stages"][earlier]["key"]
+    assert found["base"]["upstream"] == {}
     final = {row[0]: row[1] for row in run.table("results")["data"]}
     assert final == {name: row["accuracy"] for name, row in summary["strategies"].items()}
-    for picture in ("accuracy", "clusters", "features", "routing", "training"):
+    for picture in ("accuracy", "subjects", "clusters", "features", "routing", "training"):
         assert run.media(f"plots/{picture}").is_file()
     assert run.summary["strategies"]["elrea"]["accuracy"] == final["elrea"]
+    assert run.summary["accuracy"] == final["elrea"] and run.summary["strategy"] == "elrea"
+    assert run.summary["w_base"] == summary["routing"]["w_base"]
+    assert run.summary["seconds"] == pytest.approx(sum(s["seconds"] for s in summary["stages"].values()))  # fmt: skip
+    for name in ("routing_entropy", "gradient_conflict", "forward_passes", "delta_to_base"):
+        assert isinstance(run.summary[name], int | float), name

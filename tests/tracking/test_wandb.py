@@ -52,6 +52,9 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], list[
             tracker.curve("long", [{"step": step, "loss": 0.0} for step in range(1001)])
             tracker.table("results", ["strategy", "accuracy", "delta"], ROWS)
             tracker.images({"plots/accuracy": picture})
+            for number, reused in enumerate((False, True)):
+                facts = {"seconds": 1.5, "reused": reused, "upstream": {"base": "abcd"}}
+                tracker.artifact(f"expert-{number}", "adapter", f"key{number}", facts)
             tracker.summary({"strategies": {"elrea": {"accuracy": np.float64(0.7)}}, "n": 400})
             lines.append(tracker.sync_line())
         lines.append(tracker.sync_line())
@@ -119,6 +122,21 @@ def test_table_image_and_summary_are_there(recorded: tuple[list[Run], list[str]]
     assert run.media("plots/accuracy").read_bytes().startswith(b"\x89PNG")
     assert run.summary["strategies"] == {"elrea": {"accuracy": 0.7}}
     assert run.summary["n"] == 400
+
+
+def test_stages_are_artifacts_by_reference_with_what_they_were_made_of(
+    recorded: tuple[list[Run], list[str]],
+) -> None:
+    assert recorded[0][0].artifacts == {
+        f"adapter-key{number}": {
+            "type": "adapter",
+            "reference": f"elrea://adapter/key{number}",
+            "seconds": 1.5,
+            "reused": bool(number),
+            "upstream": {"base": "abcd"},
+        }
+        for number in (0, 1)
+    }
 
 
 def test_the_line_says_how_to_send_each_run(recorded: tuple[list[Run], list[str]]) -> None:

@@ -34,6 +34,7 @@ class Run:
         history: the logged rows, in order.
         metrics: step axis by metric name or pattern (None for an axis itself).
         summary: the last value of every summary metric.
+        artifacts: metadata by name, with `type` and the `reference` of its only entry.
         exit_code: None if the run was never finished.
     """
 
@@ -44,6 +45,7 @@ class Run:
     history: list[dict[str, Any]] = field(default_factory=list)
     metrics: dict[str, str | None] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    artifacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     exit_code: int | None = None
 
     def column(self, name: str) -> list[Any]:
@@ -106,6 +108,12 @@ def read(path: Path) -> Run:
         elif kind == "metric":
             metric = record.metric
             run.metrics[metric.name or metric.glob_name] = metric.step_metric or None
+        elif kind == "artifact":
+            sent = record.artifact
+            for entry in sent.manifest.contents:
+                if entry.ref:  # a table is an artifact too, with a file
+                    facts = {"type": sent.type, "reference": entry.ref}
+                    run.artifacts[sent.name] = {**json.loads(sent.metadata), **facts}
         elif kind == "exit":
             run.exit_code = record.exit.exit_code
     return run

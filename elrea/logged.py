@@ -1,0 +1,119 @@
+"""What a run's W&B record holds: curves, tables, pictures, figures, and its stages as artifacts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from elrea.experiment import Result
+from elrea.pipeline import Pipeline
+from elrea.results import curves, source_counts
+from elrea.store import Stage
+from elrea.tracking.wandb import Tracker
+
+PREDICTIONS = 10_000
+"""Rows of the table at most; predictions.jsonl has all."""
+
+
+def log_run(
+    tracker: Tracker,
+    pipeline: Pipeline,
+    result: Result,
+    summary: dict[str, Any],
+    pictures: dict[str, Path],
+    folder: Path,
+    chosen: str,
+) -> None:
+    """Logs a finished run.
+
+    Args:
+        tracker: Open.
+        pipeline, result, summary: Of the run.
+        pictures: By name.
+        folder: Of the run, with predictions.jsonl.
+        chosen: The strategy of interest.
+    """
+    for name, rows in curves(pipeline).items():
+        tracker.curve(name, rows)
+    columns = ["strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
+    figures = [
+        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"]]
+        for name, row in summary["strategies"].items()
+    ]
+    tracker.table("results", columns, figures)
+    columns = ["cluster", "examples", "main source", "its share"]
+    tracker.table("clusters", columns, _clusters(pipeline, result))
+    names = list(summary["strategies"])
+    heads = ["id", "source", "category", "answer", *names, "nearest cluster", "w_base"]
+    tracker.table("predictions", heads, _predictions(folder / "predictions.jsonl", names))
+    # One name is one thing to W&B: the table of the clusters is not their picture.
+    tracker.images({f"plots/{name}": path for name, path in pictures.items()})
+    stages = pipeline.stages()
+    for name, stage in stages.items():
+        facts = {
+            "seconds": round(stage.seconds, 3),
+            "reused": result.reused[name],
+            "upstream": upstream(stage, stages),
+        }
+        tracker.artifact(name, stage.name, stage.key, facts)
+    kept = ("data", "strategies", "clusters", "routing", "stages")
+    tracker.summary({**{key: summary[key] for key in kept}, **headline(summary, chosen)})
+
+
+def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+    """The figures that runs are compared by, each under a name of its own.
+
+    Args:
+        summary: The contents of summary.json.
+        chosen: The strategy of interest, whose accuracy, difference to base and passes they are.
+    """
+    row = summary["strategies"][chosen]
+    return {
+        "strategy": chosen,
+        "accuracy": row["accuracy"],
+        "delta_to_base": row["delta_to_base"],
+        "forward_passes": row["forward_passes"],
+        "w_base": summary["routing"].get("w_base"),
+        "routing_entropy": summary["routing"].get("entropy_nats"),
+        "gradient_conflict": summary["clusters"].get("conflict"),
+        "seconds": round(sum(stage["seconds"] for stage in summary["stages"].values()), 3),
+    }
+
+
+def upstream(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
+    """The stages that a stage was made of: key by name."""
+    inside = json.dumps(stage.inputs)
+    return {
+        name: other.key for name, other in stages.items() if other.key != stage.key and f'"{other.key}"' in inside
+    }  # fmt: skip
+
+
+def _clusters(pipeline: Pipeline, result: Result) -> list[list[Any]]:
+    if not pipeline.plan.clustered:
+        return []
+    sources, counts = source_counts(pipeline, result)
+    best = counts.argmax(axis=0)
+    return [
+        [c, int(each.sum()), sources[best[c]], round(float(each[best[c]] / max(1, each.sum())), 4)]
+        for c, each in enumerate(counts.T)
+    ]
+
+
+def _predictions(path: Path, names: list[str]) -> list[list[Any]]:
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for line, _ in zip(lines, range(PREDICTIONS), strict=False):
+            row = json.loads(line)
+            weights = row["weights"]
+            nearest = max(range(len(weights)), key=weights.__getitem__) if weights else None
+            answers = [_answer(row["strategies"][name]) for name in names]
+            facts = [row[name] for name in ("id", "source", "category", "answer")]
+            rows.append([*facts, *answers, nearest, row["w_base"]])
+    return rows
+
+
+def _answer(row: Mapping[str, Any]) -> str:
+    """What a strategy chose; where there was nothing to choose from, whether it was right."""
+    return str(row["choice"]) if row["choice"] is not None else "right" if row["correct"] else "-"
