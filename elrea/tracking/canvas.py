@@ -44,7 +44,7 @@ def save(
         path: of the file; its folder is made.
         size: width and height in inches.
         title: above everything.
-        note: behind the title in brackets, e.g. "built-in exam, not MMLU".
+        note: behind the title and a colon, e.g. "built-in exam, not MMLU".
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -54,6 +54,6 @@ def save(
         figure = Figure(figsize=size, dpi=100, layout="constrained")
         FigureCanvasAgg(figure)
         draw(figure)
-        figure.suptitle(f"{title} ({note})" if note else title, x=0.01, ha="left", weight="bold")
+        figure.suptitle(f"{title}: {note}" if note else title, x=0.01, ha="left", weight="bold")
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="png")

@@ -111,7 +111,9 @@ def _cells(
         mesh = np.insert(values, apart, np.nan, axis=1)
     centres = np.delete((edges[:-1] + edges[1:]) / 2, [apart] if apart else []).tolist()
     cell = max(0.62, 0.09 * max((len(name) for name in columns), default=1))
-    size = (2.2 + 0.075 * max(map(len, rows), default=1) + cell * width, 1.8 + 0.28 * height)
+    wide = 2.2 + 0.075 * max(map(len, rows), default=1) + cell * width
+    # Room for the title, too, above a map of few columns.
+    size = (max(wide, 0.3 + 0.092 * len(f"{title}: {note}")), 1.8 + 0.28 * height)
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -24,6 +25,9 @@ CAPTIONS = {
     "cost": "Accuracy against forward passes per prompt.",
 }
 """What is said below each picture, in the order in which they stand."""
+
+NUMBER = re.compile(r"[-+]?[\d.,]+( to [-+]?[\d.,]+)?|\[.*\]|-")
+"""What stands at the right of its column."""
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -141,7 +145,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
     def cell(value: str) -> str:
         shown = value if isinstance(value, Raw) else escape(value)
-        number = isinstance(value, Raw) or value[:1] in set("+-[0123456789")
+        number = isinstance(value, Raw) or NUMBER.fullmatch(value)
         return f'<td class="number">{shown}</td>' if number else f"<td>{shown}</td>"
 
     top = "".join(f"<th>{escape(head)}</th>" for head in heads)

@@ -50,7 +50,7 @@ def test_curves_have_a_panel_for_the_base_and_one_for_the_experts(
     assert set(lines) == {"expert_00", "expert_01", "base, at its end"}
     assert list(lines["expert_01"].get_xdata()) == [1, 3], "a NaN loss must not be drawn"
     assert set(lines["base, at its end"].get_ydata()) == {2.0}
-    assert figures[0].get_suptitle() == "Training loss (a note)"
+    assert figures[0].get_suptitle() == "Training loss: a note"
     assert size(tmp_path / "new" / "curves.png") == (960, 390)
 
 

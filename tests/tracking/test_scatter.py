@@ -34,7 +34,7 @@ def test_one_panel_by_cluster_and_one_by_source(figures: list[Figure], tmp_path:
     far = by_cluster["cluster 0"][:, 0].mean() - by_cluster["cluster 1"][:, 0].mean()
     assert abs(far) == pytest.approx(10, abs=0.1), "clusters lie apart on the first component"
     assert "100 % of the variance" in left.get_xlabel()
-    assert figures[0].get_suptitle() == "Features of 45 training examples (a note)"
+    assert figures[0].get_suptitle() == "Features of 45 training examples: a note"
     assert (tmp_path / "new" / "features.png").read_bytes().startswith(b"\x89PNG")
 
 
