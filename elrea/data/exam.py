@@ -18,6 +18,9 @@ NOTE = "built-in exam, not MMLU"
 _TRIES = 20_000
 """Draws of one subject before its questions count as used up."""
 
+_MADE: dict[str, Corpus] = {}
+"""The last exam by its settings."""
+
 
 @dataclass
 class Exam:
@@ -51,11 +54,18 @@ class Exam:
     """As in every source; the exam never overlaps."""
 
     def load(self) -> Corpus:
-        """Makes the exam.
+        """Makes the exam, once for all jobs of a sweep that ask for the same.
 
         Raises:
             ConfigError: a number out of range, no such subject, or more questions than a subject has.
         """
+        if repr(self) not in _MADE:
+            corpus = self._make()
+            _MADE.clear()
+            _MADE[repr(self)] = corpus
+        return _MADE[repr(self)]
+
+    def _make(self) -> Corpus:
         if not 1 <= self.boards <= len(BOARDS):
             raise ConfigError(f"data.boards={self.boards} must be 1 to {len(BOARDS)}")
         if not 0 <= self.conflict <= 1:

@@ -157,6 +157,7 @@ def test_subjects_are_chosen_by_name_or_by_what_the_backbone_masters() -> None:
 def test_the_same_settings_give_the_same_exam(corpus: Corpus) -> None:
     got = {split: corpus.fingerprint(split) for split in ("train", "dev", "test")}
     assert got == FINGERPRINTS, "the exam has changed: was that meant?"
+    assert SMALL._make() == SMALL._make() == SMALL.load(), "not the one that is kept"
     again = replace(SMALL, seed=1).load()
     assert not {e.instruction for e in again.test} & {e.instruction for e in corpus.train}
     assert [e.instruction for e in again.test] != [e.instruction for e in corpus.test]
