@@ -4,7 +4,7 @@
 
 Cost counts passes in units of the base adapter's over the same tokens, a backward pass as one: `letter` for a prompt
 that is answered by one letter, `text` for 200 tokens of prompt and as many of answer. Accuracy is the mean over seeds.
-Writes table.md, results.json and frontier.png beside this file.
+Prints the table, and writes results.json and frontier.png beside this file.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from elrea.files import write_json, write_text
+from elrea.files import write_json
 
 HERE = Path(__file__).parent
 
@@ -87,7 +87,6 @@ def main() -> None:
         if (router, "elrea") in rows
     }
     print("\n".join(lines), json.dumps(agreements, indent=1), sep="\n")
-    write_text(HERE / "table.md", "\n".join(lines) + "\n")
     write_json(HERE / "results.json", {"rows": found, "agreement": agreements})
     draw(found, HERE / "frontier.png")
 
