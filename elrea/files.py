@@ -57,6 +57,11 @@ def jsonable(obj: Any, where: str = "") -> Any:
     raise StoreError(f"{here} is of type {type(obj).__name__}: make it plain JSON first")
 
 
+def is_text(text: str) -> bool:
+    """Whether UTF-8 has bytes for it: half a surrogate pair, which JSON lets through, has none."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a whole UTF-8 file: aside, to the disk, then renamed over the old one.
 
@@ -88,9 +93,7 @@ def write_json(path: Path, obj: Any) -> None:
     except StoreError as error:
         raise StoreError(f"cannot write {path}: {error}") from error
     text = json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False)
-    if any(
-        "\ud800" <= letter <= "\udfff" for letter in text
-    ):  # half a letter: UTF-8 has no bytes for it
+    if not is_text(text):
         text = json.dumps(plain, sort_keys=True, indent=2)
     write_text(path, text + "\n")
 
@@ -102,19 +105,28 @@ def read_json(path: Path) -> Any:
         StoreError: the file is not there, cannot be read, or is no (finite) JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except FileNotFoundError as error:
         raise StoreError(f"no such file: {path}") from error
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     except json.JSONDecodeError as error:
         raise StoreError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise StoreError(f"{path}: broken JSON (nested too deeply)") from error
     except ValueError as error:  # not UTF-8, or a constant that is no number
         raise StoreError(f"{path}: broken JSON ({error})") from error
 
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a finite number")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        _refuse(text)
+    return number
 
 
 def sha256(path: Path) -> str:

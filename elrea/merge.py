@@ -16,7 +16,7 @@ from pathlib import Path
 
 from elrea.chat import command
 from elrea.cli import told
-from elrea.errors import ConfigError, StoreError
+from elrea.errors import ConfigError, DataError, StoreError
 
 CARD = """---
 library_name: peft
@@ -98,6 +98,8 @@ def merge(
         card = CARD.format(backbone=backbone, rank=lora.r, how=how, rows=rows, source=source)
         write_text(aside / "README.md", card)
 
+    if (aside := out.with_name(f"{out.name}.partial")).exists():
+        raise DataError(f"{aside} is in the way, of a stopped merge or your own; remove it")
     publish(out, write)
     width = max(map(len, shares))
     print(f"{'member':{width}}  weight")

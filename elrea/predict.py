@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from elrea.cli import told
 from elrea.data.examples import Example
 from elrea.data.jsonl import parse_row
 from elrea.errors import DataError
-from elrea.files import canonical
+from elrea.files import canonical, is_text
 
 if TYPE_CHECKING:
     from elrea.ensemble.decoding import Decoding
@@ -65,17 +66,31 @@ def predict(
         settings: How answers are written.
         out: The answers' file.
         made_by: What else decides the answers; a file of other answers is refused.
-    """
-    from elrea.tracking.progress import bar
 
+    Raises:
+        DataError: A prompt cannot be answered, the file holds something else, or another process writes it.
+    """
     facts = {**made_by, "files": ensemble.saved.files, "prompts": [repr(p) for p in prompts]}
     by = hashlib.sha256(canonical(facts).encode()).hexdigest()[:16]
     ensemble.check([prompt for _, prompt in prompts], settings)
-    done = _done(out, by, len(prompts))
-    if done:
-        print(f"{done:,} of {len(prompts):,} prompts are answered already")
-    if done == len(prompts):
-        return
+    with alone(out):
+        done = _done(out, by, len(prompts))
+        if done:
+            print(f"{done:,} of {len(prompts):,} prompts are answered already")
+        if done < len(prompts):
+            _answer(ensemble, prompts, settings, out, by, done)
+
+
+def _answer(
+    ensemble: Ensemble,
+    prompts: Sequence[tuple[str, Example]],
+    settings: Decoding,
+    out: Path,
+    by: str,
+    done: int,
+) -> None:
+    from elrea.tracking.progress import bar
+
     with out.open("ab") as file, bar("answers", len(prompts) - done, "prompts") as advance:
         for start in range(done, len(prompts), BATCH):
             part = prompts[start : start + BATCH]
@@ -91,6 +106,26 @@ def predict(
             advance(len(part))
 
 
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Keeps other processes from answering into the same file."""
+    from filelock import FileLock, Timeout
+
+    path = out.with_name(f".{out.name}.lock")
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise DataError(
+            f"{out}: another process is answering into it; name another file"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
+
+
 def read_prompts(path: Path) -> list[tuple[str, Example]]:
     """Ids and prompts of a file; a prompt's own id is its place in the file, for messages.
 
@@ -103,7 +138,10 @@ def read_prompts(path: Path) -> list[tuple[str, Example]]:
             for number, raw in enumerate(file, 1):
                 where = f"{path}:{number}"
                 if (row := parse_row(raw, where)) is not None:
-                    found.append((str(row.get("id", number)), _prompt(row, where)))
+                    name, prompt = str(row.get("id", number)), _prompt(row, where)
+                    if not is_text("".join([name, prompt.instruction, *prompt.choices])):
+                        raise DataError(f"{where}: is not UTF-8 text")
+                    found.append((name, prompt))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     if not found:
@@ -156,11 +194,10 @@ def _done(out: Path, by: str, count: int) -> int:
     if not out.exists():
         return 0
     with out.open("r+b") as file:
-        whole = file.read().rpartition(b"\n")[0]
-        lines = whole.split(b"\n") if whole else []
-        if not all(
-            parsed and parsed.get("by") == by for parsed in (_parsed(line) for line in lines)
-        ):
+        content = file.read()
+        lines = content.rpartition(b"\n")[0].split(b"\n") if b"\n" in content else []
+        mine = all(row and row.get("by") == by for row in map(_parsed, lines))
+        if not mine or len(lines) > count or (content and not lines):
             raise DataError(
                 f"{out}: holds other answers (of another ensemble, prompts or settings); name another file"
             )

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from elrea.cli import line_of
+from elrea.cli import line_of, told
 from elrea.errors import StoreError
-from elrea.files import read_json, write_json, write_text
+from elrea.files import read_json, sha256, write_json, write_text
 from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, varied
 
 if TYPE_CHECKING:
@@ -38,20 +38,22 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Takes the folder of the last sweep by the same words, or a new one."""
-        words = [str(word) for word in config.hydra.overrides.task]
-        Sweep.claimed, Sweep._lock = claim(words)
+        with told():  # Hydra makes a warning of what a callback raises, and goes on
+            words = [str(word) for word in config.hydra.overrides.task]
+            Sweep.claimed, Sweep._lock = claim(words)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes sweep.csv, shows how the jobs ended, and ends with 1 where one failed."""
-        folder = Path(config.hydra.sweep.dir)
-        jobs = read_jobs(folder)
-        if not jobs:
-            return  # plan=true
-        write_text(folder / "sweep.csv", as_csv(jobs))
-        report(folder, [str(word) for word in config.hydra.overrides.task], jobs)
-        _show(folder, jobs)
-        if any(job["state"] not in ENDED for job in jobs):
-            sys.exit(1)
+        with told():
+            folder = Path(config.hydra.sweep.dir)
+            jobs = read_jobs(folder)
+            if not jobs:
+                return  # plan=true
+            write_text(folder / "sweep.csv", as_csv(jobs))
+            report(folder, [str(word) for word in config.hydra.overrides.task], jobs)
+            _show(folder, jobs)
+            if any(job["state"] not in ENDED for job in jobs):
+                sys.exit(1)
 
 
 def folder_name() -> str:
@@ -121,7 +123,7 @@ class Record:
 
     def end(self, key: str) -> None:
         """The job's results are there; by now it is known how many stages there are."""
-        self.facts["key"] = key
+        self.facts |= {"key": key, SUMMARY: sha256(self.folder / SUMMARY)}
         self._note("done")
 
     def prepared(self) -> None:
@@ -134,11 +136,11 @@ class Record:
             status = read_json(self.folder / STATUS)
         except StoreError:
             return False
-        same = isinstance(status, dict) and (status.get("state"), status.get("key")) == (
-            "done",
-            key,
-        )
-        return same and (self.folder / SUMMARY).is_file()
+        if not isinstance(status, dict):
+            return False
+        path = self.folder / SUMMARY
+        same = (status.get("state"), status.get("key")) == ("done", key)
+        return same and path.is_file() and status.get(SUMMARY) == sha256(path)
 
     def _note(self, state: str, **more: Any) -> None:
         seconds = round(time.monotonic() - self._began, 3)

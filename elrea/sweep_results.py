@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from elrea.errors import StoreError
-from elrea.files import read_json
+from elrea.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
 LINES = 24
@@ -18,15 +17,34 @@ LINES = 24
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """status.json of every job by number, with `number`, and `strategies` of summary.json where there are any."""
-    jobs = []
-    for path in folder.glob(f"*/{STATUS}"):
-        with suppress(StoreError):
-            job = {**read_json(path), "number": path.parent.name, "strategies": {}}
-            if job["state"] == "done":
-                job["strategies"] = read_json(path.with_name(SUMMARY))["strategies"]
-            jobs.append(job)
+    """status.json of every job by number, with `number`, and `strategies` of summary.json where there are any.
+
+    A job whose files are not as it wrote them has the state `damaged`, and an `error` that says which.
+    """
+    jobs = [_job(path) for path in folder.glob(f"*/{STATUS}")]
     return sorted(jobs, key=lambda job: (len(job["number"]), job["number"]))
+
+
+def _job(path: Path) -> dict[str, Any]:
+    blank = {"words": [], "chosen": "-", "seconds": 0.0}
+    known = {"number": path.parent.name, "strategies": {}}
+    try:
+        job = read_json(path)
+        if not isinstance(job, dict) or not all(
+            isinstance(job.get(name), kind)
+            for name, kind in (("words", list), ("chosen", str), ("seconds", float), ("state", str))
+        ):
+            raise StoreError(f"{path}: not as a job writes it")
+        if job["state"] == "done":
+            summary = path.with_name(SUMMARY)
+            if not summary.is_file() or sha256(summary) != job.get(SUMMARY):
+                raise StoreError(
+                    f"{summary} is not as the job wrote it; the same command again mends it"
+                )
+            known["strategies"] = read_json(summary)["strategies"]
+    except StoreError as error:
+        return {**blank, **known, "state": "damaged", "error": str(error)}
+    return {**job, **known}
 
 
 def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -92,7 +110,11 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _plain(cell: Any) -> Any:
-    risky = isinstance(cell, str) and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
+    risky = (
+        isinstance(cell, str)
+        and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
+        and _number(cell) is None
+    )
     return f"'{cell}" if risky else "" if cell is None else cell
 
 

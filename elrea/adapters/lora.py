@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from elrea.adapters.foreign import check_config, check_tensors
 from elrea.adapters.seeds import seed_of
 from elrea.adapters.targets import check_targets, no_such_layer
 from elrea.errors import ConfigError, StoreError, TrainingError
@@ -223,10 +224,12 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
 
     try:
         config = read_json(folder / CONFIG)
+        check_config(config)
         tensors = load_file(folder / WEIGHTS)
+        check_tensors(tensors, config["r"])
         shape = (config[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
         lora = Lora(*shape)
-    except (StoreError, ConfigError, OSError, KeyError, SafetensorError) as error:
+    except (StoreError, ConfigError, OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{folder} is not a readable LoRA folder: {error}") from error
     return tensors, lora
 

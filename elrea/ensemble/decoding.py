@@ -56,6 +56,8 @@ class Decoding:
             raise ConfigError(f"top_k={self.top_k}: must be at least 1, or null")
         if not 0 < self.top_p <= 1:
             raise ConfigError(f"top_p={self.top_p}: must be above 0 and at most 1")
+        if not 0 <= self.seed < 2**62:
+            raise ConfigError(f"seed={self.seed}: must be 0 or more, and below 2**62")
         if not all(self.stop):
             raise ConfigError("stop: an empty text would end every answer at once")
 

@@ -21,6 +21,7 @@ from elrea.ensemble.strategies.elrea import Elrea
 from elrea.ensemble.strategy import BASE
 from elrea.errors import ConfigError, DataError
 from elrea.features.extract import extract
+from elrea.files import is_text
 from elrea.routing.centroids import cosines
 from elrea.routing.distilled import Distilled
 from elrea.routing.distilling import predict
@@ -227,6 +228,7 @@ class Ensemble:
                     model, saved.epochs, prompts, saved.features,
                     pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
                 )  # fmt: skip
+                saved.fits(features.shape[1])
                 found = cosines(features.numpy(), saved.centroids)
         finally:
             lora_files.detach(model)
@@ -242,7 +244,7 @@ def _examples(prompts: Sequence[str | Example]) -> list[Example]:
         )
         if not example.instruction.strip():
             raise DataError(f"{example.id} is empty")
-        if any(0xD800 <= ord(letter) <= 0xDFFF for letter in example.instruction):
+        if not is_text("".join([example.instruction, *example.choices])):
             raise ConfigError(f"{example.id} is not UTF-8 text")
         made.append(example)
     return made

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from elrea.backbone.load import TINY, Pretrained, Tiny
+from elrea.backbone.load import Pretrained
 from elrea.config import build
-from elrea.errors import BackboneError, ElreaError, StoreError
+from elrea.ensemble import described
+from elrea.errors import StoreError
 from elrea.features.reader import Features
 from elrea.files import read_json, sha256, walk, write_json, write_text
 from elrea.routing.student import ABOUT, WEIGHTS
@@ -111,21 +112,21 @@ class Saved:
     use_chat_template: bool | None
     files: dict[str, str]
 
+    def fits(self, dimension: int) -> None:
+        """Refuses centroids that are not of the features' size.
+
+        Raises:
+            StoreError: d of the features, and of the centroids.
+        """
+        if self.centroids.shape[1] != dimension:
+            raise StoreError(
+                f"{self.folder / 'routing' / 'centroids.safetensors'}: of {self.centroids.shape[1]} dimensions, but "
+                f"this ensemble's features have {dimension}"
+            )
+
     def max_length(self) -> int:
         """Longest prompt with its answer, in tokens."""
         return self.backbone.length()
-
-
-CLASSES = {
-    "GradientFeatures": "elrea.features.extract.GradientFeatures",
-    "Embedding": "elrea.features.embedding.Embedding",
-    "Rademacher": "elrea.features.projection.Rademacher",
-    "Full": "elrea.features.projection.Full",
-    "Sjlt": "elrea.features.sjlt.Sjlt",
-    "Router": "elrea.routing.weights.Router",
-    "Distilled": "elrea.routing.distilled.Distilled",
-}
-"""What `ensemble.json` may name."""
 
 
 def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
@@ -144,15 +145,18 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
     try:
         found = Saved(
             folder,
-            _backbone(facts, backbone),
-            build(_node(facts["features"], path), "features"),
-            build(_node(facts["router"], path), "router"),
-            [folder / "routing" / f"epoch_{i}" for i in range(1, int(facts["epochs"]) + 1)],
-            load_file(folder / "routing" / "centroids.safetensors")["centroids"],
+            described.backbone(facts, backbone),
+            build(described.node(facts["features"], path, "features"), "features"),
+            build(described.node(facts["router"], path, "router"), "router"),
+            described.epochs(folder, facts),
+            described.centroids(folder / "routing" / "centroids.safetensors"),
             facts["use_chat_template"],
             dict(facts["files"]),
         )
         members = list(facts["members"])
+        experts = [f"expert-{i}" for i in range(len(members) - 1)]
+        if members != ["base", *experts][: len(members)]:
+            raise ValueError(f"its members are {members}")
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, OSError) as error:
         raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
     if len(members) != 1 + len(found.centroids):
@@ -195,38 +199,3 @@ def _check(folder: Path, files: dict[str, str]) -> None:
         name = path.relative_to(folder).as_posix()
         if name not in files and name != "ensemble.json":
             raise StoreError(f"{path} does not belong to the ensemble; remove it")
-
-
-def _backbone(facts: Mapping[str, Any], given: str | None) -> Pretrained:
-    told = dict(facts["backbone"])
-    fingerprint = told.pop("fingerprint")
-    known = {field.name for field in fields(Pretrained)} - {"trust_remote_code"}
-    options = {name: value for name, value in told.items() if name in known - {"name"}}
-    name = given or told["name"]
-    own = name == "elrea-tiny" or Path(name) == TINY
-    node = {"_target_": f"{Tiny.__module__}.{(Tiny if own else Pretrained).__name__}", **options}
-    source: Pretrained = build(node if own else {**node, "name": name}, "backbone")
-    try:
-        there = source.identity()
-    except ElreaError as error:
-        raise BackboneError(
-            f"the ensemble's backbone {told['name']!r} is needed: give its folder or hub id ({error})"
-        ) from error
-    if there != fingerprint:
-        raise BackboneError(
-            f"{name} is not the backbone that the adapters were trained on ({told['name']})"
-        )
-    return source
-
-
-def _node(described: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """A config node of what `ensemble.json` describes; no class but the known ones."""
-    kind = described["class"]
-    if kind not in CLASSES:
-        raise StoreError(f"{path}: names {kind!r}, which is no part of an ensemble")
-    rest = {
-        name: _node(value, path) if isinstance(value, Mapping) else value
-        for name, value in described.items()
-        if name != "class"
-    }
-    return {"_target_": CLASSES[kind], **rest}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -127,9 +128,24 @@ def stacked(
         module = modules.get(name.removeprefix(_PREFIX))
         if module is None:
             raise BackboneError(f"the adapters change a layer {name!r} that this backbone lacks")
-        a, b = _stack(name, members)
+        try:
+            a, b = _stack(name, members)
+        except RuntimeError as error:
+            raise BackboneError(f"the members' shapes of layer {name!r} differ: {error}") from error
+        if (b.shape[1], a.shape[2]) != (wanted := _shape(module)):
+            raise BackboneError(
+                f"an adapter of layer {name!r} is for {b.shape[1]} x {a.shape[2]}, but the backbone has "
+                f"{wanted[0]} x {wanted[1]} there"
+            )
         layers[name] = (module, a.to(device), b.to(device))
     return layers
+
+
+def _shape(module: Any) -> tuple[int, int]:
+    """(out, in) of a linear layer, quantised or not, or of GPT-2's Conv1D."""
+    if hasattr(module, "in_features"):
+        return int(module.out_features), int(module.in_features)
+    return int(module.weight.shape[1]), int(module.weight.shape[0])
 
 
 def _stack(name: str, members: Sequence[Adapter | None]) -> tuple[Tensor, Tensor]:

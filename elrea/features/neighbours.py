@@ -13,6 +13,7 @@ from pathlib import Path
 
 from elrea.cli import told
 from elrea.errors import ConfigError
+from elrea.files import is_text
 
 WORDS = 60
 """Characters of an example that are shown."""
@@ -49,7 +50,7 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
 
     if k < 1:
         raise ConfigError(f"k={k}: must be at least 1")
-    if any(0xD800 <= ord(letter) <= 0xDFFF for letter in prompt):
+    if not is_text(prompt):
         raise ConfigError("the prompt is not UTF-8 text")
     experiment, own = of_run(run)
     experiment.device.apply()

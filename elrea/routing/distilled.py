@@ -12,6 +12,8 @@ from elrea.errors import ConfigError
 from elrea.routing.states import Layer, Pooling, PromptStates
 from elrea.routing.weights import Router, Routing
 
+WIDEST = 100_000
+"""Hidden units: more would be a second backbone."""
 NOT_LEARNED = ("compare", "renormalise", "temperature")
 """Settings that the student's cosines do not hang on."""
 
@@ -53,6 +55,8 @@ class Distilled(Router):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"routing.{name}={value}: must be at least 1")
+        if self.width is not None and self.width > WIDEST:
+            raise ConfigError(f"routing.width={self.width}: must be at most {WIDEST:,}")
         if not 0 < self.learning_rate < float("inf"):
             raise ConfigError(
                 f"routing.learning_rate={self.learning_rate}: must be above 0 and finite"

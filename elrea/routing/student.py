@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from elrea.adapters.seeds import seed_of
-from elrea.errors import DataError
+from elrea.errors import DataError, StoreError, TrainingError
 from elrea.files import read_json, write_json
 from elrea.routing.centroids import blocks
 from elrea.routing.distilled import Distilled
@@ -141,6 +143,11 @@ def fit(
         with torch.no_grad():
             loss = float((student(judged[0]) - judged[1]).square().mean())
         curve.append({"epoch": epoch + 1, "train": total / len(rows), "dev": loss})
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the distilled router's error is {loss} after epoch {epoch + 1}: lower routing.learning_rate "
+                f"({settings.learning_rate:g})"
+            )
         if loss < best:
             best, at = loss, epoch
             kept = {name: tensor.clone() for name, tensor in student.state_dict().items()}
@@ -165,11 +172,20 @@ def save(folder: Path, student: Student, settings: Distilled, figures: dict[str,
 
 
 def load(folder: Path) -> Student:
-    """The student that `save` wrote; its shape is that of its tensors."""
-    tensors = load_file(folder / WEIGHTS)
-    width = len(tensors["net.0.bias"]) if "net.0.bias" in tensors else None
-    student = Student(len(tensors["mean"]), len(tensors["centre"]), width)
-    student.load_state_dict(tensors)
+    """The student that `save` wrote; its shape is that of its tensors.
+
+    Raises:
+        StoreError: The file is not there, or holds something else.
+    """
+    path = folder / WEIGHTS
+    try:
+        tensors = load_file(path)
+        width = len(tensors["net.0.bias"]) if "net.0.bias" in tensors else None
+        student = Student(len(tensors["mean"]), len(tensors["centre"]), width)
+        student.load_state_dict(tensors)
+    except (OSError, SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise StoreError(f"{path} is no distilled router: {line}") from error
     return student.eval()
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 import elrea
 from elrea.backbone.device import Device
@@ -128,9 +130,60 @@ def outside(copy: Path, facts: dict[str, Any]) -> None:
     facts["files"]["../secret"] = sha256(secret)
 
 
+def sealed(copy: Path, name: str, harm: Callable[[Path], object]) -> None:
+    """A change that knows of the checksums."""
+    harm(copy / name)
+    change(copy / "ensemble.json", lambda f: f["files"].update({name: sha256(copy / name)}))
+
+
+def tensors(how: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        found = load_file(path)
+        how(found)
+        save_file(found, path)
+
+    return harm
+
+
+def each(how: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
+    return tensors(lambda found: found.update({n: how(t).contiguous() for n, t in found.items()}))
+
+
+EXPERT, SHAPE = "expert-1/adapter_model.safetensors", "expert-1/adapter_config.json"
+CENTROIDS = "routing/centroids.safetensors"
+
+
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
+        (lambda c: sealed(c, EXPERT, each(lambda t: t * torch.nan)), "numbers that are not finite"),
+        (lambda c: sealed(c, EXPERT, each(lambda t: t.int())), "torch.int32"),
+        (lambda c: sealed(c, EXPERT, each(lambda t: t[:, :1])), "expert-1 is not a readable LoRA"),
+        (lambda c: sealed(c, EXPERT, tensors(lambda f: f.pop(min(f)))), "no half of a pair"),
+        (lambda c: sealed(c, EXPERT, tensors(lambda f: f.update({
+            n: t[:, :3].contiguous() for n, t in f.items() if "lora_A" in n}))), "layer 'base_mod"),
+        *(
+            (lambda c, k=k, v=v: sealed(c, SHAPE, lambda p: change(p, lambda f: f.update({k: v}))), said)
+            for k, v, said in (
+                ("use_dora", True, "use_dora"), ("bias", "all", "bias"), ("peft_type", "X", "peft_type"),
+                ("r", "x", "r is 'x'"), ("r", 10**9, "r is 1000000000"), ("r", None, "r is None"),
+                ("lora_alpha", "x", "lora_alpha is 'x'"), ("target_modules", 5, "target_modules"),
+                ("rank_pattern", {"x": 3}, "rank_pattern"),
+            )
+        ),
+        (lambda c: sealed(c, SHAPE, lambda p: p.write_text("[" * 100_000)), "nested too deeply"),
+        (lambda c: sealed(c, CENTROIDS, each(lambda t: t * torch.nan)), "not finite"),
+        (lambda c: sealed(c, CENTROIDS, each(lambda t: t.half())), "centroids are torch.float16"),
+        (lambda c: sealed(c, CENTROIDS, each(lambda t: t[0, 0])), "centroids are"),
+        *(
+            (lambda c, n=n: change(c / "ensemble.json", lambda f: f.update(epochs=n)), "epochs is")
+            for n in (0, -3, 1, 1.9, True, 10**5)
+        ),
+        (lambda c: (c / "ensemble.json").write_text('{"format": 1e999}'), "not a finite number"),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(members="abc")), "members are"),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(members=["x", "y", "z"])), "membe"),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(router=f["features"])), "which is no"),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(features=f["router"])), "which is no"),
         (lambda c: flip(c / "expert-1" / "adapter_model.safetensors"), "expert-1/adapter_model.saf"),
         (lambda c: (c / "base" / "adapter_config.json").unlink(), "adapter_config.json is missing"),
         (lambda c: (c / "extra.bin").write_text("x"), "extra.bin does not belong to the ensemble"),
@@ -162,6 +215,15 @@ def test_folders_that_were_changed(
     with pytest.raises(ElreaError) as caught:
         Ensemble.load(copy, backbone=str(small_model), device=CPU)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_centroids_of_another_size(folder: Path, small_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    sealed(copy, CENTROIDS, each(lambda t: t[:, :5]))
+    loaded = Ensemble.load(copy, backbone=str(small_model), device=CPU)
+    with pytest.raises(StoreError, match=r"of 5 dimensions, but this ensemble's features have 16"):
+        loaded.route(["a"])
 
 
 def test_a_backbone_that_is_not_there(folder: Path, tmp_path: Path) -> None:

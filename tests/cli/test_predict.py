@@ -14,6 +14,8 @@ from elrea.backbone.device import Device
 from elrea.cli import told
 from elrea.ensemble.decoding import Decoding
 from elrea.ensemble.ensemble import Ensemble
+from elrea.errors import DataError
+from elrea.predict import alone
 from tests.cli.commands import Ended
 
 PROMPTS = [
@@ -85,8 +87,11 @@ def test_what_is_wrong_is_one_line(typed: list[str], tmp_path: Path, monkeypatch
         ("\n", None, "holds no prompts; write one JSON object a line"),
         ('{"prompt": "Hi"}\n{"prompt": " "}', None, "prompts.jsonl:2 is empty"),
         (json.dumps({"prompt": "x" * 500}), None, "prompts.jsonl:1: longer than the 400 tokens"),
+        ('{"prompt": "Hi", "id": "\\ud800"}', None, ":1: is not UTF-8 text"),
+        ('{"prompt": "Hi", "choices": ["\\ud800", "b"]}', None, ":1: is not UTF-8 text"),
         ('{"prompt": "Hi"}', "something else\n", "holds other answers (of another ensemble, "),
         ('{"prompt": "Hi"}', '{"id": "1", "by": "0"}\n', "holds other answers (of another ensem"),
+        ('{"prompt": "Hi"}', "one line, and no end of it", "holds other answers (of another ense"),
     ):
         path.write_text(prompts)
         if there is not None:
@@ -96,3 +101,12 @@ def test_what_is_wrong_is_one_line(typed: list[str], tmp_path: Path, monkeypatch
         err = capsys.readouterr().err
         assert line in err and len(err.splitlines()) == 1, err
         assert out.read_text() == there if there else not out.exists()
+
+
+def test_two_at_once_do_not_mix_their_answers(tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    with alone(out), pytest.raises(DataError, match="another process is answering into it"), alone(out):  # fmt: skip
+        pass
+    with alone(out):
+        assert not out.exists()
+    assert not list(tmp_path.iterdir()), "the lock stays behind"

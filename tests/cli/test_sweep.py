@@ -134,13 +134,12 @@ def test_two_sweeps_by_the_same_words_at_once_have_a_folder_each(
 
 def test_a_jobs_record(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "0"
-    with Record(folder, {}) as record:
+    with Record(folder, {"words": [], "chosen": "elrea"}) as record:
         record.begin("k")
         assert read_jobs(tmp_path / "sweep")[0]["state"] == "running"
         assert not record.finished("k")
+        (folder / "summary.json").write_text('{"strategies": {}}')
         record.end("k")
-    assert not record.finished("k"), "its results are gone"
-    (folder / "summary.json").write_text('{"strategies": {}}')
     assert record.finished("k") and not record.finished("l")
     with pytest.raises(ZeroDivisionError), record:
         raise ZeroDivisionError("by\nnought")
@@ -154,6 +153,50 @@ def test_no_cell_of_sweep_csv_is_a_formula() -> None:
     assert varied(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
     cells = [row.split(",")[1] for row in as_csv(jobs).splitlines()]
     assert cells == ["data.train", "'=1+1", "'@a", "'-b"]
+    numbers = [{**job, "words": [f"seed={seed}"]} for seed in ("-1", "2")]
+    assert [row.split(",")[1] for row in as_csv(numbers).splitlines()] == ["seed", "-1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("status.json", "[]"),
+        ("status.json", '{"state": "done"}'),
+        ("status.json", "[" * 100_000),
+        ("summary.json", '{"strategies": {}} '),
+        ("summary.json", '{"strat'),
+        ("summary.json", None),
+    ],
+)
+def test_a_job_whose_files_were_changed_is_damaged(
+    name: str, content: str | None, tmp_path: Path
+) -> None:
+    """Never done, never left out, and made again by the same command."""
+    folder = tmp_path / "0"
+    with Record(folder, {"words": [], "chosen": "elrea"}) as record:
+        record.begin("k")
+        (folder / "summary.json").write_text('{"strategies": {}}')
+        record.end("k")
+    assert read_jobs(tmp_path)[0]["state"] == "done" and record.finished("k")
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    (job,) = read_jobs(tmp_path)
+    assert job["state"] == "damaged" and name in job["error"] and not record.finished("k")
+
+
+def test_what_goes_wrong_around_the_jobs_is_one_line(
+    swept: Ended, words: list[str], tmp_path: Path
+) -> None:
+    """Hydra alone would make a warning of it, and end with 0."""
+    (folder_of(swept) / "sweep.csv").unlink()
+    (folder_of(swept) / "sweep.csv").mkdir()
+    ended = run(swept.folder, "-m", *words, *SWEPT)
+    assert ended.code == 1 and "sweep.csv: Is a directory" in ended.err.splitlines()[-1]
+    (folder_of(swept) / "sweep.csv").rmdir()
+    (tmp_path / "multirun").write_text("")
+    ended = run(tmp_path, "-m", *words, *SWEPT)
+    assert ended.error.startswith("multirun")
 
 
 def test_over_seeds_by_hand() -> None:

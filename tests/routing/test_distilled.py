@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
-from elrea.errors import ConfigError, DataError
+from elrea.errors import ConfigError, DataError, StoreError, TrainingError
 from elrea.routing.distilled import Distilled, agreement
-from elrea.routing.student import Lesson, Student, fit, load, save
+from elrea.routing.student import WEIGHTS, Lesson, Student, fit, load, save
 from elrea.routing.weights import Router, Routing
 
 DRAW = torch.Generator().manual_seed(3)
@@ -111,3 +112,20 @@ def test_ties_share_their_ranks_and_equal_cosines_say_nothing() -> None:
 def test_settings_that_cannot_be(wrong: dict) -> None:
     with pytest.raises(ConfigError, match="routing"):
         Distilled(**wrong)
+
+
+def test_a_rate_that_is_too_high_is_named() -> None:
+    with pytest.raises(TrainingError, match=r"lower routing.learning_rate \(1e\+30\)"):
+        fit(TRAIN, DEV, Distilled(width=4, learning_rate=1e30), seed=0)
+    with pytest.raises(ConfigError, match=r"^routing.width=100000000000: must be at most 100,000"):
+        Distilled(width=10**11)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_file_that_is_no_router(content: bytes | None, tmp_path: Path) -> None:
+    if content is None:
+        save_file({"other": torch.zeros(2)}, tmp_path / WEIGHTS)
+    else:
+        (tmp_path / WEIGHTS).write_bytes(content)
+    with pytest.raises(StoreError, match="is no distilled router"):
+        load(tmp_path)
