@@ -1,7 +1,7 @@
 """Makes one plain LoRA adapter of an ensemble: the members' updates summed by fixed weights, without routing.
 
     python -m elrea.merge outputs/<day>/<time> --out merged
-    python -m elrea.merge outputs/<day>/<time> --out merged --weights base=0.2,expert-0=0.5 --rank 8
+    python -m elrea.merge outputs/<day>/<time> --out merged --weights base=0.2,expert-0=0.5 --rank 2
     python -m elrea.merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
 
 ΔW = Σ λ_m (α/r) B_m A_m with λ = w/Σw, exactly (its rank is the sum of the members'), or nearest by --rank. With

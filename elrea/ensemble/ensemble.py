@@ -238,10 +238,10 @@ class Ensemble:
 def _examples(prompts: Sequence[str | Example]) -> list[Example]:
     """Prompts as examples; a text is an instruction, as a training example words it."""
     made = []
-    for number, prompt in enumerate(prompts, 1):
-        example = (
-            prompt if isinstance(prompt, Example) else Example(f"prompt {number}", prompt, "", "")
-        )
+    if isinstance(prompts, str):
+        raise ConfigError("prompts are a list: [prompt], not a text alone")
+    for n, prompt in enumerate(prompts, 1):
+        example = prompt if isinstance(prompt, Example) else Example(f"prompt {n}", prompt, "", "")
         if not example.instruction.strip():
             raise DataError(f"{example.id} is empty")
         if not is_text("".join([example.instruction, *example.choices])):

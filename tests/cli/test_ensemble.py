@@ -100,6 +100,8 @@ def test_answers_do_not_depend_on_what_is_asked_beside(ensemble: Ensemble) -> No
 
 
 def test_prompts_that_cannot_be_answered(ensemble: Ensemble) -> None:
+    with pytest.raises(ConfigError, match=r"^prompts are a list"):
+        ensemble.route("hi")
     with pytest.raises(DataError, match=r"^prompt 2 is empty$"):
         ensemble.route(["a", "  "])
     with pytest.raises(ConfigError, match=r"^prompt 1 is not UTF-8 text$"):
