@@ -33,6 +33,7 @@ from elrea.tracking.progress import bar, screen
 from elrea.tracking.report import run_report
 from elrea.tracking.screen import plan_table, results_table
 from elrea.tracking.wandb import Tracker
+from elrea.until import check
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -73,6 +74,8 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             tracker.group = "/".join(sweep.parts[-2:])
         pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
         key = key_of(cfg, pipeline)
+        if cfg.until is not None:
+            check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
         if sweep and not cfg.plan and record.finished(key):
             _say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
         elif not _planned(cfg, pipeline):

@@ -51,7 +51,7 @@ def test_jobs_share_out_the_work_of_one_run(words: list[str], tmp_path: Path) ->
 
 
 def test_a_stage_that_there_is_not(words: list[str], tmp_path: Path) -> None:
-    ended = run(tmp_path, *words, QUIET, "until=cluster")
+    ended = run(tmp_path, *words, QUIET, "until=cluster", "plan=true")
     assert ended.error.startswith(
         "until=cluster: no such stage; did you mean clusters? (there is: "
     )
