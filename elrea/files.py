@@ -129,6 +129,15 @@ def _finite(text: str) -> float:
     return number
 
 
+def key_of(obj: Any) -> str:
+    """16 hexadecimal digits that name a JSON value: the head of its canonical text's SHA-256.
+
+    Raises:
+        StoreError: as `canonical`.
+    """
+    return hashlib.sha256(canonical(obj).encode("ascii")).hexdigest()[:16]
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes in hexadecimal, read in pieces."""
     with path.open("rb") as file:

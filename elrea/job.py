@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from elrea.assemble import assemble
 from elrea.config import build, plain, save_config
 from elrea.errors import ConfigError
 from elrea.experiment import Result
-from elrea.files import canonical, read_json, write_json
+from elrea.files import key_of, read_json, write_json
 from elrea.logged import log_run
 from elrea.pipeline import Pipeline
 from elrea.results import (
@@ -73,7 +72,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         if sweep and tracker.group is None:
             tracker.group = "/".join(sweep.parts[-2:])
         pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
-        key = key_of(cfg, pipeline)
+        key = job_key(cfg, pipeline)
         if cfg.until is not None:
             check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
         if sweep and not cfg.plan and record.finished(key):
@@ -93,18 +92,17 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             record.begin(key)
             _work(cfg, folder, pipeline, tracker, chosen)
             run_report(folder)
-            record.end(key_of(cfg, pipeline))
+            record.end(job_key(cfg, pipeline))
     return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
 
 
-def key_of(cfg: DictConfig, pipeline: Pipeline) -> str:
+def job_key(cfg: DictConfig, pipeline: Pipeline) -> str:
     """Names all that can change what a job leaves: its config, its stages' keys, this version."""
     settings = {
         name: value for name, value in plain(cfg).items() if name not in ("debug", "plan", "until")
     }
     keys = {name: stage.key for name, stage in pipeline.stages().items()}
-    text = canonical({"config": settings, "stages": keys, "version": __version__})
-    return hashlib.sha256(text.encode("ascii")).hexdigest()[:16]
+    return key_of({"config": settings, "stages": keys, "version": __version__})
 
 
 def _planned(cfg: DictConfig, pipeline: Pipeline) -> bool:

@@ -78,9 +78,9 @@ class Pipeline(ChosenStages):
         """Makes one stage, and what it stands on, as far as that is not there yet.
 
         Raises:
-            ConfigError: There is no stage of that name.
+            ConfigError: It turned out that there is no stage of that name (`elrea.until.check` knows before the work,
+                unless the number of clusters is open).
         """
-        check(until, self.plan.stages(), self.plan.counted)
         for name, stage, make in self._work():
             if needed(name, until):
                 stage.run(make)

@@ -9,7 +9,6 @@ A line of the prompts is `{"prompt": ...}` (or `instruction`, with or without `i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ from elrea.cli import told
 from elrea.data.examples import Example
 from elrea.data.jsonl import parse_row
 from elrea.errors import DataError
-from elrea.files import canonical, is_text
+from elrea.files import is_text, key_of
 
 if TYPE_CHECKING:
     from elrea.ensemble.decoding import Decoding
@@ -71,7 +70,7 @@ def predict(
         DataError: A prompt cannot be answered, the file holds something else, or another process writes it.
     """
     facts = {**made_by, "files": ensemble.saved.files, "prompts": [repr(p) for p in prompts]}
-    by = hashlib.sha256(canonical(facts).encode()).hexdigest()[:16]
+    by = key_of(facts)
     ensemble.check([prompt for _, prompt in prompts], settings)
     with alone(out):
         done = _done(out, by, len(prompts))

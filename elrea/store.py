@@ -10,7 +10,6 @@ checkpoints that were left in it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import re
 import shutil
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from elrea import manifest
 from elrea.errors import StoreError
-from elrea.files import canonical, is_disk_full, jsonable, read_json, sync, write_json
+from elrea.files import is_disk_full, jsonable, key_of, read_json, sync, write_json
 
 __all__ = ["Stage", "Store", "read_json", "write_json"]
 
@@ -69,8 +68,7 @@ class Stage:
 
     def __init__(self, root: Path, name: str, version: int, inputs: dict[str, Any]) -> None:
         self.name, self.version, self.inputs = name, version, inputs
-        identity = canonical({"name": name, "version": version, "inputs": inputs})
-        self.key = hashlib.sha256(identity.encode("ascii")).hexdigest()[:16]
+        self.key = key_of({"name": name, "version": version, "inputs": inputs})
         self.folder = root / name / self.key
         self.seconds = 0.0
         self.reused = False

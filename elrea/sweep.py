@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SWEEP = "sweep.json"
 ENDED = ("done", "prepared")
-"""States of a job that need not run again."""
+"""States of a job that made what it was to make."""
 ROOT = Path("multirun")
 """Where sweeps are kept, seen from the working folder."""
 

@@ -123,13 +123,14 @@ def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]
     from elrea.tracking import trends
     from elrea.tracking.report import sweep_report
 
-    rows, keys = means(jobs), settings(varied(jobs))
+    rows, values = means(jobs), varied(jobs)
+    keys = settings(values)
     if rows:
         points: dict[str, list[tuple[float, float]]] = {}
         for row in rows:
             points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
         trends.cost(points, folder / "plots" / "cost.png")
-    if keys and all(_number(value) is not None for value in varied(jobs)[keys[0]]):
+    if keys and all(_number(value) is not None for value in values[keys[0]]):
         lines: dict[str, list[tuple[float, float, float, float]]] = {}
         for row in rows:
             x, *others = row["group"]
@@ -138,7 +139,7 @@ def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]
             lines.setdefault(name, []).append(point)
         if 0 < len(lines) <= LINES:
             trends.trend(lines, keys[0], folder / "plots" / "trend.png")
-    sweep_report(folder, words, jobs, varied(jobs), rows)
+    sweep_report(folder, words, jobs, values, keys, rows)
 
 
 def _number(value: str) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from elrea.data.examples import Example
 from elrea.errors import DataError
+from elrea.files import is_text
 
 NAMES: dict[str, tuple[str, ...]] = {
     "instruction": ("instruction", "prompt"),
@@ -201,10 +202,8 @@ def _text(values: dict[str, Any], role: str, where: str) -> str | None:
 
 def _encodable(text: str, where: str) -> str:
     r"""Refuse half a surrogate pair ("\ud800"): JSON lets it through, no tokenizer takes it."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(f"{where}: not UTF-8: half a surrogate pair, {error.object!r}") from error
+    if not is_text(text):
+        raise DataError(f"{where}: not UTF-8: half a surrogate pair, {text!r}")
     return text
 
 

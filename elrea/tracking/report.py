@@ -95,6 +95,7 @@ def sweep_report(
     words: Sequence[str],
     jobs: Sequence[Mapping[str, Any]],
     varied: Mapping[str, Sequence[str]],
+    settings: Sequence[str],
     means: Iterable[Mapping[str, Any]],
 ) -> Path:
     """Writes a sweep's report.html.
@@ -104,11 +105,11 @@ def sweep_report(
         words: Of the command line.
         jobs: `number`, `state`, `chosen`, `seconds`, `strategies`, and `error` where one failed.
         varied: What differs between the jobs: by key the value of each.
-        means: Rows over seeds: `group` (the other varied values), `strategy`, `seeds`, `accuracy`, `low`, `high`
+        settings: Which of them are not over seeds.
+        means: Rows over seeds: `group` (a value of each of `settings`), `strategy`, `seeds`, `accuracy`, `low`, `high`
             (least and most of a seed) and `delta` (to base), shares of 1.
     """
     done = sum(job["state"] == "done" for job in jobs)
-    others = [key for key in varied if key not in ("seed", "ensemble")]
     overall = [
         (*row["group"], row["strategy"], str(row["seeds"]), percent(row["accuracy"]),
          f"{percent(row['low'])} to {percent(row['high'])}", percent(row["delta"], signed=True))
@@ -127,7 +128,7 @@ def sweep_report(
         f"<h1>Sweep: {done} of {len(jobs)} jobs</h1>",
         *_pictures(folder / "plots"),
         "<h2>Over seeds</h2>",
-        table([*others, "strategy", "seeds", "accuracy %", "seeds from, to", "to base, points"], overall),
+        table([*settings, "strategy", "seeds", "accuracy %", "seeds from, to", "to base, points"], overall),
         "<h2>Jobs</h2>",
         table(["job", *varied, "strategy", "accuracy %", "95 % interval", "state"], each),
         "<h2>Made by</h2>",

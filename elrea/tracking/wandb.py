@@ -169,10 +169,10 @@ class Tracker:
 
             made = wandb.Artifact(f"{kind}-{key}", type=kind, metadata=public(dict(facts)))
             made.add_reference(f"elrea://{kind}/{key}", name=name, checksum=False)
-            offline = self._kept is not None
-            (self._run.log_artifact if offline or not facts["reused"] else self._run.use_artifact)(
-                made
-            )
+            if facts["reused"] and self._kept is None:  # offline, `use_artifact` cannot run
+                self._run.use_artifact(made)
+            else:
+                self._run.log_artifact(made)
 
         self._log("an artifact", send)
 

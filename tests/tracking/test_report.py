@@ -52,7 +52,7 @@ def test_nothing_from_data_becomes_html(tmp_path: Path) -> None:
     assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     job = {"number": NASTY, "state": "failed", "chosen": NASTY, "strategies": {}, "error": NASTY}
-    swept = Tags(sweep_report(tmp_path, [NASTY], [job], {NASTY: [NASTY]}, []).read_text())
+    swept = Tags(sweep_report(tmp_path, [NASTY], [job], {NASTY: [NASTY]}, [NASTY], []).read_text())
     assert {tag for tag, _ in swept.tags} <= {tag for tag, _ in page.tags} | {"a"}
 
 
