@@ -40,6 +40,9 @@ class Example:
     """Earlier turns (role, text) of a chat; roles are system, user and assistant."""
     header: str = ""
     """A line before everything, such as MMLU's about the subject. Routing prompts include it."""
+    judge: str = ""
+    """Who says whether a generated response is right (`elrea.evaluation.judges`): "maths", "letter", "answer";
+    empty: it is compared word for word."""
 
     def __post_init__(self) -> None:
         if len(set(self.choices)) < len(self.choices):
@@ -85,6 +88,8 @@ class Corpus:
         digest = hashlib.sha256()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
+            if not row["judge"]:
+                del row["judge"]
             digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
 
