@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from elrea.adapters.shares import Fitting
 from elrea.adapters.training import Recipe
 from elrea.data.prompts import Encoded
 from elrea.ensemble.gates import read_gates, train_gates
@@ -41,6 +42,11 @@ class ChosenStages(Prepared):
         which = "assignment" if job.examples == "cluster" else "random"
         mine = self.plan.read_clusters()[which] == torch.tensor(job.cluster)
         return [encoded[i] for i in mine.nonzero()[:, 0].tolist()]
+
+    def _fitting(self) -> list[Fitting]:
+        """What the base adapter's model has to suit."""
+        features = [self.it.features] if self.plan.clustered else []
+        return [*features, self._distilled.states] if self.plan.distils else [*features]
 
     def _train_gates(self, name: str, folder: Path) -> None:
         it, strategy = self.it, self.it.strategies[name]

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from elrea import __version__
 from elrea.assemble import assemble
+from elrea.backbone.device import Device
 from elrea.config import build, plain, save_config
 from elrea.errors import ConfigError
 from elrea.experiment import Result
@@ -32,7 +33,7 @@ from elrea.tracking.progress import bar, screen
 from elrea.tracking.report import run_report
 from elrea.tracking.screen import plan_table, results_table
 from elrea.tracking.wandb import Tracker
-from elrea.until import check
+from elrea.until import check, needed
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -68,6 +69,9 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
         experiment = assemble(cfg, chosen, Path(sources[0]))
         experiment.device.apply()
+        if sweep:
+            _alone(experiment.device, str(hydra.runtime.choices["hydra/launcher"]))
+            experiment.device.take(hydra.job.num)
         tracker = build(cfg.tracking, "tracking")
         if sweep and tracker.group is None:
             tracker.group = "/".join(sweep.parts[-2:])
@@ -75,6 +79,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         key = job_key(cfg, pipeline)
         if cfg.until is not None:
             check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
+        _check_processes(pipeline, cfg.until)
         if sweep and not cfg.plan and record.finished(key):
             _say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
         elif not _planned(cfg, pipeline):
@@ -103,6 +108,34 @@ def job_key(cfg: DictConfig, pipeline: Pipeline) -> str:
     }
     keys = {name: stage.key for name, stage in pipeline.stages().items()}
     return key_of({"config": settings, "stages": keys, "version": __version__})
+
+
+def _alone(device: Device, launcher: str) -> None:
+    """Refuses several processes in each of several jobs that share this one."""
+    if device.strategy != "one" and not launcher.startswith("submitit"):
+        raise ConfigError(
+            f"trainer.strategy={device.strategy} in a sweep: its jobs share this machine's devices and this process, "
+            "which one failed group of processes would block; run the jobs one by one, sweep with trainer=auto, or "
+            "give each job a machine of its own (hydra/launcher=submitit_slurm)"
+        )
+
+
+def _check_processes(pipeline: Pipeline, until: str | None) -> None:
+    """Refuses what a backbone in parts cannot do, before anything is trained."""
+    device = pipeline.it.device
+    if device.strategy != "sharded":
+        return
+    if pipeline.it.backbone.quantise:
+        raise ConfigError(
+            "trainer.strategy=sharded cuts up plain weights: say backbone.quantise=null, or trainer=ddp"
+        )
+    for name, stage in pipeline.stages().items():
+        trained = name in ("base", "clusters") or stage.name == "adapter"
+        if not trained and (until is None or needed(name, until)) and not stage.done():
+            raise ConfigError(
+                f"trainer.strategy=sharded trains adapters and nothing else, and {name} needs the whole backbone: say "
+                "until=base (or until=expert-0, ...), and make the rest with trainer=auto, on the CPU if need be"
+            )
 
 
 def _planned(cfg: DictConfig, pipeline: Pipeline) -> bool:

@@ -136,21 +136,27 @@ class Pipeline(ChosenStages):
         lora = job.lora if job else self.it.lora
         training = self.it.training
         recipe = Recipe(job.epochs, job.learning_rate, training) if job else training.base()
-        encoded = self._examples(job)
-        base = self._tensors(BASE) if job and job.from_base else None
-        with (
-            self._peft(lora) as model,
-            self.progress(f"train {name}", len(encoded) * recipe.epochs) as advance,
-        ):
-            if name == BASE and self.plan.clustered:
-                self.it.features.fits(model)
-                if self.plan.distils:
-                    self._distilled.states.fits(model)
-            train_adapter(
-                model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
-                seed=job.seed(self.it.seed) if job else self.it.seed, stage=name, folder=folder, start=base and base[0],
-                keep_moments=name == BASE, trainer=self.it.device.lightning(), advance=advance,
-            )  # fmt: skip
+        encoded, seed = self._examples(job), job.seed(self.it.seed) if job else self.it.seed
+        fitting = self._fitting() if name == BASE else []
+        with self.progress(f"train {name}", len(encoded) * recipe.epochs) as advance:
+            if self.it.device.together > 1:
+                from elrea.adapters.shares import Work, train_shares
+
+                start = self.plan.base.folder / "adapter" if job and job.from_base else None
+                work = Work(
+                    folder, encoded, recipe, self.it.backbone, lora, seed, name, start, name == BASE, self.it.device,
+                    fitting,
+                )  # fmt: skip
+                return train_shares(work, advance)
+            base = self._tensors(BASE) if job and job.from_base else None
+            with self._peft(lora) as model:
+                for part in fitting:
+                    part.fits(model)
+                train_adapter(
+                    model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
+                    seed=seed, stage=name, folder=folder, start=base and base[0], keep_moments=name == BASE,
+                    trainer=self.it.device.lightning(), advance=advance,
+                )  # fmt: skip
 
     def _extract(self, split: str, folder: Path) -> None:
         it, prompts = self.it, self.prompter.routing(self.kept(split))

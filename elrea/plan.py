@@ -17,14 +17,9 @@ from elrea.routing.distilled import NOT_LEARNED, Distilled
 from elrea.store import Stage, Store
 
 _NOT_KEYED = (
-    "checkpoint_minutes",
-    "epochs",
-    "expert_epochs",
-    "learning_rate",
-    "expert_learning_rate",
-)
+    "checkpoint_minutes", "epochs", "expert_epochs", "learning_rate", "expert_learning_rate",
+)  # fmt: skip
 """Fields of the training that change no adapter, or that an adapter's own job overrides."""
-
 
 _SPEED = ("batch_size", "batch_tokens", "buffer_mb")
 """Fields of the features that change them by rounding at most."""
@@ -223,6 +218,8 @@ class Plan:
         }
         if job.draw:
             inputs["draw"] = job.draw
+        if job.lora.dropout and self.it.device.together > 1:
+            inputs["processes"] = self.it.device.together  # each draws masks of its own
         if job.from_base:
             inputs["base"] = self.base.key
         else:

@@ -50,8 +50,13 @@ class Prepared:
 
     @cached_property
     def prompter(self) -> Prompter:
+        """Needs the tokenizer alone: where several processes share the work, only they load the backbone."""
+        if self.within:
+            return self.within.prompter
         return Prompter(
-            self.backbone.tokenizer, self.it.backbone.length(), self.it.backbone.use_chat_template
+            self.it.backbone.tokenizer(),
+            self.it.backbone.length(),
+            self.it.backbone.use_chat_template,
         )
 
     @cached_property

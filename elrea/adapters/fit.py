@@ -12,8 +12,9 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from elrea.adapters.checkpoint import SafetensorsIO
 from elrea.adapters.module import AdapterModule
-from elrea.adapters.quiet import quiet
 from elrea.adapters.resume import Keeper, latest
+from elrea.adapters.together import share, strategy
+from elrea.backbone.quiet import quiet
 from elrea.errors import ConfigError, Terminated
 
 PRECISIONS = ("32-true", "32", "bf16-mixed")
@@ -23,7 +24,7 @@ def fit(
     module: AdapterModule,
     folder: Path,
     end_epoch: Callable[[int], None],
-    advance: Callable[[int], None],
+    advance: Callable[[int], object],
     options: Mapping[str, Any],
 ) -> None:
     """Train `module` to the end of its plan, from its newest checkpoint if there is one.
@@ -33,7 +34,7 @@ def fit(
         folder: of the checkpoints.
         end_epoch: see `resume.Keeper`.
         advance: see `resume.Keeper`.
-        options: accelerator, devices and precision; what is missing follows from the model.
+        options: accelerator, devices, precision and strategy; what is missing follows from the model.
 
     Raises:
         ConfigError: an option that training an adapter does not have.
@@ -44,7 +45,8 @@ def fit(
     arguments = _arguments(options, device)
     found = latest(folder)
     if found:
-        advance(plan.seen(found[0]))
+        if share()[0] == 0:
+            advance(plan.seen(found[0]))
         if found[0] == plan.total:  # killed between the last checkpoint and the result
             checkpoint = SafetensorsIO().load_checkpoint(found[1])
             module.on_load_checkpoint(checkpoint)
@@ -85,15 +87,25 @@ def fit(
 def _arguments(options: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """The Trainer's arguments that a user chooses, checked."""
     where = {"cuda": "gpu"}.get(device.type, device.type)
-    arguments = {"accelerator": where, "devices": 1, "precision": "32-true", **options}
-    unknown = sorted(arguments.keys() - {"accelerator", "devices", "precision"})
+    chosen = {"accelerator": where, "devices": 1, "precision": "32-true", "strategy": "one"}
+    arguments: dict[str, Any] = {**chosen, **options}
+    unknown = sorted(arguments.keys() - chosen.keys())
     if unknown:
-        raise ConfigError(f"trainer.{unknown[0]}: training has accelerator, devices and precision")
-    if str(arguments["devices"]) not in ("1", "auto"):
-        raise ConfigError(f"trainer.devices={arguments['devices']}: adapters train on 1 device")
+        raise ConfigError(f"trainer.{unknown[0]}: training has {', '.join(chosen)}")
+    processes = share()[1]
+    if processes == 1 and arguments["devices"] == "auto":
+        arguments["devices"] = 1
+    if arguments["devices"] != processes and not isinstance(arguments["devices"], list):
+        raise ConfigError(
+            f"trainer.devices={arguments['devices']}: an adapter trains on 1 device, or say trainer=ddp"
+        )
     if str(arguments["precision"]) not in PRECISIONS:
         raise ConfigError(
             f"trainer.precision={arguments['precision']}: choose one of {', '.join(PRECISIONS)} "
             "(a bf16 backbone with its float32 adapter is 32-true)"
         )
-    return {**arguments, "devices": 1}
+    if processes == 1 and arguments["strategy"] != "one":
+        raise ConfigError(
+            f"trainer.strategy={arguments['strategy']}: this process is alone; see elrea.adapters.shares"
+        )
+    return {**arguments, "strategy": strategy(arguments["strategy"], processes)}

@@ -37,7 +37,7 @@ class Step(NamedTuple):
     """One optimiser step: the batches whose gradients are added up."""
 
     number: int
-    names: tuple[str, ...]
+    names: tuple[str, ...]  # of all its examples, other processes' too
     batches: tuple[Batch, ...]
 
 
@@ -95,14 +95,25 @@ class Steps:
     """
 
     def __init__(
-        self, plan: Plan, examples: Sequence[Item], *, pad_id: int, batch_size: int, taken: int
+        self,
+        plan: Plan,
+        examples: Sequence[Item],
+        *,
+        pad_id: int,
+        batch_size: int,
+        taken: int,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        """Args as in `Plan` and `collate`; `batch_size` is a forward pass's largest."""
+        """Args as in `Plan` and `collate`; `batch_size` is a forward pass's largest.
+
+        Of a step's examples only every n-th from the k-th on are in the batches where share is (k, n).
+        """
         self.plan = plan
         self.examples = examples
         self.pad_id = pad_id
         self.batch_size = batch_size
         self.taken = taken
+        self.first, self.stride = share
 
     def __len__(self) -> int:
         """Optimiser steps of the whole plan."""
@@ -120,11 +131,16 @@ class Steps:
 
     def _make(self, number: int, chosen: list[Item]) -> Step:
         """Cut one step's examples into batches."""
-        batches = tuple(
-            collate(chosen[start : start + self.batch_size], self.pad_id, len(chosen))
-            for start in range(0, len(chosen), self.batch_size)
-        )
-        return Step(number, tuple(item.id for item in chosen), batches)
+        mine = chosen[self.first :: self.stride]
+        batches = [
+            collate(mine[start : start + self.batch_size], self.pad_id, len(chosen))
+            for start in range(0, len(mine), self.batch_size)
+        ]
+        # Where weights are gathered in each pass, processes that have fewer examples must not make fewer passes.
+        if len(batches) < len(range(0, len(chosen[:: self.stride]), self.batch_size)):
+            filler = collate(chosen[:1], self.pad_id, len(chosen))
+            batches.append(filler._replace(weights=torch.zeros_like(filler.weights)))
+        return Step(number, tuple(item.id for item in chosen), tuple(batches))
 
     def state_dict(self) -> dict[str, int]:
         """Nothing: the number of steps taken, which the loop keeps, says where to go on."""

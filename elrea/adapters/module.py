@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from elrea.adapters import lora, moments
+from elrea.adapters import lora, moments, together
 from elrea.adapters.loader import Item, Step, Steps
 from elrea.adapters.loss import batch_loss
 from elrea.adapters.plan import Plan
@@ -58,6 +58,7 @@ class AdapterModule(pl.LightningModule):
         self.examples = examples
         self.settings = settings
         self.pad_id = pad_id
+        self.share = together.share()
         self.curve: list[dict[str, float]] = []
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
@@ -77,7 +78,13 @@ class AdapterModule(pl.LightningModule):
             pad_id=self.pad_id,
             batch_size=self.settings.batch_size,
             taken=self.trainer.global_step,
+            share=self.share,
         )
+
+    def configure_model(self) -> None:
+        """Lightning's hook: where the strategy has a mesh, the backbone is cut up over it."""
+        if isinstance(self.trainer.strategy, together.Shards):
+            together.shard(self.model, self.trainer.strategy.device_mesh["data_parallel"])
 
     def configure_optimizers(self) -> Adam:
         """Adam over the adapter, its parameters named; fused, as a step is hundreds of small
@@ -91,8 +98,8 @@ class AdapterModule(pl.LightningModule):
         )
 
     def on_train_batch_start(self, batch: Step, batch_idx: int) -> None:
-        """Fix the step's dropout by (seed, stage, step), whatever ran before."""
-        seed = self.plan.dropout_seed(batch.number)
+        """Fix the step's dropout by (seed, stage, step) and the process, whatever ran before."""
+        seed = self.plan.dropout_seed(batch.number) + self.share[0]
         if self.device.type == "cpu":
             # torch.manual_seed would besides queue a call for every absent GPU, which is slow.
             torch.default_generator.manual_seed(seed)
@@ -117,6 +124,8 @@ class AdapterModule(pl.LightningModule):
             loss = batch_loss(backbone, part)
             self.manual_backward(loss)
             total += loss.detach()
+        if self.share[1] > 1:
+            together.sum_gradients(list(self.trained.values()), total)
         value = total.item()
         if not math.isfinite(value):
             raise TrainingError(

@@ -29,7 +29,7 @@ class Keeper(pl.Callback):
         plan: Plan,
         minutes: float,
         end_epoch: Callable[[int], None],
-        advance: Callable[[int], None],
+        advance: Callable[[int], object],
     ) -> None:
         """Nothing is written before the first step.
 
@@ -62,11 +62,13 @@ class Keeper(pl.Callback):
     ) -> None:
         """After an optimiser step: the epoch's state, a checkpoint, the progress, if due."""
         ended = self.plan.ends_epoch(batch.number)
-        if ended:
+        if ended and trainer.is_global_zero:
             self.end_epoch(self.plan.epoch(batch.number))
-        if ended or monotonic() - self.last >= self.seconds:
+        due = ended or monotonic() - self.last >= self.seconds
+        if trainer.strategy.broadcast(due):  # the first process's clock counts for all
             self._save(trainer, batch.number)
-        self.advance(len(batch.names))
+        if trainer.is_global_zero:
+            self.advance(len(batch.names))
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         """Write a checkpoint, then drop the older ones."""

@@ -131,7 +131,7 @@ def train_adapter(
     start: dict[str, Tensor] | None = None,
     keep_moments: bool,
     trainer: dict[str, Any] | None = None,
-    advance: Callable[[int], None] = lambda examples: None,
+    advance: Callable[[int], object] = lambda examples: None,
 ) -> None:
     """Train one adapter into `folder`, or go on where a killed run left it.
 
@@ -156,8 +156,9 @@ def train_adapter(
         folder: where all of it goes.
         start: the adapter to start from; None draws a fresh one. The optimiser is always fresh.
         keep_moments: write the epochs' folders.
-        trainer: accelerator, devices (1) and precision for Lightning's Trainer; what is not
-            given follows from where the model is.
+        trainer: accelerator, devices, precision and strategy for Lightning's Trainer; what is not
+            given follows from where the model is. Of several processes that train together
+            (`elrea.adapters.shares`) the first one writes.
         advance: called with the number of examples after each step, and on resuming once with
             those of the steps that are done.
 
@@ -170,6 +171,7 @@ def train_adapter(
     from elrea.adapters.loader import items
     from elrea.adapters.lora import initialise, save, set_state, state
     from elrea.adapters.module import AdapterModule
+    from elrea.adapters.together import share
 
     settings = recipe.training
     examples = items(encoded, settings.loss_on)
@@ -193,8 +195,9 @@ def train_adapter(
             publish(folder / f"epoch_{epoch}", write)
 
     fit(module, folder / "checkpoint", end_epoch, advance, trainer or {})
-    publish(folder / "adapter", write_adapter)
-    write_json(folder / "curve.json", module.curve)
+    if share()[0] == 0:
+        publish(folder / "adapter", write_adapter)
+        write_json(folder / "curve.json", module.curve)
 
 
 def epoch_folders(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from elrea.errors import ConfigError
 
@@ -22,7 +22,11 @@ class Device:
     threads: int | None = None
     """CPU threads of a process; null takes every core that this process may use, shared among `devices`."""
     devices: int = 1
-    """GPUs, or processes on a CPU, that share the extraction of features; training and scoring use the first."""
+    """GPUs, or processes on a CPU, that share the extraction of features, and the training as `strategy` says;
+    scoring uses the first."""
+    strategy: Literal["one", "ddp", "sharded"] = "one"
+    """Adapters train on `one` device; on all `devices`, each with the whole backbone (`ddp`) or with a part of its
+    weights (`sharded`), where it does not fit on one: features and scores then cannot be taken."""
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu", "mps"):
@@ -31,6 +35,13 @@ class Device:
             raise ValueError(f"threads={self.threads} must be 1 to {_MOST_THREADS}, or null")
         if not 1 <= self.devices <= _MOST_THREADS:
             raise ValueError(f"devices={self.devices} must be 1 to {_MOST_THREADS}")
+        if self.strategy not in ("one", "ddp", "sharded"):
+            raise ValueError(f"strategy={self.strategy} must be one, ddp or sharded")
+
+    @property
+    def together(self) -> int:
+        """Processes that train one adapter."""
+        return 1 if self.strategy == "one" else self.devices
 
     def resolve(self) -> str:
         """The torch device's name; of several, the one that this process has set.
@@ -66,7 +77,22 @@ class Device:
 
         torch.set_num_threads(self.threads or max(1, len(os.sched_getaffinity(0)) // processes))
 
+    def take(self, job: int) -> None:
+        """Has one of several jobs at a time compute on a GPU of its own, by the job's number.
+
+        Jobs that a scheduler has given GPUs of their own see only those, and share nothing.
+        """
+        if self.devices == 1 and self.resolve() == "cuda":
+            import torch
+
+            torch.cuda.set_device(job % torch.cuda.device_count())
+
     def lightning(self) -> dict[str, Any]:
-        """Arguments for Lightning's Trainer."""
+        """Arguments for Lightning's Trainer, on the device that this process has set."""
         name = {"cuda": "gpu"}.get(self.resolve(), self.resolve())
-        return {"accelerator": name, "devices": 1, "precision": self.precision}
+        devices: int | list[int] = 1
+        if name == "gpu":
+            import torch
+
+            devices = [torch.cuda.current_device()]
+        return {"accelerator": name, "devices": devices, "precision": self.precision}

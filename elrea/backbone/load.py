@@ -98,6 +98,22 @@ class Pretrained:
         context = getattr(config.get_text_config(), "max_position_embeddings", None)
         return min(self.max_length, context) if context else self.max_length
 
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer alone.
+
+        Raises:
+            BackboneError: It cannot be loaded, in one line.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.name, **self._options()
+            )
+        except Exception as error:  # as above
+            raise BackboneError(f"{self.name}: {_first_line(error)}") from error
+        return found
+
     def load(self, device: Device) -> Backbone:
         """Loads model and tokenizer.
 
@@ -105,7 +121,7 @@ class Pretrained:
             BackboneError: They cannot be loaded, in one line.
         """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -116,8 +132,8 @@ class Pretrained:
         if wanted not in ("float32", "bfloat16"):
             raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
         smaller = self._quantisation(getattr(torch, wanted), str(where))
+        tokenizer = self.tokenizer()
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name, **self._options())
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 self.name, dtype=getattr(torch, wanted), use_safetensors=True,
                 output_loading_info=True, **smaller, **self._options(),
