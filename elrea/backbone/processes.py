@@ -94,6 +94,7 @@ def _one(
     fabric: Fabric,
 ) -> None:
     """One process's part."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     own = replace(device, accelerator="cpu" if fabric.device.type == "cpu" else "auto")
     own.apply(fabric.world_size)
 
@@ -106,6 +107,13 @@ def _one(
     except (ElreaError, OSError) as error:
         errors.put(error)
         os._exit(1)  # no traceback: the first process prints the line
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would else wait for the others' message for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +16,7 @@ from elrea.adapters.lora import Lora, attach
 from elrea.adapters.training import epoch_folders
 from elrea.backbone.device import Device
 from elrea.backbone.load import Pretrained
+from elrea.backbone.processes import Member, launch
 from elrea.errors import BackboneError, ConfigError
 from elrea.features.extract import GradientFeatures
 from elrea.features.projection import Rademacher
@@ -65,3 +70,35 @@ def test_more_devices_than_there_are_is_an_error_of_one_line(monkeypatch) -> Non
     assert Device(devices=2).resolve() == "cuda"
     with pytest.raises(ConfigError, match=r"trainer\.devices=3: torch finds 2 here"):
         Device(devices=3).resolve()
+
+
+def test_the_processes_of_a_killed_run_end(work: Work, tmp_path: Path) -> None:
+    """Each waits for the other, as in a sum of gradients; nobody comes to end them."""
+    context = multiprocessing.get_context("spawn")
+    ids = context.SimpleQueue()
+    parent = context.Process(target=_launch_and_wait, args=(work.device, ids))
+    parent.start()
+    children = [ids.get(), ids.get()]
+    parent.kill()
+    parent.join()
+    until = time.monotonic() + 30
+    while any(_runs(child) for child in children):
+        assert time.monotonic() < until, "they still run"
+        time.sleep(0.05)
+
+
+def _launch_and_wait(device: Device, ids: Any) -> None:
+    launch(device, partial(_wait, ids), lambda _n: None)
+
+
+def _wait(ids: Any, _member: Member, _advance: Any) -> None:
+    ids.put(os.getpid())
+    time.sleep(600)
+
+
+def _runs(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return state.rpartition(")")[2].split()[0] != "Z"
