@@ -24,6 +24,7 @@ from elrea.evaluation.scoring import Outcome, mixtures, questions_of, score, set
 from elrea.experiment import Experiment, Result
 from elrea.features.stream import read_skipped, stream
 from elrea.files import read_json, write_json
+from elrea.memory import explained
 from elrea.routing.clusters import QUALITY, make_clusters
 from elrea.routing.distilling import read_cosines
 from elrea.routing.weights import Router, Routing
@@ -83,7 +84,8 @@ class Pipeline(ChosenStages):
         """
         for name, stage, make in self._work():
             if needed(name, until):
-                stage.run(make)
+                with explained(name):
+                    stage.run(make)
             if name == until:
                 return
         check(until, self.plan.stages(), counted=True)
@@ -92,7 +94,8 @@ class Pipeline(ChosenStages):
         """Makes what is not there yet, and reads the result."""
         reused: dict[str, bool] = {}
         for name, stage, make in self._work():
-            stage.run(make)
+            with explained(name):
+                stage.run(make)
             reused[name] = stage.reused
         result = self._result(stage, reused)
         for name, part in self.parts.items():

@@ -17,7 +17,8 @@ from elrea.routing.distilled import NOT_LEARNED, Distilled
 from elrea.store import Stage, Store
 
 _NOT_KEYED = (
-    "checkpoint_minutes", "epochs", "expert_epochs", "learning_rate", "expert_learning_rate",
+    "checkpoint_minutes", "recompute",
+    "epochs", "expert_epochs", "learning_rate", "expert_learning_rate",
 )  # fmt: skip
 """Fields of the training that change no adapter, or that an adapter's own job overrides."""
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 LEVELS = [
     {"errors"},
     {"files", "fields", "until"},
-    {"manifest", "config"},
+    {"manifest", "config", "memory"},
     {"store"},
     {"data"},
     {"backbone"},

@@ -69,6 +69,9 @@ def fit(
             use_distributed_sampler=False,
         )
         model.train()
+        backbone: Any = model.get_base_model()
+        if module.settings.recompute:
+            _named(backbone, "enable")({"use_reentrant": False})
         try:
             trainer.fit(module, ckpt_path=str(found[1]) if found else None)
         except SystemExit as ended:
@@ -80,8 +83,19 @@ def fit(
             raise
         finally:
             # Lightning leaves the model on the CPU, in train mode, with its last gradients.
+            if module.settings.recompute:
+                _named(backbone, "disable")()
             model.zero_grad(set_to_none=True)
             model.eval().to(device)
+
+
+def _named(backbone: Any, what: str) -> Callable[..., None]:
+    """transformers' switch of activation checkpointing, by its newer name where there is one."""
+    older = f"gradient_checkpointing_{what}"
+    found: Callable[..., None] = getattr(
+        backbone, f"activation_checkpointing_{what}", None
+    ) or getattr(backbone, older)
+    return found
 
 
 def _arguments(options: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

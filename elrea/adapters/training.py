@@ -58,6 +58,9 @@ class Training:
     group_by_length: bool = False
     """Put examples of like length in one step: less padding, so faster, but a step then sees
     few kinds of examples, which trains worse where length goes with kind."""
+    recompute: bool = False
+    """Keep no activations inside the layers but compute them again in the backward pass
+    (activation checkpointing): a third more time, for a fraction of the memory."""
 
     def __post_init__(self) -> None:
         """Refuse values that cannot train, by their names."""

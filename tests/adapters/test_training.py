@@ -105,6 +105,26 @@ def test_accumulation_trains_as_the_large_batch_does(tmp_path: Path) -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_recomputed_activations_train_as_kept_ones_do(tmp_path: Path) -> None:
+    """Dropout included; every layer's inside is passed once more, and afterwards no more."""
+    passes = []
+    lora = Lora(r=2, dropout=0.2)
+    for name, recompute in (("kept", False), ("again", True)):
+        model, calls = attach(llama(), lora, 0), []
+        layer = model.get_submodule("base_model.model.model.layers.0.mlp")
+        layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        train(tmp_path / name, model=model, lora=lora, recompute=recompute)
+        passes.append(len(calls))
+        calls.clear()
+        model.train()(input_ids=torch.tensor([[2, 3, 4]])).logits.sum().backward()
+        assert len(calls) == 1
+    assert passes == [9, 18]
+    kept, again = (curve(tmp_path / name) for name in ("kept", "again"))
+    assert kept == again
+    tensors = [lora_files.load(tmp_path / name / "adapter")[0] for name in ("kept", "again")]
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+
+
 def test_the_outcome_depends_on_the_arguments_alone(tmp_path: Path) -> None:
     """A used model, another global seed: the same adapter, dropout and all."""
     lora = Lora(r=2, dropout=0.3)
