@@ -82,6 +82,12 @@ def write_text(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
+def drop_asides(folder: Path) -> None:
+    """Removes what a killed `write_text` left in a folder, at any depth, where nobody else is writing."""
+    for path in list(folder.rglob(".*.tmp")):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Writes JSON by `write_text`: keys sorted, so that equal values make equal bytes.
 

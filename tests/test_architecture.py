@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 # other rooms or from below. `elrea` is the package itself: its version and its public names.
 LEVELS = [
     {"errors"},
-    {"files", "fields", "until"},
-    {"manifest", "config"},
+    {"files", "fields", "until", "process"},
+    {"manifest", "config", "lease"},
     {"store"},
     {"data"},
     {"backbone"},
