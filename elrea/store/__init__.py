@@ -163,7 +163,9 @@ class Stage:
                 lease.release()
 
     def _left(self, ending: str = "") -> list[Path]:
-        return list(self.folder.parent.glob(f"{self.key}.*{ending}"))
+        """What stands beside the folder, half-written notes (`.<key>.tries.json.<pid>.tmp`) among it."""
+        beside = self.folder.parent
+        return [*beside.glob(f"{self.key}.*{ending}"), *beside.glob(f".{self.key}.*{ending}")]
 
     def _whole(self, folder: Path) -> bool:
         try:
