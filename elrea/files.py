@@ -82,9 +82,14 @@ def write_text(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def drop_asides(folder: Path) -> None:
-    """Removes what a killed `write_text` left in a folder, at any depth, where nobody else is writing."""
-    for path in list(folder.rglob(".*.tmp")):
+def drop_asides(folder: Path, pattern: str = "**/") -> None:
+    """Removes what a killed `write_text` left in a folder, where nobody else is writing.
+
+    Args:
+        folder: Need not be there.
+        pattern: Where in it: at any depth, or "" for nowhere below.
+    """
+    for path in list(folder.glob(f"{pattern}.*.[0-9]*.tmp")):
         path.unlink(missing_ok=True)
 
 

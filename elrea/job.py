@@ -73,6 +73,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             tracker.group = "/".join(sweep.parts[-2:])
         pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
         key = job_key(cfg, pipeline)
+        needed = {name: stage.key for name, stage in pipeline.stages().items()}
         if cfg.until is not None:
             check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
         if sweep and not cfg.plan and record.finished(key):
@@ -80,7 +81,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         elif not _planned(cfg, pipeline):
             return None
         elif cfg.until is not None:
-            record.begin(key)
+            record.begin(key, needed)
             pipeline.prepare(cfg.until)
             _say(
                 screen(),
@@ -89,7 +90,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             record.prepared()
             return None
         else:
-            record.begin(key)
+            record.begin(key, needed)
             _work(cfg, folder, pipeline, tracker, chosen)
             run_report(folder)
             record.end(job_key(cfg, pipeline))

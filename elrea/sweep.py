@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from elrea.cli import line_of, told
 from elrea.errors import StoreError
-from elrea.files import read_json, sha256, write_json, write_text
+from elrea.files import drop_asides, read_json, sha256, write_json, write_text
 from elrea.lease import Lease
 from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, varied
 
@@ -117,9 +117,14 @@ class Record:
             else:
                 self._note("stopped", error="stopped from outside")
 
-    def begin(self, key: str) -> None:
-        """The job is about to work; `key` names all that goes into its results."""
+    def begin(self, key: str, stages: Mapping[str, str] | None = None) -> None:
+        """The job is about to work; `key` names all that goes into its results.
+
+        What `stages` (name -> key) it needs stays in the store: `python -m elrea.store gc` reads it here.
+        """
+        drop_asides(self.folder, "")
         self.facts["key"] = key
+        self.facts["stages"] = {name: {"key": stage} for name, stage in (stages or {}).items()}
         self._note("running")
 
     def end(self, key: str) -> None:

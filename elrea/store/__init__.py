@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 import shutil
 import time
@@ -102,6 +103,8 @@ class Stage:
         self.reused = self.done()
         if self.reused:
             self._tidy()
+            with suppress(OSError):  # a store that may only be read
+                os.utime(self.folder / manifest.MANIFEST)  # `gc` sees when it was used last
             return self.folder
         try:
             with self._held() as lease:

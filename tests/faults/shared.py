@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from tests.cli.commands import LIMIT, QUIET, ROOT, Command
 from tests.faults.faults import Setting, finished, strays
