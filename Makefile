@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-faults check backbone bench-clusters bench-features bench-inference bench-sweep clean
+.PHONY: help setup run test test-faults fuzz check backbone bench-clusters bench-features bench-inference bench-sweep clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -51,6 +51,9 @@ test: $(STAMP) ## Run the tests
 
 test-faults: $(STAMP) ## Kill, stop, fill up and share a small run in every way, and compare (twenty minutes)
 	$(BIN)/python -m tests.faults.harness $(ARGS)
+
+fuzz: $(STAMP) ## Feed every reader with files that are nearly right (ten minutes; ARGS='--minutes 60')
+	$(BIN)/python -m tests.fuzz.harness $(ARGS)
 
 check: $(STAMP) ## Lint, check the format, check the types
 	$(BIN)/python -m ruff check .

@@ -170,7 +170,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
     """
     facts = read_json(path)
     if not isinstance(facts, dict):
-        raise StoreError(f"{path}: is not as it was written: no JSON object")
+        raise StoreError(f"{path}: not as this version writes it: no JSON object")
     try:
         holds = not facts.get(OWN) or facts[OWN] == seal(facts)[OWN]
     except RecursionError as error:

@@ -63,9 +63,9 @@ def deepish(path: Path, _other: Path) -> None:
     path.write_text(f'{start}, "more": {480 * "["}{480 * "]"}}}')
 
 
-BYTES = [cut, flip, empty, replace]
-JSON = [huge, infinite, deep]
 Harm = Callable[[Path, Path], None]
+BYTES: list[Harm] = [cut, flip, empty, replace]
+JSON: list[Harm] = [huge, infinite, deep]
 
 
 def kind_of(path: Path) -> str:
@@ -171,7 +171,7 @@ def test_in_an_ensemble_every_damage_is_one_line(
     assert len(found) == 11, f"{len(found)} kinds of files: {sorted(found)}"
     tried = 0
     for rel in found.values():
-        more = [deepish] if rel.name == "ensemble.json" else []
+        more: list[Harm] = [deepish] if rel.name == "ensemble.json" else []
         for number, harm in enumerate(harms(rel) + more):
             copy = tmp_path / f"{number}-{'-'.join(rel.parts)}"
             shutil.copytree(whole.folder / "out" / "ensemble", copy)

@@ -21,10 +21,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import tests.conftest  # noqa: F401  # no network, one thread
+from tests.cli import commands
 from tests.cli.commands import EXAM, TINY
 from tests.faults import places, shared
 from tests.faults.faults import Setting, broken, draw, unbroken
@@ -49,13 +51,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="faults") as name:
         home = Path(name)
         model = small_llama(home / "model")
-        words = ["+experiment=elrea_mmlu", *TINY, f"backbone.name={model}", *EXAM]
+        # However slow the machine is just now, it is no fault of the run's.
+        commands.LIMIT, patience = 3600, "tracking.timeout=1800"
+        words = ["+experiment=elrea_mmlu", *TINY, f"backbone.name={model}", *EXAM, patience]
         setting = unbroken(home / "whole", words)
         print(f"unbroken: {setting.seconds:.1f} s, {len(setting.moments)} moments", flush=True)
         for part in parts:
-            rows += [{"part": part, **row} for row in globals()[f"_{part}"](home, setting, given)]
+            for row in globals()[f"_{part}"](home, setting, given):
+                index = given.first + sum(other["part"] == part for other in rows)
+                rows.append({"part": part, "index": index, **row})
+                keep(rows, parts, given.first, round(setting.seconds, 1), len(setting.moments))
     wrong = [row for row in rows if row["wrong"]]
-    keep(rows, parts, given.first, round(setting.seconds, 1), len(setting.moments))
     counts = Counter(row["part"] for row in rows)
     print(f"{len(rows)} faults ({dict(counts)}), {len(wrong)} borne badly")
     for row in wrong:
@@ -66,7 +72,7 @@ def main() -> None:
 def keep(rows: list[dict[str, Any]], parts: Any, first: int, seconds: float, moments: int) -> None:
     """Writes the results, those of other parts as they were."""
     old = json.loads(RESULTS.read_text())["faults"] if RESULTS.exists() else []
-    kept = [row for row in old if row["part"] not in parts or (first and row not in rows)]
+    kept = [row for row in old if row["part"] not in parts or row.get("index", -1) < first]
     found = sorted([*kept, *rows], key=lambda row: PARTS.index(row["part"]))
     facts = {"unbroken_seconds": seconds, "moments": moments, "faults": found}
     RESULTS.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
@@ -78,29 +84,29 @@ def said(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _kills(home: Path, setting: Setting, given: Any) -> list[dict[str, Any]]:
+def _kills(home: Path, setting: Setting, given: Any) -> Iterator[dict[str, Any]]:
     drawn = draw(setting.moments, given.kills, given.seed)[given.first :]
-    return [said(broken(home / f"kill{i}", setting, at)) for i, at in enumerate(drawn)]
+    for i, at in enumerate(drawn):
+        yield said(broken(home / f"kill{i}", setting, at))
 
 
-def _stops(home: Path, setting: Setting, given: Any) -> list[dict[str, Any]]:
+def _stops(home: Path, setting: Setting, given: Any) -> Iterator[dict[str, Any]]:
     drawn = draw(setting.moments, given.stops, given.seed + 1)
     signals = (signal.SIGTERM, signal.SIGINT)
-    return [
-        said(broken(home / f"stop{i}", setting, at, signals[i % 2])) for i, at in enumerate(drawn)
-    ]
+    for i, at in enumerate(drawn):
+        yield said(broken(home / f"stop{i}", setting, at, signals[i % 2]))
 
 
-def _places(home: Path, setting: Setting, given: Any) -> list[dict[str, Any]]:
-    return [said(row) for row in places.all_of_them(home / "places", setting)]
+def _places(home: Path, setting: Setting, given: Any) -> Iterator[dict[str, Any]]:
+    yield from map(said, places.all_of_them(home / "places", setting))
 
 
-def _preempted(home: Path, setting: Setting, given: Any) -> list[dict[str, Any]]:
-    return [said(shared.preempted(home / "preempted", setting))]
+def _preempted(home: Path, setting: Setting, given: Any) -> Iterator[dict[str, Any]]:
+    yield said(shared.preempted(home / "preempted", setting))
 
 
-def _shared(home: Path, setting: Setting, given: Any) -> list[dict[str, Any]]:
-    return [said(shared.at_once(home / "shared", setting, 8))]
+def _shared(home: Path, setting: Setting, given: Any) -> Iterator[dict[str, Any]]:
+    yield said(shared.at_once(home / "shared", setting, 8))
 
 
 if __name__ == "__main__":
