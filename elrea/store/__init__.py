@@ -98,7 +98,8 @@ class Stage:
             The finished stage's folder.
 
         Raises:
-            StoreError: no space left, or the store cannot be written.
+            StoreError: no space left, the store cannot be written, or this process was suspended
+                for so long that another makes the stage in its place.
         """
         self.reused = self.done()
         if self.reused:
