@@ -27,7 +27,7 @@ from elrea.results import (
     write_predictions,
 )
 from elrea.store import Store
-from elrea.sweep import Record, failed
+from elrea.sweep import Record, failed, typed
 from elrea.tracking.progress import bar, screen
 from elrea.tracking.report import run_report
 from elrea.tracking.screen import plan_table, results_table
@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> float | None:
 def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
     hydra = HydraConfig.get()
     folder, chosen = Path(hydra.runtime.output_dir), str(hydra.runtime.choices["ensemble"])
-    with Record(folder, {"words": list(hydra.overrides.task), "chosen": chosen}) as record:
+    with Record(folder, {"words": typed(hydra), "chosen": chosen}) as record:
         if sweep and "optuna" in hydra.sweeper._target_ and cfg.evaluation.split != "dev":
             raise ConfigError(
                 "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"

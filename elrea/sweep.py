@@ -38,7 +38,7 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Takes the folder of the last sweep by the same words, or a new one."""
         with told():  # Hydra makes a warning of what a callback raises, and goes on
-            words = [str(word) for word in config.hydra.overrides.task]
+            words = typed(config.hydra)
             Sweep.claimed, Sweep._lease = claim(words)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
@@ -49,10 +49,16 @@ class Sweep(Callback):
             if not jobs:
                 return  # plan=true
             write_text(folder / "sweep.csv", as_csv(jobs))
-            report(folder, [str(word) for word in config.hydra.overrides.task], jobs)
+            report(folder, typed(config.hydra), jobs)
             _show(folder, jobs)
             if any(job["state"] not in ENDED for job in jobs):
                 sys.exit(1)
+
+
+def typed(hydra: Any) -> list[str]:
+    """The job's words as they were typed: `${oc.env:KEY}` stays a name, since they are shown and written down."""
+    words = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def folder_name() -> str:

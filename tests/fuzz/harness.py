@@ -11,22 +11,41 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 import tests.conftest  # noqa: F401  # no network, one thread
-from tests.fuzz.readers import READERS, attempt, prepare
+from tests.fuzz.readers import READERS, Reader, attempt, prepare
 
 RESULTS = Path(__file__).with_name("fuzz.json")
 ROUND = 100
 """Changes to one file before it is another's turn."""
+
+
+def _round(
+    reader: Reader, places: tuple[Path, Path], tried: Counter[str], taken: Counter[str]
+) -> Callable[[], None]:
+    """Some changes to one reader's file; those of the seed that it is given."""
+
+    @settings(
+        max_examples=ROUND, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
+    )  # fmt: skip
+    @given(st.data())
+    def once(data: st.DataObject) -> None:
+        tried[reader.name] += 1
+        taken[reader.name] += attempt(reader, *places, data)
+
+    return once
 
 
 def main() -> None:
@@ -36,6 +55,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each has the next")
     given_words = parser.parse_args()
+    logging.disable()  # what is damaged is said, thousands of times
     began, tried, taken = time.monotonic(), Counter[str](), Counter[str]()
     failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="fuzz") as name:
@@ -48,18 +68,8 @@ def main() -> None:
                 if reader.name in failed:
                     continue
 
-                @seed(turn)
-                @settings(
-                    max_examples=ROUND, deadline=None, database=None,
-                    suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink],
-                )  # fmt: skip
-                @given(st.data())
-                def once(data: st.DataObject, reader=reader) -> None:
-                    tried[reader.name] += 1
-                    taken[reader.name] += attempt(reader, *places[reader.name], data)
-
                 try:
-                    once()
+                    seed(turn)(_round(reader, places[reader.name], tried, taken))()
                 except Exception:
                     failed[reader.name] = traceback.format_exc()
                     print(f"BAD  {reader.name}\n{failed[reader.name][-3000:]}", flush=True)
