@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -61,7 +62,7 @@ def broken_json(draw: st.DrawFn, whole: Any) -> Any:
     value = json.loads(json.dumps(whole))
     for _ in range(draw(st.integers(1, 2))):
         path = draw(st.sampled_from(_places(value)))
-        other = draw(values())
+        other = copy.deepcopy(draw(values()))
         if not path:
             value = other
             continue
