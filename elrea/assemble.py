@@ -107,11 +107,11 @@ def _config_of(folder: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except (YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
-    if not isinstance(cfg, DictConfig) or not all(part in cfg for part in PARTS):
+    if not isinstance(cfg, DictConfig) or not set(PARTS).issubset(cfg):
         raise ConfigError(f"{path} is no config of a run")
     try:
-        for name in ("seed", "store"):
-            fit(cfg[name], ROOT[name])
+        for name in PARTS:
+            fit(cfg[name], ROOT.get(name, Any))
     except (Misfit, OmegaConfBaseException) as error:
         line = str(error).splitlines()[0]
         raise ConfigError(f"{path}: {name} cannot be used ({line})") from error

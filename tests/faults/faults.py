@@ -89,7 +89,9 @@ def broken(
     if sprung is None:
         facts["wrong"].append("the moment never came")
     facts["stop_seconds"] = round(ended - (sprung or ended), 2)
-    facts["wrong"] += _stop(stopped, send, facts["stop_seconds"])
+    if send != signal.SIGKILL:
+        facts["wandb_exit_codes"] = [run.exit_code for run in runs(stopped.folder / "out")]
+    facts["wrong"] += _stop(stopped, send, facts)
     before = finished(folder / "store")
     again = Command(folder, *words).wait()
     facts["finished_stages"] = len(before)
@@ -104,20 +106,19 @@ def broken(
     return facts
 
 
-def _stop(stopped: Ended, send: int, seconds: float) -> list[str]:
+def _stop(stopped: Ended, send: int, facts: dict[str, Any]) -> list[str]:
     """What was wrong about how it ended."""
     codes = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
     wrong = []
     if stopped.code != codes[signal.Signals(send)]:
         wrong.append(f"it ended with {stopped.code}: {stopped.err[-500:]}")
     if send != signal.SIGKILL:
-        if seconds > 5:
-            wrong.append(f"it took {seconds} s to stop")
+        if facts["stop_seconds"] > 5:
+            wrong.append(f"it took {facts['stop_seconds']} s to stop")
         if stopped.err.count("\n") != 1 or not stopped.err.startswith("error: "):
             wrong.append(f"it said {stopped.err[-500:]!r}")
-        marks = [run.exit_code for run in runs(stopped.folder / "out")]
-        if 0 in marks or None in marks:
-            wrong.append(f"its W&B run is marked {marks}")
+        if facts["wandb_exit_codes"] != [1]:
+            wrong.append(f"its W&B run is marked {facts['wandb_exit_codes']}")
     return wrong
 
 

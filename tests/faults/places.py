@@ -11,7 +11,7 @@ from typing import Any
 from tests.cli.commands import Command
 from tests.faults.faults import Setting, differences, finished
 
-SIZES = (4, 60, 100, 120, 140, 152)
+SIZES = (4, 60, 140, 152, 160, 168, 176, 184)
 """KB of disks that fill up, on the way of a run that needs a little more than the last."""
 
 
