@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test check backbone bench-clusters bench-features bench-inference bench-sweep clean
+.PHONY: help setup run test test-faults fuzz check backbone bench-clusters bench-features bench-inference bench-sweep clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -23,7 +23,7 @@ help: ## Print this help
 	@echo
 	@echo "  PYTHON=python3.12   the Python that a new $(VENV) is made with (3.11 to 3.13; now: $(PYTHON))"
 	@echo "  PIP_ARGS=...        passed on to pip (another index, a proxy, -v to see it work)"
-	@echo "  ARGS=...            passed on by run, test and backbone: make run ARGS='seed=1 plan=true'"
+	@echo "  ARGS=...            passed on by run, the tests and backbone: make run ARGS='seed=1 plan=true'"
 
 setup: $(STAMP) ## Make .venv with the pinned dependencies (done by the targets below as needed)
 
@@ -48,6 +48,12 @@ run: $(STAMP) ## Run the main job: train, cluster, specialise, route and score o
 
 test: $(STAMP) ## Run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(STAMP) ## Kill, stop, fill up and share a small run in every way, and compare (twenty minutes)
+	$(BIN)/python -m tests.faults.harness $(ARGS)
+
+fuzz: $(STAMP) ## Feed every reader with files that are nearly right (ten minutes; ARGS='--minutes 60')
+	$(BIN)/python -m tests.fuzz.harness $(ARGS)
 
 check: $(STAMP) ## Lint, check the format, check the types
 	$(BIN)/python -m ruff check .

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
 from elrea.config import build
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 ALWAYS = "base"
 """Every difference is taken to it."""
+
+PARTS = (
+    "adapter", "backbone", "clustering", "data", "evaluation", "features", "routing", "seed", "store", "trainer",
+    "training",
+)  # fmt: skip
+"""Keys that a run's config has."""
 
 ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
 """Keys that belong to no group, and their types."""
@@ -100,8 +107,14 @@ def _config_of(folder: Path) -> DictConfig:
         cfg = OmegaConf.load(path)
     except (YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
-    if not isinstance(cfg, DictConfig):
+    if not isinstance(cfg, DictConfig) or not set(PARTS).issubset(cfg):
         raise ConfigError(f"{path} is no config of a run")
+    try:
+        for name in PARTS:
+            fit(cfg[name], ROOT.get(name, Any))
+    except (Misfit, OmegaConfBaseException) as error:
+        line = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: {name} cannot be used ({line})") from error
     return cfg
 
 

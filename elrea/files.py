@@ -82,6 +82,17 @@ def write_text(path: Path, text: str) -> None:
         aside.unlink(missing_ok=True)
 
 
+def drop_asides(folder: Path, pattern: str = "**/") -> None:
+    """Removes what a killed `write_text` left in a folder, where nobody else is writing.
+
+    Args:
+        folder: Need not be there.
+        pattern: Where in it: at any depth, or "" for nowhere below.
+    """
+    for path in list(folder.glob(f"{pattern}.*.[0-9]*.tmp")):
+        path.unlink(missing_ok=True)
+
+
 def write_json(path: Path, obj: Any) -> None:
     """Writes JSON by `write_text`: keys sorted, so that equal values make equal bytes.
 
@@ -136,6 +147,37 @@ def key_of(obj: Any) -> str:
         StoreError: as `canonical`.
     """
     return hashlib.sha256(canonical(obj).encode("ascii")).hexdigest()[:16]
+
+
+OWN = "own_sha256"
+
+
+def seal(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The same JSON object with a checksum of itself, for a file that no other file vouches for.
+
+    Raises:
+        StoreError: as `canonical`.
+    """
+    rest = {name: value for name, value in facts.items() if name != OWN}
+    return {**rest, OWN: hashlib.sha256(canonical(rest).encode("ascii")).hexdigest()}
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that `seal` made; one without a checksum is of an older version, and taken as it is.
+
+    Raises:
+        StoreError: as `read_json`, or it is no object, or not as it was written.
+    """
+    facts = read_json(path)
+    if not isinstance(facts, dict):
+        raise StoreError(f"{path}: not as this version writes it: no JSON object")
+    try:
+        holds = not facts.get(OWN) or facts[OWN] == seal(facts)[OWN]
+    except RecursionError as error:
+        raise StoreError(f"{path}: broken JSON (nested too deeply)") from error
+    if not holds:
+        raise StoreError(f"{path}: is not as it was written: its own checksum does not hold")
+    return facts
 
 
 def sha256(path: Path) -> str:

@@ -28,7 +28,7 @@ from elrea.results import (
     write_predictions,
 )
 from elrea.store import Store
-from elrea.sweep import Record, failed
+from elrea.sweep import Record, failed, typed
 from elrea.tracking.progress import bar, screen
 from elrea.tracking.report import run_report
 from elrea.tracking.screen import plan_table, results_table
@@ -61,7 +61,7 @@ def run(cfg: DictConfig) -> float | None:
 def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
     hydra = HydraConfig.get()
     folder, chosen = Path(hydra.runtime.output_dir), str(hydra.runtime.choices["ensemble"])
-    with Record(folder, {"words": list(hydra.overrides.task), "chosen": chosen}) as record:
+    with Record(folder, {"words": typed(hydra), "chosen": chosen}) as record:
         if sweep and "optuna" in hydra.sweeper._target_ and cfg.evaluation.split != "dev":
             raise ConfigError(
                 "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
@@ -77,6 +77,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             tracker.group = "/".join(sweep.parts[-2:])
         pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
         key = job_key(cfg, pipeline)
+        needed = {name: stage.key for name, stage in pipeline.stages().items()}
         if cfg.until is not None:
             check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
         _check_processes(pipeline, cfg.until)
@@ -85,7 +86,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         elif not _planned(cfg, pipeline):
             return None
         elif cfg.until is not None:
-            record.begin(key)
+            record.begin(key, needed)
             pipeline.prepare(cfg.until)
             _say(
                 screen(),
@@ -94,7 +95,7 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
             record.prepared()
             return None
         else:
-            record.begin(key)
+            record.begin(key, needed)
             _work(cfg, folder, pipeline, tracker, chosen)
             run_report(folder)
             record.end(job_key(cfg, pipeline))

@@ -12,7 +12,7 @@ from typing import Any
 
 from elrea import __version__
 from elrea.errors import StoreError
-from elrea.files import read_json, sha256, sync, walk, write_json
+from elrea.files import read_sealed, seal, sha256, sync, walk, write_json
 
 MANIFEST = "manifest.json"
 CHECKPOINT = "checkpoint"  # folders of this name, at any depth, hold what only resuming needs
@@ -57,7 +57,7 @@ def write(folder: Path, identity: dict[str, Any], seconds: float) -> None:
     made = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {"files": files, "seconds": round(seconds, 3), "made": made, "versions": versions()}
     # Last of all: where a manifest is, what it lists is on the disk.
-    write_json(folder / MANIFEST, {**identity, **facts})
+    write_json(folder / MANIFEST, seal({**identity, **facts}))
     sync(folder)
 
 
@@ -73,12 +73,12 @@ def verify(folder: Path, name: str, key: str) -> float:
         StoreError: what is wrong, naming the file.
     """
     path = folder / MANIFEST
-    manifest = read_json(path)
+    manifest = read_sealed(path)
     try:
         owner = (manifest["name"], manifest["key"])
         listed = {rel: (int(f["bytes"]), str(f["sha256"])) for rel, f in manifest["files"].items()}
         seconds = float(manifest["seconds"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"{path} lacks what a manifest holds") from error
     if owner != (name, key):
         raise StoreError(f"{path} belongs to stage {owner[0]}/{owner[1]}")

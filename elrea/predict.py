@@ -23,6 +23,7 @@ from elrea.data.examples import Example
 from elrea.data.jsonl import parse_row
 from elrea.errors import DataError
 from elrea.files import is_text, key_of
+from elrea.lease import Lease
 
 if TYPE_CHECKING:
     from elrea.ensemble.decoding import Decoding
@@ -108,21 +109,13 @@ def _answer(
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Keeps other processes from answering into the same file."""
-    from filelock import FileLock, Timeout
-
-    path = out.with_name(f".{out.name}.lock")
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise DataError(
-            f"{out}: another process is answering into it; name another file"
-        ) from error
+    lease = Lease(out.with_name(f".{out.name}.lease"))
+    if not lease.acquire(wait=False):
+        raise DataError(f"{out}: another process is answering into it; name another file")
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
-        lock.release()
+        lease.release()
 
 
 def read_prompts(path: Path) -> list[tuple[str, Example]]:

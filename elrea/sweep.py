@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 import time
 import traceback
@@ -9,18 +10,16 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from elrea.cli import line_of, told
 from elrea.errors import StoreError
-from elrea.files import read_json, sha256, write_json, write_text
+from elrea.files import drop_asides, read_json, sha256, write_json, write_text
+from elrea.lease import Lease
 from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, varied
-
-if TYPE_CHECKING:
-    from filelock import FileLock
 
 SWEEP = "sweep.json"
 ENDED = ("done", "prepared")
@@ -34,13 +33,13 @@ class Sweep(Callback):
 
     claimed: str | None = None
     """`<day>/<time>` of this process' sweep, below `ROOT`."""
-    _lock: FileLock | None = None
+    _lease: Lease | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Takes the folder of the last sweep by the same words, or a new one."""
         with told():  # Hydra makes a warning of what a callback raises, and goes on
-            words = [str(word) for word in config.hydra.overrides.task]
-            Sweep.claimed, Sweep._lock = claim(words)
+            words = typed(config.hydra)
+            Sweep.claimed, Sweep._lease = claim(words)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes sweep.csv, shows how the jobs ended, and ends with 1 where one failed."""
@@ -50,10 +49,16 @@ class Sweep(Callback):
             if not jobs:
                 return  # plan=true
             write_text(folder / "sweep.csv", as_csv(jobs))
-            report(folder, [str(word) for word in config.hydra.overrides.task], jobs)
+            report(folder, typed(config.hydra), jobs)
             _show(folder, jobs)
             if any(job["state"] not in ENDED for job in jobs):
                 sys.exit(1)
+
+
+def typed(hydra: Any) -> list[str]:
+    """The job's words as they were typed: `${oc.env:KEY}` stays a name, since they are shown and written down."""
+    words = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def folder_name() -> str:
@@ -64,29 +69,31 @@ def folder_name() -> str:
 OmegaConf.register_new_resolver("sweep_folder", folder_name, use_cache=True, replace=True)
 
 
-def claim(words: Sequence[str]) -> tuple[str, FileLock]:
-    """`<day>/<time>` of the newest sweep by these words that no other process is at, else of now; and its lock."""
-    from filelock import FileLock, Timeout
-
-    def lock(folder: Path) -> FileLock:
-        held = FileLock(folder / "sweep.lock")
-        held.acquire(timeout=0)
-        return held
-
+def claim(words: Sequence[str]) -> tuple[str, Lease]:
+    """`<day>/<time>` of the newest sweep by these words that no other process is at, else of now; and its lease."""
     for path in sorted(ROOT.glob(f"*/*/{SWEEP}"), reverse=True):
-        with suppress(StoreError, Timeout, OSError, AttributeError):
-            if read_json(path).get("overrides") == list(words):
-                return path.parent.relative_to(ROOT).as_posix(), lock(path.parent)
+        with suppress(StoreError, OSError, AttributeError):
+            if read_json(path).get("overrides") == list(words) and (held := _hold(path.parent)):
+                return path.parent.relative_to(ROOT).as_posix(), held
     name = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
     for number in range(2, 1000):
         folder = ROOT / name
-        with suppress(FileExistsError, Timeout):
+        with suppress(FileExistsError):
             folder.mkdir(parents=True, exist_ok=False)
-            held = lock(folder)
-            write_json(folder / SWEEP, {"overrides": list(words)})
-            return name, held
+            if held := _hold(folder):
+                write_json(folder / SWEEP, {"overrides": list(words)})
+                return name, held
         name = f"{name.split('_')[0]}_{number}"
     raise StoreError(f"{ROOT / name}: too many sweeps begin at once")
+
+
+def _hold(folder: Path) -> Lease | None:
+    """The folder's lease, to be kept as long as this process lives."""
+    lease = Lease(folder / "sweep.lease")
+    if not lease.acquire(wait=False):
+        return None
+    atexit.register(lease.release)
+    return lease
 
 
 class Record:
@@ -116,9 +123,14 @@ class Record:
             else:
                 self._note("stopped", error="stopped from outside")
 
-    def begin(self, key: str) -> None:
-        """The job is about to work; `key` names all that goes into its results."""
+    def begin(self, key: str, stages: Mapping[str, str] | None = None) -> None:
+        """The job is about to work; `key` names all that goes into its results.
+
+        What `stages` (name -> key) it needs stays in the store: `python -m elrea.store gc` reads it here.
+        """
+        drop_asides(self.folder, "")
         self.facts["key"] = key
+        self.facts["stages"] = {name: {"key": stage} for name, stage in (stages or {}).items()}
         self._note("running")
 
     def end(self, key: str) -> None:

@@ -30,9 +30,18 @@ def _job(path: Path) -> dict[str, Any]:
     known = {"number": path.parent.name, "strategies": {}}
     try:
         job = read_json(path)
-        if not isinstance(job, dict) or not all(
-            isinstance(job.get(name), kind)
-            for name, kind in (("words", list), ("chosen", str), ("seconds", float), ("state", str))
+        if (
+            not isinstance(job, dict)
+            or not all(
+                isinstance(job.get(name), kind)
+                for name, kind in (
+                    ("words", list),
+                    ("chosen", str),
+                    ("seconds", float),
+                    ("state", str),
+                )
+            )
+            or not all(isinstance(word, str) for word in job["words"])
         ):
             raise StoreError(f"{path}: not as a job writes it")
         if job["state"] == "done":
@@ -41,10 +50,31 @@ def _job(path: Path) -> dict[str, Any]:
                 raise StoreError(
                     f"{summary} is not as the job wrote it; the same command again mends it"
                 )
-            known["strategies"] = read_json(summary)["strategies"]
+            known["strategies"] = _scores(summary)
     except StoreError as error:
         return {**blank, **known, "state": "damaged", "error": str(error)}
     return {**job, **known}
+
+
+def _scores(summary: Path) -> dict[str, Any]:
+    """Every strategy's row of summary.json, with what is made of it later."""
+
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and abs(value) < 1e12
+
+    found = read_json(summary)
+    rows = found.get("strategies") if isinstance(found, dict) else None
+    if not isinstance(rows, dict) or not all(
+        isinstance(row, dict)
+        and number(row.get("accuracy"))
+        and number(row.get("forward_passes"))
+        and "delta_to_base" in row
+        and (row["delta_to_base"] is None or number(row["delta_to_base"]))
+        and (row.get("ci95") is None or (isinstance(row["ci95"], list) and len(row["ci95"]) == 2))
+        for row in rows.values()
+    ):
+        raise StoreError(f"{summary}: not as a job writes it")
+    return rows
 
 
 def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -37,22 +37,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Llama of two layers that knows nothing, and its byte-level tokenizer."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from tests.models import small_llama
 
-    from tests.adapters.builders import filled
-    from tests.models import byte_tokenizer
-
-    folder = tmp_path_factory.mktemp("models") / "small"
-    tokenizer = byte_tokenizer()
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=24,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-    )
-    filled(LlamaForCausalLM(config)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    return small_llama(tmp_path_factory.mktemp("models") / "small")

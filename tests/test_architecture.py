@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 # other rooms or from below. `elrea` is the package itself: its version and its public names.
 LEVELS = [
     {"errors"},
-    {"files", "fields", "until"},
-    {"manifest", "config", "memory"},
+    {"files", "fields", "until", "process"},
+    {"manifest", "config", "lease", "memory"},
     {"store"},
     {"data"},
     {"backbone"},
@@ -35,7 +35,7 @@ LEVELS = [
     {"pipeline"},
     {"assemble", "results"},
     {"cli"},
-    {"sweep_results", "logged"},
+    {"sweep_results", "logged", "__main__"},
     {"sweep"},
     {"job"},
     {"neighbours", "chat"},
@@ -47,7 +47,11 @@ LEVELS = [
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # What a user runs on a finished run stands beside what it is about, and calls the pipeline.
-COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
+COMMANDS = {
+    ("elrea", "features", "neighbours"),
+    ("elrea", "evaluation", "harness"),
+    ("elrea", "store", "__main__"),
+}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {

@@ -69,15 +69,18 @@ class Moments:
             for key, tensor in load_file(folder / TENSORS).items():
                 kind, _, name = key.partition("/")
                 groups[kind][name] = tensor
+            step, rate, eps = (numbers[name] for name in ("step", "learning_rate", "eps"))
             beta1, beta2 = numbers["betas"]
-            return cls(
-                step=numbers["step"],
-                learning_rate=numbers["learning_rate"],
-                betas=(beta1, beta2),
-                eps=numbers["eps"],
-                **groups,
-            )
-        except (StoreError, OSError, ValueError, KeyError, SafetensorError) as error:
+            if type(step) is not int or not {float, int}.issuperset(
+                map(type, (rate, eps, beta1, beta2))
+            ):
+                raise ValueError(f"{NUMBERS} holds something else than numbers")
+            if not (0 < step < 2**53 and 0 <= rate < 1e9 and 0 < eps < 1e9):
+                raise ValueError(f"{NUMBERS} holds numbers that no training has")
+            if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
+                raise ValueError(f"{NUMBERS}: betas are at least 0 and less than 1")
+            return cls(step=step, learning_rate=rate, betas=(beta1, beta2), eps=eps, **groups)
+        except (StoreError, OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
             raise TrainingError(f"{folder} holds no readable moments: {error}") from error
 
 

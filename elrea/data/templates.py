@@ -124,10 +124,17 @@ class ChatTemplate:
     @cached_property
     def _around(self) -> tuple[str, str]:
         """What the template puts before (beyond the prompt) and after the assistant's words."""
+        from jinja2 import TemplateError
+
         asked = [{"role": "user", "content": "?"}]
-        prompt = self._apply(asked, open_turn=True)
         answer = {"role": "assistant", "content": _MARK}
-        before, mark, after = self._apply([*asked, answer], open_turn=False).partition(_MARK)
+        try:
+            prompt = self._apply(asked, open_turn=True)
+            before, mark, after = self._apply([*asked, answer], open_turn=False).partition(_MARK)
+        except TemplateError as error:
+            raise DataError(
+                f"the backbone's chat template fails ({error}); set backbone.use_chat_template=false"
+            ) from error
         if not mark:
             return "", ""
         return before[len(prompt) :] if before.startswith(prompt) else "", after.strip()
@@ -149,9 +156,17 @@ class ChatTemplate:
             ) from error
 
     def _apply(self, messages: list[dict[str, str]], open_turn: bool) -> str:
-        text = self._tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=open_turn
-        )
+        from jinja2 import TemplateError
+
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=open_turn
+            )
+        except TemplateError:
+            raise
+        except Exception as error:  # a template adds a number to a text, say
+            line = " ".join(str(error).split())[:200]
+            raise TemplateError(f"{type(error).__name__}: {line}") from error
         return str(text)
 
 

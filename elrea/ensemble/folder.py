@@ -17,7 +17,7 @@ from elrea.config import build
 from elrea.ensemble import described
 from elrea.errors import StoreError
 from elrea.features.reader import Features
-from elrea.files import read_json, sha256, walk, write_json, write_text
+from elrea.files import read_sealed, seal, sha256, walk, write_json, write_text
 from elrea.routing.student import ABOUT, WEIGHTS
 from elrea.routing.weights import Router
 
@@ -83,7 +83,7 @@ def save_ensemble(
     write_text(aside / "README.md", CARD.format(**card, routing=routing))
     files = {path.relative_to(aside).as_posix(): sha256(path) for path in walk(aside)}
     own = {"format": FORMAT, "members": list(adapters), "epochs": len(epochs), "files": files}
-    write_json(aside / "ensemble.json", {**facts, **own})
+    write_json(aside / "ensemble.json", seal({**facts, **own}))
     shutil.rmtree(folder, ignore_errors=True)
     aside.rename(folder)
 
@@ -173,7 +173,7 @@ def checked(folder: Path) -> dict[str, Any]:
     path = folder / "ensemble.json"
     if not path.is_file():
         raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
-    facts: dict[str, Any] = read_json(path)
+    facts = read_sealed(path)
     try:
         if facts["format"] != FORMAT:
             raise StoreError(

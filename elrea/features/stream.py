@@ -9,7 +9,6 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 
 from elrea.data.batches import by_tokens
 from elrea.data.prompts import Encoded
@@ -17,6 +16,7 @@ from elrea.errors import ElreaError, StoreError
 from elrea.features.featurefile import NAME, Kind, create, open_features, write_rows
 from elrea.features.reader import Advance, Features, Reader, finish
 from elrea.files import read_json, write_json
+from elrea.lease import Lease
 from elrea.manifest import CHECKPOINT
 
 CHUNK = 2_048
@@ -62,7 +62,7 @@ def stream(
     kind: Kind = "F16" if features.normalise else "F32"
     path, notes = folder / NAME, folder / CHECKPOINT
     notes.mkdir(parents=True, exist_ok=True)
-    with FileLock(notes / "lock"):
+    with Lease(notes / "lease"):
         progress = _Progress(notes, rank, _plan(chunks, reader.dimension, kind))
         if not _fits(path, len(prompts), reader.dimension, kind):
             create(path, len(prompts), reader.dimension, kind)

@@ -213,7 +213,7 @@ class Tracker:
             entity=self.entity,
             group=self.group,
             name=self.name,
-            tags=list(self.tags) or None,
+            tags=public(self.tags) or None,
         )
 
     def _keep(self) -> None:

@@ -110,7 +110,8 @@ def test_recomputed_activations_train_as_kept_ones_do(tmp_path: Path) -> None:
     passes = []
     lora = Lora(r=2, dropout=0.2)
     for name, recompute in (("kept", False), ("again", True)):
-        model, calls = attach(llama(), lora, 0), []
+        model = attach(llama(), lora, 0)
+        calls: list[int] = []
         layer = model.get_submodule("base_model.model.model.layers.0.mlp")
         layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         train(tmp_path / name, model=model, lora=lora, recompute=recompute)

@@ -63,12 +63,13 @@ class Ended:
 
 
 class Command:
-    """`python run.py <words>` in `folder`, started at once."""
+    """`python run.py <words>` in `folder`, started at once; `before` is called in its process first."""
 
-    def __init__(self, folder: Path, *words: str) -> None:
+    def __init__(self, folder: Path, *words: str, before: Callable[[], None] | None = None) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._process: ForkServerProcess = _forks.Process(target=_main, args=(str(folder), words))
+        arguments = (str(folder), words, before)
+        self._process: ForkServerProcess = _forks.Process(target=_main, args=arguments)
         self._process.start()
 
     def wait(self) -> Ended:
@@ -96,11 +97,13 @@ def run(folder: Path, *words: str) -> Ended:
     return Command(folder, *words).wait()
 
 
-def _main(folder: str, words: tuple[str, ...]) -> None:
+def _main(folder: str, words: tuple[str, ...], before: Callable[[], None] | None) -> None:
     os.chdir(folder)
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644), number)
     # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [str(ROOT / "run.py"), *words]
+    if before:
+        before()
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -19,7 +19,7 @@ from elrea.data.examples import Example
 from elrea.ensemble.decoding import Decoding
 from elrea.ensemble.ensemble import Ensemble
 from elrea.errors import BackboneError, ConfigError, DataError, ElreaError, StoreError
-from elrea.files import read_json, sha256, write_json
+from elrea.files import read_json, seal, sha256, write_json
 from tests.cli.commands import Ended
 
 CPU = Device("cpu", threads=1)
@@ -115,9 +115,10 @@ def test_prompts_that_cannot_be_answered(ensemble: Ensemble) -> None:
 
 
 def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
+    """A change that knows of the file's own checksum."""
     facts = read_json(path)
     how(facts)
-    write_json(path, facts)
+    write_json(path, seal(facts) if "own_sha256" in facts else facts)
 
 
 def flip(path: Path) -> None:

@@ -134,8 +134,11 @@ def test_two_sweeps_by_the_same_words_at_once_have_a_folder_each(
 
 def test_a_jobs_record(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "0"
+    folder.mkdir(parents=True)
+    (folder / ".status.json.1.tmp").write_text("{")
     with Record(folder, {"words": [], "chosen": "elrea"}) as record:
         record.begin("k")
+        assert [path.name for path in folder.iterdir()] == ["status.json"]
         assert read_jobs(tmp_path / "sweep")[0]["state"] == "running"
         assert not record.finished("k")
         (folder / "summary.json").write_text('{"strategies": {}}')

@@ -1,16 +1,20 @@
 """What each stage of the method made, kept on disk and reused.
 
 A stage's key is a hash of its name, its version and everything that can change what it makes. Its
-files are made in `<root>/<name>/<key>.partial`, under a lock, and renamed to `<root>/<name>/<key>`
-when they are whole; `manifest.json` there holds every file's checksum. So a folder of that name is
-finished, whatever was killed when, and a killed stage finds its `.partial` folder again, with the
-checkpoints that were left in it.
+files are made in `<root>/<name>/<key>.<holder>.partial`, under a lease (lease.py), and renamed to
+`<root>/<name>/<key>` when they are whole; `manifest.json` there holds every file's checksum. So a
+folder of that name is finished, whatever was killed when. Who makes a stage after a killed process
+renames that one's `.partial` folder to its own name and goes on from the checkpoints in it; a
+process that was only suspended then finds its folder gone, and cannot publish what it made.
+
+`python -m elrea.store ls|verify|gc` looks after it all.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import os
 import re
 import shutil
 import time
@@ -19,11 +23,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from elrea import manifest
 from elrea.errors import StoreError
-from elrea.files import is_disk_full, jsonable, key_of, read_json, sync, write_json
+from elrea.files import drop_asides, is_disk_full, jsonable, key_of, read_json, sync, write_json
+from elrea.lease import Lease, look
 
 __all__ = ["Stage", "Store", "read_json", "write_json"]
 
@@ -95,16 +98,20 @@ class Stage:
             The finished stage's folder.
 
         Raises:
-            StoreError: no space left, or the store cannot be written.
+            StoreError: no space left, the store cannot be written, or this process was suspended
+                for so long that another makes the stage in its place.
         """
         self.reused = self.done()
         if self.reused:
+            self._tidy()
+            with suppress(OSError):  # a store that may only be read
+                os.utime(self.folder / manifest.MANIFEST)  # `gc` sees when it was used last
             return self.folder
         try:
-            with self._lock():
+            with self._held() as lease:
                 self.reused = self.done()  # another process may have made it meanwhile
                 if not self.reused:
-                    self._make(make)
+                    self._make(make, lease)
         except Exception as error:
             if not is_disk_full(error):
                 raise
@@ -114,15 +121,20 @@ class Stage:
             ) from error
         return self.folder
 
-    def _make(self, make: Callable[[Path], None]) -> None:
-        work, damaged = self._beside("partial"), self._beside("damaged")
+    def _make(self, make: Callable[[Path], None], lease: Lease) -> None:
+        work, damaged = self._beside(f"{lease.token}.partial"), self._beside("damaged")
         if self.folder.exists():
             shutil.rmtree(damaged, ignore_errors=True)
             self.folder.rename(damaged)
+        for left in sorted(self._left(".partial"), key=lambda path: path.stat().st_mtime):
+            # There are several where a holder lost its lease: the newest is kept.
+            shutil.rmtree(work, ignore_errors=True)
+            left.rename(work)
         # A whole work folder: the last try was killed between the making and the rename.
         if not ((work / manifest.MANIFEST).exists() and self._whole(work)):
             work.mkdir(exist_ok=True)
             (work / manifest.MANIFEST).unlink(missing_ok=True)
+            drop_asides(work)
             with self._clock(work) as seconds:
                 make(work)
                 identity = {"name": self.name, "version": self.version, "key": self.key}
@@ -130,11 +142,34 @@ class Stage:
         for checkpoint in list(work.rglob(manifest.CHECKPOINT)):
             if checkpoint.is_dir():
                 shutil.rmtree(checkpoint)
+        lease.check()
         work.rename(self.folder)
         sync(self.folder.parent)
-        self._beside("tries.json").unlink(missing_ok=True)
-        shutil.rmtree(damaged, ignore_errors=True)
+        self._clear()
         self.seconds = manifest.verify(self.folder, self.name, self.key)
+
+    def _clear(self) -> None:
+        """Removes what the making needed and nobody does any more; only for who holds the lease."""
+        for path in self._left():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.suffix != ".lease":
+                path.unlink(missing_ok=True)
+
+    def _tidy(self) -> None:
+        """Clears up after a process that was killed when it had just made the stage."""
+        lease = Lease(self._beside("lease"))
+        held = look(lease.path)
+        with suppress(OSError):  # a store that may only be read
+            if self._left() and (held is None or held.alive is False) and lease.acquire(wait=False):
+                if self.folder.is_dir():
+                    self._clear()
+                lease.release()
+
+    def _left(self, ending: str = "") -> list[Path]:
+        """What stands beside the folder, half-written notes (`.<key>.tries.json.<pid>.tmp`) among it."""
+        beside = self.folder.parent
+        return [*beside.glob(f"{self.key}.*{ending}"), *beside.glob(f".{self.key}.*{ending}")]
 
     def _whole(self, folder: Path) -> bool:
         try:
@@ -145,25 +180,25 @@ class Stage:
         return True
 
     @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Holds this stage alone among processes; the system frees it when its holder is killed."""
-        lock = FileLock(self._beside("lock"))
+    def _held(self) -> Iterator[Lease]:
+        """Holds this stage alone among processes, on whatever machine."""
+        line = "stage %s is being made by another process: waiting for it"
+        lease = Lease(self._beside("lease"), lambda: log.info(line, self.name))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                log.info("stage %s is being made by another process: waiting for it", self.name)
-                lock.acquire()
+            lease.acquire()
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(
                 f"cannot write to {error.filename or self.folder.parent}: {reason}"
             ) from error
         try:
-            yield
+            yield lease
+        except Exception:
+            lease.check()  # with its folder gone, any other error is no wonder
+            raise
         finally:
-            lock.release()
+            lease.release()
 
     @contextmanager
     def _clock(self, work: Path) -> Iterator[Callable[[], float]]:
