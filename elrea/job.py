@@ -126,7 +126,7 @@ def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, c
         tracker.start(plain(cfg), folder)
         result = pipeline.run()
         summary = summarise(pipeline, result)
-        write_json(folder / "summary.json", summary)
+        write_json(folder / "summary.json", summary, ordered=True)
         write_predictions(folder / "predictions.jsonl", pipeline, result)
         if pipeline.plan.routed:
             export(folder / "ensemble", pipeline, summary)

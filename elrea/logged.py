@@ -39,7 +39,16 @@ def log_run(
     for name, rows in curves(pipeline).items():
         tracker.curve(name, rows)
     main = headline(summary, chosen)
-    columns = ["strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes", "clusters", "seed"]
+    columns = [
+        "strategy",
+        "accuracy",
+        "ci95_low",
+        "ci95_high",
+        "delta_to_base",
+        "forward_passes",
+        "clusters",
+        "seed",
+    ]
     figures = [
         [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"], main["cluster_count"],
          summary["seed"]]
@@ -63,7 +72,9 @@ def log_run(
         tracker.artifact(name, stage.name, stage.key, facts)
     about = folder / "ensemble" / "ensemble.json"
     if about.is_file():
-        tracker.artifact("ensemble", "ensemble", sha256(about)[:16], _ensemble(read_json(about), stages))
+        tracker.artifact(
+            "ensemble", "ensemble", sha256(about)[:16], _ensemble(read_json(about), stages)
+        )
     kept = ("data", "strategies", "clusters", "routing", "stages")
     tracker.summary({**{key: summary[key] for key in kept}, **main})
 

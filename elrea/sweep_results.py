@@ -12,6 +12,7 @@ from elrea.errors import StoreError
 from elrea.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
+BASE = "base"
 LINES = 24
 """In a picture at most."""
 
@@ -55,34 +56,61 @@ def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
-def means(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every strategy in every setting, over seeds.
+def means(jobs: Sequence[Mapping[str, Any]], over: str = BASE) -> list[dict[str, Any]]:
+    """Every strategy in every setting, over seeds: what `elrea.tracking.trends.against` draws.
+
+    Args:
+        jobs: As `read_jobs` reads them.
+        over: The strategy that differences are taken to.
 
     Returns:
         Rows of `group` (values of what is varied beside the seed and the strategy of interest, whose jobs score others
-        too), `strategy`, `seeds`, `accuracy` (their mean), `low`, `high` (the least and the most), `delta` (mean
-        difference to base, None for base) and `passes`.
+        too), `strategy`, `seeds` (how many), `passes`; shares of 1: `accuracy` (their mean), `accuracy_seeds` (the
+        least and the most), `accuracy_ci95` (the mean of their 95 % bounds), and likewise `delta`, `delta_seeds` and
+        `delta_ci95` (paired): the difference to `over`, None for itself. `delta_ci95` is None unless that is the base.
     """
     keys = varied(jobs)
-    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    found: dict[tuple[Any, ...], dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for i, job in enumerate(jobs):
         group = tuple(keys[key][i] for key in settings(keys))
         seed = keys["seed"][i] if "seed" in keys else ""
         for name, row in job["strategies"].items():
-            found.setdefault((group, name), {})[seed] = row
+            found.setdefault((group, name), {})[seed] = (row, job["strategies"].get(over, {}))
     rows = []
     for (group, name), seeds in found.items():
-        each = [row["accuracy"] for row in seeds.values()]
-        deltas = [row["delta_to_base"] for row in seeds.values()]
+        each = [row["accuracy"] for row, _ in seeds.values()]
+        other = [than.get("accuracy") for _, than in seeds.values()]
+        deltas = (
+            []
+            if name == over or None in other
+            else [a - b for a, b in zip(each, other, strict=True)]
+        )
+        bounds = (
+            [row.get("delta_ci95") for row, _ in seeds.values()] if deltas and over == BASE else []
+        )
         rows.append(
             {
-                "group": group, "strategy": name, "seeds": len(each), "accuracy": sum(each) / len(each),
-                "low": min(each), "high": max(each),
-                "delta": None if None in deltas else sum(deltas) / len(deltas),
-                "passes": sum(row["forward_passes"] for row in seeds.values()) / len(each),
+                "group": group, "strategy": name, "seeds": len(each),
+                "passes": _mean([row["forward_passes"] for row, _ in seeds.values()]),
+                "accuracy": _mean(each), "accuracy_seeds": (min(each), max(each)),
+                "accuracy_ci95": _ends([row.get("ci95") for row, _ in seeds.values()]),
+                "delta": _mean(deltas) if deltas else None,
+                "delta_seeds": (min(deltas), max(deltas)) if deltas else None,
+                "delta_ci95": _ends(bounds),
             }
         )  # fmt: skip
     return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _ends(bounds: Sequence[Sequence[float] | None]) -> tuple[float, float] | None:
+    known = [each for each in bounds if each is not None]
+    if not known or len(known) < len(bounds):
+        return None
+    return _mean([low for low, _ in known]), _mean([high for _, high in known])
 
 
 def settings(keys: Iterable[str]) -> list[str]:
@@ -120,26 +148,47 @@ def _plain(cell: Any) -> Any:
 
 def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
     """Draws the sweep's pictures and writes its report.html."""
-    from elrea.tracking import trends
     from elrea.tracking.report import sweep_report
 
     rows, values = means(jobs), varied(jobs)
     keys = settings(values)
     if rows:
-        points: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
-        trends.cost(points, folder / "plots" / "cost.png")
-    if keys and all(_number(value) is not None for value in values[keys[0]]):
-        lines: dict[str, list[tuple[float, float, float, float]]] = {}
-        for row in rows:
-            x, *others = row["group"]
-            name = ", ".join([row["strategy"], *others])
-            point = (_number(x) or 0.0, row["accuracy"], row["low"], row["high"])
-            lines.setdefault(name, []).append(point)
-        if 0 < len(lines) <= LINES:
-            trends.trend(lines, keys[0], folder / "plots" / "trend.png")
+        draw(rows, keys, folder / "plots")
     sweep_report(folder, words, jobs, values, keys, rows)
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], folder: Path, note: str = ""
+) -> None:
+    """Draws cost.png; where the first key's values are numbers, trend.png and gain.png against it; where nothing but
+    seeds varies, accuracy.png.
+
+    Args:
+        rows: Of `means`.
+        keys: What their groups are values of.
+        folder: Where to.
+        note: Small print of the pictures.
+    """
+    from elrea.tracking import plots, trends
+
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
+    trends.cost(points, folder / "cost.png", note)
+    if not keys:
+        figures = {
+            row["strategy"]: {
+                "accuracy": row["accuracy"],
+                "ci95": row["accuracy_ci95"] or row["accuracy_seeds"],
+            }
+            for row in rows
+        }
+        plots.accuracy(figures, folder / "accuracy.png", None, note)
+    elif all(_number(row["group"][0]) is not None for row in rows):
+        lines = {(row["strategy"], *row["group"][1:]) for row in rows}
+        if len(lines) <= LINES:
+            trends.against(rows, keys[0], folder / "trend.png", note=note)
+            trends.against(rows, keys[0], folder / "gain.png", gain_on=BASE, note=note)
 
 
 def _number(value: str) -> float | None:

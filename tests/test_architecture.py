@@ -55,7 +55,16 @@ COMMANDS = {
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {
-    "tracking": {"tracking", "results", "job", "predict", "sweep", "sweep_results", "logged", "dashboard"}
+    "tracking": {
+        "tracking",
+        "results",
+        "job",
+        "predict",
+        "sweep",
+        "sweep_results",
+        "logged",
+        "dashboard",
+    }
 }
 
 # Names from outside that only these rooms may import. Others get plain objects.

@@ -216,6 +216,6 @@ def test_over_seeds_by_hand() -> None:
     rows = {(row["group"], row["strategy"]): row for row in means(jobs)}
     assert set(rows) == {(("2",), "base"), (("2",), "elrea"), (("4",), "base"), (("4",), "elrea")}
     two = rows[("2",), "elrea"]
-    assert (two["seeds"], two["low"], two["high"], two["passes"]) == (2, 0.6, 0.8, 3)
+    assert (two["seeds"], two["accuracy_seeds"], two["passes"]) == (2, (0.6, 0.8), 3)
     assert two["accuracy"] == pytest.approx(0.7) and two["delta"] == pytest.approx(0.2)
     assert rows[("2",), "base"]["delta"] is None
