@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,10 @@ def run(cfg: DictConfig) -> float | None:
 def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
     hydra = HydraConfig.get()
     folder, chosen = Path(hydra.runtime.output_dir), str(hydra.runtime.choices["ensemble"])
-    with Record(folder, {"words": list(hydra.overrides.task), "chosen": chosen}) as record:
+    words = list(hydra.overrides.task)
+    # What was typed, Hydra's own words too; a job of a sweep is typed by nobody.
+    typed = words if sweep else sys.argv[1:]
+    with Record(folder, {"words": words, "command": typed, "chosen": chosen}) as record:
         if sweep and "optuna" in hydra.sweeper._target_ and cfg.evaluation.split != "dev":
             raise ConfigError(
                 "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"

@@ -65,7 +65,7 @@ def log_run(
     stages = pipeline.stages()
     for name, stage in stages.items():
         facts = {
-            "seconds": round(stage.seconds, 3),
+            "seconds": summary["stages"][name]["seconds"],
             "reused": result.reused[name],
             "upstream": upstream(stage, stages),
         }

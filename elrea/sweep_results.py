@@ -147,7 +147,7 @@ def _plain(cell: Any) -> Any:
 
 
 def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the sweep's pictures and writes its report.html."""
+    """Draws the sweep's pictures and writes its report.html; `words` were typed behind run.py."""
     from elrea.tracking.report import sweep_report
 
     rows, values = means(jobs), varied(jobs)

@@ -46,6 +46,11 @@ def main() -> None:
     given = parser.parse_args()
     if not given.timeout > 0:
         raise ConfigError(f"--timeout {given.timeout:g}: give seconds above 0")
+    given.strategies = [name.strip() for name in given.strategies.split(",") if name.strip()]
+    if not given.strategies:
+        raise ConfigError("--strategies: name at least one, as elrea,uniform")
+    if given.out and (given.out.is_dir() or not given.out.name):
+        raise ConfigError(f"--out {given.out}: is a folder; name a file")
     if given.out:
         write_json(given.out, spec(_workspace(given, given.entity or "")))
         print(f"The dashboard's spec is in {given.out}")
@@ -65,9 +70,8 @@ def _workspace(given: argparse.Namespace, entity: str) -> Workspace:
     from elrea.tracking.panels import workspace
 
     _quiet()
-    names = [name.strip() for name in given.strategies.split(",") if name.strip()]
     try:
-        return workspace(entity, given.project, given.group, names, given.against)
+        return workspace(entity, given.project, given.group, given.strategies, given.against)
     except ImportError as error:
         raise ConfigError(
             f"the dashboard needs wandb-workspaces ({error}): pip install 'elrea[dashboard]'"

@@ -104,7 +104,7 @@ def run_report(folder: Path) -> Path:
             ],
         ),
         "<h2>Command</h2>",
-        _command([], status["words"]),
+        _command(status["command"]),
         "<p>" + escape(", ".join(f"{k} {v}" for k, v in summary["versions"].items())) + "</p>",
     ]  # fmt: skip
     return _write(folder, f"{status['chosen']}, {summary['data']}", parts)
@@ -157,7 +157,7 @@ def sweep_report(
         "<h2>Jobs</h2>",
         table(["job", *varied, "strategy", "accuracy %", "95 % interval", "state"], each),
         "<h2>Command</h2>",
-        _command(["-m"], words),
+        _command(words),
     ]  # fmt: skip
     return _write(folder, f"Sweep of {len(jobs)} jobs", parts)
 
@@ -233,8 +233,8 @@ def _pictures(folder: Path) -> list[str]:
     return ["<h2>Pictures</h2>", '<div class="figures">', *found, "</div>"] if found else []
 
 
-def _command(flags: Sequence[str], words: Sequence[str]) -> str:
-    return f"<pre>python run.py {escape(shlex.join([*flags, *words]))}</pre>"
+def _command(words: Sequence[str]) -> str:
+    return f"<pre>python run.py {escape(shlex.join(words))}</pre>"
 
 
 def _write(folder: Path, title: str, parts: Iterable[str]) -> Path:

@@ -44,7 +44,7 @@ def written(folder: Path) -> Tags:
         "stages": {NASTY: {"key": "k", "seconds": 1234.56, "reused": True}},
     }  # fmt: skip
     write_json(folder / "summary.json", summary)
-    write_json(folder / "status.json", {"chosen": NASTY, "words": [f"tracking.name={NASTY}"]})
+    write_json(folder / "status.json", {"chosen": NASTY, "command": [f"tracking.name={NASTY}"]})
     return Tags(run_report(folder).read_text(encoding="utf-8"))
 
 
