@@ -18,7 +18,7 @@ LINES = 24
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """status.json of every job by number, with `number`, and `strategies` of summary.json where there are any.
+    """status.json of every job by number, with `number`, and of summary.json, where there is one, `strategies`, `data`.
 
     A job whose files are not as it wrote them has the state `damaged`, and an `error` that says which.
     """
@@ -28,7 +28,7 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
 
 def _job(path: Path) -> dict[str, Any]:
     blank = {"words": [], "chosen": "-", "seconds": 0.0}
-    known = {"number": path.parent.name, "strategies": {}}
+    known: dict[str, Any] = {"number": path.parent.name, "strategies": {}}
     try:
         job = read_json(path)
         if not isinstance(job, dict) or not all(
@@ -42,7 +42,8 @@ def _job(path: Path) -> dict[str, Any]:
                 raise StoreError(
                     f"{summary} is not as the job wrote it; the same command again mends it"
                 )
-            known["strategies"] = read_json(summary)["strategies"]
+            found = read_json(summary)
+            known |= {"strategies": found["strategies"], "data": found.get("data", "")}
     except StoreError as error:
         return {**blank, **known, "state": "damaged", "error": str(error)}
     return {**job, **known}
@@ -148,12 +149,12 @@ def _plain(cell: Any) -> Any:
 
 def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
     """Draws the sweep's pictures and writes its report.html; `words` were typed behind run.py."""
-    from elrea.tracking.report import sweep_report
+    from elrea.tracking.report import data_of, sweep_report
 
     rows, values = means(jobs), varied(jobs)
     keys = settings(values)
     if rows:
-        draw(rows, keys, folder / "plots")
+        draw(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
     sweep_report(folder, words, jobs, values, keys, rows)
 
 

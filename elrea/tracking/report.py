@@ -123,16 +123,16 @@ def sweep_report(
     Args:
         folder: Of the sweep; pictures in its `plots/` are shown.
         words: Of the command line.
-        jobs: `number`, `state`, `chosen`, `seconds`, `strategies`, and `error` where one failed.
+        jobs: `number`, `state`, `chosen`, `seconds`, `data`, `strategies`, and `error` where one failed.
         varied: What differs between the jobs: by key the value of each.
         settings: Which of them are not over seeds.
         means: Rows over seeds, as `elrea.sweep_results.means` makes them.
     """
     done = sum(job["state"] == "done" for job in jobs)
     overall = [
-        (*row["group"], row["strategy"], str(row["seeds"]), percent(row["accuracy"]),
-         " to ".join(percent(end) for end in row["accuracy_seeds"]), interval(row["accuracy_ci95"]),
-         percent(row["delta"], signed=True), interval(row["delta_ci95"], signed=True))
+        (*row["group"], row["strategy"], str(row["seeds"]), percent(row["accuracy"]), interval(row["accuracy_ci95"]),
+         percent(row["delta"], signed=True), interval(row["delta_ci95"], signed=True),
+         " to ".join(percent(end) for end in row["accuracy_seeds"]))
         for row in means
     ]  # fmt: skip
     each = []
@@ -146,13 +146,10 @@ def sweep_report(
         each.append((link if row else job["number"], *values, *_row(job["chosen"], row)[:3], state))
     parts = [
         f"<h1>Sweep: {done} of {len(jobs)} jobs</h1>",
+        f'<p class="note">{escape("; ".join(data_of(jobs)))}</p>',
         *_pictures(folder / "plots"),
         "<h2>Over seeds</h2>",
-        table(
-            [*settings, "strategy", "seeds", "accuracy %", "seeds from, to", "95 % interval", "to base, points",
-             "95 % interval, paired"],
-            overall,
-        ),
+        table([*settings, "strategy", "seeds", *_FIGURES[:4], "seeds from, to"], overall),
         '<p class="small">Intervals are the mean of the seeds\' own: they say what other questions would change.</p>',
         "<h2>Jobs</h2>",
         table(["job", *varied, "strategy", "accuracy %", "95 % interval", "state"], each),
@@ -200,6 +197,11 @@ def _row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     figures = percent(row.get("accuracy")), interval(row.get("ci95"))
     passes = f"{row['forward_passes']:,g}" if "forward_passes" in row else "-"
     return (name, *figures, delta, interval(paired, signed=True), passes)
+
+
+def data_of(jobs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of the data that jobs were on, each once."""
+    return list(dict.fromkeys(job["data"] for job in jobs if job.get("data")))
 
 
 def _loss(row: Mapping[str, Any]) -> str:

@@ -60,7 +60,7 @@ def scatter(
     heights = [3.4 + legend_height(_named(order)) for _, _, order, _ in panels]
 
     def draw(figure: Figure) -> None:
-        parts = figure.subfigures(2, 1, height_ratios=heights)
+        parts = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         for part, (title, groups, order, look) in zip(parts, panels, strict=True):
             axis = part.subplots()
             axis.set_title(title)

@@ -95,6 +95,7 @@ def test_a_sweeps_report(width: int, compared: Path, browser: Browser) -> None:
     found = looks_right(browser, compared / "report.html", width)
     assert found["heads"] == ["Sweep: 2 of 2 jobs", "Pictures", "Over seeds", "Jobs", "Command"]
     assert pictured(found, SWEEP), [image["alt"] for image in found["images"]]
+    assert "exam (built-in exam, not MMLU)" in found["text"]
     over, jobs = found["tables"]
     assert (over["rows"], jobs["rows"]) == (12, 2), "six strategies of two numbers of clusters"
     assert found["links"] == [(compared / job / "report.html").as_uri() for job in ("0", "1")]

@@ -66,7 +66,8 @@ def test_gain_leaves_out_what_it_is_taken_on_and_keeps_the_colours(
     assert ends(gain) == [[10, 12], [20, 22]], "seeds, where there are no intervals"
     assert gain.get_ylabel() == "accuracy less base's (points)"
     assert figures[1].get_suptitle() == "Gain on base against clustering.k: a note"
-    colours = [axis.containers[-1].lines[0].get_color() for axis in (accuracy, gain)]
+    bars: list[Any] = [axis.containers[-1] for axis in (accuracy, gain)]
+    colours = [each.lines[0].get_color() for each in bars]
     assert colours[0] == colours[1]
 
 

@@ -225,7 +225,7 @@ def test_a_reused_stage_is_an_input_where_that_can_be_told(
     with Tracker(mode=mode) as tracker:
         tracker.start({}, tmp_path)
         for name, reused in (("base", True), ("expert-0", False)):
-            facts = {"seconds": 1.0, "reused": reused, "upstream": {}}
+            facts: dict[str, Any] = {"seconds": 1.0, "reused": reused, "upstream": {}}
             tracker.artifact(name, "adapter", f"key-of-{name}", facts)
     first = "use_artifact" if mode == "online" else "log_artifact"
     assert fake.artifacts == [
@@ -246,7 +246,7 @@ def test_a_refused_artifact_costs_one_warning(
     with Tracker(mode="online") as tracker:
         tracker.start({}, tmp_path)
         for reused in (True, False):
-            facts = {"seconds": 1.0, "reused": reused, "upstream": {}}
+            facts: dict[str, Any] = {"seconds": 1.0, "reused": reused, "upstream": {}}
             tracker.artifact("base", "adapter", f"key{reused}", facts)
         tracker.summary({"n": 1})
     assert len(warnings(caplog)) == 1 and len(fake.artifacts) == 1
