@@ -93,8 +93,13 @@ def drop_asides(folder: Path, pattern: str = "**/") -> None:
         path.unlink(missing_ok=True)
 
 
-def write_json(path: Path, obj: Any) -> None:
-    """Writes JSON by `write_text`: keys sorted, so that equal values make equal bytes.
+def write_json(path: Path, obj: Any, *, ordered: bool = False) -> None:
+    """Writes JSON by `write_text`.
+
+    Args:
+        path: Of the file.
+        obj: Plain JSON.
+        ordered: Whether keys keep their order, for readers; else they are sorted, so that equal values are equal bytes.
 
     Raises:
         StoreError: `obj` is no JSON or not finite, or the file cannot be written.
@@ -103,9 +108,9 @@ def write_json(path: Path, obj: Any) -> None:
         plain = jsonable(obj)
     except StoreError as error:
         raise StoreError(f"cannot write {path}: {error}") from error
-    text = json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False)
+    text = json.dumps(plain, sort_keys=not ordered, indent=2, ensure_ascii=False)
     if not is_text(text):
-        text = json.dumps(plain, sort_keys=True, indent=2)
+        text = json.dumps(plain, sort_keys=not ordered, indent=2)
     write_text(path, text + "\n")
 
 

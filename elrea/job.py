@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,10 @@ def run(cfg: DictConfig) -> float | None:
 def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
     hydra = HydraConfig.get()
     folder, chosen = Path(hydra.runtime.output_dir), str(hydra.runtime.choices["ensemble"])
-    with Record(folder, {"words": typed(hydra), "chosen": chosen}) as record:
+    words = typed(hydra)
+    # What was typed, Hydra's own words too; a job of a sweep is typed by nobody.
+    command = words if sweep else sys.argv[1:]
+    with Record(folder, {"words": words, "command": command, "chosen": chosen}) as record:
         if sweep and "optuna" in hydra.sweeper._target_ and cfg.evaluation.split != "dev":
             raise ConfigError(
                 "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
@@ -160,7 +164,7 @@ def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, c
         tracker.start(plain(cfg), folder)
         result = pipeline.run()
         summary = summarise(pipeline, result)
-        write_json(folder / "summary.json", summary)
+        write_json(folder / "summary.json", summary, ordered=True)
         write_predictions(folder / "predictions.jsonl", pipeline, result)
         if pipeline.plan.routed:
             export(folder / "ensemble", pipeline, summary)

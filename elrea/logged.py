@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from elrea.experiment import Result
+from elrea.files import read_json, sha256
 from elrea.pipeline import Pipeline
 from elrea.results import curves, source_counts
 from elrea.store import Stage
@@ -32,19 +33,30 @@ def log_run(
         tracker: Open.
         pipeline, result, summary: Of the run.
         pictures: By name.
-        folder: Of the run, with predictions.jsonl.
+        folder: Of the run, with predictions.jsonl, and ensemble/ where there is one.
         chosen: The strategy of interest.
     """
     for name, rows in curves(pipeline).items():
         tracker.curve(name, rows)
-    columns = ["strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
-    figures = [
-        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"]]
-        for name, row in summary["strategies"].items()
+    main = headline(summary, chosen)
+    columns = [
+        "strategy",
+        "accuracy",
+        "ci95_low",
+        "ci95_high",
+        "delta_to_base",
+        "forward_passes",
+        "clusters",
+        "seed",
     ]
+    figures = [
+        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"], main["cluster_count"],
+         summary["seed"]]
+        for name, row in summary["strategies"].items()
+    ]  # fmt: skip
     tracker.table("results", columns, figures)
-    columns = ["cluster", "examples", "main source", "its share"]
-    tracker.table("clusters", columns, _clusters(pipeline, result))
+    columns = ["cluster", "examples", "main source", "its share", "nearest test prompts"]
+    tracker.table("clusters", columns, _clusters(pipeline, result, summary))
     names = list(summary["strategies"])
     heads = ["id", "source", "category", "answer", *names, "nearest cluster", "w_base"]
     tracker.table("predictions", heads, _predictions(folder / "predictions.jsonl", names))
@@ -53,13 +65,18 @@ def log_run(
     stages = pipeline.stages()
     for name, stage in stages.items():
         facts = {
-            "seconds": round(stage.seconds, 3),
+            "seconds": summary["stages"][name]["seconds"],
             "reused": result.reused[name],
             "upstream": upstream(stage, stages),
         }
         tracker.artifact(name, stage.name, stage.key, facts)
+    about = folder / "ensemble" / "ensemble.json"
+    if about.is_file():
+        tracker.artifact(
+            "ensemble", "ensemble", sha256(about)[:16], _ensemble(read_json(about), stages)
+        )
     kept = ("data", "strategies", "clusters", "routing", "stages")
-    tracker.summary({**{key: summary[key] for key in kept}, **headline(summary, chosen)})
+    tracker.summary({**{key: summary[key] for key in kept}, **main})
 
 
 def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
@@ -78,6 +95,7 @@ def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
         "w_base": summary["routing"].get("w_base"),
         "routing_entropy": summary["routing"].get("entropy_nats"),
         "gradient_conflict": summary["clusters"].get("conflict"),
+        "cluster_count": len(summary["clusters"]["sizes"]) if summary["clusters"] else None,
         "seconds": round(sum(stage["seconds"] for stage in summary["stages"].values()), 3),
     }
 
@@ -90,15 +108,24 @@ def upstream(stage: Stage, stages: Mapping[str, Stage]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _clusters(pipeline: Pipeline, result: Result) -> list[list[Any]]:
+def _ensemble(about: Mapping[str, Any], stages: Mapping[str, Stage]) -> dict[str, Any]:
+    """What the exported ensemble was made of: its members, and what it routes by."""
+    made_of = [*about["members"], "clusters", "router"]
+    upstream = {name: stages[name].key for name in made_of if name in stages}
+    return {"reused": False, "members": about["members"], "upstream": upstream}
+
+
+def _clusters(pipeline: Pipeline, result: Result, summary: Mapping[str, Any]) -> list[list[Any]]:
+    """Size, main source with its share, and how many test prompts lie nearest to each cluster."""
     if not pipeline.plan.clustered:
         return []
     sources, counts = source_counts(pipeline, result)
-    best = counts.argmax(axis=0)
+    best, nearest = counts.argmax(axis=0), summary["routing"].get("nearest")
+    shares = counts.max(axis=0) / counts.sum(axis=0).clip(1)
     return [
-        [c, int(each.sum()), sources[best[c]], round(float(each[best[c]] / max(1, each.sum())), 4)]
+        [c, int(each.sum()), sources[best[c]], round(float(shares[c]), 4), nearest[c] if nearest else None]
         for c, each in enumerate(counts.T)
-    ]
+    ]  # fmt: skip
 
 
 def _predictions(path: Path, names: list[str]) -> list[list[Any]]:

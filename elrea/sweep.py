@@ -49,7 +49,7 @@ class Sweep(Callback):
             if not jobs:
                 return  # plan=true
             write_text(folder / "sweep.csv", as_csv(jobs))
-            report(folder, typed(config.hydra), jobs)
+            report(folder, sys.argv[1:], jobs)
             _show(folder, jobs)
             if any(job["state"] not in ENDED for job in jobs):
                 sys.exit(1)

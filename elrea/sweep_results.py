@@ -12,12 +12,13 @@ from elrea.errors import StoreError
 from elrea.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
+BASE = "base"
 LINES = 24
 """In a picture at most."""
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """status.json of every job by number, with `number`, and `strategies` of summary.json where there are any.
+    """status.json of every job by number, with `number`, and of summary.json, where there is one, `strategies`, `data`.
 
     A job whose files are not as it wrote them has the state `damaged`, and an `error` that says which.
     """
@@ -27,7 +28,7 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
 
 def _job(path: Path) -> dict[str, Any]:
     blank = {"words": [], "chosen": "-", "seconds": 0.0}
-    known = {"number": path.parent.name, "strategies": {}}
+    known: dict[str, Any] = {"number": path.parent.name, "strategies": {}}
     try:
         job = read_json(path)
         if (
@@ -50,31 +51,38 @@ def _job(path: Path) -> dict[str, Any]:
                 raise StoreError(
                     f"{summary} is not as the job wrote it; the same command again mends it"
                 )
-            known["strategies"] = _scores(summary)
+            known |= _scores(summary)
     except StoreError as error:
         return {**blank, **known, "state": "damaged", "error": str(error)}
     return {**job, **known}
 
 
 def _scores(summary: Path) -> dict[str, Any]:
-    """Every strategy's row of summary.json, with what is made of it later."""
+    """`strategies` and `data` of summary.json, held to what is made of them later."""
 
     def number(value: Any) -> bool:
         return type(value) in (int, float) and abs(value) < 1e12
 
     found = read_json(summary)
-    rows = found.get("strategies") if isinstance(found, dict) else None
-    if not isinstance(rows, dict) or not all(
-        isinstance(row, dict)
-        and number(row.get("accuracy"))
-        and number(row.get("forward_passes"))
-        and "delta_to_base" in row
-        and (row["delta_to_base"] is None or number(row["delta_to_base"]))
-        and (row.get("ci95") is None or (isinstance(row["ci95"], list) and len(row["ci95"]) == 2))
-        for row in rows.values()
+    found = found if isinstance(found, dict) else {}
+    rows, data = found.get("strategies"), found.get("data", "")
+    if (
+        not isinstance(rows, dict)
+        or not isinstance(data, str)
+        or not all(
+            isinstance(row, dict)
+            and number(row.get("accuracy"))
+            and number(row.get("forward_passes"))
+            and "delta_to_base" in row
+            and (row["delta_to_base"] is None or number(row["delta_to_base"]))
+            and (
+                row.get("ci95") is None or (isinstance(row["ci95"], list) and len(row["ci95"]) == 2)
+            )
+            for row in rows.values()
+        )
     ):
         raise StoreError(f"{summary}: not as a job writes it")
-    return rows
+    return {"strategies": rows, "data": data}
 
 
 def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -85,34 +93,61 @@ def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
-def means(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every strategy in every setting, over seeds.
+def means(jobs: Sequence[Mapping[str, Any]], over: str = BASE) -> list[dict[str, Any]]:
+    """Every strategy in every setting, over seeds: what `elrea.tracking.trends.against` draws.
+
+    Args:
+        jobs: As `read_jobs` reads them.
+        over: The strategy that differences are taken to.
 
     Returns:
         Rows of `group` (values of what is varied beside the seed and the strategy of interest, whose jobs score others
-        too), `strategy`, `seeds`, `accuracy` (their mean), `low`, `high` (the least and the most), `delta` (mean
-        difference to base, None for base) and `passes`.
+        too), `strategy`, `seeds` (how many), `passes`; shares of 1: `accuracy` (their mean), `accuracy_seeds` (the
+        least and the most), `accuracy_ci95` (the mean of their 95 % bounds), and likewise `delta`, `delta_seeds` and
+        `delta_ci95` (paired): the difference to `over`, None for itself. `delta_ci95` is None unless that is the base.
     """
     keys = varied(jobs)
-    found: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
+    found: dict[tuple[Any, ...], dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for i, job in enumerate(jobs):
         group = tuple(keys[key][i] for key in settings(keys))
         seed = keys["seed"][i] if "seed" in keys else ""
         for name, row in job["strategies"].items():
-            found.setdefault((group, name), {})[seed] = row
+            found.setdefault((group, name), {})[seed] = (row, job["strategies"].get(over, {}))
     rows = []
     for (group, name), seeds in found.items():
-        each = [row["accuracy"] for row in seeds.values()]
-        deltas = [row["delta_to_base"] for row in seeds.values()]
+        each = [row["accuracy"] for row, _ in seeds.values()]
+        other = [than.get("accuracy") for _, than in seeds.values()]
+        deltas = (
+            []
+            if name == over or None in other
+            else [a - b for a, b in zip(each, other, strict=True)]
+        )
+        bounds = (
+            [row.get("delta_ci95") for row, _ in seeds.values()] if deltas and over == BASE else []
+        )
         rows.append(
             {
-                "group": group, "strategy": name, "seeds": len(each), "accuracy": sum(each) / len(each),
-                "low": min(each), "high": max(each),
-                "delta": None if None in deltas else sum(deltas) / len(deltas),
-                "passes": sum(row["forward_passes"] for row in seeds.values()) / len(each),
+                "group": group, "strategy": name, "seeds": len(each),
+                "passes": _mean([row["forward_passes"] for row, _ in seeds.values()]),
+                "accuracy": _mean(each), "accuracy_seeds": (min(each), max(each)),
+                "accuracy_ci95": _ends([row.get("ci95") for row, _ in seeds.values()]),
+                "delta": _mean(deltas) if deltas else None,
+                "delta_seeds": (min(deltas), max(deltas)) if deltas else None,
+                "delta_ci95": _ends(bounds),
             }
         )  # fmt: skip
     return rows
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _ends(bounds: Sequence[Sequence[float] | None]) -> tuple[float, float] | None:
+    known = [each for each in bounds if each is not None]
+    if not known or len(known) < len(bounds):
+        return None
+    return _mean([low for low, _ in known]), _mean([high for _, high in known])
 
 
 def settings(keys: Iterable[str]) -> list[str]:
@@ -149,27 +184,48 @@ def _plain(cell: Any) -> Any:
 
 
 def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the sweep's pictures and writes its report.html."""
-    from elrea.tracking import trends
-    from elrea.tracking.report import sweep_report
+    """Draws the sweep's pictures and writes its report.html; `words` were typed behind run.py."""
+    from elrea.tracking.report import data_of, sweep_report
 
     rows, values = means(jobs), varied(jobs)
     keys = settings(values)
     if rows:
-        points: dict[str, list[tuple[float, float]]] = {}
-        for row in rows:
-            points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
-        trends.cost(points, folder / "plots" / "cost.png")
-    if keys and all(_number(value) is not None for value in values[keys[0]]):
-        lines: dict[str, list[tuple[float, float, float, float]]] = {}
-        for row in rows:
-            x, *others = row["group"]
-            name = ", ".join([row["strategy"], *others])
-            point = (_number(x) or 0.0, row["accuracy"], row["low"], row["high"])
-            lines.setdefault(name, []).append(point)
-        if 0 < len(lines) <= LINES:
-            trends.trend(lines, keys[0], folder / "plots" / "trend.png")
+        draw(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
     sweep_report(folder, words, jobs, values, keys, rows)
+
+
+def draw(
+    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], folder: Path, note: str = ""
+) -> None:
+    """Draws cost.png; where the first key's values are numbers, trend.png and gain.png against it; where nothing but
+    seeds varies, accuracy.png.
+
+    Args:
+        rows: Of `means`.
+        keys: What their groups are values of.
+        folder: Where to.
+        note: Small print of the pictures.
+    """
+    from elrea.tracking import plots, trends
+
+    points: dict[str, list[tuple[float, float]]] = {}
+    for row in rows:
+        points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
+    trends.cost(points, folder / "cost.png", note)
+    if not keys:
+        figures = {
+            row["strategy"]: {
+                "accuracy": row["accuracy"],
+                "ci95": row["accuracy_ci95"] or row["accuracy_seeds"],
+            }
+            for row in rows
+        }
+        plots.accuracy(figures, folder / "accuracy.png", None, note)
+    elif all(_number(row["group"][0]) is not None for row in rows):
+        lines = {(row["strategy"], *row["group"][1:]) for row in rows}
+        if len(lines) <= LINES:
+            trends.against(rows, keys[0], folder / "trend.png", note=note)
+            trends.against(rows, keys[0], folder / "gain.png", gain_on=BASE, note=note)
 
 
 def _number(value: str) -> float | None:

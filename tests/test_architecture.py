@@ -38,7 +38,7 @@ LEVELS = [
     {"sweep_results", "logged", "__main__"},
     {"sweep"},
     {"job"},
-    {"neighbours", "chat"},
+    {"neighbours", "chat", "dashboard"},
     {"predict", "harness"},
     {"merge"},
     {"elrea"},
@@ -51,18 +51,29 @@ COMMANDS = {
     ("elrea", "features", "neighbours"),
     ("elrea", "evaluation", "harness"),
     ("elrea", "store", "__main__"),
+    ("elrea", "tracking", "dashboard"),
 }
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {
-    "tracking": {"tracking", "results", "job", "predict", "sweep", "sweep_results", "logged"}
+    "tracking": {
+        "tracking",
+        "results",
+        "job",
+        "predict",
+        "sweep",
+        "sweep_results",
+        "logged",
+        "dashboard",
+    }
 }
 
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {
     "hydra": {"run", "job", "cli", "sweep"},
     "omegaconf": {"run", "job", "cli", "sweep", "assemble", "config"},
-    "wandb": {"tracking"},
+    "wandb": {"tracking", "dashboard"},
+    "wandb_workspaces": {"tracking", "dashboard"},
     "rich": {"tracking"},
     "matplotlib": {"tracking"},
     # Files of the user's or of the store are never unpickled.

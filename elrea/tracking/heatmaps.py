@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from elrea.tracking.canvas import save
+from elrea.tracking.canvas import WIDTH, save
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_UPRIGHT = 4  # columns
 _ANNOTATED = 1200  # cells; a larger heat map shows colours only
 
 
@@ -110,10 +111,11 @@ def _cells(
         edges = np.concatenate([edges[: apart + 1], edges[apart:] + 0.25])
         mesh = np.insert(values, apart, np.nan, axis=1)
     centres = np.delete((edges[:-1] + edges[1:]) / 2, [apart] if apart else []).tolist()
-    cell = max(0.62, 0.09 * max((len(name) for name in columns), default=1))
+    upright = width > _UPRIGHT  # names of many columns stand on end
+    longest = max((len(name) for name in columns), default=1)
+    cell = 0.5 if upright else max(0.62, 0.09 * longest)
     wide = 2.2 + 0.075 * max(map(len, rows), default=1) + cell * width
-    # Room for the title, too, above a map of few columns.
-    size = (max(wide, 0.3 + 0.092 * len(f"{title}: {note}")), 1.8 + 0.28 * height)
+    size = (max(WIDTH, wide), 1.8 + 0.28 * height + (0.075 * longest if upright else 0))
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
@@ -132,7 +134,7 @@ def _cells(
                 )
         axis.set_xlim(0, edges[-1])
         axis.set_ylim(height, 0)
-        axis.set_xticks(centres, columns)
+        axis.set_xticks(centres, columns, rotation=90 if upright else 0)
         axis.set_yticks(across[:-1] + 0.5, rows)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

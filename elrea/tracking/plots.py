@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from elrea.tracking.canvas import COLOURS, GREY, LINES, save
+from elrea.tracking.canvas import COLOURS, GREY, LINES, WIDTH, legend, legend_height, save
 from elrea.tracking.heatmaps import heat_map, routing
 from elrea.tracking.scatter import scatter
 
@@ -19,60 +19,79 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy", "differences", "heat_map", "routing", "scatter", "training_curves"]
 
+_END = "base, at its end"
 _Curve = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 
 
 def training_curves(
     curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, note: str = ""
 ) -> None:
-    """Training loss of every adapter over its own steps: the base left, the experts right.
+    """Training loss of every adapter over its own steps: the base, below it the experts, below them the others.
 
     Args:
         curves: by adapter, the rows of its curve.json with `step` and `loss` (nats per token).
-            The adapter named "base" has the left panel to itself, and its last loss is a dashed
-            line among the experts, who start there.
+            The adapter named "base" has the first panel to itself, and its last loss is a dashed
+            line among the experts ("expert-0", ...), who start there.
         path: of the PNG.
         note: small print, e.g. "built-in exam, not MMLU".
     """
     drawn = {name: _finite(rows) for name, rows in curves.items() if rows}
     base = {name: curve for name, curve in drawn.items() if name == "base"}
-    experts = {name: curve for name, curve in drawn.items() if name != "base"}
+    experts = {name: curve for name, curve in drawn.items() if name.startswith("expert")}
+    others = {name: drawn[name] for name in drawn if name not in {*base, *experts}}
     ends = [float(_smooth(loss)[-1]) for _, loss in base.values() if loss.size]
     start = ends[0] if ends else None
-    title = "Experts, each on its own cluster" if base else "Adapters"
-    panels = [pair for pair in (("Base adapter", base), (title, experts)) if pair[1]]
+    panels = [
+        (title, panel, start if panel is experts else None)
+        for title, panel in (
+            ("Base adapter", base),
+            ("Experts, each on its own cluster", experts),
+            ("Other adapters" if base or experts else "Adapters", others),
+        )
+        if panel
+    ]
+    named = [[*panel, _END] if start is not None else list(panel) for _, panel, start in panels]
+    heights = [2.4 + (legend_height(names) if names != ["base"] else 0) for names in named]
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-        for axis, (heading, panel) in zip(axes, panels, strict=False):
+        parts = figure.subfigures(
+            max(1, len(panels)), 1, squeeze=False, height_ratios=heights or [1]
+        )[:, 0]
+        for part, (heading, panel, start), names in zip(parts, panels, named, strict=False):
+            axis = part.subplots()
             axis.set_title(heading)
-            _panel(axis, panel, start if panel is experts else None)
-        axes[0].set_ylabel("training loss (nats per token)")
+            _panel(axis, panel, start)
+            axis.set_ylabel("training loss (nats per token)", fontsize=8)
+            if names != ["base"]:
+                legend(part, names)
 
-    save(draw, path, (9.6 if len(panels) > 1 else 6.0, 3.9), "Training loss", note)
+    save(draw, path, (WIDTH, 0.4 + (sum(heights) or 2.4)), "Training loss", note)
 
 
 def accuracy(
-    strategies: Mapping[str, Mapping[str, Any]], path: str | Path, chance: float, note: str = ""
+    strategies: Mapping[str, Mapping[str, Any]],
+    path: str | Path,
+    chance: float | None,
+    note: str = "",
 ) -> None:
     """Accuracy of every strategy with its 95 % interval, from the first (top) to the last.
 
     Args:
         strategies: by name, `accuracy` and `ci95` (low, high) as shares of 1.
         path: of the PNG.
-        chance: accuracy of guessing, a share of 1. Where it is far below every strategy it is
-            said at the axis only, so that the strategies' differences stay visible.
+        chance: accuracy of guessing, a share of 1; None where it is not known. Where it is far below every strategy
+            it is said at the axis only, so that the strategies' differences stay visible.
         note: small print.
     """
     names = list(strategies)
     middle = np.array([100 * strategies[name]["accuracy"] for name in names])
     bounds = 100 * np.array([strategies[name]["ci95"] for name in names]).reshape(-1, 2)
     low, high = float(bounds.min(initial=100)), float(bounds.max(initial=0))
-    far = 100 * chance < low - (high - low)
-    said = [
-        "bars: 95 % intervals",
-        f"{'chance' if far else 'dotted: chance,'} {100 * chance:.0f} %",
-    ]
+    guess = None if chance is None else 100 * chance
+    far = guess is None or guess < low - (high - low)
+    said = ["bars: 95 % intervals"]
+    if guess is not None:
+        said.append(f"{'chance' if far else 'dotted: chance,'} {guess:.0f} %")
     if "base" in strategies:
         said.append("dashed: base adapter")
 
@@ -80,8 +99,8 @@ def accuracy(
         axis = figure.subplots()
         if "base" in strategies:
             axis.axvline(100 * strategies["base"]["accuracy"], color=GREY, linestyle="--", lw=1)
-        if not far:
-            axis.axvline(100 * chance, color=COLOURS[1], linestyle=":", lw=1.6)
+        if guess is not None and not far:
+            axis.axvline(guess, color=COLOURS[1], linestyle=":", lw=1.6)
         places = np.arange(len(names))
         axis.hlines(places, bounds[:, 0], bounds[:, 1], color=COLOURS[0], linewidth=2.2)
         axis.plot(middle, places, "o", color=COLOURS[0], markersize=6)
@@ -90,14 +109,16 @@ def accuracy(
                           ha="center", fontsize=9,
                           bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
         room = max(0.08 * (high - low), 0.5)
-        axis.set_xlim(max(0.0, (low if far else min(low, 100 * chance)) - room), high + room)
+        axis.set_xlim(
+            max(0.0, (low if guess is None or far else min(low, guess)) - room), high + room
+        )
         axis.set_ylim(len(names) - 0.5, -0.8)
         axis.set_yticks(places, names)
         axis.tick_params(axis="y", length=0)
         axis.grid(True, axis="x")
         axis.set_xlabel(f"accuracy (%)\n{'; '.join(said)}")
 
-    save(draw, path, (7.5, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)
+    save(draw, path, (WIDTH, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)
 
 
 def differences(
@@ -129,7 +150,7 @@ def differences(
         axis.grid(True, axis="x")
         axis.set_xlabel("accuracy less the base adapter's (points)\nbars: paired 95 % intervals")
 
-    save(draw, path, (7.5, 1.5 + 0.24 * max(1, len(names))), f"{strategy} by subject", note)
+    save(draw, path, (WIDTH, 1.5 + 0.24 * max(1, len(names))), f"{strategy} by subject", note)
 
 
 def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None:
@@ -145,7 +166,7 @@ def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None
         axis.plot(step, _smooth(loss), line, color=colour, linewidth=1.6, label=name)
     smooth = np.concatenate([_smooth(loss) for _, loss in panel.values()])
     if start is not None:
-        axis.axhline(start, color=GREY, linestyle="--", linewidth=1, label="base, at its end")
+        axis.axhline(start, color=GREY, linestyle="--", linewidth=1, label=_END)
         smooth = np.append(smooth, start)
     if smooth.size:  # the smoothed losses decide the range, not single noisy steps
         room = max(0.1 * float(np.ptp(smooth)), 0.01)
@@ -154,8 +175,6 @@ def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.locator_params(axis="x", nbins=6, integer=True)
     axis.grid(True)
-    if len(panel) > 1 or start is not None:
-        axis.legend(fontsize=8, ncols=1 + (len(panel) - 1) // 8, edgecolor="none", framealpha=0.85)
 
 
 def _finite(rows: Sequence[Mapping[str, Any]]) -> _Curve:

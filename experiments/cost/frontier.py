@@ -18,6 +18,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from elrea.files import write_json
+from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
+from elrea.tracking.scatter import MARKERS
 
 HERE = Path(__file__).parent
 
@@ -93,38 +95,37 @@ def main() -> None:
 
 def draw(found: list[dict[str, Any]], path: Path) -> None:
     """Accuracy against the cost of a text: a colour per router, a shape per strategy."""
-    import matplotlib.pyplot as plt
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    colours = {
-        "-": "black",
-        "gradient": "tab:blue",
-        "distilled": "tab:orange",
-        "early": "tab:green",
-    }
-    shapes = dict(zip(sorted({row["strategy"] for row in found}), "os^Dv*P", strict=False))
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
-    for row in found:
-        colour, shape = colours[row["router"]], shapes[row["strategy"]]
-        axes.scatter(row["text"], row["accuracy"], s=50, color=colour, marker=shape)
     names = {"gradient": "gradient", "distilled": "distilled", "early": "distilled, early layer"}
+    names = {
+        router: name for router, name in names.items() if any(r["router"] == router for r in found)
+    }
+    colours = {"-": "black", **dict(zip(names, COLOURS, strict=False))}
+    shapes = dict(zip(sorted({row["strategy"] for row in found}), MARKERS, strict=False))
     handles = [
-        Line2D([], [], marker=shape, color="grey", linestyle="", label=name)
-        for name, shape in shapes.items()
-    ]
-    handles += [
-        Line2D([], [], color=colours[router], linewidth=4, label=f"router: {name}")
-        for router, name in names.items()
-        if any(row["router"] == router for row in found)
-    ]
-    axes.set_xscale("log")
-    axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
-    axes.minorticks_off()
-    axes.set_xlabel("cost of 200 + 200 tokens, base adapter = 1")
-    axes.set_ylabel("accuracy, %")
-    axes.set_title("Built-in exam, not MMLU")
-    axes.legend(handles=handles, fontsize=8, loc="lower right")
-    figure.savefig(path, dpi=150)
+        Line2D([], [], marker=shape, color=GREY, linestyle="", label=name) for name, shape in shapes.items()
+    ] + [
+        Line2D([], [], color=colours[router], linewidth=4, label=f"router: {name}") for router, name in names.items()
+    ]  # fmt: skip
+
+    def fill(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row in found:
+            colour, shape = colours[row["router"]], shapes[row["strategy"]]
+            axes.scatter(row["text"], row["accuracy"], s=50, color=colour, marker=shape)
+        axes.set_xscale("log")
+        axes.set_xticks([1, 2, 5, 10], ["1", "2", "5", "10"])
+        axes.minorticks_off()
+        axes.set_xlabel("cost of 200 + 200 tokens, base adapter = 1")
+        axes.set_ylabel("accuracy (%)")
+        axes.grid(True)
+        figure.legend(
+            handles=handles, loc="outside lower left", ncols=3, fontsize=8, edgecolor="none"
+        )
+
+    save(fill, path, (WIDTH, 5.0), "Accuracy against cost", "built-in exam, not MMLU")
 
 
 if __name__ == "__main__":

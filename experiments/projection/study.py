@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -36,6 +37,7 @@ from elrea.features.extract import GradientFeatures
 from elrea.features.projection import Full, Rademacher
 from elrea.features.sjlt import Sjlt
 from elrea.files import write_json
+from elrea.tracking.canvas import COLOURS, GREY, WIDTH, legend, save
 
 HERE = Path(__file__).parent
 LORA = Lora(r=8, dropout=0.0)
@@ -159,26 +161,25 @@ def study(
 
 def show(results: dict[str, Any], name: str) -> None:
     """The table, and the figure of errors over dimensions."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     columns = list(next(iter(results["rows"].values())))
     print(f"| {name} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for label, row in results["rows"].items():
         print(f"| {label} | {' | '.join(f'{row[column]:.3g}' for column in columns)} |")
-    figure, axes = plt.subplots(figsize=(6, 4))
-    for kind in ("rademacher", "sjlt, 1 nonzero", "sjlt, 4 nonzeros"):
-        rmse = [results["rows"][f"{kind}, d={d}"]["rmse"] for d in results["d"]]
-        axes.loglog(results["d"], rmse, marker="o", label=kind)
-    axes.loglog(results["d"], [d**-0.5 for d in results["d"]], ":", color="grey", label="1/√d")
-    axes.set_xticks(results["d"], [str(d) for d in results["d"]])
-    axes.minorticks_off()
-    axes.set(xlabel="d", ylabel="error of cosines (root mean square)", title=name)
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(HERE / f"{name}.png", dpi=150)
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        kinds = ("rademacher", "sjlt, 1 nonzero", "sjlt, 4 nonzeros")
+        for kind, colour in zip(kinds, COLOURS, strict=False):
+            rmse = [results["rows"][f"{kind}, d={d}"]["rmse"] for d in results["d"]]
+            axes.loglog(results["d"], rmse, marker="o", color=colour, label=kind)
+        line = [d**-0.5 for d in results["d"]]
+        axes.loglog(results["d"], line, ":", color=GREY, label="1/√d")
+        axes.set_xticks(results["d"], [str(d) for d in results["d"]])
+        axes.minorticks_off()
+        axes.set(xlabel="d", ylabel="error of cosines (root mean square)")
+        legend(figure, kinds)
+
+    save(draw, HERE / f"{name}.png", (WIDTH, 4.2), "Error of cosines against dimension", name)
 
 
 def main() -> None:

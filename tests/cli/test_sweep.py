@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from elrea.sweep import Record, claim
-from elrea.sweep_results import as_csv, means, read_jobs, settings, varied
+from elrea.sweep_results import as_csv, draw, means, read_jobs, settings, varied
 from tests.cli.commands import QUIET, Command, Ended, run
 
 SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
@@ -219,6 +219,59 @@ def test_over_seeds_by_hand() -> None:
     rows = {(row["group"], row["strategy"]): row for row in means(jobs)}
     assert set(rows) == {(("2",), "base"), (("2",), "elrea"), (("4",), "base"), (("4",), "elrea")}
     two = rows[("2",), "elrea"]
-    assert (two["seeds"], two["low"], two["high"], two["passes"]) == (2, 0.6, 0.8, 3)
+    assert (two["seeds"], two["accuracy_seeds"], two["passes"]) == (2, (0.6, 0.8), 3)
     assert two["accuracy"] == pytest.approx(0.7) and two["delta"] == pytest.approx(0.2)
     assert rows[("2",), "base"]["delta"] is None
+
+
+def seeded(number: int, k: str, seed: int, accuracies: dict[str, float]) -> dict[str, Any]:
+    strategies = {
+        name: {
+            "accuracy": accuracy, "ci95": [accuracy - 0.1, accuracy + 0.2], "forward_passes": 1.0,
+            "delta_to_base": None if name == "base" else accuracy - accuracies["base"],
+            "delta_ci95": None if name == "base" else [0.01 * seed, 0.03 * seed],
+        }
+        for name, accuracy in accuracies.items()
+    }  # fmt: skip
+    words = [f"clustering.k={k}", f"seed={seed}"]
+    return {"number": str(number), "words": words, "strategies": strategies}
+
+
+JOBS = [
+    seeded(0, "2", 1, {"base": 0.5, "elrea": 0.6, "uniform": 0.5}),
+    seeded(1, "2", 3, {"base": 0.6, "elrea": 0.8, "uniform": 0.7}),
+    seeded(2, "4", 1, {"base": 0.5, "elrea": 0.7}),
+]
+
+
+def test_intervals_over_seeds_are_the_mean_of_theirs() -> None:
+    rows = {(*row["group"], row["strategy"]): row for row in means(JOBS)}
+    two = rows["2", "elrea"]
+    assert two["accuracy_ci95"] == pytest.approx((0.6, 0.9))
+    assert two["delta_ci95"] == pytest.approx((0.02, 0.06))
+    assert two["delta_seeds"] == pytest.approx((0.1, 0.2))
+    assert rows["2", "base"]["delta_ci95"] is rows["2", "base"]["delta_seeds"] is None
+
+
+def test_differences_to_another_strategy() -> None:
+    rows = {(*row["group"], row["strategy"]): row for row in means(JOBS, over="uniform")}
+    assert rows["2", "elrea"]["delta"] == pytest.approx(0.1)
+    assert rows["2", "elrea"]["delta_seeds"] == pytest.approx((0.1, 0.1))
+    assert rows["2", "elrea"]["delta_ci95"] is None, "the runs' own intervals are to base"
+    assert rows["2", "uniform"]["delta"] is None
+    assert rows["4", "elrea"]["delta"] is None, "uniform was not scored there"
+
+
+@pytest.mark.parametrize(
+    ("words", "pictures"),
+    [
+        (["clustering.k=2", "seed=1"], {"cost", "trend", "gain"}),
+        (["seed=1"], {"cost", "accuracy"}),
+        (["data=exam", "seed=1"], {"cost"}),
+    ],
+)
+def test_which_pictures_a_sweep_has(words: list[str], pictures: set[str], tmp_path: Path) -> None:
+    other = [word.replace("=2", "=4").replace("exam", "mmlu") for word in words[:-1]] + ["seed=3"]
+    jobs = [{**JOBS[0], "words": words}, {**JOBS[1], "words": other}]
+    draw(means(jobs), settings(varied(jobs)), tmp_path)
+    assert {path.stem for path in tmp_path.iterdir()} == pictures

@@ -73,7 +73,7 @@ def test_the_summary(summary: dict) -> None:
     # Three members of which each weighs something, and a gradient for each of two checkpoints.
     passes = {name: row["forward_passes"] for name, row in summary["strategies"].items()}
     assert passes == {"backbone": 1, "base": 1, "uniform": 3, "elrea": 7, "elrea_top1": 6}
-    assert sorted(summary["stages"]) == sorted(STAGES)
+    assert list(summary["stages"]) == STAGES, "the order of the work"
     for stage in summary["stages"].values():
         assert len(stage["key"]) == 16 and stage["seconds"] > 0 and stage["reused"] is False
     assert sum(summary["clusters"]["sizes"]) == 32 and len(summary["clusters"]["sizes"]) == 2
@@ -145,7 +145,9 @@ def test_one_wandb_run_holds_it_all(out: Path, summary: dict) -> None:
     assert predictions["columns"][:4] == ["id", "source", "category", "answer"]
     assert set(summary["strategies"]) < set(predictions["columns"])
     keys = {stage["key"]: name for name, stage in summary["stages"].items()}
-    found = {keys[name.rpartition("-")[2]]: row for name, row in run.artifacts.items()}
+    rows = {name.rpartition("-")[2]: row for name, row in run.artifacts.items()}
+    assert [row["type"] for key, row in rows.items() if key not in keys] == ["ensemble"]
+    found = {keys[key]: row for key, row in rows.items() if key in keys}
     assert set(found) == set(summary["stages"])
     chain = ["base", "features-train", "clusters", "expert-1", "scores"]
     for earlier, later in pairwise(chain):

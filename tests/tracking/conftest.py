@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
-from elrea.tracking import canvas, heatmaps, plots, scatter
+from elrea.tracking import canvas, heatmaps, plots, scatter, trends
 
 
 @pytest.fixture
@@ -22,6 +22,6 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
         canvas.save(and_keep, *arguments)
 
-    for module in (plots, heatmaps, scatter):
+    for module in (plots, heatmaps, scatter, trends):
         monkeypatch.setattr(module, "save", save)
     return kept

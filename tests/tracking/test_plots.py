@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from elrea.tracking import plots
+from elrea.tracking.canvas import DOTS, WIDTH
 
 STRATEGIES = {
     "base": {"accuracy": 0.64, "ci95": [0.62, 0.66]},
@@ -34,24 +36,61 @@ def labels(ticks: Any) -> list[str]:
     return [tick.get_text() for tick in ticks]
 
 
-def test_curves_have_a_panel_for_the_base_and_one_for_the_experts(
+def test_curves_have_a_panel_for_the_base_one_for_the_experts_and_one_for_others(
     figures: list[Figure], tmp_path: Path
 ) -> None:
     curves = {
         "base": rows([4.0, 3.0, 2.0]),
         "expert_00": rows([2.0, 1.0]),
         "expert_01": rows([2.0, float("nan"), 1.5]),
+        "random-0": rows([2.0, 1.5]),
     }
     plots.training_curves(curves, tmp_path / "new" / "curves.png", note="a note")
-    left, right = figures[0].axes
-    assert left.get_ylabel() == "training loss (nats per token)"
-    assert left.get_xlabel() == right.get_xlabel() == "optimiser step"
+    top, right, others = figures[0].axes
+    assert {axis.get_ylabel() for axis in figures[0].axes} == {"training loss (nats per token)"}
+    assert {axis.get_xlabel() for axis in figures[0].axes} == {"optimiser step"}
+    assert [axis.get_title(loc="left") for axis in (top, others)] == [
+        "Base adapter",
+        "Other adapters",
+    ]
+    assert others.get_legend_handles_labels()[1] == ["random-0"]
     lines: dict[str, Any] = {str(line.get_label()): line for line in right.get_lines()}
     assert set(lines) == {"expert_00", "expert_01", "base, at its end"}
     assert list(lines["expert_01"].get_xdata()) == [1, 3], "a NaN loss must not be drawn"
     assert set(lines["base, at its end"].get_ydata()) == {2.0}
     assert figures[0].get_suptitle() == "Training loss: a note"
-    assert size(tmp_path / "new" / "curves.png") == (960, 390)
+    assert size(tmp_path / "new" / "curves.png")[0] == round(WIDTH * DOTS)
+
+
+def test_no_legend_covers_what_is_drawn(figures: list[Figure], tmp_path: Path) -> None:
+    curves = {name: rows([2.0, 1.0]) for name in ["base", *(f"expert-{i}" for i in range(16))]}
+    plots.training_curves(curves, tmp_path / "curves.png")
+    features = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    plots.scatter(features, np.arange(60) % 9, ["a", "b"] * 30, tmp_path / "features.png")
+    seen = 0
+    for figure in figures:
+        edges = [axis.get_window_extent() for axis in figure.axes]
+        for part in figure.subfigs:
+            for legend in part.legends:
+                seen += 1
+                box = legend.get_window_extent()
+                assert not any(box.overlaps(edge) for edge in edges)
+                assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, "wider than the picture"
+    assert seen == 3, "experts, clusters, sources"
+
+
+@pytest.mark.parametrize("width", [1, 2, 12])
+def test_titles_fit_the_picture(width: int, figures: list[Figure], tmp_path: Path) -> None:
+    names = [f"cluster {c}" for c in range(width)]
+    note = "a name of data that is much longer than its author should have made it"
+    plots.heat_map(np.ones((2, width)), ["a", "b"], names, tmp_path / "map.png", note)
+    (figure,) = figures
+    title: Any = figure._suptitle  # type: ignore[attr-defined]
+    assert title.get_window_extent().x1 <= figure.bbox.x1
+    assert " ".join(title.get_text().split()).endswith(note)
+    ticks = figure.axes[0].get_xticklabels()
+    boxes = [tick.get_window_extent() for tick in ticks]
+    assert not any(a.overlaps(b) for a, b in pairwise(boxes)), "names overlap"
 
 
 def test_smoothing_is_a_moving_mean() -> None:
@@ -68,7 +107,7 @@ def test_smoothing_is_a_moving_mean() -> None:
 )
 def test_curves_of_little_or_nothing_draw(curves: Any, tmp_path: Path) -> None:
     plots.training_curves(curves, tmp_path / "curves.png")
-    assert size(tmp_path / "curves.png")[0] == 600
+    assert size(tmp_path / "curves.png")[0] == round(WIDTH * DOTS)
 
 
 def test_the_heat_map_is_ordered_by_the_leading_cluster(
@@ -82,7 +121,7 @@ def test_the_heat_map_is_ordered_by_the_leading_cluster(
     assert labels(axis.texts) == ["30", "10", "0", "0", "0", "1,200", "5", "15"]
     mesh: Any = axis.collections[0]
     assert mesh.get_array().ravel().tolist() == [75, 25, 0, 0, 0, 100, 25, 75]
-    assert max(size(path)) <= 1000
+    assert max(size(path)) <= 10 * DOTS
 
 
 def test_routing_puts_the_base_first_and_apart(figures: list[Figure], tmp_path: Path) -> None:

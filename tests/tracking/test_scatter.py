@@ -51,6 +51,27 @@ def test_many_points_are_sampled_and_many_sources_share_a_look(
     assert sum(map(len, drawn(right).values())) == 100
 
 
+def test_a_source_has_its_main_clusters_colour_and_a_shape_of_its_own(
+    figures: list[Figure], tmp_path: Path
+) -> None:
+    features = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
+    assignment = np.array([0] * 20 + [1] * 20)
+    sources = ["a"] * 12 + ["b"] * 10 + ["c"] * 18  # b: 8 in cluster 0, 2 in cluster 1
+    plots.scatter(features, assignment, sources, tmp_path / "f.png")
+    top, below = figures[0].axes
+
+    def looks(axis: Any) -> dict[str, tuple[Any, Any]]:
+        return {
+            cloud.get_label(): (tuple(cloud.get_facecolor()[0]), cloud.get_paths()[0].vertices.shape)
+            for cloud in axis.collections
+        }  # fmt: skip
+
+    clusters, found = looks(top), looks(below)
+    assert found["a"][0] == found["b"][0] == clusters["cluster 0"][0]
+    assert found["c"][0] == clusters["cluster 1"][0] != found["a"][0]
+    assert found["a"][1] != found["b"][1], "two sources of one colour look alike"
+
+
 @pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1)])
 def test_little_or_nothing_draws(
     shape: tuple[int, int], figures: list[Figure], tmp_path: Path

@@ -215,6 +215,44 @@ def test_online_leaves_nothing_to_send(
     assert tracker.sync_line() == "" and not warnings(caplog)
 
 
+@pytest.mark.parametrize("mode", ["online", "offline"])
+def test_a_reused_stage_is_an_input_where_that_can_be_told(
+    mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Online, W&B's lineage leads from what a run used to what it made; offline it cannot, and all are outputs."""
+    fake = Fake({})
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with Tracker(mode=mode) as tracker:
+        tracker.start({}, tmp_path)
+        for name, reused in (("base", True), ("expert-0", False)):
+            facts: dict[str, Any] = {"seconds": 1.0, "reused": reused, "upstream": {}}
+            tracker.artifact(name, "adapter", f"key-of-{name}", facts)
+    first = "use_artifact" if mode == "online" else "log_artifact"
+    assert fake.artifacts == [
+        (first, "adapter-key-of-base"), ("log_artifact", "adapter-key-of-expert-0"),
+    ]  # fmt: skip
+    assert not warnings(caplog)
+
+
+@pytest.mark.parametrize("part", ["use_artifact", "log_artifact"])
+def test_a_refused_artifact_costs_one_warning(
+    part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise ValueError("no such project")
+
+    fake = Fake({part: fail})
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    with Tracker(mode="online") as tracker:
+        tracker.start({}, tmp_path)
+        for reused in (True, False):
+            facts: dict[str, Any] = {"seconds": 1.0, "reused": reused, "upstream": {}}
+            tracker.artifact("base", "adapter", f"key{reused}", facts)
+        tracker.summary({"n": 1})
+    assert len(warnings(caplog)) == 1 and len(fake.artifacts) == 1
+    assert fake.calls[-2:] == ["summary", "finish"]
+
+
 def test_wrong_settings_are_said_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"tracking\.mode is 'ofline': choose offline, online"):
         Tracker(mode="ofline")
@@ -249,6 +287,7 @@ class Fake:
         self.broken, self.logged_in = broken, logged_in
         self.calls: list[str] = []
         self.modes: list[str] = []
+        self.artifacts: list[tuple[str, str]] = []
 
     def part(self, name: str) -> None:
         self.calls.append(name)
@@ -270,6 +309,13 @@ class Fake:
     def Image(self, path: str) -> str:
         return path
 
+    def Artifact(self, name: str, type: str, metadata: Any) -> Any:
+        return SimpleNamespace(name=name, add_reference=lambda *_, **__: None)
+
+    def kept(self, way: str, made: Any) -> None:
+        self.part(way)
+        self.artifacts.append((way, made.name))
+
     def init(self, **arguments: Any) -> Any:
         self.modes.append(arguments["mode"])
         self.part("init")
@@ -281,4 +327,6 @@ class Fake:
             define_metric=lambda *names, **options: self.part("define_metric"),
             summary=SimpleNamespace(update=lambda values: self.part("summary")),
             finish=lambda exit_code: self.part("finish"),
+            use_artifact=lambda made: self.kept("use_artifact", made),
+            log_artifact=lambda made: self.kept("log_artifact", made),
         )

@@ -1,0 +1,125 @@
+"""The table and the pictures of a study, from the folder of its sweep.
+
+    python experiments/study.py multirun/<day>/<time> --into experiments/cluster_count
+    python experiments/study.py multirun/<day>/<time> --into experiments/conflict --against compute_matched
+
+In every setting of the sweep: each strategy's accuracy (mean over seeds), and ELREA's difference to it in points with a
+95 % interval, paired: per test item the mean over seeds, resampled over items (10,000 times). Writes table.md and
+results.json, the sweep's own pictures, and with `--against` what ELREA, whole and top-1, gains on that strategy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from elrea.evaluation.statistics import paired_interval
+from elrea.files import read_json, write_json, write_text
+from elrea.sweep_results import draw, means, read_jobs, settings, varied
+from elrea.tracking import trends
+
+Right = dict[str, np.ndarray]
+"""Per strategy what was right [seeds, items]."""
+OF = "elrea"
+GAINS = ("elrea", "elrea_top1")
+
+
+def read(folder: Path) -> tuple[list[str], dict[tuple[str, ...], Right], list[dict[str, Any]]]:
+    """What was varied beside the seed; per setting what was right; the jobs.
+
+    Raises:
+        SystemExit: a job did not end well, or there is none.
+    """
+    jobs = read_jobs(folder)
+    if not jobs or any(job["state"] != "done" for job in jobs):
+        raise SystemExit(f"{folder}: no finished sweep there")
+    values = varied(jobs)
+    keys = settings(values)
+    found: dict[tuple[str, ...], dict[str, list[list[bool]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for i, job in enumerate(jobs):
+        lines = (folder / job["number"] / "predictions.jsonl").read_text(encoding="utf-8")
+        items = [json.loads(line)["strategies"] for line in lines.splitlines()]
+        for name in items[0]:
+            right = [item[name]["correct"] for item in items]
+            found[tuple(values[key][i] for key in keys)][name].append(right)
+    rights = {
+        group: {n: np.array(each) for n, each in rows.items()} for group, rows in found.items()
+    }
+    return keys, rights, jobs
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
+    """Mean of a less mean of b, and the ends of its interval, as shares of 1."""
+    return float(a.mean() - b.mean()), *paired_interval(a, b, 0)
+
+
+def table(
+    keys: list[str], rights: dict[tuple[str, ...], Right]
+) -> tuple[str, list[dict[str, Any]]]:
+    """As Markdown, and as rows."""
+    lines = [
+        f"| {' | '.join([*keys, 'strategy'])} | accuracy | seeds, least to most | {OF} minus it | 95 % interval |",
+        "|---" * (len(keys) + 5) + "|",
+    ]
+    rows = []
+    for group, each in rights.items():
+        for name, right in each.items():
+            delta, low, high = (round(100 * x, 2) for x in difference(each[OF], right))
+            seeds = 100 * right.mean(1)
+            row = {
+                **dict(zip(keys, group, strict=True)), "strategy": name,
+                "accuracy": round(100 * float(right.mean()), 2),
+                "seeds": seeds.round(2).tolist(), "elrea_minus_it": delta, "elrea_minus_it_ci95": [low, high],
+            }  # fmt: skip
+            rows.append(row)
+            shown = ["-", "-"] if name == OF else [f"{delta:+.1f}", f"[{low:+.1f}, {high:+.1f}]"]
+            span = f"{seeds.min():.1f} to {seeds.max():.1f}"
+            cells = [*group, name, f"{right.mean() * 100:.1f}", span, *shown]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines), rows
+
+
+def gains(
+    keys: list[str], rights: dict[tuple[str, ...], Right], against: str, path: Path, note: str
+) -> None:
+    """Draws what ELREA gains on a strategy against the first key; the others name lines."""
+    lines: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
+    for group, each in rights.items():
+        for name in GAINS:
+            others = [f"{key}={value}" for key, value in zip(keys[1:], group[1:], strict=True)]
+            point = (float(group[0]), *difference(each[name], each[against]))
+            lines[", ".join([name, *others])].append(point)
+    trends.trend(lines, keys[0], path, gain_on=against, note=note)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--into", type=Path, required=True, help="where table and pictures go")
+    parser.add_argument("--against", help="the strategy on which ELREA's gain is drawn")
+    given = parser.parse_args()
+    keys, rights, jobs = read(given.folder)
+    summary = read_json(given.folder / jobs[0]["number"] / "summary.json")
+    some = next(iter(rights.values()))[OF]
+    note = f"{summary['data']}; {some.shape[1]:,} test items, {some.shape[0]} seeds"
+    text, rows = table(keys, rights)
+    print(f"{note}\n\n{text}")
+    given.into.mkdir(parents=True, exist_ok=True)
+    write_text(given.into / "table.md", f"{note}\n\n{text}\n")
+    write_json(given.into / "results.json", {"note": note, "rows": rows})
+    draw(means(jobs), keys, given.into, note)
+    if given.against and keys:
+        gains(keys, rights, given.against, given.into / f"gain_on_{given.against}.png", note)
+
+
+if __name__ == "__main__":
+    main()
