@@ -29,9 +29,11 @@ LEVELS = [
     {"evaluation"},
     {"tracking"},
     {"experiment"},
+    {"answers"},
     {"plan"},
     {"prepared"},
     {"chosen"},
+    {"scored"},
     {"pipeline"},
     {"assemble", "results"},
     {"cli"},
@@ -39,7 +41,7 @@ LEVELS = [
     {"sweep"},
     {"job"},
     {"neighbours", "chat"},
-    {"predict", "harness"},
+    {"predict", "harness", "compare"},
     {"merge"},
     {"elrea"},
     {"run"},
@@ -47,11 +49,24 @@ LEVELS = [
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # What a user runs on a finished run stands beside what it is about, and calls the pipeline.
-COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
+COMMANDS = {
+    ("elrea", "features", "neighbours"),
+    ("elrea", "evaluation", "harness"),
+    ("elrea", "evaluation", "compare"),
+}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {
-    "tracking": {"tracking", "results", "job", "predict", "sweep", "sweep_results", "logged"}
+    "tracking": {
+        "tracking",
+        "results",
+        "job",
+        "predict",
+        "sweep",
+        "sweep_results",
+        "logged",
+        "compare",
+    }
 }
 
 # Names from outside that only these rooms may import. Others get plain objects.
