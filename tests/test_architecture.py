@@ -35,7 +35,7 @@ LEVELS = [
     {"chosen"},
     {"scored"},
     {"pipeline"},
-    {"assemble", "results"},
+    {"assemble", "results", "predictions"},
     {"cli"},
     {"sweep_results", "logged"},
     {"sweep"},
