@@ -120,8 +120,8 @@ def compare(runs: Sequence[Answers], a: str, b: str, resamples: int = 10_000) ->
         resamples: Of the bootstrap.
 
     Returns:
-        `a`, `b`, `items`, `seeds` (rows of `seed`, `a`, `b`, `difference`, `ci95`, `only_a`, `only_b`, `p`), `pooled` (one
-        such row without the seed).
+        `a`, `b`, `items`, `seeds` (rows of `seed`, `a`, `b`, `difference`, `ci95`, `only_a`, `only_b`, `p`) and
+        `pooled`, such a row without the seed.
 
     Raises:
         DataError: The runs have other test items, or one seed's runs disagree.
