@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from elrea.ensemble.strategy import BACKBONE
+from elrea.errors import ConfigError
 from elrea.evaluation import judges
 from elrea.evaluation.generation import written
 from elrea.experiment import Experiment, described
@@ -45,6 +46,9 @@ def answer_stages(it: Experiment, store: Store, up: Upstream) -> dict[str, Stage
     """A stage for the texts of every strategy that writes any, by its name.
 
     It hangs on that strategy's own members alone, so that another one, or another number of clusters, leaves it.
+
+    Raises:
+        ConfigError: Texts of that length leave no room for prompts; said here, before anything is trained.
     """
     stages, test = {}, it.corpus.test
     nobody = Routing(torch.empty(0, up.count), it.router, [], up.sources)
@@ -53,13 +57,18 @@ def answer_stages(it: Experiment, store: Store, up: Upstream) -> dict[str, Stage
         chosen = written(test, it.evaluation.by, strategy)
         if not chosen:
             continue
+        if (length := it.evaluation.max_new_tokens) >= it.room:
+            raise ConfigError(
+                f"evaluation.max_new_tokens={length} leaves no room for a prompt in the {it.room} tokens of "
+                "backbone.max_length; lower it, or raise that"
+            )
         inputs: dict[str, Any] = {
             "strategy": described(strategy),
             "members": {member: keys[member] for member in strategy.members(nobody)},
             "prompts": up.prompts,
             "test": it.test,
             "written": "all" if len(chosen) == len(test) else it.evaluation.by,
-            "max_new_tokens": it.evaluation.max_new_tokens,
+            "max_new_tokens": length,
             "stop": it.evaluation.stop,
         }
         if name in up.gates:

@@ -63,6 +63,11 @@ class Experiment:
         """The test examples' fingerprint."""
         return self.corpus.fingerprint("test")
 
+    @cached_property
+    def room(self) -> int:
+        """Tokens of prompt and response at most."""
+        return self.backbone.length()
+
     def prompts(self) -> dict[str, Any]:
         """What decides a prompt's token ids beside the examples."""
         backbone = self.backbone

@@ -12,7 +12,6 @@ from elrea.chosen import ChosenStages
 from elrea.ensemble.decoding import Decoding
 from elrea.ensemble.joint import JointModel
 from elrea.ensemble.strategy import Strategy
-from elrea.errors import ConfigError
 from elrea.evaluation.generation import Draws, Texts, read_texts, write_texts, written
 from elrea.evaluation.judging import judge_texts
 from elrea.evaluation.scoring import Mixture, Outcome, mixtures, questions_of, score, settle
@@ -26,18 +25,9 @@ class ScoredStages(ChosenStages):
     """What makes them, on what the stages before have made."""
 
     def _write(self, name: str, adapters: dict[str, Stage], folder: Path) -> None:
-        """What one strategy writes.
-
-        Raises:
-            ConfigError: Texts of that length leave no room for prompts.
-        """
+        """What one strategy writes."""
         it, strategy = self.it, self.it.strategies[name]
-        own, room = it.evaluation, self.prompter.max_length
-        if own.max_new_tokens >= room:
-            raise ConfigError(
-                f"evaluation.max_new_tokens={own.max_new_tokens} leaves no room for a prompt in the {room} tokens of "
-                "backbone.max_length; lower it, or raise that"
-            )
+        own = it.evaluation
         chosen = written(it.corpus.test, own.by, strategy)
         encoded, too_long = self.prompter.test(
             [it.corpus.test[i] for i in chosen], own.max_new_tokens

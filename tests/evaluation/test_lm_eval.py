@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,11 @@ def real(place: str) -> Path:
 
 
 def local_task(
-    folder: Path, name: str, base: str, rows: dict[str, Sequence[dict[str, Any]]], more: str = ""
+    folder: Path,
+    name: str,
+    base: str,
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    more: str = "",
 ) -> None:
     """One of lm-eval's own tasks, on local rows instead of the hub's."""
     folder.mkdir(exist_ok=True)
@@ -182,7 +186,7 @@ def says(texts: Sequence[str]) -> Any:
     """A model that writes what it is told to, one text after the other: lm-eval's tasks are what is tried."""
     from lm_eval.api.model import LM
 
-    class Said(LM):  # type: ignore[misc]
+    class Said(LM):
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             return [texts[request.doc_id] for request in requests]
 
