@@ -15,7 +15,7 @@ from elrea.ensemble.strategy import Strategy
 from elrea.evaluation.generation import Draws, Texts, read_texts, write_texts, written
 from elrea.evaluation.judging import judge_texts
 from elrea.evaluation.scoring import Mixture, Outcome, mixtures, questions_of, score, settle
-from elrea.files import read_json, write_json
+from elrea.files import write_json
 from elrea.routing.distilling import read_cosines
 from elrea.routing.weights import Routing
 from elrea.store import Stage
@@ -29,22 +29,21 @@ class ScoredStages(ChosenStages):
         it, strategy = self.it, self.it.strategies[name]
         own = it.evaluation
         chosen = written(it.corpus.test, own.by, strategy)
-        encoded, too_long = self.prompter.test(
-            [it.corpus.test[i] for i in chosen], own.max_new_tokens
-        )
-        prompts = {i: e.prompt for i, e in zip(chosen, encoded, strict=True) if e.prompt}
+        encoded, _ = self.prompter.test([it.corpus.test[i] for i in chosen], own.max_new_tokens)
+        prompts = {i: e.prompt for i, e in zip(chosen, encoded, strict=True)}
+        long = [i for i, prompt in prompts.items() if not prompt]
         draws = Draws.of(strategy)
         joint, mixed = self._mixed({name: strategy}, adapters)
-        total = len(prompts) * draws.samples * len(mixed)
+        total = (len(prompts) - len(long)) * draws.samples * len(mixed)
         with self.progress(f"answers of {name}", total) as advance:
             write_texts(
-                folder, prompts, joint, mixed, Decoding(own.max_new_tokens, stop=own.stop), draws,
-                self.backbone.tokenizer, pad_id=self.backbone.pad_id, batch_size=own.batch_size, advance=advance,
+                folder, {i: prompt for i, prompt in prompts.items() if prompt}, joint, mixed,
+                Decoding(own.max_new_tokens, stop=own.stop), draws, self.backbone.tokenizer,
+                pad_id=self.backbone.pad_id, batch_size=own.batch_size, too_long=long, advance=advance,
             )  # fmt: skip
-        write_json(folder / "too_long.json", too_long)
 
     def _score(self, adapters: dict[str, Stage], folder: Path) -> None:
-        strategies, too_long = self.it.strategies, set[str]()
+        strategies, test, too_long = self.it.strategies, self.it.corpus.test, set[str]()
         found: dict[str, Outcome] = {}
         if self.it.evaluation.by != "generation":
             found, long = self._likelihoods(adapters)
@@ -52,18 +51,18 @@ class ScoredStages(ChosenStages):
         texts: Texts = {}
         for stage in self.plan.answers(adapters).values():
             texts |= read_texts(stage.folder)
-            too_long.update(read_json(stage.folder / "too_long.json"))
+        too_long.update(test[i].id for t in texts.values() for i, drawn in t.items() if not drawn)
         if texts:
             total = sum(len(drawn) for each in texts.values() for drawn in each.values())
             with self.progress("judge answers", total) as advance:
-                found = judge_texts(self.it.corpus.test, texts, found, advance)
+                found = judge_texts(test, texts, found, advance)
         outcomes = settle(found, strategies, self._routing())
         rows = {
             name: {kind: value for kind, value in asdict(o).items() if value}
             for name, o in outcomes.items()
         }
         write_json(folder / "outcomes.json", rows)
-        order = [example.id for example in self.it.corpus.test if example.id in too_long]
+        order = [example.id for example in test if example.id in too_long]
         write_json(folder / "too_long.json", order)
 
     def _likelihoods(self, adapters: dict[str, Stage]) -> tuple[dict[str, Outcome], list[str]]:

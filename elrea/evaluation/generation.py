@@ -20,14 +20,15 @@ from elrea.ensemble.joint import JointModel
 from elrea.ensemble.strategy import Strategy, Voting
 from elrea.ensemble.streaming import stopped
 from elrea.evaluation.scoring import Mixture
+from elrea.files import read_json, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-TEXTS = "texts.jsonl"
+TEXTS, WHO = "texts.jsonl", "written.json"
 
 Texts = dict[str, dict[int, list[str]]]
-"""By mixture, then by test example: the texts, one or several draws."""
+"""By mixture, then by test example: the texts, one or several draws; none where the prompt was too long."""
 
 
 def written(examples: Sequence[Example], by: str, strategy: Strategy) -> list[int]:
@@ -81,9 +82,12 @@ def write_texts(
     *,
     pad_id: int,
     batch_size: int,
+    too_long: Sequence[int] = (),
     advance: Callable[[int], object] = lambda _n: None,
 ) -> None:
     """Writes `texts.jsonl`, a line per text; what a stopped process left there, up to its last batch, stays.
+
+    `written.json` then says who wrote, and which prompts nobody could.
 
     Args:
         folder: Where to.
@@ -95,6 +99,7 @@ def write_texts(
         tokenizer: Makes text of tokens.
         pad_id: Fills up short prompts.
         batch_size: Texts that are written together.
+        too_long: Numbers of examples whose prompts leave no room for a text.
         advance: Told how many texts are done.
     """
     path = folder / TEXTS
@@ -119,13 +124,16 @@ def write_texts(
                 file.flush()
                 os.fsync(file.fileno())
                 advance(len(asked))
+    write_json(folder / WHO, {"mixtures": list(mixtures), "too_long": list(too_long)})
 
 
 def read_texts(folder: Path) -> Texts:
     """What `write_texts` wrote."""
-    found: dict[str, dict[int, dict[int, str]]] = {}
+    who = read_json(folder / WHO)
+    nothing: dict[int, dict[int, str]] = {i: {} for i in who["too_long"]}
+    found = {name: dict(nothing) for name in who["mixtures"]}
     for name, i, k, text in _lines((folder / TEXTS).read_bytes()):
-        found.setdefault(name, {}).setdefault(i, {})[k] = text
+        found[name].setdefault(i, {})[k] = text
     return {
         name: {i: [texts[k] for k in sorted(texts)] for i, texts in each.items()}
         for name, each in found.items()

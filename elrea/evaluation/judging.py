@@ -38,12 +38,12 @@ def judge_texts(
     outcomes: Mapping[str, Outcome],
     advance: Callable[[int], object] = lambda _n: None,
 ) -> dict[str, Outcome]:
-    """Outcomes in which the examples that have texts are judged by these.
+    """Outcomes in which examples are judged by their texts; wrong are those whose prompt was too long for any.
 
     Args:
         examples: Of the test.
         texts: By mixture and example.
-        outcomes: By mixture, what likelihood says; a mixture that is not there is wrong where it wrote nothing.
+        outcomes: By mixture, what likelihood says, if that was asked.
         advance: Told how many texts are done.
 
     Returns:
@@ -62,9 +62,9 @@ def judge_texts(
                     known[i, text] = judge_of(example)(text, example)
             judged = [known[i, text] for text in drawn]
             which = majority(judged)
-            answer = judged[which].answer
-            outcome.text[i], outcome.answer[i] = drawn[which], answer
-            outcome.correct[i] = judged[which].correct
+            answer = judged[which].answer if drawn else None
+            outcome.text[i], outcome.answer[i] = drawn[which] if drawn else None, answer
+            outcome.correct[i] = bool(drawn) and judged[which].correct
             outcome.choice[i] = example.choices.index(answer) if answer in example.choices else None
             advance(len(drawn))
     return found

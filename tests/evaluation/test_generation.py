@@ -117,8 +117,9 @@ def test_what_a_stopped_process_wrote_is_kept(
 
 def test_lines_hold_any_text(tmp_path: Path) -> None:
     text = 'a\u2028b\n"\x85\u0000'
+    (tmp_path / "written.json").write_text('{"mixtures": ["m", "n"], "too_long": [3]}')
     (tmp_path / TEXTS).write_text(json.dumps(["m", 0, 0, text], ensure_ascii=False) + "\n", "utf-8")
-    assert read_texts(tmp_path) == {"m": {0: [text]}}
+    assert read_texts(tmp_path) == {"m": {3: [], 0: [text]}, "n": {3: []}}
 
 
 FREE = Example("free", "?", "yes it is", "s")
@@ -177,6 +178,8 @@ def test_outcomes_of_texts() -> None:
     assert found["sc"] == Outcome(
         [None] * 3, [True, False, False], [None] * 3, ["yes it is", None, None], ["yes it is", None, None]
     )  # fmt: skip
+    long = judge_texts(EXAMPLES, {"base": {0: []}}, {"base": likelihood["other"]})["base"]
+    assert long.correct == [False, False, True] and long.unparsed == [], "not what likelihood says"
     silent = judge_texts(EXAMPLES, {"base": {1: ["?"], 2: ["?"]}}, {})["base"]
     assert (silent.unparsed, silent.correct) == ([1, 2], [False] * 3)
     assert found["base"].unparsed == found["other"].unparsed == []
