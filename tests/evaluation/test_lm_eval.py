@@ -27,7 +27,7 @@ from tests.data.conftest import SHARED
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval (the extra `harness`) is not installed")
 
-SUBJECTS = {"virology": (0, 166), "sociology": (0, 80), "astronomy": (2, 16)}
+SUBJECTS = {"virology": (0, 120), "sociology": (0, 70), "astronomy": (2, 12)}
 """Subject -> shots, questions."""
 HEADER = "The following are multiple choice questions (with answers) about {}."
 
@@ -97,7 +97,7 @@ def hf(backbone: Backbone) -> Any:
 
 
 def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: Path) -> None:
-    """262 real questions, with and without shots: the choice and all four log-likelihoods, and so the accuracy."""
+    """202 real questions, with and without shots: the choice and all four log-likelihoods, and so the accuracy."""
     root = real("mmlu")
     examples, names = [], []
     for subject, (shots, count) in SUBJECTS.items():
@@ -122,7 +122,7 @@ def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: P
 
     prompter = Prompter(backbone.tokenizer, 2048)
     encoded, too_long = prompter.test(examples)
-    assert not too_long and len(examples) == 262
+    assert not too_long and len(examples) == 202
     questions = questions_of(
         encoded, [prompter.choices(e) for e in examples], [e.answer for e in examples]
     )
@@ -278,7 +278,7 @@ def test_maths_normal_form() -> None:
     from lm_eval.tasks.hendrycks_math.utils import is_equiv, last_boxed_only_string, remove_boxed
 
     with (real("math") / "test_first1000.jsonl").open(encoding="utf-8") as lines:
-        solutions = [json.loads(line)["solution"] for line in lines][:300:3]
+        solutions = [json.loads(line)["solution"] for line in lines][:180:3]
     answers = [remove_boxed(last_boxed_only_string(solution)) for solution in solutions]
     pairs = [(a, b) for i, a in enumerate(answers) for b in answers[i : i + 3]]
     equal = 0
@@ -287,4 +287,4 @@ def test_maths_normal_form() -> None:
         theirs = is_equiv(a, b)
         equal += theirs
         assert judge_of(example)(rf"$\boxed{{{b}}}$", example).correct is theirs, (a, b)
-    assert 100 <= equal < len(pairs)
+    assert 60 <= equal < len(pairs)
