@@ -43,6 +43,8 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     Raises:
         ElreaError: Whatever is wrong, in one line.
     """
+    from elrea.evaluation.judging import check
+
     _check(cfg, folder)
     evaluation = build(cfg.evaluation, "evaluation")
     strategies = {
@@ -55,6 +57,7 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note)
+    check(corpus.test, evaluation.by, strategies)
     return _experiment(cfg, corpus, strategies, evaluation)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -56,6 +57,27 @@ class Experiment:
     evaluation: Evaluation
     device: Device
     seed: int
+
+    @cached_property
+    def test(self) -> str:
+        """The test examples' fingerprint."""
+        return self.corpus.fingerprint("test")
+
+    @cached_property
+    def room(self) -> int:
+        """Tokens of prompt and response at most."""
+        return self.backbone.length()
+
+    def prompts(self) -> dict[str, Any]:
+        """What decides a prompt's token ids beside the examples."""
+        backbone = self.backbone
+        return {
+            "backbone": backbone.identity(),
+            "max_length": backbone.max_length,
+            "chat": backbone.use_chat_template,
+            "dtype": backbone.dtype,
+            "quantise": backbone.quantise,
+        }
 
 
 @dataclass(frozen=True)

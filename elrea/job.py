@@ -21,13 +21,8 @@ from elrea.experiment import Result
 from elrea.files import key_of, read_json, write_json
 from elrea.logged import log_run
 from elrea.pipeline import Pipeline
-from elrea.results import (
-    data_name,
-    draw,
-    export,
-    summarise,
-    write_predictions,
-)
+from elrea.predictions import write_predictions
+from elrea.results import data_name, draw, export, summarise
 from elrea.store import Store
 from elrea.sweep import Record, failed, typed
 from elrea.tracking.progress import bar, screen
@@ -200,6 +195,12 @@ def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
         yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
     if long := result.too_long:
         yield f"{len(long)} test prompts were too long and count as wrong: {_shown(long)}"
+    without = {
+        name: row["unparsed"] for name, row in summary["strategies"].items() if row.get("unparsed")
+    }
+    if without:
+        each = ", ".join(f"{count:,} of {name}" for name, count in without.items())
+        yield f"Texts without an answer count as wrong (they stand in predictions.jsonl): {each}"
     effects = {"train": "are in no cluster", "test": "weigh all experts alike"}
     for split, effect in effects.items():
         if ids := result.skipped[split]:

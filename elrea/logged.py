@@ -75,8 +75,12 @@ def log_run(
         tracker.artifact(
             "ensemble", "ensemble", sha256(about)[:16], _ensemble(read_json(about), stages)
         )
-    kept = ("data", "strategies", "clusters", "routing", "stages")
-    tracker.summary({**{key: summary[key] for key in kept}, **main})
+    kept = {key: summary[key] for key in ("data", "strategies", "clusters", "routing", "stages")}
+    kept["strategies"] = {  # by task they would be hundreds of columns
+        name: {key: value for key, value in row.items() if key != "tasks"}
+        for name, row in kept["strategies"].items()
+    }
+    tracker.summary({**kept, **main})
 
 
 def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
@@ -90,6 +94,7 @@ def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
     return {
         "strategy": chosen,
         "accuracy": row["accuracy"],
+        "macro": row["macro"],
         "delta_to_base": row["delta_to_base"],
         "forward_passes": row["forward_passes"],
         "w_base": summary["routing"].get("w_base"),
@@ -142,5 +147,7 @@ def _predictions(path: Path, names: list[str]) -> list[list[Any]]:
 
 
 def _answer(row: Mapping[str, Any]) -> str:
-    """What a strategy chose; where there was nothing to choose from, whether it was right."""
+    """What a strategy chose, or what was read out of its text; where there is neither, whether it was right."""
+    if row.get("extracted") is not None:
+        return str(row["extracted"])
     return str(row["choice"]) if row["choice"] is not None else "right" if row["correct"] else "-"

@@ -11,28 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from elrea.adapters.training import Recipe, train_adapter
-from elrea.chosen import ChosenStages, Progress
+from elrea.chosen import Progress
 from elrea.ensemble.strategy import BASE, Regrouped
-from elrea.evaluation.scoring import Outcome, mixtures, questions_of, score, settle
+from elrea.evaluation.scoring import Outcome
 from elrea.experiment import Experiment, Result
 from elrea.features.stream import read_skipped, stream
-from elrea.files import read_json, write_json
+from elrea.files import read_json
 from elrea.memory import explained
 from elrea.routing.clusters import QUALITY, make_clusters
-from elrea.routing.distilling import read_cosines
 from elrea.routing.weights import Router, Routing
+from elrea.scored import ScoredStages
 from elrea.store import Stage, Store
 from elrea.until import check, needed
 
 
-class Pipeline(ChosenStages):
+class Pipeline(ScoredStages):
     """One experiment against one store.
 
     Args:
@@ -132,6 +130,8 @@ class Pipeline(ChosenStages):
             yield f"gates-{name}", stage, partial(self._train_gates, name)
         if plan.graded:
             yield "features-test", plan.test_features, partial(self._extract, "test")
+        for name, stage in plan.answers(adapters).items():
+            yield f"answers-{name}", stage, partial(self._write, name, adapters)
         yield "scores", plan.scores(adapters), partial(self._score, adapters)
 
     def _train(self, name: str, folder: Path) -> None:
@@ -181,36 +181,6 @@ class Pipeline(ChosenStages):
             folder, self.plan.train_features.folder, self.kept("train"), self.it.clustering, self.it.seed,
             unit=self.it.features.normalise,
         )  # fmt: skip
-
-    def _score(self, adapters: dict[str, Stage], folder: Path) -> None:
-        test = self.it.corpus.test
-        encoded, too_long = self.prompter.test(test)
-        choices = [self.prompter.choices(e) for e in test]
-        questions = questions_of(encoded, choices, [e.answer for e in test])
-        strategies, routing = self.it.strategies, self._routing()
-        joint, mixed = mixtures(
-            strategies, routing, self.backbone.model, self._tensors,
-            lambda name: self._gates(name, adapters),
-        )  # fmt: skip
-        with self.progress(f"score, {joint.count} members", len(questions)) as advance:
-            found = score(
-                joint, questions, mixed, batch_size=self.it.evaluation.batch_size,
-                pad_id=self.backbone.pad_id, advance=advance,
-            )  # fmt: skip
-        outcomes = settle(found, strategies, routing)
-        write_json(folder / "outcomes.json", {name: asdict(o) for name, o in outcomes.items()})
-        write_json(folder / "too_long.json", too_long)
-
-    def _routing(self) -> Routing:
-        """Where no strategy weighs prompt by prompt, all cosines are 0."""
-        plan, sources = self.plan, [example.source for example in self.it.corpus.test]
-        if plan.distils:
-            found = read_cosines(plan.routing.folder)
-        elif plan.routed:
-            found = self._cosines(plan.test_features, len(sources))
-        else:
-            found = torch.zeros(len(sources), plan.count or 1)
-        return Routing(found, self.it.router, sources, plan.needs.sources)
 
     def _result(self, scores: Stage, reused: dict[str, bool]) -> Result:
         routing, plan = self._routing(), self.plan

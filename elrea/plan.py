@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from elrea.answers import Upstream, answer_stages, score_stage
 from elrea.clustering.points import known_k
 from elrea.ensemble.needs import Needs
 from elrea.ensemble.strategy import BASE, Job
@@ -134,21 +135,23 @@ class Plan:
         """A stage for every adapter beside the base (step 4)."""
         return {name: self._adapter_stage(name, job) for name, job in self.jobs.items()}
 
+    def answers(self, adapters: dict[str, Stage]) -> dict[str, Stage]:
+        """A stage for what every strategy writes, where texts are judged, by the strategy's name."""
+        return answer_stages(self.it, self.store, self._upstream(adapters))
+
     def scores(self, adapters: dict[str, Stage]) -> Stage:
         """Section 3 of the method: routing, mixing and scoring."""
+        texts = self.answers(adapters)
+        return score_stage(self.it, self.store, self._upstream(adapters), texts)
+
+    def _upstream(self, adapters: dict[str, Stage]) -> Upstream:
         routed_by = self.routing if self.distils else self.test_features
-        inputs = {
-            "base": self.base.key,
-            "members": {
-                name: stage.key for name, stage in (adapters | self.gates(adapters)).items()
-            },
-            "strategies": {name: described(s) for name, s in self.it.strategies.items()},
-            "router": described(self.it.router, "compare"),
-            "clusters": self.clusters.key if self.clustered else None,
-            "prompts": routed_by.key if self.routed else self._prompts,
-            "test": self.it.corpus.fingerprint("test"),
-        }
-        return self.store.stage("scores", 1, inputs)
+        return Upstream(
+            self.base.key, {name: stage.key for name, stage in adapters.items()},
+            {name: stage.key for name, stage in self.gates(adapters).items()},
+            self.clusters.key if self.clustered else None, routed_by.key if self.routed else None,
+            self._prompts, self.count or 1, self.needs.sources,
+        )  # fmt: skip
 
     @cached_property
     def routed(self) -> bool:
@@ -189,7 +192,10 @@ class Plan:
             stages |= {f"gates-{name}": stage for name, stage in self.gates(adapters).items()}
         if self.graded:
             stages["features-test"] = self.test_features
-        return {**stages, "scores": self.scores(adapters)} if self.counted else stages
+        if self.counted:
+            stages |= {f"answers-{name}": s for name, s in self.answers(adapters).items()}
+            stages["scores"] = self.scores(adapters)
+        return stages
 
     def read_clusters(self) -> dict[str, Tensor]:
         """`assignment` [n] (-1: in no cluster), `random` [n] and `centroids` [C, d] of a finished clustering."""
@@ -197,15 +203,7 @@ class Plan:
 
     @cached_property
     def _prompts(self) -> dict[str, Any]:
-        """What decides a prompt's token ids beside the examples."""
-        backbone = self.it.backbone
-        return {
-            "backbone": backbone.identity(),
-            "max_length": backbone.max_length,
-            "chat": backbone.use_chat_template,
-            "dtype": backbone.dtype,
-            "quantise": backbone.quantise,
-        }
+        return self.it.prompts()
 
     def _adapter_stage(self, name: str, job: Job) -> Stage:
         inputs: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,12 @@ import numpy as np
 import torch
 
 from elrea.ensemble.folder import save_ensemble
-from elrea.ensemble.strategy import Layerwise, expert_names
+from elrea.ensemble.strategy import Layerwise, Voting, expert_names
 from elrea.evaluation.statistics import paired_interval
-from elrea.evaluation.summary import strategy_figures
+from elrea.evaluation.summary import strategy_figures, tasks_of
 from elrea.experiment import Result, described
 from elrea.features.featurefile import NAME, open_features
-from elrea.files import read_json, write_text
+from elrea.files import read_json
 from elrea.manifest import versions
 from elrea.pipeline import Pipeline
 from elrea.routing.distilled import agreement
@@ -30,7 +29,8 @@ def data_name(pipeline: Pipeline) -> str:
 
 
 def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
-    """Passes per prompt of each strategy: one per member that weighs anything, and what the prompt's feature costs."""
+    """Passes per prompt of each strategy: one per member that weighs anything, as often as texts are drawn, and what
+    the prompt's feature costs."""
     it, distils = pipeline.it, pipeline.plan.distils
     routing = it.features.passes(it.training.epochs)
     if distils:
@@ -39,6 +39,8 @@ def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
     for name, strategy in it.strategies.items():
         asked = float((result.weights[name] != 0).sum(1).float().mean())
         own = 1.0 if isinstance(strategy, Layerwise) else asked
+        if isinstance(strategy, Voting) and (texts := result.outcomes[name].text):
+            own *= 1 + (strategy.samples - 1) * (1 - texts.count(None) / len(texts))
         passes[name] = own + routing * bool(strategy.routed)
     for part in pipeline.parts.values():
         passes |= forward_passes(part, result)
@@ -58,7 +60,11 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
         "backbone": it.backbone.shown_name,
         "seed": it.seed,
         "strategies": strategy_figures(
-            result.outcomes, forward_passes(pipeline, result), it.seed, it.evaluation.resamples
+            result.outcomes,
+            forward_passes(pipeline, result),
+            it.seed,
+            it.evaluation.resamples,
+            tasks_of(it.corpus.test),
         ),
         "clusters": result.quality,
         "routing": _routing_figures(pipeline, result) if pipeline.plan.routed else {},
@@ -102,33 +108,6 @@ def _routing_figures(pipeline: Pipeline, result: Result) -> dict[str, Any]:
         "nearest": torch.bincount(cosines.argmax(1), minlength=cosines.shape[1]).tolist(),
         **({"distilled": distilled} if distilled else {}),
     }
-
-
-def write_predictions(path: Path, pipeline: Pipeline, result: Result) -> None:
-    """One JSON line per test item: its answer, each strategy's choice, the routing weights and w_base."""
-    routed = pipeline.plan.routed
-    weights = result.routing.experts().tolist()
-    base = result.routing.base.tolist()
-    lines = []
-    for i, example in enumerate(pipeline.it.corpus.test):
-        row = {
-            "id": example.id,
-            "source": example.source,
-            "category": example.category,
-            "answer": example.response,
-            "strategies": {
-                name: {
-                    "choice": None if (c := outcome.choice[i]) is None else example.choices[c],
-                    "correct": outcome.correct[i],
-                    "loss": None if (loss := outcome.loss[i]) is None else round(loss, 6),
-                }
-                for name, outcome in result.outcomes.items()
-            },
-            "weights": [round(w, 6) for w in weights[i]] if routed else None,
-            "w_base": round(base[i], 6) if routed else None,
-        }
-        lines.append(json.dumps(row, ensure_ascii=False))
-    write_text(path, "\n".join(lines) + "\n")
 
 
 def curves(pipeline: Pipeline) -> dict[str, list[dict[str, Any]]]:

@@ -15,13 +15,16 @@ BEFORE = {
     "routing": (*CLUSTERS, "router"),
     "features-test": ("base",),
 }
-"""Stage -> what it stands on. An adapter stands on the clusters; gates and scores on all that comes before them."""
+"""Stage -> what it stands on. An adapter stands on the clusters; gates, answers and scores on all that comes before
+them, answers not on others' answers."""
 
 
 def needed(stage: str, until: str) -> bool:
     """Whether a run that ends with `until` makes `stage`, if it comes no later."""
     if stage == until or until == "scores" or until.startswith("gates-"):
         return True
+    if until.startswith("answers-"):
+        return not stage.startswith("answers-")
     return stage in BEFORE.get(until, CLUSTERS)
 
 
@@ -37,7 +40,7 @@ def check(until: str, stages: Iterable[str], counted: bool) -> None:
         ConfigError: The name, and the names that there are.
     """
     names = list(stages)
-    if until in names or (not counted and until.startswith(("expert-", "scores"))):
+    if until in names or (not counted and until.startswith(("expert-", "answers-", "scores"))):
         return
     there = f"there is: {', '.join(names)}" + ("" if counted else ", expert-*, scores")
     raise ConfigError(f"until={until}: no such stage{did_you_mean(until, names)} ({there})")

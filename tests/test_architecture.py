@@ -29,17 +29,19 @@ LEVELS = [
     {"evaluation"},
     {"tracking"},
     {"experiment"},
+    {"answers"},
     {"plan"},
     {"prepared"},
     {"chosen"},
+    {"scored"},
     {"pipeline"},
-    {"assemble", "results"},
+    {"assemble", "results", "predictions"},
     {"cli"},
     {"sweep_results", "logged", "__main__"},
     {"sweep"},
     {"job"},
     {"neighbours", "chat", "dashboard"},
-    {"predict", "harness"},
+    {"predict", "harness", "compare"},
     {"merge"},
     {"elrea"},
     {"run"},
@@ -52,6 +54,7 @@ COMMANDS = {
     ("elrea", "evaluation", "harness"),
     ("elrea", "store", "__main__"),
     ("elrea", "tracking", "dashboard"),
+    ("elrea", "evaluation", "compare"),
 }
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
@@ -65,6 +68,7 @@ CALLERS = {
         "sweep_results",
         "logged",
         "dashboard",
+        "compare",
     }
 }
 

@@ -20,6 +20,7 @@ from transformers import (
 
 from elrea.data.prompts import Ids
 from elrea.ensemble.joint import JointModel
+from elrea.ensemble.layerwise import LayerwiseModel
 from elrea.ensemble.streaming import Stream
 from elrea.errors import ConfigError
 
@@ -63,7 +64,7 @@ class Decoding:
 
 
 def generate(
-    joint: JointModel,
+    joint: JointModel | LayerwiseModel,
     prompts: Sequence[Ids],
     weights: Tensor,
     decoding: Decoding,
@@ -71,17 +72,20 @@ def generate(
     *,
     pad_id: int,
     tell: Callable[[int, str], object] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Ids]:
     """Continues prompts of any lengths together; each is sent through its own members only, all in one pass a token.
 
     Args:
-        joint: All members.
+        joint: All members; mixed inside the layers, they are one row per prompt.
         prompts: Token ids, at least one per prompt.
         weights: Of every member for each prompt [n, members]; a member of weight 0 is left out.
         decoding: How tokens are chosen.
         tokenizer: Knows the end of an answer, and makes text for `stop` and `tell`.
         pad_id: Fills up short prompts, on the left.
         tell: Called with a prompt's number and its next piece of text, as soon as that is certain.
+        seeds: Of each prompt's own draws, in place of the one in `decoding`: what else is in the batch then changes
+            nothing.
 
     Returns:
         The answers' token ids, without the token that ended them; a text of `stop` that did is still there.
@@ -89,21 +93,25 @@ def generate(
     if not prompts:
         return []
     device = next(joint.model.parameters()).device
-    used = weights != 0
+    inside = isinstance(joint, LayerwiseModel)
+    used = torch.ones(len(prompts), 1, dtype=torch.bool) if inside else weights != 0
     used[:, 0] |= ~used.any(dim=1)  # all weights 0: any member will do, every token is as likely
     prompt, member = (index.to(device) for index in used.nonzero(as_tuple=True))
+    weights = weights.to(device)
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     first = torch.searchsorted(prompt, torch.arange(len(prompts), device=device))
-    mixer = Mixer(prompt, weights.to(device)[prompt, member], len(prompts), decoding)
+    shares = torch.ones(len(prompts), device=device) if inside else weights[prompt, member]
+    mixer = Mixer(prompt, shares, len(prompts), decoding, seeds)
     ends = ends_of(joint.model, tokenizer)
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
         stop_strings=decoding.stop or None, prefill_chunk_size=joint.chunk(len(prompt), longest),
     )  # fmt: skip
     stream = Stream(tokenizer, first.tolist(), ends, decoding.stop, tell) if tell else None
-    with joint.rows(member) as model, _settings_of(model, settings), torch.inference_mode():
+    rows = joint.rows(weights if inside else member)
+    with rows as model, _settings_of(model, settings), torch.inference_mode():
         written: Any = model
         out = written.generate(
             ids[prompt], attention_mask=mask[prompt], generation_config=settings,
@@ -120,14 +128,23 @@ class Mixer(LogitsProcessor):
         weight: Of each row's member [rows].
         count: Number of prompts.
         decoding: Greedy, or how to draw.
+        seeds: Of each prompt's own draws; None: all follow `decoding.seed`.
     """
 
-    def __init__(self, prompt: Tensor, weight: Tensor, count: int, decoding: Decoding) -> None:
+    def __init__(
+        self,
+        prompt: Tensor,
+        weight: Tensor,
+        count: int,
+        decoding: Decoding,
+        seeds: Sequence[int] | None = None,
+    ) -> None:
         self.prompt, self.weight, self.count = prompt, weight.float(), count
         self.warpers = LogitsProcessorList()
-        self.generator: torch.Generator | None = None
+        self.generators: list[torch.Generator] = []
         if decoding.temperature > 0:
-            self.generator = torch.Generator(prompt.device).manual_seed(decoding.seed)
+            each = [decoding.seed] if seeds is None else seeds
+            self.generators = [torch.Generator(prompt.device).manual_seed(s) for s in each]
             self.warpers.append(TemperatureLogitsWarper(float(decoding.temperature)))
             if decoding.top_k is not None:
                 self.warpers.append(TopKLogitsWarper(decoding.top_k))
@@ -138,12 +155,18 @@ class Mixer(LogitsProcessor):
         """Scores [rows, vocabulary] in which nothing but the chosen token is possible."""
         mixed = scores.new_zeros(self.count, scores.shape[1], dtype=torch.float32)
         mixed.index_add_(0, self.prompt, scores.float() * self.weight[:, None])
-        if self.generator is None:
+        if not self.generators:
             chosen = mixed.argmax(dim=1, keepdim=True)
         else:
             warp: Any = self.warpers
             shares = warp(input_ids[:0], mixed).softmax(dim=1)
-            chosen = torch.multinomial(shares, 1, generator=self.generator)
+            parts = shares.tensor_split(len(self.generators))  # a row each, or all of them
+            chosen = torch.cat(
+                [
+                    torch.multinomial(part, 1, generator=generator)
+                    for part, generator in zip(parts, self.generators, strict=True)
+                ]
+            )
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, chosen[self.prompt], 0.0)
 

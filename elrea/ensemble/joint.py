@@ -70,12 +70,8 @@ class JointModel:
                 handle.remove()
 
     def chunk(self, rows: int, longest: int) -> int | None:
-        """Tokens of each row that `generate` should read at a time; None: all of them, as a GPU does best, and as a
-        backbone must that keeps no keys and values (Mamba's state, say, comes by another name)."""
-        caches = "past_key_values" in signature(self.model.forward).parameters
-        if self.model.device.type != "cpu" or rows * longest <= TOKENS or not caches:
-            return None
-        return max(8, TOKENS // rows)
+        """Tokens of each row that `generate` should read at a time; None: all of them."""
+        return chunk_of(self.model, rows, longest)
 
     @staticmethod
     def _adder(a: Tensor, b: Tensor) -> Callable[..., Tensor]:
@@ -108,6 +104,15 @@ class JointModel:
         with self.rows():
             out = logits_at(self.model, ids.repeat(self.count, 1), stacked.flatten())
         return out.float().view(self.count, len(places), -1)
+
+
+def chunk_of(model: PreTrainedModel, rows: int, longest: int) -> int | None:
+    """Tokens of each row that `generate` should read at a time; None: all of them, as a GPU does best, and as a
+    backbone must that keeps no keys and values (Mamba's state, say, comes by another name)."""
+    caches = "past_key_values" in signature(model.forward).parameters
+    if model.device.type != "cpu" or rows * longest <= TOKENS or not caches:
+        return None
+    return max(8, TOKENS // rows)
 
 
 def stacked(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from elrea.adapters.loss import logits_at
-from elrea.ensemble.joint import Adapter, stacked
+from elrea.ensemble.joint import Adapter, chunk_of, stacked
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class LayerwiseModel:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def chunk(self, rows: int, longest: int) -> int | None:
+        """Tokens of each row that `generate` should read at a time; None: all of them."""
+        return chunk_of(self.model, rows, longest)
 
     def _adder(self, factors: Factors) -> Callable[..., Tensor]:
         def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -125,7 +125,25 @@ class Picking(Strategy, Protocol):
 
 @runtime_checkable
 class Voting(Strategy, Protocol):
-    """A strategy that chooses otherwise than by the highest probability."""
+    """A strategy that draws several answers and lets the most frequent one count.
+
+    Of given choices, their probabilities say what is drawn (`vote`); where texts are written, whole texts are.
+    """
+
+    @property
+    def samples(self) -> int:
+        """Texts drawn for each prompt."""
+        ...
+
+    @property
+    def temperature(self) -> float:
+        """Divides the mixed logits before each token is drawn."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of the draws."""
+        ...
 
     def vote(self, log_probs: Sequence[float], number: int) -> int:
         """The choice for prompt `number`, by log P of each choice."""

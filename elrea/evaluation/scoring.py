@@ -1,4 +1,4 @@
-"""Scores strategies on test prompts: choices by log-likelihood, free responses by loss and exact match.
+"""Scores strategies by one pass over test prompts: choices by log-likelihood, free responses by loss and exact match.
 
 All strategies share one forward pass per member: the members' logits of a batch are mixed once for each.
 """
@@ -17,7 +17,6 @@ from elrea.ensemble.joint import Adapter, JointModel
 from elrea.ensemble.layerwise import LayerwiseModel
 from elrea.ensemble.likelihood import Rows, batches
 from elrea.ensemble.strategy import Layerwise, Picking, Strategy, Voting
-from elrea.errors import ConfigError
 from elrea.routing.weights import Routing
 
 
@@ -103,6 +102,7 @@ def settle(
             [of[m].choice[i] for i, m in enumerate(picked)],
             [of[m].correct[i] for i, m in enumerate(picked)],
             [of[m].loss[i] for i, m in enumerate(picked)],
+            *([getattr(of[m], kind)[i] for i, m in enumerate(picked)] for kind in of[0].written),
         )
     return found
 
@@ -115,11 +115,34 @@ class Outcome:
         choice: Index of the choice with the highest log-likelihood; None for a free response or a prompt too long.
         correct: The right choice, or the response word for word by greedy decoding.
         loss: Nats per token of the right response under the mixed logits; None where there is none.
+        text: What was written, where that was judged; None where it was not. Empty where nothing was.
+        answer: What was read out of the text; None where nothing could be. Empty where nothing was written.
     """
 
     choice: list[int | None] = field(default_factory=list)
     correct: list[bool] = field(default_factory=list)
     loss: list[float | None] = field(default_factory=list)
+    text: list[str | None] = field(default_factory=list)
+    answer: list[str | None] = field(default_factory=list)
+
+    @classmethod
+    def blank(cls, n: int) -> Outcome:
+        """Of n examples of which nothing is known yet: all wrong."""
+        return cls([None] * n, [False] * n, [None] * n)
+
+    @property
+    def written(self) -> list[str]:
+        """The lists that there are where texts were written."""
+        return ["text", "answer"] if self.text else []
+
+    @property
+    def unparsed(self) -> list[int]:
+        """Examples whose text has no answer."""
+        return [
+            i
+            for i, (text, answer) in enumerate(zip(self.text, self.answer, strict=True))
+            if text is not None and answer is None
+        ]
 
 
 @dataclass(frozen=True)
@@ -165,7 +188,7 @@ def score(
         An outcome per strategy, in the questions' order.
     """
     n = len(questions)
-    outcomes = {name: Outcome([None] * n, [False] * n, [None] * n) for name in mixtures}
+    outcomes = {name: Outcome.blank(n) for name in mixtures}
     fitting = [i for i, q in enumerate(questions) if q.scorable]
     advance(n - len(fitting))
     asked = [(questions[i].prompt, questions[i].continuations) for i in fitting]
@@ -193,11 +216,6 @@ def _judge(
         right = rows.wanted[number][answer or 0]
         outcome.loss[i] = -sums[answer or 0] / len(right)
         if answer is None:
-            if vote:
-                raise ConfigError(
-                    "ensemble=self_consistency votes on given choices, and a test example has none: "
-                    "leave this strategy out"
-                )
             # Greedy decoding writes the response just if each of its tokens is the likeliest after those before.
             outcome.correct[i] = all(best[place] == token for place, token in right)
         else:

@@ -18,6 +18,16 @@ class Evaluation:
     """Names of files in conf/ensemble, or `all`; base and the one that `ensemble=` names are added."""
     split: Literal["test", "dev"] = "test"
     """Which examples are scored. Choose settings on dev, and look at test once."""
+    by: Literal["auto", "likelihood", "generation"] = "auto"
+    """What is judged. `likelihood`: the likeliest choice, or whether greedy decoding would write the response word for
+    word; one pass tells. `generation`: the answer that is read out of a text which each strategy writes with its own
+    mix, as the paper scores; there is no loss then. `auto`: texts where an example names a judge (`maths`, `answer`,
+    `letter`), likelihood elsewhere, and the loss of all."""
+    max_new_tokens: int = 256
+    """Tokens of a written text at most, for which a prompt has to leave room. The paper's are 848 (maths, BBH) and 248
+    (MMLU)."""
+    stop: list[str] = field(default_factory=list)
+    """Texts before which a written text ends, e.g. ["Q:"] for a backbone that goes on with a question of its own."""
     batch_size: int = 16
     """Prompts in one joint pass; each takes a row per member. Changes nothing but speed and memory."""
     resamples: int = 2_000
@@ -25,6 +35,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         """Refuse numbers that score nothing, by their names."""
-        for name in ("batch_size", "resamples"):
+        for name in ("batch_size", "resamples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name}={getattr(self, name)}: must be at least 1")
+        if not all(self.stop):
+            raise ConfigError("evaluation.stop: an empty text would end every text at once")

@@ -6,6 +6,7 @@ items' own difficulty, by far the largest source of noise, cancels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,6 +99,51 @@ def paired_interval(
         means[start:stop] = (drawn * values).sum(axis=1) / left.size
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+def macro_interval(
+    correct: npt.ArrayLike, tasks: Sequence[str], seed: int, resamples: int = 10_000
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of the mean over tasks of each task's accuracy.
+
+    Items are resampled within their task: a task of n items of which a share p is right gives Binomial(n, p)/n. So the
+    interval speaks about other questions of these tasks, and a task that is all right or all wrong adds no width.
+
+    Args:
+        correct: `[items]`, True or 1 where the answer is right.
+        tasks: of the items `[items]`.
+        seed: of the resampling.
+        resamples: bootstrap samples.
+
+    Returns:
+        (low, high) as shares of 1.
+
+    Raises:
+        ValueError: no items, or not as many tasks.
+    """
+    shares = by_task(correct, tasks)
+    generator = np.random.default_rng(seed)
+    sums = np.zeros(resamples)
+    for right, n in shares.values():
+        sums += generator.binomial(n, right / n, size=resamples) / n
+    low, high = np.quantile(sums / len(shares), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def by_task(correct: npt.ArrayLike, tasks: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """How many items of each task are right, and how many there are; tasks in the order of the alphabet.
+
+    Raises:
+        ValueError: no items, or not as many tasks.
+    """
+    right = np.asarray(correct, dtype=bool)
+    if right.ndim != 1 or right.size == 0 or right.size != len(tasks):
+        raise ValueError(f"by_task() needs correct, tasks [items], not {right.shape}, {len(tasks)}")
+    found: dict[str, tuple[int, int]] = dict.fromkeys(sorted(set(tasks)), (0, 0))
+    for task, one in zip(tasks, right.tolist(), strict=True):
+        hits, n = found[task]
+        found[task] = hits + one, n + 1
+    return found
 
 
 def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from elrea.data.examples import Example
 from elrea.evaluation.scoring import Outcome
-from elrea.evaluation.statistics import paired_interval, wilson
+from elrea.evaluation.statistics import by_task, macro_interval, paired_interval, wilson
 
 DIGITS = 6
 
 
 def strategy_figures(
-    outcomes: Mapping[str, Outcome], passes: Mapping[str, float], seed: int, resamples: int
+    outcomes: Mapping[str, Outcome],
+    passes: Mapping[str, float],
+    seed: int,
+    resamples: int,
+    tasks: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Figures of every strategy.
 
@@ -22,11 +27,14 @@ def strategy_figures(
         passes: Forward passes per prompt.
         seed: Of the bootstrap.
         resamples: Bootstrap samples.
+        tasks: Of the items (`tasks_of`); none: averages over items alone.
 
     Returns:
         Per strategy: `accuracy`, `n`, `ci95` (Wilson), `delta_to_base`, `delta_ci95` (paired bootstrap over items),
         `loss` (mean nats per token of the right response over the prompts that fit), `forward_passes`,
-        `correct_sha256` (of the string of 0s and 1s).
+        `correct_sha256` (of the string of 0s and 1s). With tasks: `macro` (the mean of their accuracies; `accuracy`
+        is the micro average), `macro_ci95` (bootstrap within tasks), `tasks` (by name: `accuracy`, `n`, `ci95`). Where
+        texts were judged: `unparsed`, how many of them have no answer.
     """
     base = outcomes["base"].correct
     figures = {}
@@ -49,7 +57,35 @@ def strategy_figures(
                 "".join("01"[c] for c in correct).encode()
             ).hexdigest(),
         }
+        if tasks:
+            figures[name] |= _task_figures(correct, tasks, seed, resamples)
+        if outcome.text:
+            figures[name]["unparsed"] = len(outcome.unparsed)
     return figures
+
+
+def tasks_of(examples: Sequence[Example]) -> list[str]:
+    """The task of each example: its category (a subject, one of BBH's tasks), else its source."""
+    return [example.category or example.source for example in examples]
+
+
+def _task_figures(
+    correct: Sequence[bool], tasks: Sequence[str], seed: int, resamples: int
+) -> dict[str, Any]:
+    shares = by_task(correct, tasks)
+    macro = sum(right / n for right, n in shares.values()) / len(shares)
+    return {
+        "macro": round(macro, DIGITS),
+        "macro_ci95": _rounded(macro_interval(correct, tasks, seed, resamples)),
+        "tasks": {
+            task: {
+                "accuracy": round(right / n, DIGITS),
+                "n": n,
+                "ci95": _rounded(wilson([True] * right + [False] * (n - right))),
+            }
+            for task, (right, n) in shares.items()
+        },
+    }
 
 
 def _rounded(bounds: tuple[float, float]) -> list[float]:

@@ -19,7 +19,8 @@ def results_table(
     Args:
         strategies: by name, the entries of `summary.json`: `accuracy` and `ci95` (low, high) as
             shares of 1, `delta_to_base` and `delta_ci95` likewise, `forward_passes` per prompt.
-            What is missing or None shows as "-".
+            What is missing or None shows as "-". Where there are several `tasks`, `macro`, the mean of their
+            accuracies, has a column too.
         title: above the table.
         caption: below it, e.g. "built-in exam, not MMLU".
 
@@ -29,10 +30,13 @@ def results_table(
     """
     table = _table(title, caption)
     table.add_column("strategy", overflow="fold", max_width=30)
-    table.add_column("accuracy %", justify="right")
+    several = any(len(row.get("tasks") or ()) > 1 for row in strategies.values())
+    table.add_column("micro %" if several else "accuracy %", justify="right")
     table.add_column("95 % interval", justify="right")
-    table.add_column("to base, points", justify="right")
-    table.add_column("95 % interval, paired", justify="right")
+    if several:  # one more column has to fit into the same width
+        table.add_column("macro %", justify="right")
+    table.add_column("to base" if several else "to base, points", justify="right")
+    table.add_column("95 %, paired" if several else "95 % interval, paired", justify="right")
     table.add_column("passes/prompt", justify="right")
     for name, row in strategies.items():
         delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
@@ -41,6 +45,7 @@ def results_table(
             name,
             percent(row.get("accuracy")),
             interval(row.get("ci95")),
+            *([percent(row.get("macro"))] if several else []),
             _styled(percent(delta, signed=True), style),
             _styled(interval(paired, signed=True), style),
             _count(row.get("forward_passes")),
@@ -99,6 +104,35 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
             percent(row.get("accuracy")) if done else _styled(job["state"], "red"),
             _styled(percent(row.get("delta_to_base"), signed=True), style),
             _styled(interval(paired, signed=True), style),
+        )
+    return table
+
+
+def paired_table(found: Mapping[str, Any]) -> Table:
+    """Two strategies compared, a row per seed and one for all (`elrea.evaluation.compare`).
+
+    Returns:
+        A Rich table that fits 100 columns.
+    """
+    a, b = found["a"], found["b"]
+    caption = (
+        f"{a} less {b}, in points; {found['items']:,} items; p: McNemar's exact test over items"
+    )
+    table = _table(f"{a} and {b}", caption)
+    table.add_column("seed", justify="right")
+    for name in (f"{a} %", f"{b} %", "difference", "95 %, paired", f"only {a}", f"only {b}", "p"):
+        table.add_column(name, justify="right", overflow="fold")
+    for row in [*found["seeds"], found["pooled"]]:
+        style = _verdict(row["ci95"])
+        table.add_row(
+            str(row.get("seed", "all")),
+            percent(row["a"]),
+            percent(row["b"]),
+            _styled(percent(row["difference"], signed=True), style),
+            _styled(interval(row["ci95"], signed=True), style),
+            f"{row['only_a']:,}",
+            f"{row['only_b']:,}",
+            f"{row['p']:.2g}",
         )
     return table
 

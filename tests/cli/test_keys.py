@@ -20,6 +20,8 @@ from tests.cli.test_configs import CONF, composed
 EXPERTS = {"expert-0", "expert-1"}
 ALL = {"base", "features-train", "clusters", *EXPERTS, "features-test", "scores"}
 TEST = {"features-test", "scores"}
+ANSWERS = {f"answers-{name}" for name in ("backbone", "base", "elrea", "elrea_top1", "uniform")}
+WEIGHED = {"answers-elrea", "answers-elrea_top1"}
 CHANGES: list[tuple[str, set[str]]] = [
     ("tracking.project=other", set()),
     ("tracking.tags=[a]", set()),
@@ -51,6 +53,10 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("training.expert_learning_rate=1e-3", {*EXPERTS, "scores"}),
     ("routing.temperature=2", {"scores"}),
     ("evaluation.strategies=[elrea]", {"scores"}),
+    ("evaluation.by=likelihood", set()),
+    ("evaluation.max_new_tokens=9", set()),
+    ("evaluation.stop=[x]", set()),
+    ("evaluation.by=generation", {*ANSWERS, "scores"}),
 ]
 
 
@@ -127,6 +133,42 @@ def test_a_setting_of_a_distilled_router_changes(
     assert changed(keys(plain, tmp_path), before) == {"router", "routing", "scores"}
     after = keys(experiment(small_model, "routing=distilled", word), tmp_path)
     assert changed(before, after) == stages
+
+
+@pytest.mark.parametrize(
+    ("word", "stages"),
+    [
+        ("evaluation.max_new_tokens=9", {*ANSWERS, "scores"}),
+        ("evaluation.stop=[x]", {*ANSWERS, "scores"}),
+        ("evaluation.batch_size=3", set()),
+        ("evaluation.by=auto", {*ANSWERS, "scores"}),
+        ("routing.temperature=2", {*WEIGHED, "scores"}),
+        ("clustering.restarts=2", {"clusters", *EXPERTS, *WEIGHED, "answers-uniform", "scores"}),
+        ("training.expert_epochs=2", {*EXPERTS, *WEIGHED, "answers-uniform", "scores"}),
+        ("features.projection.d=8", (ALL | ANSWERS) - {"base", "answers-backbone", "answers-base"}),
+        ("seed=1", (ALL | ANSWERS) - {"answers-backbone"}),
+        ("data.test_per_board=5", {*TEST, *ANSWERS}),
+        ("backbone.max_length=300", ALL | ANSWERS),
+        ("evaluation.strategies=[backbone,elrea]", {"answers-elrea_top1", "answers-uniform", "scores"}),
+    ],
+)  # fmt: skip
+def test_a_setting_changes_what_is_written(
+    word: str, stages: set[str], small_model: Path, tmp_path: Path
+) -> None:
+    """A strategy's texts hang on its own members alone."""
+    before = keys(experiment(small_model, "evaluation.by=generation"), tmp_path)
+    after = keys(experiment(small_model, "evaluation.by=generation", word), tmp_path)
+    assert changed(before, after) == stages
+
+
+def test_examples_that_name_a_judge_are_written_for(plain: Experiment, tmp_path: Path) -> None:
+    examples = list(plain.corpus.test)
+    examples[0] = replace(examples[0], judge="letter")
+    some = replace(plain, corpus=replace(plain.corpus, test=tuple(examples)))
+    before, after = keys(plain, tmp_path), keys(some, tmp_path)
+    assert changed(before, after) == {*TEST, *ANSWERS}
+    likelihood = replace(some, evaluation=replace(some.evaluation, by="likelihood"))
+    assert changed(before, keys(likelihood, tmp_path)) == TEST
 
 
 def test_a_strategy_adds_its_adapters_and_no_more(small_model: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from elrea.evaluation.generation import TEXTS, read_texts
 from elrea.files import read_json
 from elrea.pipeline import Pipeline
 from elrea.store import Store
@@ -33,6 +34,11 @@ DISTILLED: dict[str, tuple[int, list[float]]] = {
     "router": (2, [1.92099, 20.50274, 21.97774, 723.91318, 0.06509, 16.28636, 0.02063, 7.83286]),
     "routing": (1, [23.1175]),
 }
+WRITTEN: dict[str, tuple[int, list[float]]] = {
+    "answers-elrea": (1, [12, 2105361]),
+    "answers-self_consistency": (1, [60, 9426845]),
+    "scores": (1, [0, 0, 3]),
+}
 
 
 @contextmanager
@@ -50,8 +56,22 @@ def figures(folder: Path) -> list[float]:
             numbers.append(float(tensor.double().abs().sum()))
     if (folder / "outcomes.json").exists():
         for _, outcome in sorted(read_json(folder / "outcomes.json").items()):
-            numbers.append(sum(outcome["loss"]) / len(outcome["loss"]))
+            losses = [loss for loss in outcome["loss"] if loss is not None]
+            numbers.append(sum(losses) / len(losses) if losses else sum(outcome["correct"]))
+    if (folder / TEXTS).exists():
+        for each in read_texts(folder).values():
+            texts = [text for drawn in each.values() for text in drawn]
+            numbers += [len(texts), sum(map(ord, "".join(texts)))]
     return [round(number, 5) for number in numbers]
+
+
+def check(made: dict[str, tuple[int, list[float]]], known: dict[str, Any]) -> None:
+    for name, (version, numbers) in made.items():
+        recorded_version, recorded = known[name]
+        assert version == recorded_version, f"{name}: version {version}; record {numbers}"
+        assert numbers == pytest.approx(recorded, rel=2e-3), (
+            f"{name} makes something else of the same inputs: raise its version and record {numbers}"
+        )
 
 
 def test_stages_make_what_they_made_under_this_version(small_model: Path, tmp_path: Path) -> None:
@@ -63,9 +83,15 @@ def test_stages_make_what_they_made_under_this_version(small_model: Path, tmp_pa
     made = {name: (stage.version, figures(stage.folder)) for name, stage in stages.items()}
     known = RECORDED | DISTILLED
     assert made.keys() == known.keys(), json.dumps(made)
-    for name, (version, numbers) in made.items():
-        recorded_version, recorded = known[name]
-        assert version == recorded_version, f"{name}: version {version}; record {numbers}"
-        assert numbers == pytest.approx(recorded, rel=2e-3), (
-            f"{name} makes something else of the same inputs: raise its version and record {numbers}"
-        )
+    check(made, known)
+
+
+def test_texts_are_those_of_this_version(small_model: Path, tmp_path: Path) -> None:
+    words = ["evaluation.by=generation", "evaluation.strategies=[elrea,self_consistency]"]
+    it = experiment(small_model, *words, "evaluation.max_new_tokens=6")
+    pipeline = Pipeline(it, Store(tmp_path), silent)
+    pipeline.run()
+    stages = {name: stage for name, stage in pipeline.plan.stages().items() if name in WRITTEN}
+    made = {name: (stage.version, figures(stage.folder)) for name, stage in stages.items()}
+    assert made.keys() == WRITTEN.keys(), json.dumps(made)
+    check(made, WRITTEN)

@@ -11,6 +11,9 @@ from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
 from elrea.adapters.lora import Lora, attach, set_state
 from elrea.ensemble.decoding import Decoding, ends_of, generate
 from elrea.ensemble.joint import Adapter, JointModel
+from elrea.ensemble.layerwise import LayerwiseModel
+from elrea.ensemble.strategies.moe_merging import MoeMerging
+from elrea.ensemble.strategies.moe_routing import MoeRouting
 from elrea.errors import ConfigError
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
 
@@ -177,3 +180,41 @@ def test_nothing_to_write_and_members_that_all_weigh_nothing() -> None:
 def test_settings_that_cannot_be(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(wrong))}"):
         Decoding(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+@pytest.mark.parametrize("strategy", [MoeRouting(), MoeMerging()])
+def test_members_mixed_inside_the_layers_write_what_a_plain_loop_writes(
+    kind: str, strategy: MoeRouting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row per prompt, its own weights; whole prompts and prompts read in chunks."""
+    prompts = [*PROMPTS[:2], tuple(1 + n % 30 for n in range(29))]
+    inside = LayerwiseModel(BUILDERS[kind](), crowd(kind), strategy.delta)
+    by_hand = []
+    for prompt, weights in zip(prompts, WEIGHTS, strict=False):
+        ids = list(prompt)
+        for _ in range(LENGTH):
+            place = torch.tensor([len(ids) - 1])
+            ids.append(int(inside.logits(torch.tensor([ids]), place, weights[None]).argmax()))
+        by_hand.append(tuple(ids[len(prompt) :]))
+    decoding = Decoding(max_new_tokens=LENGTH)
+    for tokens in (10_000, 24):
+        monkeypatch.setattr("elrea.ensemble.joint.TOKENS", tokens)
+        assert inside.chunk(3, 29) == (None if tokens > 9000 else 8)
+        inside.model.generation_config = GenerationConfig()  # nothing ends an answer
+        assert generate(inside, prompts, WEIGHTS[:3], decoding, words(), pad_id=PAD) == by_hand
+    assert len(set(by_hand)) > 1
+
+
+def test_a_prompts_own_draws_do_not_hang_on_its_batch() -> None:
+    joint, decoding = JointModel(BUILDERS["llama"](), crowd("llama")), Decoding(8, temperature=3.0)
+    joint.model.generation_config = GenerationConfig()
+    seeds = [11, 12, 11, 2**62 - 1]
+    prompts, weights = [PROMPTS[0]] * 4, WEIGHTS[:1].repeat(4, 1)
+    together = generate(joint, prompts, weights, decoding, words(), pad_id=PAD, seeds=seeds)
+    alone = [
+        generate(joint, [p], w[None], decoding, words(), pad_id=PAD, seeds=[s])[0]
+        for p, w, s in zip(prompts, weights, seeds, strict=True)
+    ]
+    assert together == alone
+    assert together[0] == together[2] and len(set(together)) == 3

@@ -15,7 +15,6 @@ from elrea.ensemble.joint import JointModel
 from elrea.ensemble.layerwise import LayerwiseModel
 from elrea.ensemble.strategies.moe_routing import MoeRouting
 from elrea.ensemble.strategies.oracle import Oracle
-from elrea.errors import ConfigError
 from elrea.evaluation.scoring import Mixture, Outcome, Question, questions_of, score, settle
 from elrea.routing.weights import Router, Routing
 from tests.adapters.builders import BUILDERS, PAD, random_adapter
@@ -208,8 +207,8 @@ def test_a_vote_takes_the_place_of_the_highest_probability() -> None:
     given = {"voted": Mixture([0], torch.ones(2, 1), vote=last)}
     got = score(JOINT, questions, given, batch_size=4, pad_id=PAD)["voted"]
     assert got.choice == [2, 1] and sorted(asked) == [0, 1]
-    with pytest.raises(ConfigError, match="votes on given choices"):
-        score(JOINT, drawn([[2]], answered=False), given, batch_size=4, pad_id=PAD)
+    free = score(JOINT, drawn([[2]], answered=False), given, batch_size=4, pad_id=PAD)["voted"]
+    assert free.choice == [None] and len(asked) == 2, "without choices there is nothing to vote on"
 
 
 def test_the_oracles_outcome_is_that_of_the_members_it_picks() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from elrea.evaluation.statistics import mcnemar, paired_interval, wilson
+from elrea.evaluation.statistics import by_task, macro_interval, mcnemar, paired_interval, wilson
 
 
 def answers(right: int, n: int) -> list[bool]:
@@ -139,6 +139,21 @@ def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
     assert 0.91 <= hits / 300 <= 0.98, f"covered {hits} of 300: an interval of another level"
 
 
+def test_macro_interval_agrees_with_the_normal_approximation() -> None:
+    """The variance of a mean of T proportions is (1/T²) Σ p(1 - p)/n."""
+    shares = {"a": (600, 1000), "b": (90, 300), "c": (70, 100)}
+    tasks = [task for task, (_, n) in shares.items() for _ in range(n)]
+    correct = [right for hits, n in shares.values() for right in answers(hits, n)]
+    mean = (0.6 + 0.3 + 0.7) / 3
+    spread = math.sqrt(0.24 / 1000 + 0.21 / 300 + 0.21 / 100) / 3
+    low, high = macro_interval(correct, tasks, seed=1, resamples=40_000)
+    assert low == pytest.approx(mean - 1.959964 * spread, abs=0.001)
+    assert high == pytest.approx(mean + 1.959964 * spread, abs=0.001)
+    assert by_task(correct, tasks) == shares
+    turned = macro_interval(correct[::-1], tasks[::-1], seed=1, resamples=40_000)
+    assert turned == (low, high), "order of items matters"
+
+
 def test_mcnemar_by_hand() -> None:
     """8 items only a has right, 2 only b: p = 2·(1 + 10 + 45)/2¹⁰ = 112/1024."""
     a = answers(8, 10) + [True] * 5 + [False] * 4
@@ -160,6 +175,8 @@ def test_mcnemar_by_hand() -> None:
         lambda: paired_interval(np.zeros((0, 4)), np.zeros(4), seed=0),
         lambda: mcnemar([1, 0], [1]),
         lambda: mcnemar([], []),
+        lambda: macro_interval([], [], seed=0),
+        lambda: macro_interval([True], ["a", "b"], seed=0),
     ],
 )
 def test_missing_or_unequal_items_are_refused(call: Any) -> None:

@@ -6,9 +6,10 @@ import hashlib
 
 import pytest
 
+from elrea.data.examples import Example
 from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.statistics import paired_interval, wilson
-from elrea.evaluation.summary import strategy_figures
+from elrea.evaluation.summary import strategy_figures, tasks_of
 
 RIGHT = [True] * 6 + [False] * 4
 BETTER = [True] * 8 + [False] * 2
@@ -50,6 +51,31 @@ def test_nothing_right_and_nothing_that_fits() -> None:
     assert (got["accuracy"], got["delta_to_base"], got["loss"]) == (0.0, -0.6, None)
     assert got["forward_passes"] == 1.23
     assert got["ci95"][0] == 0 and got["ci95"][1] > 0
+
+
+def test_by_task() -> None:
+    """The micro average counts items alike, the macro average tasks."""
+    tasks = ["big"] * 8 + ["small"] * 2
+    got = strategy_figures(outcomes(), PASSES, seed=0, resamples=2000, tasks=tasks)["elrea"]
+    assert (got["accuracy"], got["macro"]) == (0.8, 0.5)
+    assert got["tasks"] == {
+        "big": {"accuracy": 1.0, "n": 8, "ci95": pytest.approx(list(wilson([1] * 8)), abs=1e-6)},
+        "small": {"accuracy": 0.0, "n": 2, "ci95": pytest.approx(list(wilson([0] * 2)), abs=1e-6)},
+    }
+    assert got["macro_ci95"] == [0.5, 0.5], "all right and all wrong: nothing to resample"
+    alone = strategy_figures(outcomes(), PASSES, seed=0, resamples=200, tasks=["one"] * 10)["base"]
+    assert alone["macro"] == alone["accuracy"] == 0.6
+    examples = [Example("a", "?", "!", "s", "c"), Example("b", "?", "!", "s")]
+    assert tasks_of(examples) == ["c", "s"]
+
+
+def test_texts_without_an_answer_are_counted() -> None:
+    made = Outcome(
+        [None] * 3, [True, False, False], [None] * 3, ["1", "?", None], ["1", None, None]
+    )
+    got = strategy_figures({"base": made}, PASSES, seed=0, resamples=100)["base"]
+    assert (got["unparsed"], got["loss"]) == (1, None)
+    assert "unparsed" not in strategy_figures(outcomes(), PASSES, 0, 100)["base"]
 
 
 def test_the_same_outcomes_give_the_same_figures() -> None:

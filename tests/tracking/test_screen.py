@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console, RenderableType
@@ -48,10 +49,28 @@ def test_the_results_say_the_numbers() -> None:
     assert "built-in exam, not MMLU" in text
 
 
+def by_task(count: int) -> dict[str, Any]:
+    """The same with so many tasks."""
+    tasks = {f"task {n}": {"accuracy": 0.5, "n": 3, "ci95": [0.1, 0.9]} for n in range(count)}
+    return {name: {**row, "macro": 0.123, "tasks": tasks} for name, row in STRATEGIES.items()}
+
+
 @pytest.mark.parametrize("width", [60, 80, 100])
-def test_the_results_fit(width: int) -> None:
-    lines = shown(results_table(STRATEGIES), width).splitlines()
+@pytest.mark.parametrize("strategies", [STRATEGIES, by_task(2)])
+def test_the_results_fit(strategies: dict[str, Any], width: int) -> None:
+    lines = shown(results_table(strategies), width).splitlines()
     assert max(map(len, lines)) <= width
+
+
+def test_several_tasks_have_a_column_of_their_mean() -> None:
+    named = {"instruction_embedding": by_task(2)["elrea"]}
+    line = shown(results_table(named)).splitlines()[2]
+    assert (
+        " ".join(line.split()) == "instruction_embedding 70.2 [68.1, 72.2] 12.3 +6.2 [+4.1, +8.3] 9"
+    )
+    assert "macro" in shown(results_table(named)) and "macro" not in shown(
+        results_table(by_task(1))
+    )
 
 
 def test_a_clear_difference_is_coloured_where_colours_are_welcome(

@@ -18,16 +18,17 @@ from elrea.routing.weights import Routing
 
 @dataclass(frozen=True)
 class SelfConsistency:
-    """A majority vote over answers drawn from P(choice)^(1/temperature), renormalised over the choices.
+    """A majority vote over several answers that are drawn.
 
-    The paper draws whole texts and reads the answer out of each; here an answer is one of the given choices, whose
-    probabilities one pass tells, so that the draws cost nothing. Free responses cannot be voted on.
+    The paper draws whole texts and reads the answer out of each, as `evaluation.by=generation` does here; of texts
+    without an answer none counts. Where choices are judged by likelihood, an answer is drawn from
+    P(choice)^(1/temperature), renormalised over the choices: one pass tells these, so that the draws cost nothing.
     """
 
     samples: int = 5
     """Answers drawn for each prompt. The paper's is 5."""
     temperature: float = 1.0
-    """Divides the log-probabilities before drawing. The paper's is 1."""
+    """Divides the logits, or the choices' log-probabilities, before drawing. The paper's is 1."""
     seed: int = 0
     """Of the draws."""
     routed: ClassVar[bool] = False

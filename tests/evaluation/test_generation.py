@@ -1,0 +1,185 @@
+"""Texts that strategies write: each with its own mix, whatever the batches, and none written twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from elrea.adapters.lora import Lora
+from elrea.data.examples import Example
+from elrea.ensemble import decoding
+from elrea.ensemble.decoding import Decoding
+from elrea.ensemble.joint import JointModel
+from elrea.ensemble.layerwise import LayerwiseModel
+from elrea.ensemble.strategies.moe_routing import MoeRouting
+from elrea.ensemble.strategies.self_consistency import SelfConsistency
+from elrea.ensemble.strategies.uniform import Uniform
+from elrea.errors import ConfigError, DataError
+from elrea.evaluation import generation
+from elrea.evaluation.generation import TEXTS, Draws, Texts, read_texts, write_texts, written
+from elrea.evaluation.judges import Judged
+from elrea.evaluation.judging import check, judge_texts, majority
+from elrea.evaluation.scoring import Mixture, Outcome
+from tests.adapters.builders import BUILDERS, PAD, random_adapter
+from tests.ensemble.test_decoding import words
+
+MEMBERS = [None, random_adapter("llama", Lora(r=2), 1), random_adapter("llama", Lora(r=3), 2)]
+PROMPTS = {0: (5, 9, 3), 2: (7,), 3: (4, 4, 8, 20, 11, 30, 2), 4: (12, 6)}
+WEIGHTS = torch.rand(5, 2, generator=torch.Generator().manual_seed(3))
+LENGTH = 7
+GREEDY = Draws()
+
+
+@pytest.fixture(scope="module")
+def joint() -> JointModel:
+    model = BUILDERS["llama"]()
+    model.generation_config = GenerationConfig()  # nothing ends a text
+    return JointModel(model, MEMBERS)
+
+
+def mixtures(joint: JointModel) -> dict[str, Mixture]:
+    inside = LayerwiseModel(joint.model, MEMBERS[1:], MoeRouting().delta)
+    return {
+        "two": Mixture([2, 0], WEIGHTS),
+        "one": Mixture([1], torch.ones(5, 1)),
+        "inside": Mixture([], WEIGHTS, model=inside),
+    }
+
+
+def texts(folder: Path, joint: JointModel, batch_size: int = 3, draws: Draws = GREEDY) -> Texts:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_texts(
+        folder, PROMPTS, joint, mixtures(joint), Decoding(LENGTH), draws, words(), pad_id=PAD,
+        batch_size=batch_size,
+    )  # fmt: skip
+    return read_texts(folder)
+
+
+def test_each_strategy_writes_by_its_own_mix(joint: JointModel, tmp_path: Path) -> None:
+    """Token by token: the weighed sum of the members' logits, or the layers' own."""
+    found = texts(tmp_path, joint)
+    given = mixtures(joint)
+    for i, prompt in PROMPTS.items():
+        for name, mixture in given.items():
+            ids = list(prompt)
+            for _ in range(LENGTH):
+                row, place = torch.tensor([ids]), torch.tensor([len(ids) - 1])
+                if mixture.model is not None:
+                    logits = mixture.model.logits(row, place, mixture.weights[[i]])[0]
+                else:
+                    each = joint.logits(row, place)[list(mixture.columns), 0]
+                    logits = mixture.weights[i] @ each
+                ids.append(int(logits.argmax()))
+            assert found[name][i] == [words().decode(ids[len(prompt) :])], (name, i)
+    assert len({tuple(found[name][3]) for name in given}) == 3, "all alike: nothing is told apart"
+
+
+@pytest.mark.parametrize("draws", [Draws(), Draws(samples=3, temperature=2.0, seed=5)])
+def test_batches_change_nothing(draws: Draws, joint: JointModel, tmp_path: Path) -> None:
+    one, two, three = (texts(tmp_path / str(n), joint, n, draws) for n in (1, 3, 100))
+    assert one == two == three
+    assert all(len(found) == draws.samples for found in one["two"].values())
+    if draws.samples > 1:
+        assert len({*one["two"][0], *one["two"][2]}) == 6, "draws of their own"
+        other = texts(tmp_path / "other", joint, 3, Draws(3, 2.0, seed=6))
+        assert other["two"] != one["two"]
+
+
+@pytest.mark.parametrize("left", [0.0, 0.3, 0.61, 1.0])
+def test_what_a_stopped_process_wrote_is_kept(
+    left: float, joint: JointModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut off at any byte, it goes on behind the last whole line, to the same bytes."""
+    wanted = texts(tmp_path / "whole", joint)
+    whole = (tmp_path / "whole" / TEXTS).read_bytes()
+    (tmp_path / "cut").mkdir()
+    part = whole[: int(left * len(whole))]
+    (tmp_path / "cut" / TEXTS).write_bytes(part)
+    asked: list[int] = []
+    generate = decoding.generate
+
+    def counted(joint: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(len(prompts))
+        return generate(joint, prompts, *rest, **more)
+
+    monkeypatch.setattr(generation, "generate", counted)
+    assert texts(tmp_path / "cut", joint) == wanted
+    assert sum(asked) == whole.count(b"\n") - part.count(b"\n")
+    assert sorted((tmp_path / "cut" / TEXTS).read_bytes().split(b"\n")) == sorted(
+        whole.split(b"\n")
+    )
+
+
+def test_lines_hold_any_text(tmp_path: Path) -> None:
+    text = 'a\u2028b\n"\x85\u0000'
+    (tmp_path / "written.json").write_text('{"mixtures": ["m", "n"], "too_long": [3]}')
+    (tmp_path / TEXTS).write_text(json.dumps(["m", 0, 0, text], ensure_ascii=False) + "\n", "utf-8")
+    assert read_texts(tmp_path) == {"m": {3: [], 0: [text]}, "n": {3: []}}
+
+
+FREE = Example("free", "?", "yes it is", "s")
+MATHS = Example("maths", "?", r"\boxed{2}", "s", judge="maths")
+CHOICE = Example("choice", "?", "B", "s", choices=("A", "B"))
+EXAMPLES = [FREE, MATHS, CHOICE]
+
+
+def test_who_writes_what() -> None:
+    votes = SelfConsistency()
+    assert written(EXAMPLES, "likelihood", votes) == []
+    assert written(EXAMPLES, "generation", Uniform()) == [0, 1, 2]
+    assert written(EXAMPLES, "auto", Uniform()) == [1]
+    assert written(EXAMPLES, "auto", votes) == [0, 1], "there is nothing else to vote on"
+
+
+def test_what_could_not_be_judged_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ensemble=sc votes on given choices, and free has none"):
+        check(EXAMPLES, "likelihood", {"base": Uniform(), "sc": SelfConsistency()})
+    check(EXAMPLES, "auto", {"sc": SelfConsistency()})
+    other = [FREE, Example("bad", "?", "2", "s", judge="maths")]
+    check(other, "likelihood", {"base": Uniform()})
+    with pytest.raises(DataError, match=r"bad: judge 'maths' wants the answer in"):
+        check(other, "auto", {"base": Uniform()})
+
+
+@pytest.mark.parametrize(
+    ("answers", "which"),
+    [
+        (["a"], 0),
+        (["a", "b", "b", None, None], 1),
+        (["c", "b", "b", "c"], 0),
+        ([None, None, "z"], 2),
+        ([None, None], 0),
+    ],
+)
+def test_the_majority(answers: list[str | None], which: int) -> None:
+    assert majority([Judged(False, answer) for answer in answers]) == which
+
+
+def test_outcomes_of_texts() -> None:
+    """What was written takes the place of what likelihood says; the loss stays, and so does what was not written."""
+    likelihood = {
+        "base": Outcome([None, None, 1], [True, False, True], [0.5, 0.6, 0.7]),
+        "other": Outcome([None, None, 1], [True, False, True], [0.5, 0.6, 0.7]),
+    }
+    found = judge_texts(
+        EXAMPLES, {"base": {1: ["So 2."], 2: ["The answer is A"]}, "sc": {0: ["no", "yes it is", "yes  it is"]}},
+        likelihood,
+    )  # fmt: skip
+    assert found["base"] == Outcome(
+        [None, None, 0], [True, True, False], [0.5, 0.6, 0.7],
+        [None, "So 2.", "The answer is A"], [None, "2", "A"],
+    )  # fmt: skip
+    assert found["other"] == Outcome([None, None, 1], [True, False, True], [0.5, 0.6, 0.7])
+    assert found["sc"] == Outcome(
+        [None] * 3, [True, False, False], [None] * 3, ["yes it is", None, None], ["yes it is", None, None]
+    )  # fmt: skip
+    long = judge_texts(EXAMPLES, {"base": {0: []}}, {"base": likelihood["other"]})["base"]
+    assert long.correct == [False, False, True] and long.unparsed == [], "not what likelihood says"
+    silent = judge_texts(EXAMPLES, {"base": {1: ["?"], 2: ["?"]}}, {})["base"]
+    assert (silent.unparsed, silent.correct) == ([1, 2], [False] * 3)
+    assert found["base"].unparsed == found["other"].unparsed == []
