@@ -38,7 +38,7 @@ LEVELS = [
     {"sweep_results", "logged"},
     {"sweep"},
     {"job"},
-    {"neighbours", "chat"},
+    {"neighbours", "chat", "combine"},
     {"predict", "harness"},
     {"merge"},
     {"elrea"},
@@ -46,8 +46,12 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
-# What a user runs on a finished run stands beside what it is about, and calls the pipeline.
-COMMANDS = {("elrea", "features", "neighbours"), ("elrea", "evaluation", "harness")}
+# What a user runs, mostly on a finished run, stands beside what it is about and calls what lies below.
+COMMANDS = {
+    ("elrea", "data", "combine"),
+    ("elrea", "evaluation", "harness"),
+    ("elrea", "features", "neighbours"),
+}
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
 CALLERS = {
@@ -57,7 +61,7 @@ CALLERS = {
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {
     "hydra": {"run", "job", "cli", "sweep"},
-    "omegaconf": {"run", "job", "cli", "sweep", "assemble", "config"},
+    "omegaconf": {"run", "job", "cli", "sweep", "assemble", "config", "combine"},
     "wandb": {"tracking"},
     "rich": {"tracking"},
     "matplotlib": {"tracking"},

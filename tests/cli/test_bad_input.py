@@ -90,7 +90,10 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("data=null", "a config group wants the name of a choice, as data=exam; not null"),
         ("store=''", "store='': wants the folder in which stages are kept"),
         ("data=jsonl", "data=jsonl needs data.train: one or more .jsonl files"),
-        ("data=mmlu", "data=mmlu needs data.root: the folder that holds MMLU's dev/ and test/"),
+        (
+            "data=mmlu",
+            "data=mmlu needs data.root=<folder of MMLU's dev/ and test/>, or data.hub=true",
+        ),
     ],
 )
 def test_a_bad_word(word: str, said: str, fails: Callable[..., str]) -> None:
@@ -135,10 +138,10 @@ def test_bad_rows_of_mmlu(fails: Callable[..., str], tmp_path: Path) -> None:
     )
     assert f"{where}: the file is empty" in fails(*mmlu(tmp_path / "mmlu", ""))
     words = mmlu(tmp_path / "mmlu")
-    assert "no subject 'astronmy'; did you mean 'astronomy'?" in fails(
+    assert "no subject 'astronmy'; did you mean astronomy?" in fails(
         *words, "data.subjects=[astronmy]"
     )
-    assert "/gone: no such folder (data.root" in fails(*words, "data.root=gone/gone")
+    assert "/gone: no such file or folder (data.root" in fails(*words, "data.root=gone/gone")
     assert "data=mmlu needs data.train" in fails(*words, "data.train=null")
 
 

@@ -56,7 +56,7 @@ def test_mmlu_after_training_on_other_data(model: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "+experiment=elrea_mmlu", *TINY, QUIET, model, *words)
     assert (ended.code, ended.err) == (0, "")
     summary = ended.summary
-    assert summary["data"].startswith("mmlu (MMLU, 2 of its subjects, 5-shot")
+    assert summary["data"].startswith("mmlu (MMLU, 2 of its 57 subjects, 5-shot")
     assert summary["strategies"]["elrea"]["n"] == 8
     rows = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(row)["category"] for row in rows} <= {"astronomy", "virology"}
