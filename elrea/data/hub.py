@@ -6,7 +6,6 @@ them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,11 +119,9 @@ def _told(name: str, holds: str) -> Iterator[None]:
             ) from error
         unreachable = isinstance(error, OSError) or _is_network(error)
         if unreachable and not isinstance(error, HfHubHTTPError) and not Path(name).exists():
-            cached = (
-                ""
-                if os.environ.get("HF_HUB_OFFLINE")
-                else ", or HF_HUB_OFFLINE=1 if the cache has it"
-            )
+            from datasets.config import HF_HUB_OFFLINE
+
+            cached = "" if HF_HUB_OFFLINE else ", or HF_HUB_OFFLINE=1 if the cache has it"
             raise DataError(
                 f"data.hub={name}: cannot reach the hub ({said}); {folder}{cached}"
             ) from error
