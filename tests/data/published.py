@@ -195,15 +195,15 @@ def save(name: str, folder: Path) -> Path:
         lines(folder / "databricks-dolly-15k.jsonl", DOLLY)
     elif name == "less":
         for part in ("cot", "dolly"):
-            rows = [row for row in LESS if row["dataset"] == part]
-            lines(folder / "train" / "processed" / part / f"{part}_data.jsonl", rows)
+            file = folder / "train" / "processed" / part / f"{part}_data.jsonl"
+            lines(file, [row for row in LESS if row["dataset"] == part])
     elif name == "oasst":
         with gzip.open(folder / "x_ready.trees.jsonl.gz", "wt", encoding="utf-8") as stream:
             stream.writelines(json.dumps(tree) + "\n" for tree in trees())
     elif name == "flan_cot":
         for task, n in (("creak", 4), ("ecqa", 6)):
-            rows = [f"Is {i} so?\\nOptions:\\n- yes\tyes\tIt {{is}} {i}." for i in range(n)]
-            (folder / f"{task}_train.tsv").write_text("\n".join(rows) + "\n")
+            table = [f"Is {i} so?\\nOptions:\\n- yes\tyes\tIt {{is}} {i}." for i in range(n)]
+            (folder / f"{task}_train.tsv").write_text("\n".join(table) + "\n")
     else:
         raise KeyError(name)
     return folder
@@ -245,6 +245,5 @@ def on_hub(name: str) -> dict[tuple[str, str], Rows]:
     if name == "dolly":
         return {("default", "train"): DOLLY}
     if name == "oasst":
-        halves = {("default", "train"): OASST[:6], ("default", "validation"): OASST[6:]}
-        return halves
+        return {("default", "train"): OASST[:6], ("default", "validation"): OASST[6:]}
     raise KeyError(name)
