@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-SHOWN = 3
-"""Places that a line names: enough to look one up."""
+SHOWN = 20
+"""Places that a line names: all of them, unless a file is of another kind than was thought."""
 
 
 class Unparsed(Exception):

@@ -44,8 +44,8 @@ class Placed:
         return replace(self, root=str(folder))
 
     def on_hub(self) -> Self:
-        """The same, read from the public data set."""
-        return replace(self, hub=True)
+        """The same, read from the public data set where there is one."""
+        return replace(self, hub=True) if self.public else self
 
     def place(self) -> Path | None:
         """The folder or file; None for the hub.

@@ -105,6 +105,7 @@ def test_what_stands_in_another_sources_test(published, root, tmp_path):
 
 def test_mixes_that_cannot_be(root):
     assert "data=mix has no source: say data.root=" in fails(Mix({"dolly": Dolly()}))
+    assert "data=mix has no source" in fails(Mix({"flan_cot": FlanCot(), "t0": Jsonl()}, hub=True))
     assert "data.only: no source 'doly'; did you mean dolly? (there is: dolly)" in fails(
         Mix({"dolly": Dolly()}, root=root, only=["doly"]), ConfigError
     )

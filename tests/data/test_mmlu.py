@@ -125,6 +125,14 @@ def test_folders_without_the_files(source, tmp_path):
         Mmlu(**{**source, "root": str(tmp_path / "bare")}).load()
 
 
+def test_another_benchmarks_folder(source, published):
+    for name, title in (("gsm8k", "GSM8K"), ("bbh", "BIG-Bench Hard"), ("svamp", "SVAMP")):
+        with pytest.raises(
+            DataError, match=rf"test: no such folder .* looks like {title} \(data={name}\)"
+        ):
+            Mmlu(**{**source, "root": str(published(name))}).load()
+
+
 GOOD = b"first?,a,b,c,d,A\n"
 
 

@@ -48,6 +48,15 @@ def test_an_answer_that_cannot_be_read(published):
     )
 
 
+def test_many_places_are_cut_short(published):
+    root = published("gsm8k")
+    files.lines(
+        root / "train.jsonl", [*files.GSM8K["train"], *[{"question": "?", "answer": "x"}] * 23]
+    )
+    (line,) = Gsm8k(root=str(root)).load().left_out
+    assert line.endswith("gsm8k/train.jsonl:26, and 3 more)")
+
+
 def test_a_share_of_train_becomes_dev(published):
     corpus = Gsm8k(root=str(published("gsm8k")), dev_size=2).load()
     assert (len(corpus.train), len(corpus.dev)) == (4, 2)
