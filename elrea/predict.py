@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from elrea.chat import command, opened
 from elrea.cli import told
 from elrea.data.examples import Example
-from elrea.data.jsonl import parse_row
+from elrea.data.tables import parse_row
 from elrea.errors import DataError
 from elrea.files import is_text, key_of
 from elrea.lease import Lease

@@ -77,6 +77,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
                 f"{split}_without_feature": {"count": len(ids), "ids": ids}
                 for split, ids in result.skipped.items()
             },
+            **({"left_out": list(it.corpus.left_out)} if it.corpus.left_out else {}),
         },
         "stages": {
             name: {

@@ -40,7 +40,7 @@ LEVELS = [
     {"sweep_results", "logged", "__main__"},
     {"sweep"},
     {"job"},
-    {"neighbours", "chat", "dashboard"},
+    {"neighbours", "chat", "dashboard", "combine"},
     {"predict", "harness", "compare"},
     {"merge"},
     {"elrea"},
@@ -48,13 +48,14 @@ LEVELS = [
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
-# What a user runs on a finished run stands beside what it is about, and calls the pipeline.
+# What a user runs, mostly on a finished run, stands beside what it is about and calls what lies below.
 COMMANDS = {
+    ("elrea", "data", "combine"),
     ("elrea", "features", "neighbours"),
     ("elrea", "evaluation", "harness"),
+    ("elrea", "evaluation", "compare"),
     ("elrea", "store", "__main__"),
     ("elrea", "tracking", "dashboard"),
-    ("elrea", "evaluation", "compare"),
 }
 
 # What is shown and logged is the job's business; a stage knows nothing of it.
@@ -75,7 +76,7 @@ CALLERS = {
 # Names from outside that only these rooms may import. Others get plain objects.
 KEEPERS = {
     "hydra": {"run", "job", "cli", "sweep"},
-    "omegaconf": {"run", "job", "cli", "sweep", "assemble", "config"},
+    "omegaconf": {"run", "job", "cli", "sweep", "assemble", "config", "combine"},
     "wandb": {"tracking", "dashboard"},
     "wandb_workspaces": {"tracking", "dashboard"},
     "rich": {"tracking"},

@@ -82,6 +82,8 @@ class Corpus:
     test: tuple[Example, ...]
     note: str = ""
     """What a reader of the results must know of the data, e.g. "built-in exam, not MMLU"."""
+    left_out: tuple[str, ...] = ()
+    """What its source dropped, or kept though it cannot be scored right: a line each, with counts and places."""
 
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""

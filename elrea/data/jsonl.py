@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from elrea.data.examples import Corpus, Example
+from elrea.data.parts import Parts
 from elrea.data.rows import RowReader
 from elrea.data.sampling import split, subset, with_shots
+from elrea.data.tables import parse_row
 from elrea.errors import ConfigError, DataError
 
 
@@ -59,28 +60,62 @@ class Jsonl:
             DataError: anything wrong with the files, with file and line.
             ConfigError: a limit, a share or a number of shots out of range.
         """
-        if not self.train:
-            raise DataError(
-                "data=jsonl needs data.train: one or more .jsonl files or folders of them, e.g."
-                " data.train=mine.jsonl"
-            )
         if self.shots < 0:
             raise ConfigError(f"data.shots={self.shots} must be 0 or more")
-        reader = RowReader(self.fields, self.ignore)
-        settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
-        train, dev, test = read_files(settings, reader).values()
-        if not self.test:
-            train, test = split(train, self.test_share, self.seed)
-        Corpus("jsonl", train, dev, test).check(self.allow_overlap)
-        train = subset(train, self.limit_train, self.seed, "train")
-        test = subset(test, self.limit_test, self.seed, "test")
+        parts = self.ready(self.parts())
+        Corpus("jsonl", parts.train, parts.dev, parts.test).check(self.allow_overlap)
+        parts = self.limited(parts)
+        train, dev, test = parts.train, parts.dev, parts.test
         if self.shots:
             solved = [example for example in dev or train if not example.history]
             # One to spare: a question is never its own shot.
             pool = subset(solved, self.shots + 1, self.seed, "shots")
             test = tuple(with_shots(example, pool, self.shots) for example in test)
-        held = "" if self.test else f", {self.test_share:.0%} of the questions held out as test"
-        return Corpus("jsonl", train, dev, test, note=f"own instruction data{held}")
+        return Corpus("jsonl", train, dev, test, parts.note)
+
+    def parts(self) -> Parts:
+        """Read all files.
+
+        Raises:
+            DataError: anything wrong with them, with file and line.
+        """
+        if not self.train:
+            raise DataError(
+                "data=jsonl needs data.train: one or more .jsonl files or folders of them, e.g."
+                " data.train=mine.jsonl"
+            )
+        reader = RowReader(self.fields, self.ignore)
+        settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
+        train, dev, test = read_files(settings, reader).values()
+        return Parts(train, dev, test, note="own instruction data")
+
+    def ready(self, parts: Parts) -> Parts:
+        """With a test held out of train where no file is one."""
+        if parts.test:
+            return parts
+        train, test = split(parts.train, self.test_share, self.seed)
+        held = f", {self.test_share:.0%} of the questions held out as test"
+        return replace(parts, train=train, test=test, note=parts.note + held)
+
+    def limited(self, parts: Parts) -> Parts:
+        """At most `limit_train` and `limit_test` of it."""
+        return replace(
+            parts,
+            train=subset(parts.train, self.limit_train, self.seed, "train"),
+            test=subset(parts.test, self.limit_test, self.seed, "test"),
+        )
+
+    def placed(self) -> bool:
+        """Whether it is said where the data is."""
+        return bool(self.train)
+
+    def at(self, folder: Path) -> Self:
+        """The same, read from a folder."""
+        return replace(self, train=str(folder))
+
+    def on_hub(self) -> Self:
+        """The same: a user's own files are nowhere else."""
+        return self
 
 
 def read_files(
@@ -165,26 +200,3 @@ def _read(file: Path, label: str, reader: RowReader) -> list[Example]:
     if not examples:
         raise DataError(f"{file}: the file is empty; remove it or fill it")
     return examples
-
-
-def parse_row(raw: bytes, where: str) -> Mapping[str, Any] | None:
-    """One line as a JSON object; None for a blank one.
-
-    Raises:
-        DataError: it is none, or not UTF-8; the message begins with `where`.
-    """
-    try:
-        text = raw.decode("utf-8").removeprefix("\ufeff").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
-    if not text:
-        return None
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", str(error))
-        hint = "; write a JSON list as one object a line" if text.startswith("[") else ""
-        raise DataError(f"{where}: broken JSON ({reason}){hint}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a JSON object; write one object a line")
-    return row

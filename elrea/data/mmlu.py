@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from elrea.data.examples import Corpus, Example
-from elrea.data.jsonl import read_files
-from elrea.data.rows import RowReader
-from elrea.data.sampling import subset, with_shots
+from elrea.data.benchmark import Benchmark
+from elrea.data.examples import Example
+from elrea.data.layouts import looks_like, place_looks_like
+from elrea.data.parts import Parts
+from elrea.data.sampling import with_shots
+from elrea.data.tables import Row
 from elrea.errors import ConfigError, DataError
 
 LETTERS = ("A", "B", "C", "D")
 _HEADER = "The following are multiple choice questions (with answers) about {}."
 
+Questions = dict[str, list[Example]]
+"""By subject."""
+
 
 @dataclass
-class Mmlu:
+class Mmlu(Benchmark):
     """MMLU (Hendrycks et al., 2021) as the test, other instruction files as train.
 
     Reads root/test/<subject>_test.csv, root/dev/<subject>_dev.csv (the shots) and, where it is
@@ -29,113 +34,103 @@ class Mmlu:
     four options, letter.
     """
 
-    root: str | None = None
-    """Folder that holds dev/ and test/. Required."""
-    train: str | list[str] | None = None
-    """Instruction files (.jsonl), or folders of them, to fine-tune on. Required: MMLU has no
-    training questions of its own kind."""
     subjects: str | list[str] = "all"
     """"all", or the names of some subjects as in the file names, e.g. [astronomy, virology]."""
     shots: int = 5
     """Solved questions of the same subject before each test question; 5 is MMLU's usual."""
-    fields: dict[str, str | None] = field(default_factory=dict)
-    """Other names of the fields of `train`, as in data=jsonl."""
-    ignore: list[str] = field(default_factory=list)
-    """Fields of `train` to pass over, as in data=jsonl."""
-    limit_train: int | None = None
-    """At most so many training examples, drawn by `seed`; None takes all."""
-    limit_test: int | None = None
-    """At most so many test questions, drawn by `seed`; None takes all (14,042)."""
-    seed: int = 0
-    """Of the limits. Not the run's seed: runs of several seeds are then scored on the same
-    questions."""
-    allow_overlap: bool = False
-    """Let test questions stand in train. Off: scores on questions seen in training say little."""
 
-    def load(self) -> Corpus:
-        """Read and check.
+    name: ClassVar[str] = "mmlu"
+    title: ClassVar[str] = "MMLU"
+    public: ClassVar[str] = "cais/mmlu"
+    holds: ClassVar[str] = "MMLU's dev/ and test/"
+    whole: ClassVar[int] = 57
+
+    def questions(self) -> Parts:
+        """Dev and test questions with their shots, subject by subject.
 
         Raises:
-            DataError: a setting is missing, or anything is wrong with the files, with file and
-                line.
-            ConfigError: a limit or the number of shots is out of range.
+            DataError: a subject is not there, or anything is wrong with the files, with file and line.
+            ConfigError: the number of shots is out of range.
         """
-        if not self.root:
-            raise DataError(
-                "data=mmlu needs data.root: the folder that holds MMLU's dev/ and test/"
-            )
-        if not self.train:
-            raise DataError(
-                "data=mmlu needs data.train: MMLU has nothing to train on; give one or more .jsonl"
-                " instruction files or folders of them"
-            )
         if self.shots < 0:
             raise ConfigError(f"data.shots={self.shots} must be 0 or more")
-        root = Path(self.root)
-        subjects = self._subjects(root)
-        dev, test = self._questions(root, subjects)
-        reader = RowReader(self.fields, self.ignore)
-        train = read_files({"data.train": self.train}, reader)["data.train"]
-        Corpus("mmlu", train, dev, test).check(self.allow_overlap)
-        return Corpus(
-            "mmlu",
-            subset(train, self.limit_train, self.seed, "train"),
-            dev,
-            subset(test, self.limit_test, self.seed, "test"),
-            note=f"MMLU, {len(subjects)} of its subjects, {self.shots}-shot; trained on other data",
-        )
-
-    def _subjects(self, root: Path) -> list[str]:
-        """The subjects asked for, of those that have a test file."""
-        folder = root / "test"
-        for path in (root, folder):
-            if not path.is_dir():
-                raise DataError(f"{path}: no such folder (data.root holds MMLU's dev/ and test/)")
-        suffix = "_test.csv"
-        there = sorted(p.name.removesuffix(suffix) for p in folder.glob(f"*{suffix}"))
-        if not there:
-            raise DataError(f"{folder}: no file <subject>_test.csv in this folder")
-        wanted = [self.subjects] if isinstance(self.subjects, str) else self.subjects
-        if list(wanted) == ["all"]:
-            return there
-        for subject in wanted:
-            if subject not in there:
-                near = difflib.get_close_matches(subject, there, n=1, cutoff=0.0)[0]
-                raise DataError(
-                    f"data.subjects: {folder} has no subject {subject!r}; did you mean {near!r}?"
-                )
-        if not wanted:
-            raise DataError("data.subjects is empty; name subjects or set it to all")
-        return sorted(set(wanted))
-
-    def _questions(
-        self, root: Path, subjects: Sequence[str]
-    ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-        """Dev and test questions with their shots, subject by subject."""
-        dev: list[Example] = []
-        test: list[Example] = []
+        place = self.place()
+        if place is None:
+            test, val, solved = (self._downloaded(split) for split in ("test", "validation", "dev"))
+            subjects = self.chosen(self.subjects, sorted(test), "subject")
+        else:
+            subjects = self.chosen(self.subjects, _there(place), "subject")
+            test, val, solved = (_files(place, subjects, split) for split in ("test", "val", "dev"))
+        dev_made: list[Example] = []
+        test_made: list[Example] = []
         for subject in subjects:
-            solved = self._solved(root, subject)
-            val = root / "val" / f"{subject}_val.csv"
-            tuned = read_csv(val, subject, "val") if val.is_file() else solved
-            asked = read_csv(root / "test" / f"{subject}_test.csv", subject, "test")
-            dev += [with_shots(example, solved, self.shots) for example in tuned]
-            test += [with_shots(example, solved, self.shots) for example in asked]
-        return tuple(dev), tuple(test)
+            shown = solved.get(subject, [])
+            if len(shown) < self.shots:
+                where = (
+                    place / "dev" / f"{subject}_dev.csv"
+                    if place
+                    else f"{self.hub_name} dev, {subject}"
+                )
+                raise DataError(
+                    f"{where}: {len(shown)} rows, and data.shots={self.shots} asks for more"
+                    if shown
+                    else f"{where}: no such file; add it or set data.shots=0"
+                )
+            dev_made += [with_shots(e, shown, self.shots) for e in val.get(subject, shown)]
+            test_made += [with_shots(e, shown, self.shots) for e in test[subject]]
+        note = f"MMLU, {len(subjects)} of its {self.whole} subjects, {self.shots}-shot"
+        return Parts((), tuple(dev_made), tuple(test_made), note=note)
 
-    def _solved(self, root: Path, subject: str) -> list[Example]:
-        """The questions that shots are taken from."""
-        file = root / "dev" / f"{subject}_dev.csv"
-        if not file.is_file():
-            if self.shots:
-                raise DataError(f"{file}: no such file; add it or set data.shots=0")
-            return []
-        solved = read_csv(file, subject, "dev")
-        if len(solved) < self.shots:
-            raise DataError(
-                f"{file}: {len(solved)} rows, and data.shots={self.shots} asks for more"
-            )
-        return solved
+    def _downloaded(self, split: str) -> Questions:
+        """A split of the hub's data set, whose rows say their subject."""
+        found: Questions = {}
+        for row in self.hub_rows(split, "all"):
+            subject = self.text(row, "subject")
+            of_subject = found.setdefault(subject, [])
+            cells = [self.text(row, "question"), *_options(row), _letter(row)]
+            name = "val" if split == "validation" else split
+            of_subject.append(_example(cells, row.where, subject, name, len(of_subject)))
+        return found
+
+
+def _there(root: Path) -> list[str]:
+    """Subjects that have a test file."""
+    folder = root / "test"
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder}: no such folder (data.root holds MMLU's dev/ and test/){place_looks_like(root)}"
+        )
+    suffix = "_test.csv"
+    there = sorted(p.name.removesuffix(suffix) for p in folder.glob(f"*{suffix}"))
+    if not there:
+        raise DataError(
+            f"{folder}: no file <subject>_test.csv in this folder{place_looks_like(folder)}"
+        )
+    return there
+
+
+def _files(root: Path, subjects: Sequence[str], split: str) -> Questions:
+    """Those of the subjects' files of a split that are there."""
+    files = {subject: root / split / f"{subject}_{split}.csv" for subject in subjects}
+    return {
+        subject: read_csv(file, subject, split) for subject, file in files.items() if file.is_file()
+    }
+
+
+def _options(row: Row) -> list[str]:
+    options = row.value.get("choices")
+    if not isinstance(options, list) or not all(isinstance(option, str) for option in options):
+        raise DataError(
+            f"{row.where}: no list of choices, so no row of MMLU{looks_like(row.value)}"
+        )
+    return options
+
+
+def _letter(row: Row) -> str:
+    answer = row.value.get("answer")
+    if isinstance(answer, int) and 0 <= answer < len(LETTERS):
+        return LETTERS[answer]
+    return str(answer)
 
 
 def read_csv(file: Path, subject: str, split: str) -> list[Example]:

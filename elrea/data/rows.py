@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elrea.data.examples import Example
+from elrea.data.layouts import looks_like
 from elrea.errors import DataError
 from elrea.files import is_text
 
@@ -21,11 +22,15 @@ NAMES: dict[str, tuple[str, ...]] = {
     "source": ("source", "dataset"),
     "category": ("category",),
     "id": ("id",),
+    "judge": ("judge",),
 }
 """Each role that a field can play, and the names that are understood without a mapping."""
 
 END = "<|endoftext|>"
 """A literal that ends the completions of many published prompt/completion files."""
+
+JUDGES = ("maths", "answer", "letter")
+"""Who may be named to judge a generated response (`Example.judge`)."""
 
 _ROLES = ("system", "user", "assistant")
 
@@ -92,7 +97,14 @@ class RowReader:
             category=_text(values, "category", where) or "",
             choices=choices,
             history=history,
+            judge=self._judge(values, where),
         )
+
+    def _judge(self, values: dict[str, Any], where: str) -> str:
+        judge = _text(values, "judge", where) or ""
+        if judge and judge not in JUDGES:
+            raise DataError(f"{where}: no judge {judge!r} (there is: {', '.join(JUDGES)})")
+        return judge
 
     def _by_role(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The row's values that are not null, by the role they play."""
@@ -113,7 +125,7 @@ class RowReader:
         if unknown:
             raise DataError(
                 f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; map them with"
-                f" data.fields or pass over them with data.ignore=[{','.join(unknown)}]"
+                f" data.fields or pass over them with data.ignore=[{','.join(unknown)}]{looks_like(row)}"
             )
         return values
 

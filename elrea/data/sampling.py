@@ -57,6 +57,33 @@ def split(
     return train, tuple(example for example in examples if example.question in held)
 
 
+def held_out(
+    examples: Sequence[Example], count: int, seed: int, name: str
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Hold out so many questions, all examples that ask them included.
+
+    Args:
+        examples: what to hold out of; order is kept on both sides.
+        count: questions, fewer than there are.
+        seed: the source's seed.
+        name: what they become, "dev": a setting's name too.
+
+    Returns:
+        What is left, and what was held out.
+
+    Raises:
+        ConfigError: `count` is below 0, or nothing would be left.
+    """
+    questions = list(dict.fromkeys(example.question for example in examples))
+    if not 0 <= count < max(1, len(questions)):
+        raise ConfigError(
+            f"data.{name}={count} must be 0 or more, and fewer than the {len(questions):,} questions"
+        )
+    held = set(random.Random(f"hold/{name}/{seed}").sample(questions, count))
+    train = tuple(example for example in examples if example.question not in held)
+    return train, tuple(example for example in examples if example.question in held)
+
+
 def with_shots(example: Example, pool: Sequence[Example], shots: int) -> Example:
     """Give an example the first `shots` of a pool, passing over those that ask its own question.
 

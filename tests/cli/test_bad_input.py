@@ -58,9 +58,9 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("+sed=1", "sed: unknown key; did you mean seed?"),
         ("+experimnt=x", "experimnt: unknown key; did you mean experiment?"),
         ("+training.epoch=1", "training.epoch: unknown key; did you mean epochs? (there is: "),
-        ("data.root=x", "data.root: unknown key here; it belongs to data=mmlu"),
-        ("data=jsonll", "data=jsonll: no such choice; did you mean jsonl? (there is: exam, "),
-        ("+experiment=elrea", "experiment=elrea: no such choice; did you mean elrea_mmlu?"),
+        ("data.root=x", "data.root: unknown key here; it belongs to data=bbh or data=dolly or "),
+        ("data=jsonll", "data=jsonll: no such choice; did you mean jsonl? (there is: bbh, "),
+        ("+experiment=elrea", "experiment=elrea: no such choice; did you mean elrea_bbh?"),
         ("experiment=elrea_mmlu", "use +experiment=elrea_mmlu"),
         ("evaluation.strategies=[elra]", "no strategy 'elra' (there is: backbone, base, "),
         ("training.epochs=many", "training.epochs: wants int, not 'many'"),
@@ -90,7 +90,10 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("data=null", "a config group wants the name of a choice, as data=exam; not null"),
         ("store=''", "store='': wants the folder in which stages are kept"),
         ("data=jsonl", "data=jsonl needs data.train: one or more .jsonl files"),
-        ("data=mmlu", "data=mmlu needs data.root: the folder that holds MMLU's dev/ and test/"),
+        (
+            "data=mmlu",
+            "data=mmlu needs data.root=<folder of MMLU's dev/ and test/>, or data.hub=true",
+        ),
     ],
 )
 def test_a_bad_word(word: str, said: str, fails: Callable[..., str]) -> None:
@@ -135,10 +138,10 @@ def test_bad_rows_of_mmlu(fails: Callable[..., str], tmp_path: Path) -> None:
     )
     assert f"{where}: the file is empty" in fails(*mmlu(tmp_path / "mmlu", ""))
     words = mmlu(tmp_path / "mmlu")
-    assert "no subject 'astronmy'; did you mean 'astronomy'?" in fails(
+    assert "no subject 'astronmy'; did you mean astronomy?" in fails(
         *words, "data.subjects=[astronmy]"
     )
-    assert "/gone: no such folder (data.root" in fails(*words, "data.root=gone/gone")
+    assert "/gone: no such file or folder (data.root" in fails(*words, "data.root=gone/gone")
     assert "data=mmlu needs data.train" in fails(*words, "data.train=null")
 
 

@@ -41,13 +41,13 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_how_many_there_are() -> None:
-    assert len(EXPERIMENTS) == 9
+    assert len(EXPERIMENTS) == 11
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 22
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
 
-@pytest.mark.parametrize("data", ["exam", "mmlu"])
+@pytest.mark.parametrize("data", ["exam", "mmlu", "maths"])
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_composes_with_any_data(name: str, data: str) -> None:
     config = composed(f"+experiment={name}", f"data={data}")

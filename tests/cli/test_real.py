@@ -56,8 +56,40 @@ def test_mmlu_after_training_on_other_data(model: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "+experiment=elrea_mmlu", *TINY, QUIET, model, *words)
     assert (ended.code, ended.err) == (0, "")
     summary = ended.summary
-    assert summary["data"].startswith("mmlu (MMLU, 2 of its subjects, 5-shot")
+    assert summary["data"].startswith("mmlu (MMLU, 2 of its 57 subjects, 5-shot")
     assert summary["strategies"]["elrea"]["n"] == 8
     rows = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert {json.loads(row)["category"] for row in rows} <= {"astronomy", "virology"}
     assert {json.loads(row)["answer"] for row in rows} <= set("ABCD")
+
+
+def test_big_bench_hard_after_training_on_other_data(model: str, tmp_path: Path) -> None:
+    words = [
+        "data=bbh",
+        f"data.root={shared('data/bbh')}",
+        "+data@data.train=flan_cot",
+        f"data.train.root={shared('data/flan_cot/strategyqa_train.tsv')}",
+        "data.tasks=[boolean_expressions]",
+        "data.limit_train=16",
+        "data.limit_test=4",
+    ]
+    ended = run(tmp_path, "+experiment=elrea_bbh", *TINY, QUIET, model, *words)
+    assert (ended.code, ended.err) == (0, "")
+    said = "bbh (BIG-Bench Hard, 1 of its 27 tasks, 3-shot; trained on Flan's chains of thought)"
+    assert ended.summary["data"] == said
+    assert ended.summary["strategies"]["elrea"]["n"] == 4
+
+
+def test_math_combined(model: str, tmp_path: Path) -> None:
+    words = [
+        "data=maths",
+        f"data.root={shared('data/math').parent}",
+        "data.only=[svamp,mathqa]",
+        "data.sources.mathqa.train_split=dev",
+        "data.train_per_source=12",
+        "data.test_per_source=4",
+    ]
+    ended = run(tmp_path, "+experiment=elrea_math", *TINY, QUIET, model, *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.summary["data"].startswith("maths (MATH-Combined: svamp 12 and 4, mathqa 12 and 4")
+    assert len(ended.summary["examples"]["left_out"]) == 3

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from elrea.data.examples import Example
+from tests.data import published as published_files
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 """Real data and models beside the repository; not part of it."""
@@ -136,3 +137,15 @@ def question() -> Example:
         shots=(("Why?\nAnswer:", "A"), ("Who?\nAnswer:", "B")),
         header="About things.",
     )
+
+
+@pytest.fixture(scope="session")
+def real() -> Callable[[str], Path]:
+    """Finds a folder of real data; a test that asks for one that is not there is skipped."""
+    return lambda name: _real(f"data/{name}")
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> Callable[[str], Path]:
+    """A small data set as it is published, by the name of its source."""
+    return lambda name: published_files.save(name, tmp_path / "published" / name)

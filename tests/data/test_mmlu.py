@@ -41,7 +41,7 @@ def test_questions_shots_and_header(source):
         10,
         16,
     )
-    assert corpus.note == "MMLU, 2 of its subjects, 5-shot; trained on other data"
+    assert corpus.note == "MMLU, 2 of its 57 subjects, 5-shot; trained on other data"
     last = corpus.test[-1]
     assert last.id == "mmlu/test/world_religions/7"
     assert last.header == (
@@ -100,10 +100,10 @@ def test_a_test_question_in_train_is_refused_unless_allowed(source, write):
     [
         ({"root": None}, DataError, "data=mmlu needs data.root"),
         ({"train": None}, DataError, r"data=mmlu needs data\.train: .* \.jsonl"),
-        ({"root": "nowhere"}, DataError, r"nowhere: no such folder \(data\.root"),
+        ({"root": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.root"),
         ({"train": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.train\)"),
-        ({"subjects": ["astronmy"]}, DataError, "no subject 'astronmy'; did you mean 'astronomy'"),
-        ({"subjects": "qqq"}, DataError, "no subject 'qqq'; did you mean"),
+        ({"subjects": ["astronmy"]}, DataError, "no subject 'astronmy'; did you mean astronomy"),
+        ({"subjects": "qqq"}, DataError, r"no subject 'qqq' \(2 of 57 are there\)"),
         ({"subjects": []}, DataError, "data.subjects is empty"),
         ({"shots": 6}, DataError, r"astronomy_dev\.csv: 5 rows, and data\.shots=6"),
         ({"shots": -1}, ConfigError, "data.shots=-1"),
@@ -123,6 +123,14 @@ def test_folders_without_the_files(source, tmp_path):
     (tmp_path / "bare/test").mkdir()
     with pytest.raises(DataError, match=r"bare/test: no file <subject>_test\.csv"):
         Mmlu(**{**source, "root": str(tmp_path / "bare")}).load()
+
+
+def test_another_benchmarks_folder(source, published):
+    for name, title in (("gsm8k", "GSM8K"), ("bbh", "BIG-Bench Hard"), ("svamp", "SVAMP")):
+        with pytest.raises(
+            DataError, match=rf"test: no such folder .* looks like {title} \(data={name}\)"
+        ):
+            Mmlu(**{**source, "root": str(published(name))}).load()
 
 
 GOOD = b"first?,a,b,c,d,A\n"

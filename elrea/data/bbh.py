@@ -1,0 +1,140 @@
+"""BIG-Bench Hard (Suzgun et al., 2022) from its original files, with training on other instruction data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from elrea.data import hub
+from elrea.data.bbh_prompts import STEPS, Prompt, read_prompt
+from elrea.data.benchmark import Benchmark
+from elrea.data.examples import Example
+from elrea.data.layouts import looks_like, place_looks_like
+from elrea.data.parts import Parts
+from elrea.data.sampling import with_shots
+from elrea.data.tables import Row, rows_of
+from elrea.errors import ConfigError, DataError
+
+
+@dataclass
+class Bbh(Benchmark):
+    """Test questions of up to 27 tasks, each with its own worked examples before it; other files as train.
+
+    Reads <task>.json from root/bbh/ or root/, and <task>.txt from cot-prompts/ there or beside it.
+    """
+
+    tasks: str | list[str] = "all"
+    """"all" that are there, or some names as in the file names, [navigate, snarks], each of which has to be."""
+    shots: int = 3
+    """Worked examples before each question, 0 to 3, from the task's prompt; those that do not fit are dropped."""
+    chain_of_thought: bool = True
+    """Whether worked examples show their steps and the question asks for them; the answer alone otherwise."""
+    prompts: str | None = None
+    """Folder of the prompts <task>.txt, where it is not cot-prompts/ in or beside `root`; the hub has none."""
+    name: ClassVar[str] = "bbh"
+    title: ClassVar[str] = "BIG-Bench Hard"
+    public: ClassVar[str] = "SaylorTwift/bbh"
+    holds: ClassVar[str] = "BIG-Bench Hard's bbh/ and cot-prompts/"
+    whole: ClassVar[int] = 27
+
+    def questions(self) -> Parts:
+        """All questions of the tasks, with worked examples.
+
+        Raises:
+            DataError: a task or its prompt is not there, or anything is wrong with the files, with file and entry.
+            ConfigError: the number of shots is out of range.
+        """
+        if not 0 <= self.shots <= 3:
+            raise ConfigError(f"data.shots={self.shots} must be 0 to 3: a prompt has 3 examples")
+        asked = self.chosen(self.tasks, self._there(), "task")
+        test = tuple(example for task in asked for example in self._questions(task))
+        kind = f"{self.shots}-shot" + ("" if self.chain_of_thought else " without steps")
+        return Parts(
+            test=test, note=f"{self.title}, {len(asked)} of its {self.whole} tasks, {kind}"
+        )
+
+    def _folder(self) -> Path | None:
+        place = self.place()
+        if place is None:
+            return None
+        return place / "bbh" if (place / "bbh").is_dir() else place
+
+    def _there(self) -> list[str]:
+        """Names of the tasks that are there."""
+        folder = self._folder()
+        if folder is None:
+            return list(hub.configs(self.hub_name, holds=self.holds, revision=self.revision))
+        there = sorted(file.stem for file in folder.glob("*.json"))
+        if not there:
+            raise DataError(
+                f"{folder}: no <task>.json of BIG-Bench Hard in here; data.root holds {self.holds}"
+                f"{place_looks_like(folder)}"
+            )
+        return there
+
+    def _rows(self, task: str) -> Iterator[Row]:
+        """Rows of input and target."""
+        folder = self._folder()
+        if folder is None:
+            yield from self.hub_rows("test", task)
+            return
+        for whole in rows_of(folder / f"{task}.json"):
+            entries = whole.value.get("examples")
+            if not isinstance(entries, list):
+                raise DataError(
+                    f"{whole.where}: no list of examples, so no task of BIG-Bench Hard{looks_like(whole.value)}"
+                )
+            for number, entry in enumerate(entries, start=1):
+                where = f"{whole.where}, entry {number}"
+                if not isinstance(entry, dict):
+                    raise DataError(f"{where}: not a JSON object")
+                yield Row(entry, where, task)
+
+    def _questions(self, task: str) -> Iterator[Example]:
+        prompt = self._prompt(task)
+        ending = STEPS if self.chain_of_thought else ""
+        solved = [
+            Example(
+                f"bbh/shot/{task}/{i}", _worded(q, ending), way if ending else answer, self.name
+            )
+            for i, (q, way, answer) in enumerate(prompt.solved)
+        ]
+        for index, row in enumerate(self._rows(task)):
+            example = Example(
+                id=f"bbh/test/{task}/{index}",
+                instruction=_worded(self.text(row, "input").strip(), ending),
+                response=self.text(row, "target").strip(),
+                source=self.name,
+                category=task,
+                header=prompt.header,
+                judge="answer",
+            )
+            yield with_shots(example, solved, self.shots)
+
+    def _prompt(self, task: str) -> Prompt:
+        """What the task is and its worked examples; without shots what there is of it."""
+        folder = self._folder()
+        if self.prompts:
+            folders = [Path(self.prompts)]
+        elif folder is not None:
+            folders = [folder / "cot-prompts", folder.parent / "cot-prompts"]
+        elif self.shots:
+            raise DataError(
+                f"data.hub={self.hub_name} has no worked examples: say data.prompts=<folder of"
+                " cot-prompts/*.txt> or data.shots=0"
+            )
+        else:
+            return Prompt("", ())
+        files = [folder / f"{task}.txt" for folder in folders]
+        file = next((file for file in files if file.is_file()), None)
+        if file is not None:
+            return read_prompt(file)
+        if self.shots:
+            raise DataError(f"{files[0]}: no such file; add it, or set data.shots=0")
+        return Prompt("", ())
+
+
+def _worded(question: str, ending: str) -> str:
+    return f"Q: {question}\nA: {ending}".rstrip()

@@ -1,0 +1,112 @@
+"""What benchmarks share that are for testing alone: training on other data, limits, overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from elrea.data.examples import Corpus
+from elrea.data.jsonl import read_files
+from elrea.data.overlap import Overlap, settle
+from elrea.data.parts import Parts, Readable
+from elrea.data.place import Placed
+from elrea.data.rows import RowReader
+from elrea.data.sampling import subset
+from elrea.data.source import corpus_of
+from elrea.errors import DataError, did_you_mean
+
+
+@dataclass
+class Benchmark(Placed):
+    """Test questions from a published data set, and other data as train."""
+
+    train: str | list[str] | Readable | None = None
+    """Instruction files (.jsonl) or folders of them, to fine-tune on; or a source of its own, as +data@data.train=mix
+    names one, of which all training examples are taken. Required: there are no training questions of this kind."""
+    fields: dict[str, str | None] = field(default_factory=dict)
+    """Other names of the fields of `train`, as in data=jsonl."""
+    ignore: list[str] = field(default_factory=list)
+    """Fields of `train` to pass over, as in data=jsonl."""
+    limit_train: int | None = None
+    """At most so many training examples, drawn by `seed`; None takes all."""
+    limit_test: int | None = None
+    """At most so many test questions, drawn by `seed`; None takes all."""
+    seed: int = 0
+    """Of the limits. Not the run's seed: runs of several seeds are then scored on the same
+    questions."""
+    overlap: Overlap = "refuse"
+    """Where a test question stands in train: "refuse", or "drop" it from train, counted."""
+    allow_overlap: bool = False
+    """Let test questions stand in train. Off: scores on questions seen in training say little."""
+
+    whole: ClassVar[int]
+    """How many subjects or tasks there are."""
+
+    def questions(self) -> Parts:
+        """Dev and test questions, with their shots.
+
+        Raises:
+            DataError: anything wrong with the files, with file and line.
+        """
+        raise NotImplementedError
+
+    def load(self) -> Corpus:
+        """Read and check.
+
+        Raises:
+            DataError: a setting is missing, or anything is wrong with the files, with file and
+                line.
+            ConfigError: a limit or the number of shots is out of range.
+        """
+        self.place()
+        if not self.train:
+            raise DataError(
+                f"data={self.name} needs data.train: {self.title} has nothing to train on; give one or more .jsonl"
+                " instruction files or folders of them"
+            )
+        asked, trained = self.questions(), self._trained(self.train)
+        train, drops = trained.train, trained.drops
+        if not self.allow_overlap:
+            train = settle(train, asked.test, self.overlap, drops, f"data={self.name}")
+        parts = Parts(
+            subset(train, self.limit_train, self.seed, "train"),
+            asked.dev,
+            subset(asked.test, self.limit_test, self.seed, "test"),
+            drops,
+            f"{asked.note}; {trained.note}",
+        )
+        return corpus_of(self.name, parts, self.allow_overlap)
+
+    def _trained(self, train: str | list[str] | Readable) -> Parts:
+        if isinstance(train, str | list):
+            reader = RowReader(self.fields, self.ignore)
+            found = read_files({"data.train": train}, reader)["data.train"]
+            return Parts(found, note="trained on other data")
+        parts = train.limited(train.parts())
+        return Parts(parts.train, drops=parts.drops, note=f"trained on {parts.note}")
+
+    def chosen(self, wanted: str | Sequence[str], there: Sequence[str], noun: str) -> list[str]:
+        """The subjects or tasks that are asked for, of those that are there, sorted.
+
+        Args:
+            wanted: "all", or names.
+            there: names, sorted.
+            noun: what they are, "subject"; the setting is its plural.
+
+        Raises:
+            DataError: a name that is not there, or none at all.
+        """
+        names = [wanted] if isinstance(wanted, str) else list(wanted)
+        if names == ["all"]:
+            return list(there)
+        for name in names:
+            if name not in there:
+                where = self.root or self.hub_name
+                raise DataError(
+                    f"data.{noun}s: {where} has no {noun} {name!r}{did_you_mean(name, there)}"
+                    f" ({len(there)} of {self.whole} are there)"
+                )
+        if not names:
+            raise DataError(f"data.{noun}s is empty; name {noun}s or set it to all")
+        return sorted(set(names))

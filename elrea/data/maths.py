@@ -1,0 +1,36 @@
+r"""MATH-Combined, the paper's data: MATH, GSM8K, SVAMP and MathQA as problems with an answer in \boxed{}."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from elrea.data.gsm8k import Gsm8k
+from elrea.data.math import Math
+from elrea.data.mathqa import Mathqa
+from elrea.data.mix import Mix
+from elrea.data.overlap import Overlap
+from elrea.data.svamp import Svamp
+
+
+def paper_sizes() -> dict[str, Any]:
+    """The four with the paper's sizes (train and test) as caps: what it left out beyond them, it does not say."""
+    return {
+        "math": Math(limit_train=7500, limit_test=1000),
+        "gsm8k": Gsm8k(limit_train=7441, limit_test=1000),
+        "svamp": Svamp(limit_train=677, limit_test=280),
+        "mathqa": Mathqa(limit_train=26287, limit_test=998),
+    }
+
+
+@dataclass
+class Maths(Mix):
+    """A mix whose sources overlap: a problem of any test is taken out of every train, and counted."""
+
+    sources: dict[str, Any] = field(default_factory=paper_sizes)
+    """Name -> a choice of this group; the defaults are the paper's four, and its sizes their caps."""
+    overlap: Overlap = "drop"
+    """Where a test problem stands in train, be it another source's: "drop" it there, counted, or "refuse"."""
+
+    name: ClassVar[str] = "maths"
+    title: ClassVar[str] = "MATH-Combined:"

@@ -1,0 +1,59 @@
+r"""Answers in \boxed{}."""
+
+from __future__ import annotations
+
+import pytest
+
+from elrea.data.boxed import concluded, last_boxed, number
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"so \boxed{5}.", "5"),
+        (r"\boxed{1} and then \boxed{ \frac{1}{2} }", r"\frac{1}{2}"),
+        (r"\boxed{\left\{ x \right\}}", r"\left\{ x \right\}"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"$\boxed 7$", "7"),
+        (r"it is $\boxed 12.$", "12"),
+        (r"\fbox{3}", "3"),
+        (r"\boxed{}", None),
+        (r"\boxed{5", None),
+        (r"\boxed", None),
+        ("no box", None),
+    ],
+)
+def test_the_last_box_counts(text, answer):
+    assert last_boxed(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        (" 1,080 ", "1080"),
+        ("$51.0", "51"),
+        ("-3", "-3"),
+        ("−3.50", "-3.5"),
+        (".5", "0.5"),
+        ("-.5", "-0.5"),
+        ("100", "100"),
+        ("-0.0", "0"),
+        ("12.5%", "12.5"),
+        ("109,200,000", "109200000"),
+        ("3 apples", None),
+        ("1/2", None),
+        ("", None),
+        (".", None),
+    ],
+)
+def test_a_number_is_written_in_one_way(text, plain):
+    assert number(text) == plain
+
+
+def test_a_response_ends_in_its_box():
+    assert concluded("2 + 3 = 5\n", "5") == "2 + 3 = 5\nThe answer is \\boxed{5}"
+    assert concluded("", "5") == "The answer is \\boxed{5}"
+    assert concluded(r"So $\boxed{5}$.", "5") == r"So $\boxed{5}$."
+    assert concluded(r"Not \boxed{4}", "5").endswith(r"\boxed{5}")
+    assert concluded(r"$\boxed 5$", "5").endswith(r"\boxed{5}")  # every reader knows this form
+    assert last_boxed(concluded("", "")) is None

@@ -1,0 +1,115 @@
+"""MathQA without its options, and what is made of the right one's text."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from elrea.data.drops import Unparsed
+from elrea.data.mathqa import Mathqa
+from elrea.data.mathqa_answers import option, tidy
+from elrea.errors import DataError
+from tests.data import published as files
+
+
+@pytest.mark.parametrize(
+    ("options", "letter", "text"),
+    [
+        ("a ) 24 , b ) 120 , c ) 625 , d ) 720 , e ) 1024", "c", "625"),
+        ("a ) a ) 3 , b ) b ) 2 , c ) c ) 5 , d ) d ) 21 , e ) e ) 28", "e", "28"),
+        ("a ) 1 , 2 , b ) 3 , c ) 4 , d ) 5 , e ) 6", "a", "1 , 2"),
+        ("['a ) 4 inches', 'b ) 6 inches', 'c ) 5', 'd ) 8', 'e ) 10 inches']", "e", "10 inches"),
+    ],
+)
+def test_the_right_options_text(options, letter, text):
+    assert option(options, letter) == text
+
+
+@pytest.mark.parametrize(
+    ("options", "letter"),
+    [("a ) 1 , b ) 2", "c"), ("a ) 1 , c ) 2", "a"), ("a ) , b ) 2", "a"), ("x", "a")],
+)
+def test_options_that_cannot_be_told_apart(options, letter):
+    with pytest.raises(Unparsed):
+        option(options, letter)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("rs . 1,200 .", "1200"),
+        ("$ 45.50", "45.5"),
+        ("28.6 %", "28.6"),
+        ("- 1", "-1"),
+        (".5", "0.5"),
+        ("7 days", "7"),
+        ("12 sq . m", "12"),
+        ("18 km / hr", "18"),
+        ("384 cm 2", "384"),
+        ("868 cm ^ 2", "868"),
+        ("31 / 36", r"\frac{31}{36}"),
+        ("- 3 / 4", r"-\frac{3}{4}"),
+        ("6 2 / 3 days", r"6\frac{2}{3}"),
+        ("16 √ 2 m", r"16 \sqrt{2} m"),
+        ("four", "4"),
+        # What is no one amount stays as it is.
+        ("3 x", "3 x"),
+        ("n - 1", "n - 1"),
+        ("2 : 3", "2 : 3"),
+        ("x = 3", "x = 3"),
+        ("2 minutes , 00 seconds", "2 minutes , 00 seconds"),
+        ("none of these", "none of these"),
+    ],
+)
+def test_an_amount_without_currency_and_units(text, plain):
+    assert tidy(text) == plain
+
+
+def save(root, split, rows):
+    (root / f"{split}.json").write_text(json.dumps(rows))
+
+
+def test_the_files(published):
+    root = published("mathqa")
+    corpus = Mathqa(root=str(root)).load()
+    first = corpus.train[0]
+    assert first.instruction == "a train train runs 1 km in 2 hours . its speed ?"
+    assert first.response == "speed = 1 / 2\nThe answer is \\boxed{\\frac{1}{2}}"
+    assert (first.id, first.category, first.judge) == ("mathqa/train/0", "physics", "maths")
+    assert (len(corpus.train), len(corpus.dev), len(corpus.test)) == (4, 4, 4)
+    (root / "dev.json").unlink()
+    assert Mathqa(root=str(root)).load().dev == ()
+
+
+def test_dev_as_train(published):
+    root = published("mathqa")
+    (root / "train.json").unlink()
+    with pytest.raises(
+        DataError, match=r"no train\.json in here; add it, or train on dev\.json by train_split=dev"
+    ):
+        Mathqa(root=str(root)).load()
+    corpus = Mathqa(root=str(root), train_split="dev").load()
+    assert "a dev train" in corpus.train[0].instruction and corpus.dev == ()
+    assert corpus.note == "MathQA without options, trained on dev"
+
+
+def test_what_cannot_be_read_and_what_stands_in_test(published):
+    root = published("mathqa")
+    none = {**files.MATHQA["train"][0], "Problem": "which ?", "correct": "e"}
+    again = {
+        **files.MATHQA["train"][0],
+        "Problem": 'A test train runs "1" km, in 2 hours: its speed?',
+    }
+    save(root, "train", [*files.MATHQA["train"], none, again])
+    save(root, "test", [*files.MATHQA["test"], {**none, "Problem": "what ?"}])
+    corpus = Mathqa(root=str(root)).load()
+    assert len(corpus.train) == 4 and len(corpus.test) == 5
+    assert corpus.test[-1].response == "The answer is \\boxed{}"
+    assert corpus.left_out == (
+        "mathqa: 1 dropped from train: no number in the answer (mathqa/train.json, entry 5)",
+        "mathqa: 1 in test, scored wrong: no number in the answer (mathqa/test.json, entry 5)",
+        "mathqa: 1 dropped from train: stands in test (mathqa/train/5)",
+    )
+    with pytest.raises(DataError, match=r"first mathqa/test/0 \(train: mathqa/train/5\)"):
+        Mathqa(root=str(root), overlap="refuse").load()

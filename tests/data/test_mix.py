@@ -1,0 +1,188 @@
+"""Sources as one: MATH-Combined and mixes, and the command that writes the first."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+
+import pytest
+
+from elrea.data import combine
+from elrea.data.dolly import Dolly
+from elrea.data.exam import Exam
+from elrea.data.flan_cot import FlanCot
+from elrea.data.gsm8k import Gsm8k
+from elrea.data.jsonl import Jsonl
+from elrea.data.maths import Maths
+from elrea.data.mix import Mix
+from elrea.data.svamp import Svamp
+from elrea.errors import ConfigError, DataError
+from tests.data import published as files
+
+
+@pytest.fixture
+def root(published):
+    return str(published("dolly").parent)
+
+
+@pytest.fixture
+def four(published, root):
+    for name in ("math", "gsm8k", "svamp", "mathqa"):
+        published(name)
+    return root
+
+
+def sizes(examples):
+    return dict(Counter(example.source for example in examples))
+
+
+def fails(source, kind=DataError) -> str:
+    with pytest.raises(kind) as caught:
+        source.load()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_shares_of_every_source_are_held_out(root, published, write):
+    published("gsm8k")
+    lines = [{"prompt": f"{i}?", "completion": "a<|endoftext|>"} for i in range(20)]
+    write("published/t0/one.jsonl", lines[:10])
+    write("published/t0/two.jsonl", lines[10:])
+    mix = {"dolly": Dolly(), "t0": Jsonl(), "gsm8k": Gsm8k(), "flan_cot": FlanCot()}
+    corpus = Mix(mix, root=root, test_share=0.2, dev_per_source=2).load()
+    assert sizes(corpus.train) == {"dolly": 6, "t0": 14, "gsm8k": 4}
+    assert sizes(corpus.dev) == {"dolly": 2, "t0": 2, "gsm8k": 2}
+    assert sizes(corpus.test) == {"dolly": 2, "t0": 4, "gsm8k": 1}
+    assert corpus.note == (
+        "mix of dolly 6 and 2, t0 14 and 4, gsm8k 4 and 1 to train and test; not there: flan_cot"
+    )
+    assert {e.category for e in corpus if e.source == "t0"} == {"one", "two"}
+    assert all(e.id.startswith(f"{e.source}/") for e in corpus)
+    capped = Mix(
+        mix, root=root, only=["t0", "dolly"], train_per_source=3, test_per_source=1, limit_train=5
+    ).load()
+    assert len(capped.train) == 5 and sizes(capped.test) == {"dolly": 1, "t0": 1}
+    assert (
+        capped
+        == Mix(
+            mix,
+            root=root,
+            only=["t0", "dolly"],
+            train_per_source=3,
+            test_per_source=1,
+            limit_train=5,
+        ).load()
+    )
+    other = Mix(mix, root=root, only=["t0"], seed=1).load()
+    assert other.test != Mix(mix, root=root, only=["t0"]).load().test
+
+
+def test_a_sources_own_settings_hold(root, tmp_path):
+    own = Dolly(root=f"{root}/dolly", limit_train=4, limit_test=1, test_share=0.5)
+    corpus = Mix({"mine": own}).load()
+    assert (len(corpus.train), len(corpus.test)) == (4, 1)
+    assert corpus.train[0].source == "mine" and corpus.train[0].category == "open_qa"
+
+
+def test_what_stands_in_another_sources_test(published, root, tmp_path):
+    published("gsm8k")
+    files.lines(tmp_path / "own" / "train.jsonl", [
+        *({"instruction": f"{i}?", "response": "1"} for i in range(9)),
+        {"instruction": files.GSM8K["test"][0]["question"], "response": "\\boxed{3}", "judge": "maths"},
+    ])  # fmt: skip
+    mix = {
+        "own": Jsonl(train=str(tmp_path / "own"), test_share=0.01, seed=0),
+        "gsm8k": Gsm8k(root=f"{root}/gsm8k"),
+    }
+    said = fails(Mix(mix, test_share=0.12))
+    assert said.startswith("data.sources.own: 1 of ") and "first gsm8k/test/0 (train: own/" in said
+    corpus = Mix(mix, overlap="drop", test_share=0.12).load()
+    assert "1 dropped from train" in corpus.note
+    assert corpus.left_out[0].startswith("own: 1 dropped from train: stands in test (own/")
+    assert Mix(mix, allow_overlap=True, test_share=0.12).load()
+
+
+def test_mixes_that_cannot_be(root):
+    assert "data=mix has no source: say data.root=" in fails(Mix({"dolly": Dolly()}))
+    assert "data=mix has no source" in fails(Mix({"flan_cot": FlanCot(), "t0": Jsonl()}, hub=True))
+    assert "data.only: no source 'doly'; did you mean dolly? (there is: dolly)" in fails(
+        Mix({"dolly": Dolly()}, root=root, only=["doly"]), ConfigError
+    )
+    assert "data.sources.exam: this choice of data cannot be mixed" in fails(
+        Mix({"exam": Exam()}), ConfigError
+    )
+    said = fails(Mix({"svamp": Svamp()}, root=root, only=["svamp"]))
+    assert "published/svamp: no such file or folder" in said
+
+
+def test_math_combined(four):
+    corpus = Maths(root=four).load()
+    assert sizes(corpus.train) == {"math": 3, "gsm8k": 6, "svamp": 8, "mathqa": 4}
+    assert sizes(corpus.test) == {"math": 3, "gsm8k": 1, "svamp": 4, "mathqa": 4}
+    assert all("\\boxed{" in e.response and e.judge == "maths" for e in corpus)
+    assert corpus.note.startswith("MATH-Combined: math 3 and 3, gsm8k 6 and 1, ")
+    limits = {name: (s.limit_train, s.limit_test) for name, s in Maths().sources.items()}
+    assert limits == {
+        "math": (7500, 1000), "gsm8k": (7441, 1000), "svamp": (677, 280), "mathqa": (26287, 998),
+    }  # fmt: skip
+
+
+def command(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["combine", *words])
+    combine.main()
+
+
+def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys):
+    files.lines(
+        tmp_path / "published/gsm8k/train.jsonl",
+        [*files.GSM8K["train"], {"question": "?", "answer": "none"}],
+    )
+    for out in ("one", "two"):
+        command(
+            monkeypatch, "--root", four, "--out", str(tmp_path / out), "sources.svamp.limit_test=2"
+        )
+    said = capsys.readouterr().out.splitlines()
+    assert said[:6] == [
+        "source   train    test",
+        "math         3       3",
+        "gsm8k        6       1",
+        "svamp        8       2",
+        "mathqa       4       4",
+        "all         21      10",
+    ]
+    assert said[6] == 'gsm8k: 1 dropped from train: no number behind "####" (gsm8k/train.jsonl:7)'
+    for name in ("train.jsonl", "test.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    corpus = Maths(root=four).load()
+    read = Jsonl(
+        train=str(tmp_path / "one/train.jsonl"), test=str(tmp_path / "one/test.jsonl")
+    ).load()
+    for ours, theirs in zip(corpus.train, read.train, strict=True):
+        assert theirs.id == f"one/train.jsonl:{ours.id}"
+        for field in ("instruction", "response", "source", "category", "judge"):
+            assert getattr(ours, field) == getattr(theirs, field)
+    row = json.loads((tmp_path / "one/test.jsonl").read_text().splitlines()[0])
+    assert list(row) == ["id", "instruction", "response", "source", "category", "judge"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--root: say which folder holds math/"),
+        (["--root", "x", "seed"], "'seed': wants key=value"),
+        (["--root", "x", "sed=1"], "data.sed: unknown key; did you mean seed?"),
+        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.Exam"], "wants key=value"),
+    ],
+)
+def test_the_command_refuses(words, said, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError) as caught:
+        command(monkeypatch, "--out", str(tmp_path / "out"), *words)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_command_overwrites_nothing(tmp_path, monkeypatch, four):
+    (tmp_path / "train.jsonl").write_text("mine")
+    with pytest.raises(ConfigError, match=r"train\.jsonl is there already; name another folder"):
+        command(monkeypatch, "--root", four, "--out", str(tmp_path))
+    assert (tmp_path / "train.jsonl").read_text() == "mine"

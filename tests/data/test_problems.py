@@ -1,0 +1,170 @@
+"""GSM8K, SVAMP and MATH from their published files, made small."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from elrea.data.gsm8k import Gsm8k
+from elrea.data.math import Math
+from elrea.data.svamp import Svamp
+from elrea.errors import ConfigError, DataError
+from tests.data import published as files
+
+
+def fails(source) -> str:
+    with pytest.raises(DataError) as caught:
+        source.load()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_gsm8k(published):
+    corpus = Gsm8k(root=str(published("gsm8k"))).load()
+    first = corpus.train[2]
+    assert first.id == "gsm8k/train/2" and first.instruction == files.GSM8K["train"][2]["question"]
+    assert first.response == "She has 2+1000=1002.\nThe answer is \\boxed{1002}"
+    assert (first.source, first.judge, first.choices, first.header) == ("gsm8k", "maths", (), "")
+    assert (len(corpus.train), corpus.dev, len(corpus.test)) == (6, (), 1)
+    assert (corpus.name, corpus.note, corpus.left_out) == ("gsm8k", "GSM8K", ())
+    kept = Gsm8k(root=str(published("gsm8k")), calculator=True, header="In a box.").load().train[2]
+    assert "<<2+1000=1002>>" in kept.response and kept.header == "In a box."
+
+
+def test_an_answer_that_cannot_be_read(published):
+    root = published("gsm8k")
+    bad = [{"question": f"{i}?", "answer": text} for i, text in enumerate(["yes", "a\n#### many"])]
+    files.lines(root / "train.jsonl", [*files.GSM8K["train"], *bad])
+    files.lines(root / "test.jsonl", [*files.GSM8K["test"], bad[0]])
+    corpus = Gsm8k(root=str(root)).load()
+    assert corpus.note == "GSM8K; 2 dropped from train, 1 in test, scored wrong"
+    assert [e.id for e in corpus.train] == [f"gsm8k/train/{i}" for i in range(6)]
+    lost = corpus.test[1]
+    assert lost.instruction == "0?" and lost.response == "The answer is \\boxed{}"
+    assert corpus.left_out == (
+        'gsm8k: 2 dropped from train: no number behind "####" (gsm8k/train.jsonl:7; gsm8k/train.jsonl:8)',
+        'gsm8k: 1 in test, scored wrong: no number behind "####" (gsm8k/test.jsonl:2)',
+    )
+
+
+def test_many_places_are_cut_short(published):
+    root = published("gsm8k")
+    files.lines(
+        root / "train.jsonl", [*files.GSM8K["train"], *[{"question": "?", "answer": "x"}] * 23]
+    )
+    (line,) = Gsm8k(root=str(root)).load().left_out
+    assert line.endswith("gsm8k/train.jsonl:26, and 3 more)")
+
+
+def test_a_share_of_train_becomes_dev(published):
+    corpus = Gsm8k(root=str(published("gsm8k")), dev_size=2).load()
+    assert (len(corpus.train), len(corpus.dev)) == (4, 2)
+    assert corpus.dev == Gsm8k(root=str(published("gsm8k")), dev_size=2).load().dev
+    with pytest.raises(
+        ConfigError, match=r"data\.dev_size=6 must be 0 or more, and fewer than the 6"
+    ):
+        Gsm8k(root=str(published("gsm8k")), dev_size=6).load()
+
+
+def test_svamp_is_split_by_seed(published):
+    root = str(published("svamp"))
+    corpus = Svamp(root=root).load()
+    assert (len(corpus.train), len(corpus.test)) == (8, 4)
+    assert corpus.note == "SVAMP, 30% of its questions held out as test"
+    assert corpus == Svamp(root=root).load() != Svamp(root=root, seed=1).load()
+    both = {e.id: e for e in corpus}
+    assert both["svamp/train/0"].instruction == "There are 1 cats, How many ears are there?"
+    assert both["svamp/train/1"].instruction == "There are 2 cats. How many ears are there?"
+    assert both["svamp/train/1"].response == "2 * 2 = 4\nThe answer is \\boxed{4}"
+    assert both["svamp/train/1"].category == "Multiplication"
+    capped = Svamp(root=root, limit_train=3, limit_test=2).load()
+    assert (len(capped.train), len(capped.test)) == (3, 2)
+    assert {e.id for e in capped.test} <= {e.id for e in corpus.test}
+
+
+def test_math_from_either_layout(published, tmp_path):
+    folder = published("math")
+    corpus = Math(root=str(folder)).load()
+    first = corpus.train[0]
+    assert (first.id, first.category) == ("math/train/0", "Algebra")
+    assert first.response == "It is $\\boxed{1}$, as $1+0=1$."  # the solution as it is
+    for split, rows in files.MATH.items():
+        name = "test_first3.jsonl" if split == "test" else "train.jsonl"
+        files.lines(tmp_path / "lines" / name, rows[::-1])
+    assert Math(root=str(tmp_path / "lines")).load() == corpus
+    own = {**files.MATH["train"][0], "answer": "seven"}
+    files.lines(
+        tmp_path / "lines" / "train.jsonl",
+        [own, {**own, "problem": "?", "solution": "no box", "answer": ""}],
+    )
+    other = Math(root=str(tmp_path / "lines")).load()
+    assert other.train[0].response.endswith("The answer is \\boxed{seven}")
+    assert other.note == "MATH; 1 dropped from train"
+
+
+def test_a_test_question_in_train(published):
+    root = published("gsm8k")
+    again = {"question": 'Tom  eats "2" of 5 figs; How many are left?', "answer": "#### 3"}
+    again["answer"] = "5-2\n#### 3"
+    files.lines(root / "train.jsonl", [*files.GSM8K["train"], again])
+    said = fails(Gsm8k(root=str(root)))
+    assert said.startswith(
+        "data=gsm8k: 1 of 1 test questions stand in train, first gsm8k/test/0 (train: gsm8k/train/6)"
+    )
+    assert "data.overlap=drop" in said
+    corpus = Gsm8k(root=str(root), overlap="drop").load()
+    assert len(corpus.train) == 6 and corpus.note == "GSM8K; 1 dropped from train"
+    assert corpus.left_out == ("gsm8k: 1 dropped from train: stands in test (gsm8k/train/6)",)
+    assert len(Gsm8k(root=str(root), allow_overlap=True).load().train) == 7
+
+
+@pytest.mark.parametrize(
+    ("given", "source", "said"),
+    [
+        ("svamp", Gsm8k, "no file train* in here; data.root holds GSM8K's train.jsonl and test.jsonl; it looks like"
+         " SVAMP (data=svamp)"),
+        ("math", Gsm8k, "no file train* in here"),
+        ("gsm8k", Svamp, "test.jsonl:1: no field 'Body', so no file of SVAMP; it looks like GSM8K (data=gsm8k)"),
+        ("gsm8k", Math, "train.jsonl:1: no field 'problem', so no file of MATH; it looks like GSM8K (data=gsm8k)"),
+        ("bbh", Gsm8k, "it looks like BIG-Bench Hard (data=bbh)"),
+        ("mmlu", Math, "it looks like MMLU (data=mmlu)"),
+    ],
+)  # fmt: skip
+def test_another_benchmarks_files(published, given, source, said):
+    assert said in fails(source(root=str(published(given))))
+
+
+def test_bad_files_are_named_with_their_line(published):
+    root = published("gsm8k")
+    good = json.dumps(files.GSM8K["train"][0])
+    for bad, said in [
+        ("", "train.jsonl: the file is empty"),
+        (good + '\n{"question": ', "train.jsonl:2: broken JSON"),
+        (
+            good + '\n{"question": 3, "answer": "#### 1"}',
+            "train.jsonl:2: question must be a text, not int",
+        ),
+        (good + '\n{"question": " ", "answer": "#### 1"}', "train.jsonl:2: question is empty"),
+        (
+            good + '\n{"question": "\\ud800", "answer": "#### 1"}',
+            "train.jsonl:2: question is not UTF-8",
+        ),
+        (good + "\n[1]", "train.jsonl:2: not a JSON object"),
+    ]:
+        (root / "train.jsonl").write_text(bad)
+        assert said in fails(Gsm8k(root=str(root)))
+    svamp = published("svamp")
+    for bad, said in [
+        ("[1]", "SVAMP.json, entry 1: not a JSON object but int"),
+        ("[{", "SVAMP.json:1: broken JSON"),
+        ("[]", "SVAMP.json: the file is empty"),
+    ]:
+        (svamp / "SVAMP.json").write_text(bad)
+        assert said in fails(Svamp(root=str(svamp)))
+    (svamp / "SVAMP.json").write_bytes(b'[\n"\xff"]')
+    assert "SVAMP.json:2: not UTF-8" in fails(Svamp(root=str(svamp)))
+    assert "gone: no such file or folder (data.root holds SVAMP.json)" in fails(Svamp(root="gone"))
+    assert fails(Svamp()) == (
+        "data=svamp needs data.root=<folder of SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
+    )

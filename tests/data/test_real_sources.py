@@ -1,0 +1,59 @@
+"""The published files themselves, where they stand beside the repository: how many rows, and what is dropped."""
+
+from __future__ import annotations
+
+import pytest
+
+from elrea.data.bbh import Bbh
+from elrea.data.flan_cot import FlanCot
+from elrea.data.jsonl import Jsonl
+from elrea.data.mathqa import Mathqa
+from elrea.data.maths import Maths
+from elrea.data.mix import Mix
+
+
+def test_bbh(real, write):
+    train = write("train.jsonl", [{"instruction": "1 + 1?", "response": "2"}])
+    corpus = Bbh(root=str(real("bbh")), train=str(train)).load()
+    assert len(corpus.test) == 14 * 250
+    assert corpus.note == "BIG-Bench Hard, 14 of its 27 tasks, 3-shot; trained on other data"
+    assert {len(e.shots) for e in corpus.test} == {3}
+    assert all("the answer is" in way for e in corpus.test for _, way in e.shots)
+    assert corpus.test[0].header == "Evaluate the result of a random Boolean expression."
+    plain = Bbh(root=str(real("bbh")), train=str(train), chain_of_thought=False, tasks="navigate")
+    assert [answer for _, answer in plain.load().test[0].shots] == ["No", "No", "Yes"]
+
+
+@pytest.fixture(scope="module")
+def combined(real):
+    sources = Maths().sources
+    sources["mathqa"] = Mathqa(train_split="dev", limit_train=26287, limit_test=998)
+    real("gsm8k")
+    return Maths(sources, root=str(real("math").parent)).load()
+
+
+def test_math_combined(combined):
+    train, test = ({s: sum(e.source == s for e in part) for s in ("math", "gsm8k", "svamp", "mathqa")}
+                   for part in (combined.train, combined.test))  # fmt: skip
+    assert train == {"math": 4325, "gsm8k": 7441, "svamp": 677, "mathqa": 4443}
+    assert test == {"math": 1000, "gsm8k": 1000, "svamp": 280, "mathqa": 998}  # the paper's 3,278
+    assert [line.partition(" (")[0] for line in combined.left_out] == [
+        "mathqa: 17 dropped from train: no number in the answer",
+        "mathqa: 11 in test, scored wrong: no number in the answer",
+        "mathqa: 15 dropped from train: stands in test",
+    ]
+    assert not any("<<" in e.response for e in combined if e.source == "gsm8k")
+
+
+def test_flan_cot(real):
+    corpus = FlanCot(root=str(real("flan_cot")), test_share=0.1).load()
+    assert len(corpus.train) + len(corpus.test) == 22_158 and not corpus.left_out
+    assert {e.category for e in corpus.train} == {"creak", "ecqa", "sensemaking", "strategyqa"}
+
+
+def test_a_mix(real):
+    flan = FlanCot(root=str(real("flan_cot") / "strategyqa_train.tsv"), limit_train=300)
+    prompted = Jsonl(train=str(real("t0") / "ag_news_classify.jsonl"), limit_train=100)
+    corpus = Mix({"flan_cot": flan, "t0": prompted}, test_per_source=20).load()
+    assert (len(corpus.train), len(corpus.test)) == (400, 40)
+    assert not any("<|endoftext|>" in e.response for e in corpus)
