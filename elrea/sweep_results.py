@@ -63,6 +63,11 @@ def _scores(summary: Path) -> dict[str, Any]:
     def number(value: Any) -> bool:
         return type(value) in (int, float) and abs(value) < 1e12
 
+    def interval(value: Any) -> bool:
+        return value is None or (
+            isinstance(value, list) and len(value) == 2 and all(map(number, value))
+        )
+
     found = read_json(summary)
     found = found if isinstance(found, dict) else {}
     rows, data = found.get("strategies"), found.get("data", "")
@@ -75,9 +80,7 @@ def _scores(summary: Path) -> dict[str, Any]:
             and number(row.get("forward_passes"))
             and "delta_to_base" in row
             and (row["delta_to_base"] is None or number(row["delta_to_base"]))
-            and (
-                row.get("ci95") is None or (isinstance(row["ci95"], list) and len(row["ci95"]) == 2)
-            )
+            and all(interval(row.get(name)) for name in ("ci95", "delta_ci95"))
             for row in rows.values()
         )
     ):

@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=4, help="jobs that are run alone too")
     parser.add_argument("--out", type=Path, default=HERE / "sweep.json")
     given = parser.parse_args()
-    common = ["+experiment=elrea_mmlu", f"data.train_per_board={given.train}"]
+    common = ["+experiment=elrea_mmlu", f"data.train_per_board={given.train}", "trainer.threads=1"]
     jobs = list(product(*SWEPT.values()))
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
