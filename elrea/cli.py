@@ -108,7 +108,8 @@ def _keys() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for path in sorted(folder.glob("**/*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
-        if group.startswith(("hydra", "experiment")):  # their keys are others' or Hydra's
+        # Their keys are others' or Hydra's.
+        if group.startswith(("hydra", "experiment", "scale", "data/")):
             continue
         choice = f"{group}={path.stem}" if group != "." else ""
         prefix = group.replace("/", ".") + "." if choice else ""

@@ -29,7 +29,8 @@ SWEEPS = {
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.glob("*/**/*.yaml")
-    if path.relative_to(CONF).parts[0] not in ("experiment", "hydra")
+    if path.relative_to(CONF).parts[0] not in ("experiment", "hydra", "scale")
+    and path.parent.parent.name != "data"
 )
 TO_BUILD = ("backbone", "data", "adapter", "training", "features", "clustering", "routing", "ensemble", "evaluation",
             "tracking", "trainer")  # fmt: skip
@@ -79,6 +80,30 @@ def test_optuna_never_chooses_by_the_test_set(tiny: list[str], tmp_path: Path) -
     ended = run(tmp_path, *words, "hydra.sweeper.n_trials=1")
     assert ended.code == 1
     assert "say evaluation.split=dev, and look at test once" in ended.err
+
+
+@pytest.mark.parametrize(("name", "data"), [("mmlu", "Mmlu"), ("bbh", "Bbh"), ("math", "Maths")])
+def test_a_scale_brings_its_own_setting(name: str, data: str) -> None:
+    """The paper's (method, section 5), and what is typed beside it stands."""
+    small, paper = (
+        composed(f"+experiment=elrea_{name}", f"scale={scale}", "adapter.r=64")
+        for scale in ("small", "paper")
+    )
+    built = {group: build(paper[group], group) for group in TO_BUILD}
+    assert type(build(small.data, "data")).__name__ == "Exam"
+    assert type(built["data"]).__name__ == data and built["data"].hub is True
+    assert name == "math" or type(built["data"].train).__name__ == "Less"
+    assert (built["backbone"].name, built["backbone"].quantise) == (
+        "google/gemma-1.1-2b-it",
+        "4bit",
+    )
+    assert (built["training"].epochs, built["training"].learning_rate) == (2, 5e-5)
+    assert (built["training"].batch_size, built["backbone"].max_length) == (16, 2048)
+    assert (built["adapter"].r, built["adapter"].dropout) == (64, 0.1)
+    assert (built["features"].projection.d, built["features"].form) == (8192, "adam")
+    assert type(built["features"].projection).__name__ == "Rademacher"
+    assert type(built["clustering"]).__name__ == "Birch"
+    assert (built["evaluation"].by, built["evaluation"].max_new_tokens) == ("generation", 848)
 
 
 def test_a_run_without_experts(tiny: list[str], tmp_path: Path) -> None:
