@@ -46,8 +46,8 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP) ## Run the main job: train, cluster, specialise, route and score on the built-in exam
 	$(BIN)/python run.py +experiment=elrea_mmlu $(ARGS)
 
-test: $(STAMP) ## Run the tests
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## Run the tests, side by side (ARGS=-n0: one by one)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-faults: $(STAMP) ## Kill, stop, fill up and share a small run in every way, and compare (twenty minutes)
 	$(BIN)/python -m tests.faults.harness $(ARGS)
