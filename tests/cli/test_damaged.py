@@ -146,8 +146,9 @@ def test_a_store_with_something_wrong_in_every_stage(
     """The same command makes again what is damaged, says so, and comes to the same results."""
     store = tmp_path / "store"
     shutil.copytree(whole.folder / "store", store)
+    keys = {stage["key"] for stage in whole.summary["stages"].values()}  # other tests add others
     hurt = []
-    for number, folder in enumerate(sorted(store.glob("*/*"))):
+    for number, folder in enumerate(sorted(p for p in store.glob("*/*") if p.name in keys)):
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         path = files[number % len(files)]
         every = harms(path)[number % 4 :]
