@@ -11,15 +11,15 @@ results.json, the sweep's own pictures, and with `--against` what ELREA, whole a
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from elrea.evaluation.compare import read_run
 from elrea.evaluation.statistics import paired_interval
-from elrea.files import read_json, write_json, write_text
+from elrea.files import write_json, write_text
 from elrea.sweep_results import draw, means, read_jobs, settings, varied
 from elrea.tracking import trends
 
@@ -44,10 +44,7 @@ def read(folder: Path) -> tuple[list[str], dict[tuple[str, ...], Right], list[di
         lambda: defaultdict(list)
     )
     for i, job in enumerate(jobs):
-        lines = (folder / job["number"] / "predictions.jsonl").read_text(encoding="utf-8")
-        items = [json.loads(line)["strategies"] for line in lines.splitlines()]
-        for name in items[0]:
-            right = [item[name]["correct"] for item in items]
+        for name, right in read_run(folder / job["number"]).correct.items():
             found[tuple(values[key][i] for key in keys)][name].append(right)
     rights = {
         group: {n: np.array(each) for n, each in rows.items()} for group, rows in found.items()
@@ -108,9 +105,8 @@ def main() -> None:
     parser.add_argument("--against", help="the strategy on which ELREA's gain is drawn")
     given = parser.parse_args()
     keys, rights, jobs = read(given.folder)
-    summary = read_json(given.folder / jobs[0]["number"] / "summary.json")
     some = next(iter(rights.values()))[OF]
-    note = f"{summary['data']}; {some.shape[1]:,} test items, {some.shape[0]} seeds"
+    note = f"{jobs[0]['data']}; {some.shape[1]:,} test items, {some.shape[0]} seeds"
     text, rows = table(keys, rights)
     print(f"{note}\n\n{text}")
     given.into.mkdir(parents=True, exist_ok=True)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from elrea.data.examples import Corpus
 from elrea.data.jsonl import read_files
+from elrea.data.limits import Limited
 from elrea.data.overlap import Overlap, settle
 from elrea.data.parts import Parts, Readable
 from elrea.data.place import Placed
 from elrea.data.rows import RowReader
-from elrea.data.sampling import subset
 from elrea.data.source import corpus_of
 from elrea.errors import DataError, did_you_mean
 
 
 @dataclass
-class Benchmark(Placed):
+class Benchmark(Limited, Placed):
     """Test questions from a published data set, and other data as train."""
 
     train: str | list[str] | Readable | None = None
@@ -28,17 +28,8 @@ class Benchmark(Placed):
     """Other names of the fields of `train`, as in data=jsonl."""
     ignore: list[str] = field(default_factory=list)
     """Fields of `train` to pass over, as in data=jsonl."""
-    limit_train: int | None = None
-    """At most so many training examples, drawn by `seed`; None takes all."""
-    limit_test: int | None = None
-    """At most so many test questions, drawn by `seed`; None takes all."""
-    seed: int = 0
-    """Of the limits. Not the run's seed: runs of several seeds are then scored on the same
-    questions."""
     overlap: Overlap = "refuse"
     """Where a test question stands in train: "refuse", or "drop" it from train, counted."""
-    allow_overlap: bool = False
-    """Let test questions stand in train. Off: scores on questions seen in training say little."""
 
     whole: ClassVar[int]
     """How many subjects or tasks there are."""
@@ -69,13 +60,8 @@ class Benchmark(Placed):
         train, drops = trained.train, trained.drops
         if not self.allow_overlap:
             train = settle(train, asked.test, self.overlap, drops, f"data={self.name}")
-        parts = Parts(
-            subset(train, self.limit_train, self.seed, "train"),
-            asked.dev,
-            subset(asked.test, self.limit_test, self.seed, "test"),
-            drops,
-            f"{asked.note}; {trained.note}",
-        )
+        note = f"{asked.note}; {trained.note}"
+        parts = self.limited(replace(asked, train=train, drops=drops, note=note))
         return corpus_of(self.name, parts, self.allow_overlap)
 
     def _trained(self, train: str | list[str] | Readable) -> Parts:

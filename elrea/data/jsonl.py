@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from elrea.data.examples import Corpus, Example
+from elrea.data.limits import Limited
 from elrea.data.parts import Parts
 from elrea.data.rows import RowReader
 from elrea.data.sampling import split, subset, with_shots
@@ -17,7 +18,7 @@ from elrea.errors import ConfigError, DataError
 
 
 @dataclass
-class Jsonl:
+class Jsonl(Limited):
     """Instruction files, one JSON object a line, as train and test.
 
     Formats, told apart line by line: instruction and response; Alpaca's instruction, input and
@@ -43,15 +44,6 @@ class Jsonl:
     shots: int = 0
     """Solved examples before each test question, drawn once from dev, or from train without it.
     Instruction data is used without."""
-    limit_train: int | None = None
-    """At most so many training examples, drawn by `seed`; None takes all."""
-    limit_test: int | None = None
-    """At most so many test examples, drawn by `seed`; None takes all."""
-    seed: int = 0
-    """Of the split, the shots and the limits. Not the run's seed: runs of several seeds are then
-    scored on the same items."""
-    allow_overlap: bool = False
-    """Let test questions stand in train. Off: scores on questions seen in training say little."""
 
     def load(self) -> Corpus:
         """Read, split and check.
@@ -96,14 +88,6 @@ class Jsonl:
         train, test = split(parts.train, self.test_share, self.seed)
         held = f", {self.test_share:.0%} of the questions held out as test"
         return replace(parts, train=train, test=test, note=parts.note + held)
-
-    def limited(self, parts: Parts) -> Parts:
-        """At most `limit_train` and `limit_test` of it."""
-        return replace(
-            parts,
-            train=subset(parts.train, self.limit_train, self.seed, "train"),
-            test=subset(parts.test, self.limit_test, self.seed, "test"),
-        )
 
     def placed(self) -> bool:
         """Whether it is said where the data is."""

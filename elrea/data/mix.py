@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from elrea.data.drops import Drops
 from elrea.data.examples import Corpus, Example
+from elrea.data.limits import Limited
 from elrea.data.overlap import Overlap, settle
 from elrea.data.parts import Parts
 from elrea.data.sampling import held_out, subset
@@ -17,7 +18,7 @@ from elrea.errors import ConfigError, DataError, did_you_mean
 
 
 @dataclass
-class Mix:
+class Mix(Limited):
     """Training and test examples of every source; its name there is the examples' `source`.
 
     A source without a test has `test_share` of its own questions held out. A source that is not said where to find is
@@ -41,17 +42,8 @@ class Mix:
     """At most so many training examples of each source; None leaves it to each `limit_train`."""
     dev_per_source: int = 0
     """So many questions of each become dev: its own dev's, or held out of train."""
-    limit_train: int | None = None
-    """At most so many training examples of all, drawn by `seed`."""
-    limit_test: int | None = None
-    """At most so many test examples of all, drawn by `seed`."""
-    seed: int = 0
-    """Of all that is drawn, in each source too. Not the run's seed: runs of several seeds are scored on the same
-    questions."""
     overlap: Overlap = "refuse"
     """Where a test question of one source stands in train, be it another's: "refuse", or "drop" it there, counted."""
-    allow_overlap: bool = False
-    """Let test questions stand in train. Off: scores on questions seen in training say little."""
 
     name: ClassVar[str] = "mix"
     title: ClassVar[str] = "mix of"
@@ -82,14 +74,14 @@ class Mix:
             f"{name} {len(parts.train):,} and {len(parts.test):,}" for name, parts in capped.items()
         )
         whole = Parts(
-            subset(_all(capped, "train"), self.limit_train, self.seed, "train"),
+            _all(capped, "train"),
             _all(capped, "dev"),
-            subset(_all(capped, "test"), self.limit_test, self.seed, "test"),
+            _all(capped, "test"),
             drops,
             f"{self.title} {shares} to train and test"
             + (f"; not there: {', '.join(absent)}" if absent else ""),
         )
-        return corpus_of(self.name, whole, self.allow_overlap)
+        return corpus_of(self.name, self.limited(whole), self.allow_overlap)
 
     def parts(self) -> Parts:
         """All of every source, nothing held out: what a benchmark trains on, each source capped."""
@@ -101,10 +93,6 @@ class Mix:
             drops.update(parts.drops)
             train += self._capped(parts, source).train
         return Parts(tuple(train), drops=drops, note=f"{self.title} {', '.join(sources)}")
-
-    def limited(self, parts: Parts) -> Parts:
-        """At most `limit_train` of them all."""
-        return replace(parts, train=subset(parts.train, self.limit_train, self.seed, "train"))
 
     def _found(self) -> tuple[dict[str, Any], list[str]]:
         """The sources to read, each with its place and this mix's seed, and the names that are not there."""

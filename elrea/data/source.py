@@ -6,33 +6,25 @@ import logging
 from dataclasses import dataclass, replace
 
 from elrea.data.examples import Corpus
+from elrea.data.limits import Limited
 from elrea.data.overlap import Overlap, settle
 from elrea.data.parts import Parts
 from elrea.data.place import Placed
-from elrea.data.sampling import held_out, split, subset
+from elrea.data.sampling import held_out, split
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Source(Placed):
+class Source(Limited, Placed):
     """A data set to train on, and to test on what it holds for that or what is held out."""
 
     test_share: float = 0.1
     """Share of train's questions that become test where the files hold no test."""
     dev_size: int = 0
     """So many training questions become dev where the files hold none: to choose settings by."""
-    limit_train: int | None = None
-    """At most so many training examples, drawn by `seed`; None takes all."""
-    limit_test: int | None = None
-    """At most so many test examples, drawn by `seed`; None takes all."""
-    seed: int = 0
-    """Of what is held out, and of the limits. Not the run's seed: runs of several seeds are scored on the same
-    questions."""
     overlap: Overlap = "refuse"
     """Where a test question stands in train: "refuse", or "drop" it from train, counted."""
-    allow_overlap: bool = False
-    """Let test questions stand in train. Off: scores on questions seen in training say little."""
 
     def parts(self) -> Parts:
         """Read everything.
@@ -64,14 +56,6 @@ class Source(Placed):
         if self.dev_size and not dev:
             train, dev = held_out(train, self.dev_size, self.seed, "dev_size")
         return replace(parts, train=train, dev=dev, test=test, note=note)
-
-    def limited(self, parts: Parts) -> Parts:
-        """At most `limit_train` and `limit_test` of it."""
-        return replace(
-            parts,
-            train=subset(parts.train, self.limit_train, self.seed, "train"),
-            test=subset(parts.test, self.limit_test, self.seed, "test"),
-        )
 
 
 def corpus_of(name: str, parts: Parts, allow_overlap: bool) -> Corpus:
