@@ -58,7 +58,9 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note)
     check(corpus.test, evaluation.by, strategies)
-    return _experiment(cfg, corpus, strategies, evaluation)
+    experiment = _experiment(cfg, corpus, strategies, evaluation)
+    _check_early_stop(experiment)
+    return experiment
 
 
 def of_run(folder: Path) -> tuple[Experiment, Path]:
@@ -139,6 +141,26 @@ def _experiment(
         device=build(cfg.trainer, "trainer"),
         seed=cfg.seed,
     )
+
+
+def _check_early_stop(experiment: Experiment) -> None:
+    """It needs dev examples that are not scored, and leaves open how many epochs there will be."""
+    if experiment.training.early_stop is None:
+        return
+    if not experiment.corpus.dev:
+        why = (
+            "evaluation.split=dev scores them"
+            if experiment.evaluation.split == "dev"
+            else "this data has none"
+        )
+        raise ConfigError(
+            f"training.early_stop looks at the dev examples, and {why}; say training.early_stop=null"
+        )
+    if getattr(experiment.features, "epoch_weights", None):
+        raise ConfigError(
+            "features.epoch_weights has a weight for every epoch, and training.early_stop leaves their number open; "
+            "say features.epoch_weights=null"
+        )
 
 
 def _check(cfg: DictConfig, folder: Path) -> None:

@@ -43,6 +43,16 @@ class ChosenStages(Prepared):
         mine = self.plan.read_clusters()[which] == torch.tensor(job.cluster)
         return [encoded[i] for i in mine.nonzero()[:, 0].tolist()]
 
+    def _dev(self, job: Job | None) -> list[Encoded]:
+        """Where an early stop of this training looks, if it has one.
+
+        Raises:
+            DataError: No dev example fits.
+        """
+        if self.it.training.early_stop is None or (job and job.examples != "all"):
+            return []
+        return self.prompter.train(self.it.corpus.dev, "dev")[0]
+
     def _fitting(self) -> list[Fitting]:
         """What the base adapter's model has to suit."""
         features = [self.it.features] if self.plan.clustered else []

@@ -191,6 +191,11 @@ def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
             f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
             f"w_base off by {agrees['w_base']:.3f}"
         )
+    for name, stop in summary.get("early_stop", {}).items():
+        yield (
+            f"{name}: {stop['trained']} epochs trained, the one after epoch {stop['kept']} kept (loss on dev "
+            f"{stop['dev_loss']:.4g})"
+        )
     if result.dropped:
         yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
     if long := result.too_long:

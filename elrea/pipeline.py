@@ -140,7 +140,7 @@ class Pipeline(ScoredStages):
         training = self.it.training
         recipe = Recipe(job.epochs, job.learning_rate, training) if job else training.base()
         encoded, seed = self._examples(job), job.seed(self.it.seed) if job else self.it.seed
-        fitting = self._fitting() if name == BASE else []
+        fitting, dev = self._fitting() if name == BASE else [], self._dev(job)
         with self.progress(f"train {name}", len(encoded) * recipe.epochs) as advance:
             if self.it.device.together > 1:
                 from elrea.adapters.shares import Work, train_shares
@@ -148,7 +148,7 @@ class Pipeline(ScoredStages):
                 start = self.plan.base.folder / "adapter" if job and job.from_base else None
                 work = Work(
                     folder, encoded, recipe, self.it.backbone, lora, seed, name, start, name == BASE, self.it.device,
-                    fitting,
+                    fitting, dev,
                 )  # fmt: skip
                 return train_shares(work, advance)
             base = self._tensors(BASE) if job and job.from_base else None
@@ -158,7 +158,7 @@ class Pipeline(ScoredStages):
                 train_adapter(
                     model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
                     seed=seed, stage=name, folder=folder, start=base and base[0], keep_moments=name == BASE,
-                    trainer=self.it.device.lightning(), advance=advance,
+                    trainer=self.it.device.lightning(), dev=dev, advance=advance,
                 )  # fmt: skip
 
     def _extract(self, split: str, folder: Path) -> None:

@@ -18,10 +18,10 @@ from elrea.routing.distilled import NOT_LEARNED, Distilled
 from elrea.store import Stage, Store
 
 _NOT_KEYED = (
-    "checkpoint_minutes", "recompute",
+    "checkpoint_minutes", "recompute", "early_stop",
     "epochs", "expert_epochs", "learning_rate", "expert_learning_rate",
 )  # fmt: skip
-"""Fields of the training that change no adapter, or that an adapter's own job overrides."""
+"""Fields of the training that change no adapter, that its own job overrides, or that are added where they count."""
 
 _SPEED = ("batch_size", "batch_tokens", "buffer_mb")
 """Fields of the features that change them by rounding at most."""
@@ -223,6 +223,9 @@ class Plan:
             inputs["base"] = self.base.key
         else:
             inputs |= {"prompts": self._prompts, "train": self.it.corpus.fingerprint("train")}
+        if self.it.training.early_stop and job.examples == "all":
+            dev = self.it.corpus.fingerprint("dev")
+            inputs |= {"early_stop": self.it.training.early_stop, "dev": dev}
         if job.source is not None:
             inputs["source"] = job.source
         if job.cluster is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from elrea.adapters.stopping import best_epoch, dev_losses
 from elrea.ensemble.folder import save_ensemble
 from elrea.ensemble.strategy import Layerwise, Voting, expert_names
 from elrea.evaluation.statistics import paired_interval
@@ -32,7 +33,7 @@ def forward_passes(pipeline: Pipeline, result: Result) -> dict[str, float]:
     """Passes per prompt of each strategy: one per member that weighs anything, as often as texts are drawn, and what
     the prompt's feature costs."""
     it, distils = pipeline.it, pipeline.plan.distils
-    routing = it.features.passes(it.training.epochs)
+    routing = it.features.passes(len(pipeline.epochs))
     if distils:
         routing = read_figures(pipeline.plan.router.folder)["passes"]
     passes = {}
@@ -88,6 +89,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
             for name, stage in pipeline.stages().items()
             if stage.done()
         },
+        **({"early_stop": stops} if (stops := early_stops(pipeline)) else {}),
         "versions": versions(),
     }
 
@@ -118,6 +120,17 @@ def curves(pipeline: Pipeline) -> dict[str, list[dict[str, Any]]]:
     for name, gates in pipeline.plan.gates(adapters).items():
         stages[f"gates-{name}"] = gates
     return {name: read_json(stage.folder / "curve.json") for name, stage in stages.items()}
+
+
+def early_stops(pipeline: Pipeline) -> dict[str, dict[str, Any]]:
+    """Of each adapter that was trained with early stop: epochs that were trained, the one that was kept, its loss on
+    dev (nats per token)."""
+    found = {}
+    for name, rows in curves(pipeline).items():
+        if losses := dev_losses(rows):
+            kept = best_epoch(rows)
+            found[name] = {"trained": max(losses), "kept": kept, "dev_loss": round(losses[kept], 6)}
+    return found
 
 
 def draw(

@@ -13,6 +13,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from elrea.adapters.checkpoint import SafetensorsIO
 from elrea.adapters.module import AdapterModule
 from elrea.adapters.resume import Keeper, latest
+from elrea.adapters.stopping import EarlyStop
 from elrea.adapters.together import share, strategy
 from elrea.backbone.quiet import quiet
 from elrea.errors import ConfigError, Terminated
@@ -26,8 +27,9 @@ def fit(
     end_epoch: Callable[[int], None],
     advance: Callable[[int], object],
     options: Mapping[str, Any],
+    stop: EarlyStop | None = None,
 ) -> None:
-    """Train `module` to the end of its plan, from its newest checkpoint if there is one.
+    """Train `module` to the end of its plan, or to its early stop, from its newest checkpoint if there is one.
 
     Args:
         module: holds the model, the plan and the examples.
@@ -35,6 +37,7 @@ def fit(
         end_epoch: see `resume.Keeper`.
         advance: see `resume.Keeper`.
         options: accelerator, devices, precision and strategy; what is missing follows from the model.
+        stop: what measures the epochs' ends on dev; None trains the whole plan.
 
     Raises:
         ConfigError: an option that training an adapter does not have.
@@ -47,8 +50,9 @@ def fit(
     if found:
         if share()[0] == 0:
             advance(plan.seen(found[0]))
-        if found[0] == plan.total:  # killed between the last checkpoint and the result
-            checkpoint = SafetensorsIO().load_checkpoint(found[1])
+        checkpoint = SafetensorsIO().load_checkpoint(found[1])
+        if found[0] == plan.total or (stop and stop.over(checkpoint["curve"])):
+            # Killed between the last checkpoint and the result.
             module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
             return
@@ -57,8 +61,10 @@ def fit(
     with quiet(), torch.random.fork_rng(devices=cuda):
         trainer = pl.Trainer(
             **arguments,
+            min_epochs=0,  # an early stop may come before the end of
             max_epochs=1,  # the plan's epochs are one pass to Lightning: see AdapterModule
-            callbacks=[keeper],
+            # What is measured on dev is in the checkpoint: first the one, then the other.
+            callbacks=[*([stop] if stop else []), keeper],
             # The environment is named so that Lightning does not take over under SLURM.
             plugins=[SafetensorsIO(), LightningEnvironment()],
             default_root_dir=folder,

@@ -44,6 +44,8 @@ class Work:
     device: Device
     """`devices` of it: so many processes."""
     fitting: Sequence[Fitting] = ()
+    dev: Sequence[Encoded] = ()
+    """As for `train_adapter`."""
 
 
 def train_shares(work: Work, advance: Advance) -> None:
@@ -80,5 +82,5 @@ def _share(work: Work, member: Member, advance: Advance) -> None:
     train_adapter(
         model, work.encoded, work.recipe, pad_id=backbone.pad_id, lora=work.lora, base_name=backbone.name,
         seed=work.seed, stage=work.stage, folder=work.folder, start=load(work.start)[0] if work.start else None,
-        keep_moments=work.keep_moments, trainer=trainer, advance=advance,
+        keep_moments=work.keep_moments, trainer=trainer, dev=work.dev, advance=advance,
     )  # fmt: skip

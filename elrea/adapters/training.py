@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,11 @@ class Training:
     """Largest norm of a step's gradient, over all parameters; null leaves it as it is."""
     checkpoint_minutes: float = 10
     """A killed run loses at most this much; every epoch's end is kept besides."""
+    early_stop: int | None = None
+    """End the training of an adapter that learns from all examples (the base adapter, and the controls that are
+    trained as it is) once so many epochs in a row have not lowered the loss on dev; its best epoch is what counts, and
+    the features are means over the epochs up to that one. null trains all epochs. The rate falls as if all were
+    trained. Experts train all of theirs: no dev example belongs to a cluster."""
     max_steps: int | None = None
     """End each training after so many optimiser steps: for trying things out."""
     group_by_length: bool = False
@@ -73,6 +79,8 @@ class Training:
         _need(self, "loss_on", self.loss_on in ("response", "all"), "response or all")
         _need(self, "clip", self.clip is None or self.clip > 0, "above 0, or null")
         _need(self, "checkpoint_minutes", self.checkpoint_minutes >= 0, "0 or more")
+        stop = self.early_stop
+        _need(self, "early_stop", stop is None or stop >= 1, "at least 1, or null")
         _need(self, "max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
 
     def base(self) -> Recipe:
@@ -134,12 +142,14 @@ def train_adapter(
     start: dict[str, Tensor] | None = None,
     keep_moments: bool,
     trainer: dict[str, Any] | None = None,
+    dev: Sequence[Encoded] = (),
     advance: Callable[[int], object] = lambda examples: None,
 ) -> None:
     """Train one adapter into `folder`, or go on where a killed run left it.
 
     Writes `adapter/` (a PEFT folder) and `curve.json` (a row per optimiser step: step, epoch,
-    examples seen, loss, learning_rate), and with `keep_moments` a folder `epoch_1`, `epoch_2`,
+    examples seen, loss, learning_rate; with early stop dev_loss at epochs' ends), and with
+    `keep_moments` a folder `epoch_1`, `epoch_2`,
     … per epoch: the adapter at its end and Adam's moments. `checkpoint/` is what a second call
     resumes from; on one CPU and thread count its outcome equals the unbroken run's bit for bit.
 
@@ -162,6 +172,7 @@ def train_adapter(
         trainer: accelerator, devices, precision and strategy for Lightning's Trainer; what is not
             given follows from where the model is. Of several processes that train together
             (`elrea.adapters.shares`) the first one writes.
+        dev: where `training.early_stop` looks; none: the plan is trained to its end.
         advance: called with the number of examples after each step, and on resuming once with
             those of the steps that are done.
 
@@ -172,8 +183,9 @@ def train_adapter(
     from elrea.adapters.fit import fit
     from elrea.adapters.folders import publish
     from elrea.adapters.loader import items
-    from elrea.adapters.lora import initialise, save, set_state, state
+    from elrea.adapters.lora import initialise, load, save, set_state, state
     from elrea.adapters.module import AdapterModule
+    from elrea.adapters.stopping import EarlyStop, best_epoch
     from elrea.adapters.together import share
 
     settings = recipe.training
@@ -197,8 +209,15 @@ def train_adapter(
         if keep_moments:
             publish(folder / f"epoch_{epoch}", write)
 
-    fit(module, folder / "checkpoint", end_epoch, advance, trainer or {})
+    stop, best = None, folder / "checkpoint" / "best"
+    if dev and settings.early_stop is not None:
+        stop = EarlyStop(items(dev, settings.loss_on), settings.early_stop, best, write_adapter)
+    fit(module, folder / "checkpoint", end_epoch, advance, trainer or {}, stop)
+    if stop:
+        set_state(model, load(best)[0])
     if share()[0] == 0:
+        for later in epoch_folders(folder)[best_epoch(module.curve) :] if stop else []:
+            shutil.rmtree(later)
         publish(folder / "adapter", write_adapter)
         write_json(folder / "curve.json", module.curve)
 

@@ -92,8 +92,14 @@ class Prompter:
             response += self._end()
         return Encoded(example.id, prompt, response, mask)
 
-    def train(self, examples: Iterable[Example]) -> tuple[list[Encoded], list[str]]:
+    def train(
+        self, examples: Iterable[Example], kind: str = "training"
+    ) -> tuple[list[Encoded], list[str]]:
         """Encode for training.
+
+        Args:
+            examples: prompts and responses.
+            kind: what an error calls them.
 
         Returns:
             What fits into `max_length`, in order, and the ids of what was dropped as too long.
@@ -110,7 +116,7 @@ class Prompter:
                 dropped.append(example.id)
         if dropped and not kept:
             raise DataError(
-                f"all {len(dropped)} training examples are longer than {self.max_length} tokens; "
+                f"all {len(dropped)} {kind} examples are longer than {self.max_length} tokens; "
                 "raise backbone.max_length, or take a model with a longer context"
             )
         return kept, dropped

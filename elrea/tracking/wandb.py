@@ -109,7 +109,7 @@ class Tracker:
         Args:
             adapter: e.g. "base" or "expert_00".
             rows: what training writes to curve.json; `step` is the axis (else the row's number).
-                Of long curves every k-th row and the last are sent.
+                Of long curves every k-th row, the last, and those with a `dev_loss` are sent.
         """
 
         def send() -> None:
@@ -119,7 +119,7 @@ class Tracker:
             stride = -(-len(rows) // _POINTS)
             last = len(rows) - 1
             for index, row in enumerate(rows):
-                if index % stride == 0 or index == last:
+                if index % stride == 0 or index == last or "dev_loss" in row:
                     point = {"step": index, **row}
                     self._run.log(public({f"{adapter}/{k}": v for k, v in point.items()}))
 

@@ -64,6 +64,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("experiment=elrea_mmlu", "use +experiment=elrea_mmlu"),
         ("evaluation.strategies=[elra]", "no strategy 'elra' (there is: backbone, base, "),
         ("training.epochs=many", "training.epochs: wants int, not 'many'"),
+        ("training.early_stop=0", "training.early_stop=0: must be at least 1, or null"),
         ("training.epochs=0", "training.epochs=0: must be at least 1"),
         ("seed=one", "seed: wants int, not 'one'"),
         ("seed=-1", "seed=-1 must be 0 or more"),

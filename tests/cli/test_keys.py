@@ -223,3 +223,15 @@ def test_an_open_number_of_clusters_leaves_experts_to_come(
     alone = experiment(small_model, "clustering.k=auto")
     alone = replace(alone, strategies={n: alone.strategies[n] for n in ("backbone", "base")})
     assert list(Plan(alone, Store(tmp_path)).stages()) == ["base", "scores"]
+
+
+def test_early_stop_hangs_on_dev_and_leaves_other_keys_alone(
+    plain: Experiment, small_model: Path, tmp_path: Path
+) -> None:
+    stopped = experiment(small_model, "training.early_stop=1")
+    before = keys(stopped, tmp_path)
+    assert changed(keys(plain, tmp_path), before) == ALL
+    assert changed(before, keys(experiment(small_model, "training.early_stop=2"), tmp_path)) == ALL
+    dev = (replace(stopped.corpus.dev[0], instruction="Why?"), *stopped.corpus.dev[1:])
+    other = replace(stopped, corpus=replace(stopped.corpus, dev=dev))
+    assert changed(before, keys(other, tmp_path)) == ALL
