@@ -67,7 +67,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
             it.evaluation.resamples,
             tasks_of(it.corpus.test),
         ),
-        "clusters": result.quality,
+        "clusters": _cluster_figures(pipeline, result),
         "routing": _routing_figures(pipeline, result) if pipeline.plan.routed else {},
         "examples": {
             "train": len(it.corpus.train),
@@ -92,6 +92,14 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
         **({"early_stop": stops} if (stops := early_stops(pipeline)) else {}),
         "versions": versions(),
     }
+
+
+def _cluster_figures(pipeline: Pipeline, result: Result) -> dict[str, Any]:
+    """What the clusters are like, and `by_source`: how many of each source's training examples each of them holds."""
+    if not pipeline.plan.clustered:
+        return result.quality
+    sources, counts = source_counts(pipeline, result)
+    return {**result.quality, "by_source": dict(zip(sources, counts.tolist(), strict=True))}
 
 
 def _routing_figures(pipeline: Pipeline, result: Result) -> dict[str, Any]:

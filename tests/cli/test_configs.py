@@ -22,6 +22,7 @@ SWEEPS = {
     "conflict": ["data.conflict=0,1", "evaluation.strategies=[elrea]"],
     "projection": ["evaluation.strategies=[elrea]"],
     "rank": ["evaluation.strategies=[elrea,compute_matched]"],
+    "real_text": [],
     "strategies": ["evaluation.strategies=[elrea,source]"],
     "tune": ["hydra.sweeper.n_trials=2"],
 }
@@ -42,7 +43,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_how_many_there_are() -> None:
-    assert len(EXPERIMENTS) == 11
+    assert len(EXPERIMENTS) == 12
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 22
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)

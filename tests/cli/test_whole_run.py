@@ -77,6 +77,10 @@ def test_the_summary(summary: dict) -> None:
     for stage in summary["stages"].values():
         assert len(stage["key"]) == 16 and stage["seconds"] > 0 and stage["reused"] is False
     assert sum(summary["clusters"]["sizes"]) == 32 and len(summary["clusters"]["sizes"]) == 2
+    by_source = summary["clusters"]["by_source"]
+    assert [sum(counts) for counts in zip(*by_source.values(), strict=True)] == summary["clusters"][
+        "sizes"
+    ]
     assert {"elrea", "python", "torch", "transformers", "peft"} <= set(summary["versions"])
 
 

@@ -1,0 +1,97 @@
+"""The tables and pictures of experiments/real_text, from a sweep's folder that is made up here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from elrea.files import sha256
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "experiments" / "real_text" / "table.py"
+LOSS = {"base": 2.0, "elrea": 1.5, "uniform": 2.25}
+
+
+def sweep(folder: Path, long: int = 1) -> Path:
+    """Two seeds, two sources of four items each, and `long` items too long for any strategy."""
+    for seed in (0, 1):
+        job = folder / str(seed)
+        job.mkdir(parents=True)
+        rows = [
+            {
+                "id": f"{i}", "source": "ab"[i % 2], "answer": "x", "weights": [0.25, 0.75], "w_base": 0.5,
+                "strategies": {
+                    name: {"correct": name == "elrea" and i == 0, "loss": None if i >= 8 else loss + seed + i}
+                    for name, loss in LOSS.items()
+                },
+            }
+            for i in range(8 + long)
+        ]  # fmt: skip
+        (job / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+        score = {"accuracy": 0.0, "ci95": [0, 1], "forward_passes": 1, "delta_to_base": None}
+        summary = {
+            "data": "made up", "backbone": "some-model", "seed": seed, "strategies": dict.fromkeys(LOSS, score),
+            "examples": {"train": 9, "train_dropped_too_long": 2, "test_too_long": ["8"] * long},
+            "clusters": {"by_source": {"a": [3, 0], "b": [1, 3]}, "nmi_source": 0.5, "nmi_category": 0.5,
+                         "conflict": 0},
+        }  # fmt: skip
+        (job / "summary.json").write_text(json.dumps(summary))
+        status = {
+            "state": "done", "words": [f"seed={seed}"], "chosen": "elrea", "seconds": 1.0,
+            "summary.json": sha256(job / "summary.json"),
+        }  # fmt: skip
+        (job / "status.json").write_text(json.dumps(status))
+    return folder
+
+
+def made(folder: Path, into: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), str(folder), "--into", str(into)],
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("long", [0, 1])
+def test_differences_are_paired_and_every_seed_is_printed(tmp_path: Path, long: int) -> None:
+    into = tmp_path / "into"
+    ended = made(sweep(tmp_path / "sweep", long), into)
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads((into / "results.json").read_text())["some-model"]
+    assert {name: of["items"] for name, of in found["sources"].items()} == {
+        "a": 4,
+        "b": 4,
+        "all sources": 8,
+    }
+    row = found["sources"]["a"]["strategies"]["elrea"]
+    assert (row["loss"], row["loss_seeds"]) == (5.0, [4.5, 5.5])  # items 0, 2, 4, 6
+    assert row["minus_base"] == [-0.5, -0.5, -0.5], "the items' own difficulty cancels"
+    assert row["minus_base_seeds"] == [-0.5, -0.5] and row["exact_match"] == 25.0
+    assert found["sources"]["all sources"]["strategies"]["uniform"]["elrea_minus_it"] == [-0.75] * 3
+    assert found["examples"] == {
+        "train": 7,
+        "train_dropped_too_long": 2,
+        "test": 8,
+        "test_too_long": long,
+    }
+    assert found["routes"]["b"] == {"w_base": 0.5, "largest": 0.75}
+    table = (into / "table.md").read_text()
+    assert (
+        "| elrea | 5.000 | 4.500 | 5.500 | -0.500 [-0.500, -0.500] | -0.500 | -0.500 | - | 25.0 |"
+        in table
+    )
+    assert "| b | 1 / 3 | 1 / 3 | 0.50 | 0.75 |" in table
+    for picture in ("loss-some-model.png", "clusters-some-model.png"):
+        assert (into / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_an_unfinished_sweep_is_refused(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "sweep")
+    (folder / "1" / "status.json").write_text(
+        '{"state": "stopped", "words": [], "chosen": "-", "seconds": 1.0}'
+    )
+    ended = made(folder, tmp_path)
+    assert ended.returncode == 1 and "no finished sweep there" in ended.stderr
