@@ -94,6 +94,8 @@ def score_stage(it: Experiment, store: Store, up: Upstream, texts: Mapping[str, 
         "prompts": up.routed or up.prompts,
         "test": it.test,
     }
+    if it.evaluation.mean_logits:
+        inputs["mean_logits"] = True
     if texts:
         inputs["answers"] = {name: stage.key for name, stage in texts.items()}
         inputs["judges"] = judges.VERSION

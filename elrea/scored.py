@@ -72,6 +72,8 @@ class ScoredStages(ChosenStages):
         choices = [self.prompter.choices(e) for e in test]
         questions = questions_of(encoded, choices, [e.answer for e in test])
         joint, mixed = self._mixed(self.it.strategies, adapters)
+        if self.it.evaluation.mean_logits:
+            mixed = {name: mixture.mean() for name, mixture in mixed.items()}
         with self.progress(f"score, {joint.count} members", len(questions)) as advance:
             found = score(
                 joint, questions, mixed, batch_size=self.it.evaluation.batch_size,

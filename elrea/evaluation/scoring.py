@@ -6,7 +6,7 @@ All strategies share one forward pass per member: the members' logits of a batch
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -35,6 +35,12 @@ class Mixture:
     weights: Tensor
     vote: Callable[[Sequence[float], int], int] | None = None
     model: LayerwiseModel | None = None
+
+    def mean(self) -> Mixture:
+        """The same mix divided by the sum of its weights; one that works inside the layers stays as it is."""
+        if self.model:
+            return self
+        return replace(self, weights=self.weights / self.weights.sum(1, keepdim=True))
 
     def log_probs(self, logits: Tensor, rows: Rows, indices: Sequence[int], pad_id: int) -> Tensor:
         """Log-probabilities at the places of a batch [places, vocabulary].

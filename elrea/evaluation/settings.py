@@ -23,6 +23,10 @@ class Evaluation:
     word; one pass tells. `generation`: the answer that is read out of a text which each strategy writes with its own
     mix, as the paper scores; there is no loss then. `auto`: texts where an example names a judge (`maths`, `answer`,
     `letter`), likelihood elsewhere, and the loss of all."""
+    mean_logits: bool = False
+    """Where likelihood judges, divide each mix by the sum of its weights: 1 + w_base in (5.10), C + 1 if all weigh 1.
+    What greedy decoding writes stays as it is; the loss can then be compared with one adapter's, which a sum, sharper
+    than its members, cannot. Choices of several tokens may be ranked otherwise than by the sum."""
     max_new_tokens: int = 256
     """Tokens of a written text at most, for which a prompt has to leave room. The paper's are 848 (maths, BBH) and 248
     (MMLU)."""

@@ -56,6 +56,7 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("evaluation.by=likelihood", set()),
     ("evaluation.max_new_tokens=9", set()),
     ("evaluation.stop=[x]", set()),
+    ("evaluation.mean_logits=true", {"scores"}),
     ("evaluation.by=generation", {*ANSWERS, "scores"}),
 ]
 

@@ -219,3 +219,21 @@ def test_the_oracles_outcome_is_that_of_the_members_it_picks() -> None:
     }
     got = settle(found, {"oracle": Oracle()}, routing)["oracle"]
     assert got == Outcome([0, 4, 5], [True, True, False], [0.1, 1.2, 1.3])
+
+
+def test_a_mean_of_logits_writes_the_same_with_a_loss_on_one_members_scale() -> None:
+    """Divided by hand, token by token; greedy words stay, and of one member nothing changes."""
+    questions = drawn([[3], [2], [1], [4]])
+    given = mixtures(len(questions))
+    means = {name: mixture.mean() for name, mixture in given.items()}
+    summed = score(JOINT, questions, given, batch_size=2, pad_id=PAD)
+    got = score(JOINT, questions, means, batch_size=2, pad_id=PAD)
+    assert got["backbone"] == summed["backbone"]
+    assert got["mixed"].correct == summed["mixed"].correct
+    for i, question in enumerate(questions):
+        row = given["mixed"].weights[i] / given["mixed"].weights[i].sum()
+        weights = dict(zip([2, 0, 1], row.tolist(), strict=True))
+        length = len(question.continuations[0])
+        loss = got["mixed"].loss[i]
+        assert loss == pytest.approx(-log_likelihood(question, 0, weights) / length, rel=1e-4)
+        assert loss != pytest.approx(summed["mixed"].loss[i], rel=1e-3)
