@@ -2,7 +2,8 @@
 
     python experiments/real_text/table.py multirun/<day>/<time> multirun/<day>/<time>
 
-The response loss is nats per token of the reference response, teacher-forced, under a strategy's mix. Differences are
+The response loss is nats per token of the reference response, teacher-forced, under a strategy's mix: of the mean of
+its members' logits, or, where a sweep had evaluation.mean_logits=false, of their sum as (5.10) has it. Differences are
 paired: per test item the mean over seeds, resampled over items (10,000 times). An item that does not fit the backbone's
 length has no loss and is left out, for all strategies alike.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from omegaconf import OmegaConf
 
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import read_json, write_json, write_text
@@ -181,6 +183,9 @@ def study(folder: Path, into: Path) -> tuple[str, dict[str, Any]]:
     summaries, sources, losses, right, runs = read(folder)
     first = summaries[0]
     name = Path(first["backbone"]).name
+    mean = OmegaConf.load(folder / "0" / "config.yaml").evaluation.get("mean_logits", False)
+    if not mean:
+        name += "-summed"
     found = {
         "data": first["data"],
         "seeds": [summary["seed"] for summary in summaries],

@@ -16,7 +16,7 @@ SCRIPT = ROOT / "experiments" / "real_text" / "table.py"
 LOSS = {"base": 2.0, "elrea": 1.5, "uniform": 2.25}
 
 
-def sweep(folder: Path, long: int = 1) -> Path:
+def sweep(folder: Path, long: int = 1, mean: str = "true") -> Path:
     """Two seeds, two sources of four items each, and `long` items too long for any strategy."""
     for seed in (0, 1):
         job = folder / str(seed)
@@ -40,6 +40,7 @@ def sweep(folder: Path, long: int = 1) -> Path:
                          "conflict": 0},
         }  # fmt: skip
         (job / "summary.json").write_text(json.dumps(summary))
+        (job / "config.yaml").write_text(f"evaluation: {{mean_logits: {mean}}}\n")
         status = {
             "state": "done", "words": [f"seed={seed}"], "chosen": "elrea", "seconds": 1.0,
             "summary.json": sha256(job / "summary.json"),
@@ -95,3 +96,11 @@ def test_an_unfinished_sweep_is_refused(tmp_path: Path) -> None:
     )
     ended = made(folder, tmp_path)
     assert ended.returncode == 1 and "no finished sweep there" in ended.stderr
+
+
+def test_sums_of_logits_are_told_from_means(tmp_path: Path) -> None:
+    ended = made(sweep(tmp_path / "sweep", mean="false"), tmp_path / "into")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads((tmp_path / "into" / "results.json").read_text()).keys() == {
+        "some-model-summed"
+    }
