@@ -46,11 +46,7 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     from elrea.evaluation.judging import check
 
     _check(cfg, folder)
-    evaluation = build(cfg.evaluation, "evaluation")
-    strategies = {
-        name: build(cfg.ensemble if name == chosen else node, f"ensemble[{name}]")
-        for name, node in strategy_nodes(folder, [*evaluation.strategies, chosen]).items()
-    }
+    evaluation, strategies = _judged(cfg, chosen, folder)
     corpus = build(cfg.data, "data").load()
     if evaluation.split == "dev":
         if not corpus.dev:
@@ -61,6 +57,19 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     experiment = _experiment(cfg, corpus, strategies, evaluation)
     _check_early_stop(experiment)
     return experiment
+
+
+def ahead(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
+    """The same without data, which would have to be fetched first: for a plan.
+
+    Raises:
+        ElreaError: As `assemble`.
+    """
+    from elrea.data.examples import Corpus
+
+    evaluation, strategies = _judged(cfg, chosen, folder)
+    data = build(cfg.data, "data")
+    return _experiment(cfg, Corpus(data.name, (), (), ()), strategies, evaluation)
 
 
 def of_run(folder: Path) -> tuple[Experiment, Path]:
@@ -100,6 +109,15 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
     if not inside.is_dir():
         return Ensemble.load(folder, backbone=backbone, **options)
     return Ensemble.load(inside, backbone=backbone or backbone_of(folder), **options)
+
+
+def _judged(cfg: DictConfig, chosen: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+    evaluation = build(cfg.evaluation, "evaluation")
+    strategies = {
+        name: build(cfg.ensemble if name == chosen else node, f"ensemble[{name}]")
+        for name, node in strategy_nodes(folder, [*evaluation.strategies, chosen]).items()
+    }
+    return evaluation, strategies
 
 
 def _config_of(folder: Path) -> DictConfig:

@@ -22,6 +22,10 @@ class BackboneError(ElreaError):
     """A model folder or hub name that cannot be loaded, or does not fit."""
 
 
+class NotHere(DataError, BackboneError):
+    """Data or a model that would have to be fetched first."""
+
+
 class StoreError(ElreaError):
     """A stage's folder that cannot be read or written."""
 

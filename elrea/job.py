@@ -13,21 +13,23 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from elrea import __version__
-from elrea.assemble import assemble
+from elrea.assemble import ahead, assemble
 from elrea.backbone.device import Device
 from elrea.config import build, plain, save_config
-from elrea.errors import ConfigError
+from elrea.data.hub import fetching
+from elrea.errors import ConfigError, NotHere
 from elrea.experiment import Result
 from elrea.files import key_of, read_json, write_json
 from elrea.logged import log_run
 from elrea.pipeline import Pipeline
+from elrea.planned import show, show_ahead
 from elrea.predictions import write_predictions
 from elrea.results import data_name, draw, export, summarise
 from elrea.store import Store
 from elrea.sweep import Record, failed, typed
-from elrea.tracking.progress import bar, screen
+from elrea.tracking.progress import bar, say, screen
 from elrea.tracking.report import run_report
-from elrea.tracking.screen import plan_table, results_table
+from elrea.tracking.screen import results_table
 from elrea.tracking.wandb import Tracker
 from elrea.until import check, needed
 
@@ -66,7 +68,16 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
                 "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
             )
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
-        experiment = assemble(cfg, chosen, Path(sources[0]))
+        conf, token = Path(sources[0]), fetching.set(not cfg.plan)
+        try:
+            experiment = assemble(cfg, chosen, conf)
+        except NotHere as missing:
+            if not cfg.plan:
+                raise
+            show_ahead(cfg, ahead(cfg, chosen, conf), missing)
+            return None
+        finally:
+            fetching.reset(token)
         experiment.device.apply()
         if sweep:
             _alone(experiment.device, str(hydra.runtime.choices["hydra/launcher"]))
@@ -75,29 +86,36 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         if sweep and tracker.group is None:
             tracker.group = "/".join(sweep.parts[-2:])
         pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
-        key = job_key(cfg, pipeline)
+        try:
+            key = job_key(cfg, pipeline)
+        except NotHere as missing:
+            if not cfg.plan:
+                raise
+            show_ahead(cfg, experiment, missing)
+            return None
         needed = {name: stage.key for name, stage in pipeline.stages().items()}
         if cfg.until is not None:
             check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
         _check_processes(pipeline, cfg.until)
         if sweep and not cfg.plan and record.finished(key):
-            _say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
-        elif not _planned(cfg, pipeline):
+            say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
+            return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
+        show(pipeline, last=cfg.plan)
+        if cfg.plan:
             return None
-        elif cfg.until is not None:
+        if cfg.until is not None:
             record.begin(key, needed)
             pipeline.prepare(cfg.until)
-            _say(
+            say(
                 screen(),
                 f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here",
             )
             record.prepared()
             return None
-        else:
-            record.begin(key, needed)
-            _work(cfg, folder, pipeline, tracker, chosen)
-            run_report(folder)
-            record.end(job_key(cfg, pipeline))
+        record.begin(key, needed)
+        _work(cfg, folder, pipeline, tracker, chosen)
+        run_report(folder)
+        record.end(job_key(cfg, pipeline))
     return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
 
 
@@ -138,20 +156,6 @@ def _check_processes(pipeline: Pipeline, until: str | None) -> None:
             )
 
 
-def _planned(cfg: DictConfig, pipeline: Pipeline) -> bool:
-    """Shows the plan; whether it is to be carried out."""
-    out = screen()
-    rows = [
-        (name, stage.key, "reused" if stage.done() else "to do")
-        for name, stage in pipeline.stages().items()
-    ]
-    if not pipeline.plan.counted:  # as many as clusters will be found
-        rows += [("expert-*", "-", "to do"), ("scores", "-", "to do")]
-    _say(out, f"Plan: {data_name(pipeline)}, seed {pipeline.it.seed}")
-    out.print(plan_table(rows, ""))
-    return not cfg.plan
-
-
 def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, chosen: str) -> None:
     out = screen()
     save_config(cfg, folder / "config.yaml")
@@ -173,15 +177,10 @@ def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, c
         )
     )
     for line in _notices(result, summary):
-        _say(out, line)
-    _say(out, f"Everything is in {os.path.relpath(folder)}")
+        say(out, line)
+    say(out, f"Everything is in {os.path.relpath(folder)}")
     if line := tracker.sync_line():
-        _say(out, f"To send this run to W&B: {line}")
-
-
-def _say(out: Any, line: str) -> None:
-    """One line, however narrow the screen: paths are to be copied."""
-    out.print(line, soft_wrap=True, highlight=False, markup=False)
+        say(out, f"To send this run to W&B: {line}")
 
 
 def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:

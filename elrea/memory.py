@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from elrea.errors import ElreaError
 
 ADVICE = {
-    "features": "features.batch_tokens, features.buffer_mb or features.batch_size",
+    "features": "features.batch_tokens, features.buffer_mb or features.batch_size, or say features.recompute=true",
     "scores": "evaluation.batch_size",
     "clusters": "clustering.pca (fewer dimensions) or data.limit_train",
     "router": "routing.batch_size",

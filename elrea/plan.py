@@ -23,7 +23,7 @@ _NOT_KEYED = (
 )  # fmt: skip
 """Fields of the training that change no adapter, that its own job overrides, or that are added where they count."""
 
-_SPEED = ("batch_size", "batch_tokens", "buffer_mb")
+_SPEED = ("batch_size", "batch_tokens", "buffer_mb", "recompute")
 """Fields of the features that change them by rounding at most."""
 
 

@@ -24,7 +24,7 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     return (losses * batch.weights).sum()
 
 
-def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
+def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor, **given: Any) -> Tensor:
     """Logits [n, vocabulary] at n positions of `ids.flatten()`.
 
     The output head sees only these positions: with a large vocabulary and short responses it
@@ -38,6 +38,7 @@ def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
         model: a causal language model, adapters in its layers or not.
         ids: LongTensor [batch, time], padded on the right.
         places: LongTensor [n], n <= batch · (time - 1).
+        given: what else the model is to be called with.
     """
 
     def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -47,7 +48,7 @@ def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor) -> Tensor:
     head = model.get_output_embeddings()
     handle = None if head is None else head.register_forward_pre_hook(keep)
     try:
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        logits: Tensor = model(input_ids=ids, use_cache=False, **given).logits
     finally:
         if handle is not None:
             handle.remove()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.backbone.device import Device
-from elrea.errors import BackboneError
+from elrea.errors import BackboneError, NotHere
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +62,9 @@ class Pretrained:
     """Word prompts by the tokenizer's chat template; null does so if it has one."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Only for authors you trust."""
+    shape: dict[str, Any] = field(default_factory=dict)
+    """Its architecture (`model_type` and the fields of that type's config), by which plan=true says what a model takes
+    that is not here yet. Nothing else looks at it."""
 
     @property
     def shown_name(self) -> str:
@@ -86,6 +89,11 @@ class Pretrained:
                 f"{self.name}: no such folder; give backbone.name an existing model folder"
             )
         return self._commit()
+
+    @property
+    def here(self) -> bool:
+        """Whether it is a folder, or else a hub id."""
+        return Path(self.name).is_dir()
 
     def length(self) -> int:
         """Longest example in tokens: `max_length`, or the model's context where that is shorter."""
@@ -177,11 +185,13 @@ class Pretrained:
 
     def _commit(self) -> str:
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
             return f"{self.name}@{HfApi().model_info(self.name, revision=self.revision).sha}"
         except Exception as error:  # no network comes as its HTTP client's own kind
-            raise BackboneError(
+            kind = BackboneError if isinstance(error, RepositoryNotFoundError) else NotHere
+            raise kind(
                 f"{self.name}: no such folder, and the hub says {_first_line(error)}; give a model folder"
             ) from error
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from elrea.data.tables import Row
-from elrea.errors import DataError
+from elrea.errors import DataError, NotHere
 
 CONVERTED = "refs/convert/parquet"
 """The revision that holds the hub's own Parquet files of a data set."""
+
+fetching = ContextVar("fetching", default=True)
+"""Whether data may be fetched; a plan does without."""
 
 PATIENCE = 10.0
 """Seconds in which the hub has to answer; `datasets` itself goes on trying for half a minute."""
@@ -93,6 +97,8 @@ def _library(name: str, revision: str | None) -> Any:
 
     datasets.disable_progress_bars()
     if not Path(name).exists() and not datasets.config.HF_HUB_OFFLINE:
+        if not fetching.get():
+            raise NotHere(f"data.hub={name} is not here yet")
         from huggingface_hub import HfApi
 
         HfApi().dataset_info(name, revision=revision, timeout=PATIENCE)
@@ -105,6 +111,8 @@ def _told(name: str, holds: str) -> Iterator[None]:
     folder = f"give data.root=<folder of {holds}>"
     try:
         yield
+    except NotHere:
+        raise
     except ImportError as error:
         raise DataError(
             f"data.hub={name} needs datasets: pip install 'elrea[hub]', or {folder}"
@@ -119,6 +127,8 @@ def _told(name: str, holds: str) -> Iterator[None]:
             ) from error
         unreachable = isinstance(error, OSError) or _is_network(error)
         if unreachable and not isinstance(error, HfHubHTTPError) and not Path(name).exists():
+            if not fetching.get():
+                raise NotHere(f"data.hub={name} is not here yet") from error
             from datasets.config import HF_HUB_OFFLINE
 
             cached = "" if HF_HUB_OFFLINE else ", or HF_HUB_OFFLINE=1 if the cache has it"

@@ -21,6 +21,9 @@ class Limited:
     allow_overlap: bool = False
     """Let test questions stand in train. Off: scores on questions seen in training say little."""
 
+    expected: list[int] | None = None
+    """How many examples there are to train and to test, for plan=true where they would have to be fetched first."""
+
     def limited(self, parts: Parts) -> Parts:
         """At most `limit_train` and `limit_test` of it.
 

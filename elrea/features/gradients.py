@@ -53,6 +53,7 @@ class PerExampleGradients:
     Args:
         model: A PEFT model; it is put in eval mode.
         layers: `all`, the last k decoder layers, or every matrix whose name holds one of these parts.
+        recompute: Compute every layer's inside again in the backward pass instead of keeping it.
 
     Attributes:
         slots: The matrices in the order of the flat gradient (sorted by name).
@@ -62,8 +63,8 @@ class PerExampleGradients:
         ConfigError: No matrix is left, or there are not that many layers.
     """
 
-    def __init__(self, model: PeftModel, layers: Layers = "all") -> None:
-        self.model = model.eval()
+    def __init__(self, model: PeftModel, layers: Layers = "all", recompute: bool = False) -> None:
+        self.model, self.recompute = model.eval(), recompute
         found = {
             name.replace(".default", "") + ".weight": module
             for name, module in model.named_modules()
@@ -104,7 +105,7 @@ class PerExampleGradients:
         try:
             for p in wanted:
                 p.requires_grad_(False)
-            with _recomputing(self.model):
+            with _recomputing(self.model, self.recompute):
                 prompt_loss(self.model, ids, mask, carries_loss).backward()
         finally:
             for handle in handles:
@@ -197,15 +198,16 @@ def _number(name: str) -> int:
 
 
 @contextmanager
-def _recomputing(model: PeftModel) -> Iterator[None]:
-    """Checkpoints the layers that are set to, in eval mode too.
+def _recomputing(model: PeftModel, every: bool) -> Iterator[None]:
+    """Checkpoints every layer, or those that are set to, in eval mode too.
 
     Layers do so by themselves in training mode alone, and that would switch some models' dropout on.
     """
     layers = [
         module
         for module in model.modules()
-        if isinstance(module, GradientCheckpointingLayer) and module.gradient_checkpointing
+        if isinstance(module, GradientCheckpointingLayer)
+        and (every or module.gradient_checkpointing)
     ]
     for layer in layers:
         again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)

@@ -81,6 +81,11 @@ def screen() -> Console:
     return console
 
 
+def say(out: Console, line: str) -> None:
+    """One line, however narrow the screen: paths are to be copied."""
+    out.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def duration(seconds: float) -> str:
     """A length of time for people: `0.4 s`, `41 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 9.95:

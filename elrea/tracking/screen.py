@@ -74,6 +74,16 @@ def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Tab
     return table
 
 
+def forecast_table(rows: Iterable[tuple[str, str]]) -> Table:
+    """What a run is expected to take: what is counted, and the figure."""
+    table = _table("Expected")
+    table.add_column("what", no_wrap=True)
+    table.add_column("how much", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
 def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence[str]]) -> Table:
     """How the jobs of a sweep ended, a row per job.
 

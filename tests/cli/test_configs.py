@@ -99,7 +99,8 @@ def test_a_scale_brings_its_own_setting(name: str, data: str) -> None:
         "4bit",
     )
     assert (built["training"].epochs, built["training"].learning_rate) == (2, 5e-5)
-    assert (built["training"].batch_size, built["backbone"].max_length) == (16, 2048)
+    step = built["training"].batch_size * built["training"].accumulate
+    assert (step, built["backbone"].max_length) == (16, 2048)
     assert (built["adapter"].r, built["adapter"].dropout) == (64, 0.1)
     assert (built["features"].projection.d, built["features"].form) == (8192, "adam")
     assert type(built["features"].projection).__name__ == "Rademacher"

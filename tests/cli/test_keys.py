@@ -30,6 +30,7 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("features.batch_size=3", set()),
     ("features.buffer_mb=7", set()),
     ("features.batch_tokens=99", set()),
+    ("features.recompute=true", set()),
     ("training.checkpoint_minutes=1", set()),
     ("trainer.threads=2", set()),
     ("trainer.accelerator=auto", set()),

@@ -1,0 +1,97 @@
+"""plan=true: what a run will take, with what is here and with what would have to be fetched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.commands import EXAM, QUIET, run
+
+
+def table(out: str) -> dict[str, str]:
+    """The forecast on the screen."""
+    lines = out.split("Expected")[1].splitlines()[3:]
+    rows = [line.split(maxsplit=1) for line in lines if line.strip()]
+    found = {}
+    for first, rest in rows:
+        if first == "memory,":
+            first, rest = rest.split(maxsplit=1)
+            first = f"memory, {first}"
+        found[first] = rest.strip()
+    return found
+
+
+def test_what_is_here_is_counted(tiny: list[str], tmp_path: Path) -> None:
+    ended = run(tmp_path, *tiny, *EXAM, QUIET, "plan=true")
+    assert (ended.code, ended.err) == (0, "")
+    found = table(ended.out)
+    assert found["examples"] == "32 to train, 12 to test"
+    assert found["adapters"].startswith("3 of ") and found["adapters"].endswith("(r=2)")
+    assert found["training"].startswith("about ") and found["training"].endswith("2 + 1 epochs")
+    assert "memory, training" in found and "memory, gradients" in found
+    assert max(map(len, ended.out.splitlines())) <= 100
+    assert not list((tmp_path / "out").glob("summary.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "train", "test"),
+    [("mmlu", 270_679, 14_042), ("bbh", 270_679, 6_511), ("math", 41_905, 3_278)],
+)
+def test_the_papers_setting_is_planned_before_anything_is_fetched(
+    name: str, train: int, test: int, tmp_path: Path
+) -> None:
+    words = [f"+experiment=elrea_{name}", "scale=paper", "plan=true", "hydra.run.dir=out"]
+    ended = run(tmp_path, *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert "is not here yet: so stages have no keys yet" in ended.out
+    stages = [line.split()[0] for line in ended.out.splitlines() if line.strip().endswith("to do")]
+    assert stages[:3] == ["base", "features-train", "clusters"] and "expert-*" in stages
+    found = table(ended.out)
+    assert found["examples"] == f"{train:,} to train, {test:,} to test"
+    assert found["backbone"] == "2,506,172,416 parameters, 1.9 GiB, 4bit"
+    assert found["adapters"] == "9,805,824 parameters (r=8) each, as clusters are found"
+    for stage in ("training", "gradients", "writing"):
+        size, unit = found[f"memory, {stage}"].split(":")[0].split()
+        assert unit == "GiB" and float(size) < 24, "the paper's setting is for a GPU of 24 GB"
+
+
+def test_a_backbone_that_is_not_here(tiny: list[str], tmp_path: Path) -> None:
+    words = [*EXAM, QUIET, "hydra.run.dir=out", "clustering.k=2", "plan=true"]
+    ended = run(tmp_path, "backbone=smollm2_135m", *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert table(ended.out)["backbone"].startswith("134,515,008 parameters")
+    plain = run(tmp_path, "backbone=pretrained", "backbone.name=some/model", *words)
+    assert table(plain.out)["backbone"] == "not here, and backbone.shape does not say what it is"
+
+
+def test_data_of_unknown_size_wants_a_number(tmp_path: Path) -> None:
+    words = ["data=gsm8k", "data.hub=true", "plan=true", "hydra.run.dir=out"]
+    ended = run(tmp_path, *words)
+    assert "with data.expected=[<train>,<test>] (their numbers) plan=true says" in ended.error
+    ended = run(tmp_path, *words, "+data.expected=[7473,1319]")
+    assert table(ended.out)["examples"] == "7,473 to train, 1,319 to test"
+
+
+def test_tokens_by_hand(tiny: list[str], tmp_path: Path) -> None:
+    """One token a byte: prompts and responses of one length, with what every text has around it."""
+    for name, extra in (("train", {}), ("test", {"choices": ["abcd", "dcba"]})):
+        rows = [{"instruction": f"{i:04}", "response": "abcd", **extra} for i in range(10)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(
+            text.replace("0000", "9999") if name == "test" else text
+        )
+    data = [
+        "data=jsonl",
+        "data.train=train.jsonl",
+        "data.test=test.jsonl",
+        "data.allow_overlap=true",
+    ]
+    ended = run(
+        tmp_path, *tiny, *data, QUIET, "plan=true", "ensemble=base", "evaluation.strategies=[base]"
+    )
+    tokens = float(table(ended.out)["training"].split()[1])
+    scored = float(table(ended.out)["scoring"].split()[1])
+    per_prompt = scored / 10
+    assert tokens == 2 * 10 * (per_prompt + 6), "two epochs: prompt, a space, four letters, the end"
