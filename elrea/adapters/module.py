@@ -60,6 +60,7 @@ class AdapterModule(pl.LightningModule):
         self.pad_id = pad_id
         self.share = together.share()
         self.curve: list[dict[str, float]] = []
+        self.epochs: dict[str, dict[str, str]] = {}
 
     def parameters_by_name(self) -> dict[str, nn.Parameter]:
         """What is trained.
@@ -171,7 +172,8 @@ class AdapterModule(pl.LightningModule):
         lora.overwrite(self.trained, state_dict)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the curve, and which plan this is."""
+        """Keep the curve, the checksums of the epochs' folders, and which plan this is."""
+        checkpoint["epochs"] = self.epochs
         checkpoint["curve"] = self.curve
         checkpoint["plan"] = self.plan.fingerprint()
 
@@ -189,4 +191,4 @@ class AdapterModule(pl.LightningModule):
                 f"{self.plan.stage}: the checkpoint is of a training with other settings; "
                 "delete its folder or go back to them"
             )
-        self.curve = checkpoint["curve"]
+        self.curve, self.epochs = checkpoint["curve"], checkpoint.get("epochs", {})

@@ -15,7 +15,9 @@ import pytorch_lightning as pl
 from elrea.adapters.checkpoint import SafetensorsIO
 from elrea.adapters.loader import Step
 from elrea.adapters.plan import Plan
-from elrea.errors import TrainingError
+from elrea.adapters.stopping import after_best
+from elrea.errors import StoreError, TrainingError
+from elrea.files import sha256, walk
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +83,31 @@ class Keeper(pl.Callback):
 
 
 def latest(folder: Path) -> tuple[int, Path] | None:
-    """The newest whole checkpoint under `folder` and its step, or None; damaged ones are said and deleted."""
+    """The newest whole checkpoint under `folder` and its step, or None; damaged ones are said and deleted.
+
+    Damaged is also one whose epochs' folders, beside `folder`, are no longer as it knows them.
+    """
     for step, path in sorted(_checkpoints(folder).items(), reverse=True):
         try:
-            SafetensorsIO().load_checkpoint(path)
-        except TrainingError as error:
+            checkpoint = SafetensorsIO().load_checkpoint(path)
+            given_up = after_best(checkpoint["curve"])
+            for name, sums in checkpoint.get("epochs", {}).items():
+                if name in given_up and not (folder.parent / name).exists():
+                    continue  # an early stop's tidying up was under way
+                if sums != sums_of(folder.parent / name):
+                    raise TrainingError(f"{folder.parent / name} is damaged")
+        except (TrainingError, StoreError) as error:
             log.warning("%s; training goes on from before it", error)
             shutil.rmtree(path, ignore_errors=True)
             path.unlink(missing_ok=True)
         else:
             return step, path
     return None
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file in a folder, by its path there."""
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(walk(folder))}
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

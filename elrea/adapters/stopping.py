@@ -92,6 +92,12 @@ def dev_losses(curve: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     return {int(row["epoch"]): row[DEV_LOSS] for row in curve if DEV_LOSS in row}
 
 
+def after_best(curve: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the epochs' folders behind the best one; none where there was no early stop."""
+    losses = dev_losses(curve)
+    return [f"epoch_{epoch}" for epoch in losses if epoch > best_epoch(curve)]
+
+
 def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
     """The epoch with the lowest loss on dev, the earliest of equals."""
     losses = dev_losses(curve)

@@ -185,7 +185,8 @@ def train_adapter(
     from elrea.adapters.loader import items
     from elrea.adapters.lora import initialise, load, save, set_state, state
     from elrea.adapters.module import AdapterModule
-    from elrea.adapters.stopping import EarlyStop, best_epoch
+    from elrea.adapters.resume import sums_of
+    from elrea.adapters.stopping import EarlyStop, after_best
     from elrea.adapters.together import share
 
     settings = recipe.training
@@ -208,6 +209,7 @@ def train_adapter(
 
         if keep_moments:
             publish(folder / f"epoch_{epoch}", write)
+            module.epochs[f"epoch_{epoch}"] = sums_of(folder / f"epoch_{epoch}")
 
     stop, best = None, folder / "checkpoint" / "best"
     if dev and settings.early_stop is not None:
@@ -216,8 +218,8 @@ def train_adapter(
     if stop:
         set_state(model, load(best)[0])
     if share()[0] == 0:
-        for later in epoch_folders(folder)[best_epoch(module.curve) :] if stop else []:
-            shutil.rmtree(later)
+        for later in after_best(module.curve):
+            shutil.rmtree(folder / later, ignore_errors=True)
         publish(folder / "adapter", write_adapter)
         write_json(folder / "curve.json", module.curve)
 

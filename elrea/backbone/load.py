@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.backbone.device import Device
+from elrea.backbone.identity import check_parts, fingerprint
 from elrea.errors import BackboneError, NotHere
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ class Pretrained:
             )
         folder = Path(self.name)
         if folder.is_dir():
-            return _fingerprint(folder, code=self.trust_remote_code)
+            return fingerprint(folder, code=self.trust_remote_code)
         if folder.is_absolute() or self.name.startswith(".") or self.name.count("/") > 1:
             raise BackboneError(
                 f"{self.name}: no such folder; give backbone.name an existing model folder"
@@ -140,6 +139,8 @@ class Pretrained:
         if wanted not in ("float32", "bfloat16"):
             raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
         smaller = self._quantisation(getattr(torch, wanted), str(where))
+        if self.here:
+            check_parts(Path(self.name))
         tokenizer = self.tokenizer()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -208,28 +209,6 @@ class Tiny(Pretrained):
     @property
     def shown_name(self) -> str:
         return "elrea-tiny"
-
-
-def _fingerprint(folder: Path, code: bool) -> str:
-    """SHA-256 over the names and contents of a model folder's weights, configuration, tokenizer and, if run, code."""
-    if not (folder / "config.json").is_file():
-        raise BackboneError(f"{folder}: no config.json there; is it a model folder?")
-    if not any(folder.glob("*.safetensors")):
-        raise BackboneError(
-            f"{folder}: no .safetensors file there; other weights are not loaded, convert them first"
-        )
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code):
-            with path.open("rb") as file:
-                digest.update(
-                    f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-                )
-    return digest.hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +21,15 @@ from elrea.ensemble.decoding import Decoding, generate
 from elrea.ensemble.joint import JointModel
 from elrea.ensemble.strategy import Strategy, Voting
 from elrea.ensemble.streaming import stopped
+from elrea.errors import StoreError
 from elrea.evaluation.scoring import Mixture
 from elrea.files import read_json, write_json
+from elrea.manifest import CHECKPOINT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
 
 TEXTS, WHO = "texts.jsonl", "written.json"
 
@@ -102,8 +108,11 @@ def write_texts(
         too_long: Numbers of examples whose prompts leave no room for a text.
         advance: Told how many texts are done.
     """
-    path = folder / TEXTS
-    done = {(name, i, k) for name, i, k, _ in _whole_lines(path)}
+    path, note = folder / TEXTS, folder / CHECKPOINT / "texts.json"
+    note.parent.mkdir(exist_ok=True)
+    kept = _kept(path, note)
+    done = {(name, i, k) for name, i, k, _ in _lines(kept)}
+    digest = hashlib.sha256(kept)
     advance(len(done))
     settings = replace(decoding, temperature=draws.temperature)
     with path.open("ab") as file:
@@ -120,9 +129,12 @@ def write_texts(
                 for (i, k), answer in zip(asked, ids, strict=True):
                     text = str(tokenizer.decode(list(answer), skip_special_tokens=True))
                     line = [name, i, k, stopped(text, decoding.stop)[0]]
-                    file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                    content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
+                    digest.update(content)
+                    file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
+                write_json(note, {"bytes": file.tell(), "sha256": digest.hexdigest()})
                 advance(len(asked))
     write_json(folder / WHO, {"mixtures": list(mixtures), "too_long": list(too_long)})
 
@@ -150,15 +162,20 @@ def _weights(mixture: Mixture, joint: JointModel, numbers: Sequence[int]) -> tor
     return weights
 
 
-def _whole_lines(path: Path) -> list[Any]:
-    """The lines of a file that may have been left at any byte, which is cut off behind the last whole one."""
+def _kept(path: Path, note: Path) -> bytes:
+    """What of a file that may have been left at any byte is as it was noted; the rest is cut off."""
     if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return list(_lines(whole))
+        return b""
+    try:
+        noted = read_json(note)
+        content = path.read_bytes()[: noted["bytes"]]
+        if hashlib.sha256(content).hexdigest() != noted["sha256"]:
+            raise ValueError("its checksum does not hold")
+    except (StoreError, LookupError, TypeError, ValueError) as error:
+        log.warning("%s: %s; its texts are written anew", path, error)
+        content = b""
+    os.truncate(path, len(content))
+    return content
 
 
 def _lines(content: bytes) -> Iterator[Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,8 @@ from elrea.features.reader import Advance, Features, Reader, finish
 from elrea.files import read_json, write_json
 from elrea.lease import Lease
 from elrea.manifest import CHECKPOINT
+
+log = logging.getLogger(__name__)
 
 CHUNK = 2_048
 """Prompts of a chunk at most, about: what a killed run loses."""
@@ -68,18 +72,25 @@ def stream(
             create(path, len(prompts), reader.dimension, kind)
             progress.forget()
     done = progress.read()
+    lost = [n for n in done if n % world == rank and _sum(path, chunks[n]) != done[n].sha256]
+    if lost:
+        log.warning(
+            "%s: %s chunks are not as they were written, and are made anew", path, len(lost)
+        )
+        progress.drop(lost)
     for number in range(rank, len(chunks), world):
         places = np.array(list(chain.from_iterable(chunks[number])))
-        if number in done:
+        if number in done and number not in lost:
             advance(len(places) * reader.rounds)
             continue
         rows, fine = reader([[prompts[i] for i in batch] for batch in chunks[number]], advance)
         rows, fine = finish(rows, fine, features.normalise)
         write_rows(path, places, rows.numpy())
-        progress.record(number, places[~fine.numpy()].tolist())
+        skipped = places[~fine.numpy()].tolist()
+        progress.record(number, Done(skipped, _sum(path, chunks[number])))
     done = progress.read()
     if len(done) == len(chunks):
-        missing = sorted(chain.from_iterable(done.values()))
+        missing = sorted(chain.from_iterable(each.skipped for each in done.values()))
         write_json(folder / SKIPPED, {prompts[i].id: i for i in missing})
         write_json(folder / IDS, [prompt.id for prompt in prompts])
 
@@ -105,6 +116,13 @@ def cut(prompts: Sequence[Encoded], features: Features, d: int) -> list[Chunk]:
     return chunks
 
 
+class Done(NamedTuple):
+    """A finished chunk: its prompts without a feature, and the checksum of its rows."""
+
+    skipped: list[int]
+    sha256: str
+
+
 class _Progress:
     """Which chunks are done: a file per process, beside the file of the features.
 
@@ -119,17 +137,26 @@ class _Progress:
         self.path = folder / ("extract.json" if rank == 0 else f"extract-{rank}.json")
         self.own = self._read(self.path)
 
-    def read(self) -> dict[int, list[int]]:
-        """Every finished chunk, whoever made it, and its prompts without a feature."""
-        found: dict[int, list[int]] = {}
+    def read(self) -> dict[int, Done]:
+        """Every finished chunk, whoever made it."""
+        found: dict[int, Done] = {}
         for path in self.folder.glob("extract*.json"):
             found |= self._read(path)
         return found
 
-    def record(self, number: int, skipped: list[int]) -> None:
-        self.own[number] = skipped
-        done = {str(chunk): places for chunk, places in self.own.items()}
-        write_json(self.path, {"plan": self.plan, "done": done})
+    def record(self, number: int, done: Done) -> None:
+        self.own[number] = done
+        self._write(self.path, self.own)
+
+    def drop(self, numbers: Sequence[int]) -> None:
+        """Those chunks are not done after all, whoever made them."""
+        for path in self.folder.glob("extract*.json"):
+            self._write(path, {n: d for n, d in self._read(path).items() if n not in numbers})
+        self.own = self._read(self.path)
+
+    def _write(self, path: Path, done: dict[int, Done]) -> None:
+        rows = {str(number): list(each) for number, each in done.items()}
+        write_json(path, {"plan": self.plan, "done": rows})
 
     def forget(self) -> None:
         """The file of the features is new: what was noted is not in it."""
@@ -137,14 +164,20 @@ class _Progress:
         for path in self.folder.glob("extract*.json"):
             path.unlink()
 
-    def _read(self, path: Path) -> dict[int, list[int]]:
+    def _read(self, path: Path) -> dict[int, Done]:
         try:
             noted = read_json(path)
             if noted["plan"] != self.plan:
                 return {}
-            return {int(number): list(places) for number, places in noted["done"].items()}
+            return {int(n): Done(list(places), sha) for n, (places, sha) in noted["done"].items()}
         except (StoreError, KeyError, TypeError, AttributeError, ValueError):
             return {}  # not there, or not to be read: the chunks are made again
+
+
+def _sum(path: Path, chunk: Chunk) -> str:
+    """SHA-256 of a chunk's rows as they stand in the file."""
+    rows = open_features(path)[list(chain.from_iterable(chunk))]
+    return hashlib.sha256(rows.tobytes()).hexdigest()
 
 
 def _plan(chunks: list[Chunk], d: int, kind: Kind) -> str:

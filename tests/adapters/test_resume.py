@@ -6,6 +6,7 @@ import itertools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,3 +172,27 @@ def test_a_checkpoint_of_other_settings_is_refused(change: dict, tmp_path: Path)
         train(tmp_path, checkpoint_minutes=0, advance=dying_after(2))
     with pytest.raises(TrainingError, match="of a training with other settings"):
         train(tmp_path, **change)
+
+
+@pytest.mark.parametrize(
+    "name", ["epoch_1/adapter_model.safetensors", "epoch_2/adapter_config.json"]
+)
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_a_damaged_epoch_is_said_and_trained_anew(
+    name: str, damage: str, tmp_path: Path, unbroken: dict[str, bytes], caplog: Any
+) -> None:
+    """What an epoch left before a kill is no longer as it was: the features would be of other moments."""
+    with pytest.raises(Died):
+        train(tmp_path, lora=LORA, advance=dying_after(8))
+    path = tmp_path / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "gone":
+        path.unlink()
+    else:
+        path.write_bytes(content[:-9] if damage == "cut" else content)
+    counts: list[int] = []
+    train(tmp_path, lora=LORA, advance=counts.append)
+    assert f"{path.parent} is damaged; training goes on from before it" in caplog.text
+    assert len(counts) == 9, "every step again"
+    assert contents(tmp_path) == unbroken

@@ -203,3 +203,28 @@ def test_the_built_in_model_needs_no_name() -> None:
     assert Tiny().shown_name == "elrea-tiny"
     assert Path(Tiny().name).parts[-3:] == ("elrea", "backbone", "tiny")
     assert Tiny().max_length >= 1024
+
+
+@pytest.mark.parametrize(
+    "part", ["../outside.safetensors", "/etc/passwd", "..", "sub/a.safetensors"]
+)
+def test_an_index_that_leaves_the_folder_is_refused(folder: Path, part: str) -> None:
+    """With real weights at the place it names: transformers would load them."""
+    shutil.copyfile(folder / "model.safetensors", folder.parent / "outside.safetensors")
+    names = llama().state_dict()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
+    index["weight_map"]["model.norm.weight"] = part
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    for read in (lambda: Pretrained(str(folder)).load(CPU), Pretrained(str(folder)).identity):
+        with pytest.raises(BackboneError, match="which is not in that folder") as caught:
+            read()
+        assert str(path) in str(caught.value) and repr(part) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', "{" * 5000])
+def test_an_index_that_is_none_is_one_line(folder: Path, text: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(BackboneError, match="no index of weights") as caught:
+        Pretrained(str(folder)).identity()
+    assert "\n" not in str(caught.value)

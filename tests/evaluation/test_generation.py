@@ -90,29 +90,72 @@ def test_batches_change_nothing(draws: Draws, joint: JointModel, tmp_path: Path)
         assert other["two"] != one["two"]
 
 
-@pytest.mark.parametrize("left", [0.0, 0.3, 0.61, 1.0])
-def test_what_a_stopped_process_wrote_is_kept(
-    left: float, joint: JointModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cut off at any byte, it goes on behind the last whole line, to the same bytes."""
-    wanted = texts(tmp_path / "whole", joint)
-    whole = (tmp_path / "whole" / TEXTS).read_bytes()
-    (tmp_path / "cut").mkdir()
-    part = whole[: int(left * len(whole))]
-    (tmp_path / "cut" / TEXTS).write_bytes(part)
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Texts that are asked for, batch by batch; at a batch of number -1 less than none, the process dies."""
     asked: list[int] = []
     generate = decoding.generate
 
-    def counted(joint: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+    def count(joint: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
+        if asked and asked[0] < 0 and len(asked) > -asked[0]:
+            raise Died
         asked.append(len(prompts))
         return generate(joint, prompts, *rest, **more)
 
-    monkeypatch.setattr(generation, "generate", counted)
+    monkeypatch.setattr(generation, "generate", count)
+    return asked
+
+
+class Died(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.mark.parametrize("batches", [0, 1, 3])
+@pytest.mark.parametrize("more", [b"", b'["two", 0', b'["two", 0, 0, "never noted"]\n'])
+def test_what_a_stopped_process_wrote_is_kept(
+    batches: int, more: bytes, joint: JointModel, tmp_path: Path, counted: list[int]
+) -> None:
+    """Behind the last batch that was noted it goes on, to the same bytes; what stands behind that is cut off."""
+    wanted = texts(tmp_path / "whole", joint)
+    whole = (tmp_path / "whole" / TEXTS).read_bytes()
+    counted[:] = [-batches] if batches else [-1]
+    if batches:
+        with pytest.raises(Died):
+            texts(tmp_path / "cut", joint)
+        done = sum(counted[1:])
+        with (tmp_path / "cut" / TEXTS).open("ab") as file:
+            file.write(more)
+    else:
+        done = 0
+    counted.clear()
     assert texts(tmp_path / "cut", joint) == wanted
-    assert sum(asked) == whole.count(b"\n") - part.count(b"\n")
+    assert sum(counted) == whole.count(b"\n") - done
     assert sorted((tmp_path / "cut" / TEXTS).read_bytes().split(b"\n")) == sorted(
         whole.split(b"\n")
     )
+
+
+@pytest.mark.parametrize("damage", ["flip", "note flipped", "no note", "shorter"])
+def test_texts_that_are_not_as_they_were_noted_are_written_anew(
+    damage: str, joint: JointModel, tmp_path: Path, counted: list[int], caplog: Any
+) -> None:
+    wanted = texts(tmp_path / "whole", joint)
+    whole = (tmp_path / "whole" / TEXTS).read_bytes()
+    counted[:] = [-2]
+    with pytest.raises(Died):
+        texts(tmp_path / "cut", joint)
+    path, note = tmp_path / "cut" / TEXTS, tmp_path / "cut" / "checkpoint" / "texts.json"
+    spoilt = note if damage == "note flipped" else path
+    content = bytearray(spoilt.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "no note":
+        note.unlink()
+    else:
+        spoilt.write_bytes(content[:-3] if damage == "shorter" else content)
+    counted.clear()
+    assert texts(tmp_path / "cut", joint) == wanted
+    assert sum(counted) == whole.count(b"\n"), "all of them"
+    assert "its texts are written anew" in caplog.text and str(path) in caplog.text
 
 
 def test_lines_hold_any_text(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,8 +12,8 @@ from typing import Any
 from tests.cli.commands import Command
 from tests.faults.faults import Setting, differences, finished
 
-SIZES = (4, 60, 140, 152, 160, 168, 176, 184)
-"""KB of disks that fill up, on the way of a run that needs a little more than the last."""
+PAGE = 4096
+"""What a tmpfs counts in."""
 
 
 def all_of_them(folder: Path, setting: Setting) -> Iterator[dict[str, Any]]:
@@ -25,8 +26,9 @@ def all_of_them(folder: Path, setting: Setting) -> Iterator[dict[str, Any]]:
         }
         return
     _unmount(folder / "try")
-    for size in SIZES:
-        yield full(folder, setting, size)
+    names = list(stages(setting.whole.folder))
+    for number, stage in enumerate(names):
+        yield full(folder, setting, stage, names[:number])
     yield read_only(folder, setting)
 
 
@@ -41,25 +43,50 @@ def odd_path(folder: Path, setting: Setting) -> dict[str, Any]:
     return {"kind": "odd path", "wrong": wrong}
 
 
-def full(folder: Path, setting: Setting, size: int) -> dict[str, Any]:
-    """The disk of the store has no room; then it gets some."""
-    disk, home = folder / "disk", folder / f"full{size}"
-    _mount(disk, f"size={size}k")
+def stages(whole: Path) -> dict[str, str]:
+    """The stages of the unbroken run in the order of the work, and where they are in the store."""
+    found = json.loads((whole / "out" / "summary.json").read_text())["stages"]
+    made = {path.parent.name: path for path in (whole / "store").glob("*/*/manifest.json")}
+    order = sorted(found, key=lambda name: made[found[name]["key"]].stat().st_mtime_ns)
+    store = whole / "store"
+    return {name: made[found[name]["key"]].parent.relative_to(store).as_posix() for name in order}
+
+
+def full(folder: Path, setting: Setting, stage: str, before: list[str]) -> dict[str, Any]:
+    """The disk has half the room that a stage needs; then it gets some.
+
+    Args:
+        folder: To work in.
+        setting: The run.
+        stage: By its name in the plan.
+        before: The stages before it, which are made with room.
+    """
+    disk, home = folder / "disk", folder / f"full-{stage}"
+    place = stages(setting.whole.folder)[stage]
+    files = [path for path in (setting.whole.folder / "store" / place).rglob("*") if path.is_file()]
+    own = sum(-(-path.stat().st_size // PAGE) * PAGE for path in files)
+    _mount(disk, "size=20m")
     try:
-        stopped = Command(home, *setting.words, f"store={disk / 'store'}").wait()
-        facts: dict[str, Any] = {"kind": "full disk", "kilobytes": size, "wrong": []}
+        words = [*setting.words, f"store={disk / 'store'}"]
+        facts: dict[str, Any] = {"kind": "full disk", "in": stage, "wrong": []}
+        for name in before:
+            if Command(home, *words, f"until={name}").wait().code:
+                facts["wrong"].append(f"until={name} did not end well")
+        kept = finished(disk / "store")
+        used = shutil.disk_usage(disk).used
+        _mount(disk, f"remount,size={(used + own // 2) // 1024}k")
+        stopped = Command(home, *words).wait()
         lines = [line for line in stopped.err.splitlines() if not line.startswith("W&B: ")]
         if stopped.code != 1 or len(lines) != 1 or "no space left for" not in lines[0]:
             facts["wrong"].append(f"it ended with {stopped.code}: {stopped.err[-500:]}")
-        before = finished(disk / "store")
-        facts["finished_stages"] = len(before)
+        facts["finished_stages"] = len(kept)
+        if finished(disk / "store") != kept or not list(disk.glob(f"store/{place}*")):
+            facts["wrong"].append(f"the disk was not full in {stage}")
         _mount(disk, "remount,size=20m")
-        facts["wrong"] += differences(
-            setting.whole, Command(home, *setting.words, f"store={disk / 'store'}").wait()
-        )
+        facts["wrong"] += differences(setting.whole, Command(home, *words).wait())
         after = finished(disk / "store")
         facts["wrong"] += [
-            f"{name} was made twice" for name in before if after.get(name) != before[name]
+            f"{name} was made twice" for name in kept if after.get(name) != kept[name]
         ]
     finally:
         _unmount(disk)

@@ -153,3 +153,25 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path: Path, monkeypatch) -> N
         tracemalloc.stop()
     assert (tmp_path / "24000" / NAME).stat().st_size > 24_000 * 2048
     assert peaks[1] < peaks[0] + 8e6
+
+
+def test_a_bit_that_flips_in_rows_that_are_done_is_noticed(
+    tmp_path: Path, whole: dict[str, bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Between a process that ended early and the next: that chunk alone is made anew."""
+    first, second = DrawnReader(), DrawnReader()
+    stream(tmp_path, PROMPTS, Drawn(), first, share=(0, 2))
+    chunks = cut(PROMPTS, Drawn(), 8)
+    row = chunks[2][0][0]
+    path = tmp_path / NAME
+    content = bytearray(path.read_bytes())
+    start = len(content) - 53 * 8 * 2  # float16
+    content[start + row * 16 + 5] ^= 4
+    path.write_bytes(content)
+    stream(tmp_path, PROMPTS, Drawn(), second)
+    assert {k: v for k, v in contents(tmp_path).items() if k in whole} == whole
+    again = {p.id for p in PROMPTS} - {*first.seen} | {
+        PROMPTS[i].id for batch in chunks[2] for i in batch
+    }
+    assert sorted(second.seen) == sorted(again)
+    assert "1 chunks are not as they were written" in caplog.text
