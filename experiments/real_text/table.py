@@ -204,6 +204,8 @@ def study(folder: Path, into: Path) -> tuple[str, dict[str, Any]]:
         "routes": routes(sources, runs),
         "forward_passes": {key: row["forward_passes"] for key, row in first["strategies"].items()},
     }
+    if not mean:  # the clusters are the same, and losses of sums go off the picture
+        return name, found
     draw(found, into / f"loss-{name}.png", f"{name}; {len(runs)} seeds")
     counts = found["clusters"][0]
     clusters = [f"cluster {c}" for c in range(len(next(iter(counts.values()))))]
