@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from elrea.adapters.footprint import OPTIMISED, Footprint, config_of
 from elrea.data.prompts import Prompter
 from elrea.ensemble.needs import Needs
+from elrea.errors import BackboneError
 from elrea.experiment import Experiment
 from elrea.features.extract import GradientFeatures
 
@@ -98,7 +99,10 @@ def forecast(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[s
         )
     rows += _tokens(it, sizes, clusters)
     if footprint:
-        rows += _memory(it, sizes, footprint, clusters)
+        try:
+            rows += _memory(it, sizes, footprint, clusters)
+        except BackboneError:
+            rows.append(("memory", "cannot be foreseen for this architecture at this length"))
     return rows
 
 

@@ -13,6 +13,7 @@ from elrea.pipeline import Pipeline
 from elrea.results import data_name
 from elrea.tracking.progress import say, screen
 from elrea.tracking.screen import forecast_table, plan_table
+from elrea.until import check
 
 OPEN = [("expert-*", "-", "to do"), ("scores", "-", "to do")]
 """Stages of which there will be as many as clusters are found."""
@@ -64,6 +65,8 @@ def show_ahead(cfg: DictConfig, it: Experiment, missing: NotHere) -> None:
             f"{missing}; with data.expected=[<train>,<test>] (their numbers) plan=true says what they take"
         )
     count = known_k(it.clustering)
+    if cfg.until is not None:
+        check(cfg.until, names(it, count), count is not None)
     out = screen()
     say(out, f"Plan: {it.corpus.name}, seed {it.seed}. {missing}: so stages have no keys yet")
     out.print(plan_table([(name, "-", "to do") for name in names(it, count)], ""))

@@ -81,8 +81,9 @@ class Footprint:
         )
         small = LOADED.get(quantise or "", size)
         text = config.get_text_config()
-        heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        whole = getattr(text, "num_attention_heads", 0)  # none: it keeps no keys
+        heads = getattr(text, "num_key_value_heads", None) or whole
+        width = getattr(text, "head_dim", None) or text.hidden_size // max(1, whole)
         layers = text.num_hidden_layers
         peft = attach(model, lora, 0)
         return cls(
@@ -98,7 +99,16 @@ class Footprint:
             length: Tokens of each.
             targets: Tokens that carry loss, of all rows together.
             recompute: Keep the layers' inputs alone, and one layer's insides.
+
+        Raises:
+            BackboneError: The model cannot be run without values, or not at that length.
         """
+        try:
+            return self._saved(rows, length, targets, recompute)
+        except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
+
+    def _saved(self, rows: int, length: int, targets: int, recompute: bool) -> int:
         import torch
 
         from elrea.adapters.loss import logits_at
@@ -147,4 +157,5 @@ def config_of(shape: Mapping[str, Any]) -> PreTrainedConfig:
     try:
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
     except Exception as error:  # a KeyError, a ValueError, or transformers' own
-        raise BackboneError(f"backbone.shape: {str(error).splitlines()[0]}") from error
+        said = " ".join(str(error).split())[:200]
+        raise BackboneError(f"backbone.shape: {said}") from error

@@ -65,6 +65,11 @@ class Pretrained:
     """Its architecture (`model_type` and the fields of that type's config), by which plan=true says what a model takes
     that is not here yet. Nothing else looks at it."""
 
+    def __post_init__(self) -> None:
+        """Refuse a length that nothing fits."""
+        if self.max_length < 1:
+            raise BackboneError(f"backbone.max_length={self.max_length}: must be at least 1")
+
     @property
     def shown_name(self) -> str:
         """For summaries: no path of this machine."""

@@ -114,6 +114,8 @@ def _told(name: str, holds: str) -> Iterator[None]:
     except NotHere:
         raise
     except ImportError as error:
+        if not fetching.get():
+            raise NotHere(f"data.hub={name} is not here yet") from error
         raise DataError(
             f"data.hub={name} needs datasets: pip install 'elrea[hub]', or {folder}"
         ) from error

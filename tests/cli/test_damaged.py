@@ -114,7 +114,13 @@ def test_in_the_store_every_damage_is_said_and_mended(
     whole: Ended, other: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """For every kind of file and every kind of harm: not taken for whole, named in one line, made again."""
-    found, tried = kinds(whole.folder / "store"), 0
+    keys = {stage["key"] for stage in whole.summary["stages"].values()}  # other tests add others
+    own = tmp_path / "own"
+    for manifest in (whole.folder / "store").glob("*/*/manifest.json"):
+        if manifest.parent.name in keys:
+            place = own / manifest.parent.relative_to(whole.folder / "store")
+            shutil.copytree(manifest.parent, place)
+    found, tried = kinds(own), 0
     assert len(found) == 23, f"{len(found)} kinds of files: {sorted(found)}"
     for rel in found.values():
         for number, harm in enumerate(harms(rel)):
