@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from elrea.adapters.footprint import OPTIMISED, Footprint, config_of
 from elrea.data.prompts import Prompter
@@ -47,8 +46,10 @@ class Sizes:
     measured: bool
 
     @classmethod
-    def at_most(cls, train: int, test: int, room: int, response: int) -> Sizes:
-        """Where the text is not here: every example as long as one may be."""
+    def at_most(cls, it: Experiment, train: int, test: int) -> Sizes:
+        """Where text or tokenizer are not here: every example as long as one may be."""
+        room = it.backbone.max_length
+        response = min(it.evaluation.max_new_tokens, room)
         return cls(train, test, train * room, train * room, test * room, room, response, False)
 
     @classmethod
@@ -76,7 +77,7 @@ def forecast(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[s
     """Lines of a table: what is counted, and the figure.
 
     Args:
-        it: What to do; its corpus is not looked at.
+        it: What to do; of its corpus, the sources of the training examples count.
         sizes: Of the data.
         clusters: C, if it is known.
 
@@ -84,6 +85,8 @@ def forecast(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[s
         ElreaError: An architecture that transformers does not know.
     """
     rows = []
+    sources = tuple(sorted({example.source for example in it.corpus.train}))
+    needs = Needs(it.strategies, it.lora, it.training, sources)
     footprint = _footprint(it)
     if footprint is None:
         rows.append(("backbone", "not here, and backbone.shape does not say what it is"))
@@ -93,14 +96,14 @@ def forecast(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[s
             ("backbone", f"{footprint.parameters:,} parameters, {_bytes(footprint.weights)}{kept}")
         )
         of = f"{footprint.adapter:,} parameters (r={it.lora.r})"
-        count = len(_jobs(it, clusters or 1)) + 1
+        count = len(needs.jobs(clusters or 1)) + 1
         rows.append(
             ("adapters", f"{count} of {of}" if clusters else f"{of} each, as clusters are found")
         )
-    rows += _tokens(it, sizes, clusters)
+    rows += _tokens(it, needs, sizes, clusters)
     if footprint:
         try:
-            rows += _memory(it, sizes, footprint, clusters)
+            rows += _memory(it, needs, sizes, footprint, clusters)
         except BackboneError:
             rows.append(("memory", "cannot be foreseen for this architecture at this length"))
     return rows
@@ -114,16 +117,9 @@ def _some(examples: Sequence[Example]) -> list[Example]:
 
 def _footprint(it: Experiment) -> Footprint | None:
     backbone = it.backbone
-    if Path(backbone.name).is_dir():
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(
-            backbone.name, trust_remote_code=backbone.trust_remote_code
-        )
-    elif backbone.shape:
-        config = config_of(backbone.shape)
-    else:
+    if not (backbone.here or backbone.shape):
         return None
+    config = backbone.config() if backbone.here else config_of(backbone.shape)
     return Footprint.of(config, it.lora, dtype_of(it), backbone.quantise)
 
 
@@ -136,18 +132,14 @@ def dtype_of(it: Experiment) -> str:
     return "bfloat16" if on_gpu else "float32"
 
 
-def _jobs(it: Experiment, clusters: int) -> dict[str, Any]:
-    sources = tuple(sorted({example.source for example in it.corpus.train}))
-    return Needs(it.strategies, it.lora, it.training, sources).jobs(clusters)
-
-
-def _tokens(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[str, str]]:
+def _tokens(
+    it: Experiment, needs: Needs, sizes: Sizes, clusters: int | None
+) -> list[tuple[str, str]]:
     c = clusters or 1
     trained = it.training.epochs * sizes.train_tokens
-    for job in _jobs(it, c).values():
+    for job in needs.jobs(c).values():
         share = c if job.examples in ("cluster", "random") else 1
         trained += job.epochs * sizes.train_tokens // share
-    needs = Needs(it.strategies, it.lora, it.training, ())
     routed = it.training.epochs * (
         sizes.prompt_tokens * needs.clustered + sizes.test_tokens * needs.routed
     )
@@ -165,7 +157,7 @@ def _tokens(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[st
 
 
 def _memory(
-    it: Experiment, sizes: Sizes, footprint: Footprint, clusters: int | None
+    it: Experiment, needs: Needs, sizes: Sizes, footprint: Footprint, clusters: int | None
 ) -> list[tuple[str, str]]:
     """Peaks, each with what decides it; the library's own buffers and the system's share are not in them."""
     batch, length = it.training.batch_size, sizes.longest
@@ -179,10 +171,7 @@ def _memory(
         )
     ]
     features = it.features
-    if (
-        isinstance(features, GradientFeatures)
-        and Needs(it.strategies, it.lora, it.training, ()).clustered
-    ):
+    if isinstance(features, GradientFeatures) and needs.clustered:
         prompts = max(1, min(features.batch_size, features.batch_tokens // length))
         used = footprint.saved(prompts, length, prompts * length, features.recompute)
         # Gradients wait for their projection.

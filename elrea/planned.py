@@ -38,12 +38,8 @@ def show(pipeline: Pipeline, last: bool) -> None:
     say(out, f"Plan: {data_name(pipeline)}, seed {it.seed}")
     out.print(plan_table([*rows, *([] if plan.counted else OPEN)], ""))
     if last:
-        sizes = (
-            Sizes.of(it)
-            if it.backbone.here
-            else Sizes.at_most(len(it.corpus.train), len(it.corpus.test), it.backbone.max_length,
-                               it.evaluation.max_new_tokens)
-        )  # fmt: skip
+        train, test = len(it.corpus.train), len(it.corpus.test)
+        sizes = Sizes.of(it) if it.backbone.here else Sizes.at_most(it, train, test)
         out.print(forecast_table(forecast(it, sizes, plan.count)))
 
 
@@ -70,8 +66,7 @@ def show_ahead(cfg: DictConfig, it: Experiment, missing: NotHere) -> None:
     out = screen()
     say(out, f"Plan: {it.corpus.name}, seed {it.seed}. {missing}: so stages have no keys yet")
     out.print(plan_table([(name, "-", "to do") for name in names(it, count)], ""))
-    response = min(it.evaluation.max_new_tokens, it.backbone.max_length)
-    sizes = Sizes.at_most(expected[0], expected[1], it.backbone.max_length, response)
+    sizes = Sizes.at_most(it, *expected)
     out.print(forecast_table(forecast(it, sizes, count)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ class EarlyStop(pl.Callback):
         if not module.plan.ends_epoch(batch.number):
             return
         loss = self.measure(module)
-        if not torch.tensor(loss).isfinite():
+        if not math.isfinite(loss):
             raise TrainingError(
                 f"{module.plan.stage}: the loss on dev is {loss} after epoch {module.plan.epoch(batch.number)}; "
                 "lower the learning rate or set training.clip=1"

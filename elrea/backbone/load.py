@@ -13,7 +13,7 @@ from elrea.errors import BackboneError, NotHere
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 TINY = Path(__file__).parent / "tiny"
 """The built-in model's folder."""
@@ -73,7 +73,7 @@ class Pretrained:
     @property
     def shown_name(self) -> str:
         """For summaries: no path of this machine."""
-        return Path(self.name).name if Path(self.name).is_dir() else self.name
+        return Path(self.name).name if self.here else self.name
 
     def identity(self) -> str:
         """What the weights and the tokenizer are: SHA-256 of a folder's files, or a hub name's commit.
@@ -99,15 +99,23 @@ class Pretrained:
         """Whether it is a folder, or else a hub id."""
         return Path(self.name).is_dir()
 
-    def length(self) -> int:
-        """Longest example in tokens: `max_length`, or the model's context where that is shorter."""
+    def config(self) -> PreTrainedConfig:
+        """The architecture.
+
+        Raises:
+            BackboneError: It cannot be loaded, in one line.
+        """
         from transformers import AutoConfig
 
         try:
-            config = AutoConfig.from_pretrained(self.name, **self._options())
+            found: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._options())
         except Exception as error:  # a broken file comes as any kind, a bare Exception among them
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
-        context = getattr(config.get_text_config(), "max_position_embeddings", None)
+        return found
+
+    def length(self) -> int:
+        """Longest example in tokens: `max_length`, or the model's context where that is shorter."""
+        context = getattr(self.config().get_text_config(), "max_position_embeddings", None)
         return min(self.max_length, context) if context else self.max_length
 
     def tokenizer(self) -> PreTrainedTokenizerBase:

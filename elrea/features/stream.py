@@ -78,9 +78,10 @@ def stream(
             "%s: %s chunks are not as they were written, and are made anew", path, len(lost)
         )
         progress.drop(lost)
+        done = progress.read()
     for number in range(rank, len(chunks), world):
         places = np.array(list(chain.from_iterable(chunks[number])))
-        if number in done and number not in lost:
+        if number in done:
             advance(len(places) * reader.rounds)
             continue
         rows, fine = reader([[prompts[i] for i in batch] for batch in chunks[number]], advance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -90,46 +91,55 @@ def test_batches_change_nothing(draws: Draws, joint: JointModel, tmp_path: Path)
         assert other["two"] != one["two"]
 
 
+class Died(Exception):
+    """Stands for whatever ends a process."""
+
+
+@dataclass
+class Counted:
+    """How many texts each batch asked for; the process dies before a batch more than `most`."""
+
+    asked: list[int] = field(default_factory=list)
+    most: int = 1_000
+
+
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Texts that are asked for, batch by batch; at a batch of number -1 less than none, the process dies."""
-    asked: list[int] = []
-    generate = decoding.generate
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    counter, generate = Counted(), decoding.generate
 
     def count(joint: Any, prompts: Any, *rest: Any, **more: Any) -> Any:
-        if asked and asked[0] < 0 and len(asked) > -asked[0]:
+        if len(counter.asked) == counter.most:
             raise Died
-        asked.append(len(prompts))
+        counter.asked.append(len(prompts))
         return generate(joint, prompts, *rest, **more)
 
     monkeypatch.setattr(generation, "generate", count)
-    return asked
+    return counter
 
 
-class Died(Exception):
-    """Stands for whatever ends a process."""
+def stopped_after(batches: int, folder: Path, joint: JointModel, counted: Counted) -> int:
+    """Leaves what a process leaves that dies then; how many texts it had written."""
+    counted.asked, counted.most = [], batches
+    with pytest.raises(Died):
+        texts(folder, joint)
+    written = sum(counted.asked)
+    counted.asked, counted.most = [], 1_000
+    return written
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3])
 @pytest.mark.parametrize("more", [b"", b'["two", 0', b'["two", 0, 0, "never noted"]\n'])
 def test_what_a_stopped_process_wrote_is_kept(
-    batches: int, more: bytes, joint: JointModel, tmp_path: Path, counted: list[int]
+    batches: int, more: bytes, joint: JointModel, tmp_path: Path, counted: Counted
 ) -> None:
     """Behind the last batch that was noted it goes on, to the same bytes; what stands behind that is cut off."""
     wanted = texts(tmp_path / "whole", joint)
     whole = (tmp_path / "whole" / TEXTS).read_bytes()
-    counted[:] = [-batches] if batches else [-1]
-    if batches:
-        with pytest.raises(Died):
-            texts(tmp_path / "cut", joint)
-        done = sum(counted[1:])
-        with (tmp_path / "cut" / TEXTS).open("ab") as file:
-            file.write(more)
-    else:
-        done = 0
-    counted.clear()
+    done = stopped_after(batches, tmp_path / "cut", joint, counted)
+    with (tmp_path / "cut" / TEXTS).open("ab") as file:
+        file.write(more)
     assert texts(tmp_path / "cut", joint) == wanted
-    assert sum(counted) == whole.count(b"\n") - done
+    assert sum(counted.asked) == whole.count(b"\n") - done
     assert sorted((tmp_path / "cut" / TEXTS).read_bytes().split(b"\n")) == sorted(
         whole.split(b"\n")
     )
@@ -137,13 +147,11 @@ def test_what_a_stopped_process_wrote_is_kept(
 
 @pytest.mark.parametrize("damage", ["flip", "note flipped", "no note", "shorter"])
 def test_texts_that_are_not_as_they_were_noted_are_written_anew(
-    damage: str, joint: JointModel, tmp_path: Path, counted: list[int], caplog: Any
+    damage: str, joint: JointModel, tmp_path: Path, counted: Counted, caplog: Any
 ) -> None:
     wanted = texts(tmp_path / "whole", joint)
     whole = (tmp_path / "whole" / TEXTS).read_bytes()
-    counted[:] = [-2]
-    with pytest.raises(Died):
-        texts(tmp_path / "cut", joint)
+    stopped_after(2, tmp_path / "cut", joint, counted)
     path, note = tmp_path / "cut" / TEXTS, tmp_path / "cut" / "checkpoint" / "texts.json"
     spoilt = note if damage == "note flipped" else path
     content = bytearray(spoilt.read_bytes())
@@ -152,9 +160,8 @@ def test_texts_that_are_not_as_they_were_noted_are_written_anew(
         note.unlink()
     else:
         spoilt.write_bytes(content[:-3] if damage == "shorter" else content)
-    counted.clear()
     assert texts(tmp_path / "cut", joint) == wanted
-    assert sum(counted) == whole.count(b"\n"), "all of them"
+    assert sum(counted.asked) == whole.count(b"\n"), "all of them"
     assert "its texts are written anew" in caplog.text and str(path) in caplog.text
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from elrea.files import sha256
 from experiments.paper_tables import tables
+from tests.experiments.sweeps import SCORE, write_job
 
 PAPER: dict[str, Any] = json.loads(tables.PAPER.read_text(encoding="utf-8"))
 CONF = Path(__file__).parents[2] / "conf"
@@ -53,8 +53,6 @@ def test_folders_go_to_the_runs_that_read_them() -> None:
 def sweep(folder: Path, right: dict[str, list[list[int]]]) -> Path:
     """A finished sweep: by strategy what was right, seed by seed."""
     for seed in range(2):
-        job = folder / str(seed)
-        job.mkdir(parents=True)
         count = len(right["elrea"][seed])
         rows = [
             {
@@ -68,23 +66,10 @@ def sweep(folder: Path, right: dict[str, list[list[int]]]) -> Path:
             }
             for i in range(count)
         ]
-        (job / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
         strategies = {
-            n: {
-                "accuracy": sum(each[seed]) / count,
-                "ci95": [0, 1],
-                "forward_passes": 1,
-                "delta_to_base": None,
-            }
-            for n, each in right.items()
+            n: {**SCORE, "accuracy": sum(each[seed]) / count} for n, each in right.items()
         }
-        summary = {"data": "made up", "seed": seed, "strategies": strategies}
-        (job / "summary.json").write_text(json.dumps(summary))
-        status = {
-            "state": "done", "words": [f"seed={seed}"], "chosen": "elrea", "seconds": 1.0,
-            "summary.json": sha256(job / "summary.json"),
-        }  # fmt: skip
-        (job / "status.json").write_text(json.dumps(status))
+        write_job(folder, seed, rows, {"strategies": strategies})
     return folder
 
 

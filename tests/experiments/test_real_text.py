@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from elrea.files import sha256
+from tests.experiments.sweeps import SCORE, write_job
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "real_text" / "table.py"
@@ -19,8 +19,6 @@ LOSS = {"base": 2.0, "elrea": 1.5, "uniform": 2.25}
 def sweep(folder: Path, long: int = 1, mean: str = "true") -> Path:
     """Two seeds, two sources of four items each, and `long` items too long for any strategy."""
     for seed in (0, 1):
-        job = folder / str(seed)
-        job.mkdir(parents=True)
         rows = [
             {
                 "id": f"{i}", "source": "ab"[i % 2], "answer": "x", "weights": [0.25, 0.75], "w_base": 0.5,
@@ -31,21 +29,14 @@ def sweep(folder: Path, long: int = 1, mean: str = "true") -> Path:
             }
             for i in range(8 + long)
         ]  # fmt: skip
-        (job / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
-        score = {"accuracy": 0.0, "ci95": [0, 1], "forward_passes": 1, "delta_to_base": None}
         summary = {
-            "data": "made up", "backbone": "some-model", "seed": seed, "strategies": dict.fromkeys(LOSS, score),
+            "backbone": "some-model", "strategies": dict.fromkeys(LOSS, SCORE),
             "examples": {"train": 9, "train_dropped_too_long": 2, "test_too_long": ["8"] * long},
             "clusters": {"by_source": {"a": [3, 0], "b": [1, 3]}, "nmi_source": 0.5, "nmi_category": 0.5,
                          "conflict": 0},
         }  # fmt: skip
-        (job / "summary.json").write_text(json.dumps(summary))
+        job = write_job(folder, seed, rows, summary)
         (job / "config.yaml").write_text(f"evaluation: {{mean_logits: {mean}}}\n")
-        status = {
-            "state": "done", "words": [f"seed={seed}"], "chosen": "elrea", "seconds": 1.0,
-            "summary.json": sha256(job / "summary.json"),
-        }  # fmt: skip
-        (job / "status.json").write_text(json.dumps(status))
     return folder
 
 

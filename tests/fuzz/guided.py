@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
 import re
 import shutil
@@ -77,6 +76,7 @@ def main() -> None:
     if given.reader:
         return one(given.reader, max(1, int(60 * given.minutes)))
     from tests.fuzz.readers import READERS
+    from tests.fuzz.report import conclude
 
     share = given.minutes / len(READERS)
     rows = {}
@@ -98,14 +98,7 @@ def main() -> None:
         )
         if done.returncode:
             print(done.stderr[-3000:], flush=True)
-    failed = sum(row["failed"] for row in rows.values())
-    total = sum(row["tried"] for row in rows.values())
-    facts = {"minutes": given.minutes, "tried": total, "readers": rows}
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
-    print(
-        f"{total:,} files in {given.minutes:g} minutes, {failed} of {len(READERS)} readers crashed"
-    )
-    sys.exit(1 if failed else 0)
+    conclude(RESULTS, {"minutes": given.minutes}, rows)
 
 
 if __name__ == "__main__":

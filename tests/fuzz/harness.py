@@ -10,9 +10,7 @@ command fail. What was tried goes to fuzz.json beside this file.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
-import sys
 import tempfile
 import time
 import traceback
@@ -25,6 +23,7 @@ from hypothesis import strategies as st
 
 import tests.conftest  # noqa: F401  # no network, one thread
 from tests.fuzz.readers import READERS, Reader, attempt, prepare
+from tests.fuzz.report import conclude
 
 RESULTS = Path(__file__).with_name("fuzz.json")
 ROUND = 100
@@ -83,17 +82,7 @@ def main() -> None:
         for r in READERS
     }
     minutes = round((time.monotonic() - began) / 60, 1)
-    facts = {
-        "minutes": minutes,
-        "rounds": turn - given_words.seed,
-        "tried": tried.total(),
-        "readers": rows,
-    }
-    RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
-    print(
-        f"{tried.total():,} files in {minutes} minutes, {len(failed)} of {len(READERS)} readers crashed"
-    )
-    sys.exit(1 if failed else 0)
+    conclude(RESULTS, {"minutes": minutes, "rounds": turn - given_words.seed}, rows)
 
 
 if __name__ == "__main__":
