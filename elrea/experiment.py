@@ -90,6 +90,7 @@ class Result:
         gradient: By gradient, where the router is distilled from that and is compared with it; else None.
         weights: Per strategy and test prompt, by member name.
         too_long: Ids of test prompts that did not fit.
+        shots: Of each test prompt, how many of its solved examples fitted; empty where none has any.
         dropped: Ids of training examples that did not fit.
         skipped: Per split (train, test), ids of examples without a feature: gradient zero or not finite.
         assignment: Cluster of each training example that was kept [n]; -1 for those without a feature.
@@ -102,6 +103,7 @@ class Result:
     gradient: Routing | None
     weights: dict[str, Tensor]
     too_long: list[str]
+    shots: list[int]
     dropped: list[str]
     skipped: dict[str, list[str]]
     assignment: list[int]

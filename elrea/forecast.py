@@ -10,6 +10,7 @@ from elrea.adapters.footprint import OPTIMISED, Footprint, config_of
 from elrea.data.prompts import Prompter
 from elrea.ensemble.needs import Needs
 from elrea.errors import BackboneError
+from elrea.evaluation.generation import Draws, written
 from elrea.experiment import Experiment
 from elrea.features.extract import GradientFeatures
 
@@ -30,7 +31,9 @@ class Sizes:
         test: Prompts.
         train_tokens: Of prompts and responses.
         prompt_tokens: Of the training prompts alone.
-        test_tokens: Of the test prompts.
+        test_tokens: Of the test prompts as they are scored, with the shots that fit.
+        routed_tokens: Of the test prompts as they are routed, without.
+        texts: That strategies write, all draws together.
         longest: Tokens of the longest training example that fits.
         response: Tokens of the longest response.
         measured: Whether they were counted; else they are the most there can be.
@@ -41,6 +44,8 @@ class Sizes:
     train_tokens: int
     prompt_tokens: int
     test_tokens: int
+    routed_tokens: int
+    texts: int
     longest: int
     response: int
     measured: bool
@@ -50,7 +55,11 @@ class Sizes:
         """Where text or tokenizer are not here: every example as long as one may be."""
         room = it.backbone.max_length
         response = min(it.evaluation.max_new_tokens, room)
-        return cls(train, test, train * room, train * room, test * room, room, response, False)
+        tested, drawn = test * room, [Draws.of(s).samples for s in it.strategies.values()]
+        texts = test * sum(drawn) * (it.evaluation.by == "generation")
+        return cls(
+            train, test, train * room, train * room, tested, tested, texts, room, response, False
+        )
 
     @classmethod
     def of(cls, it: Experiment) -> Sizes:
@@ -63,13 +72,21 @@ class Sizes:
         train, test = it.corpus.train, it.corpus.test
         encoded, dropped = prompter.train(_some(train))
         share = len(train) / (len(encoded) + len(dropped))
-        prompts = prompter.routing(_some(test))
+        asked = _some(test)
+        by, most = it.evaluation.by, it.evaluation.max_new_tokens
+        scored, _ = prompter.test(asked, most if by == "generation" else None)
+        texts = sum(
+            len(written(test, by, strategy)) * Draws.of(strategy).samples
+            for strategy in it.strategies.values()
+        )
+        all_of = len(test) / len(asked)
         return cls(
             len(train), len(test),
             round(share * sum(e.length for e in encoded)),
             round(share * sum(len(e.prompt) for e in encoded)),
-            round(len(test) / len(prompts) * sum(len(e.prompt) for e in prompts)),
-            max(e.length for e in encoded), max(len(e.response) for e in encoded), True,
+            round(all_of * sum(len(e.prompt) for e in scored)),
+            round(all_of * sum(len(e.prompt) for e in prompter.routing(asked))),
+            texts, max(e.length for e in encoded), max(len(e.response) for e in encoded), True,
         )  # fmt: skip
 
 
@@ -141,7 +158,7 @@ def _tokens(
         share = c if job.examples in ("cluster", "random") else 1
         trained += job.epochs * sizes.train_tokens // share
     routed = it.training.epochs * (
-        sizes.prompt_tokens * needs.clustered + sizes.test_tokens * needs.routed
+        sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed
     )
     about = "about" if sizes.measured else "at most"
     rows = [
@@ -150,9 +167,10 @@ def _tokens(
         ("gradients", f"{about} {_count(routed)} tokens, of prompts at {it.training.epochs} epochs' ends"),
         ("scoring", f"{about} {_count(sizes.test_tokens)} tokens of prompts for each member"),
     ]  # fmt: skip
-    if it.evaluation.by == "generation":
-        most = sizes.test * it.evaluation.max_new_tokens * len(it.strategies)
-        rows.append(("writing", f"at most {_count(most)} tokens, {len(it.strategies)} strategies"))
+    if sizes.texts:
+        most = it.evaluation.max_new_tokens
+        texts = f"{sizes.texts:,} texts of {most:,} tokens"
+        rows.append(("writing", f"at most {_count(sizes.texts * most)} tokens: {texts}"))
     return rows
 
 
@@ -179,7 +197,7 @@ def _memory(
         used += footprint.weights + 4 * footprint.adapter
         again = ", recomputed" if features.recompute else ""
         rows.append(("memory, gradients", f"{_bytes(used)}: {prompts} x {length:,} tokens{again}"))
-    if it.evaluation.by == "generation":
+    if sizes.texts:
         members = (clusters or 4) + 1
         cached = footprint.cache * members * it.evaluation.batch_size * length
         used = footprint.weights + 4 * members * footprint.adapter + cached

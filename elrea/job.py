@@ -199,6 +199,12 @@ def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
         yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
     if long := result.too_long:
         yield f"{len(long)} test prompts were too long and count as wrong: {_shown(long)}"
+    shots = summary["examples"].get("test_shots", {})
+    if shots.get("prompts_with_fewer"):
+        yield (
+            f"{shots['prompts_with_fewer']:,} test prompts had no room for all {shots['wanted']} solved examples: "
+            f"{shots['mean']:.1f} on average (backbone.max_length)"
+        )
     without = {
         name: row["unparsed"] for name, row in summary["strategies"].items() if row.get("unparsed")
     }

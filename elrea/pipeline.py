@@ -25,7 +25,7 @@ from elrea.files import read_json
 from elrea.memory import explained
 from elrea.routing.clusters import QUALITY, make_clusters
 from elrea.routing.weights import Router, Routing
-from elrea.scored import ScoredStages
+from elrea.scored import SHOTS, ScoredStages
 from elrea.store import Stage, Store
 from elrea.until import check, needed
 
@@ -195,6 +195,7 @@ class Pipeline(ScoredStages):
             else None,
             weights={name: s.weights(routing) for name, s in self.it.strategies.items()},
             too_long=read_json(scores.folder / "too_long.json"),
+            shots=read_json(shown) if (shown := scores.folder / SHOTS).is_file() else [],
             dropped=self.encoded_train[1],
             skipped={
                 "train": read_skipped(plan.train_features.folder) if plan.clustered else [],

@@ -16,6 +16,7 @@ from elrea.pipeline import Pipeline
 def write_predictions(path: Path, pipeline: Pipeline, result: Result) -> None:
     """One JSON line per test item: its answer, each strategy's choice, the routing weights and w_base.
 
+    Where examples have shots, a row says how many of them there was room for.
     Where texts were judged, a strategy has its `text` too, and `extracted`, the answer that was read out of it.
     """
     routed = pipeline.plan.routed
@@ -34,6 +35,8 @@ def write_predictions(path: Path, pipeline: Pipeline, result: Result) -> None:
             "weights": [round(w, 6) for w in weights[i]] if routed else None,
             "w_base": round(base[i], 6) if routed else None,
         }
+        if result.shots:
+            row["shots"] = result.shots[i]
         lines.append(json.dumps(row, ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")
 

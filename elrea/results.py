@@ -74,6 +74,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
             "train_dropped_too_long": len(result.dropped),
             "test": len(it.corpus.test),
             "test_too_long": result.too_long,
+            **_shots(pipeline, result),
             **{
                 f"{split}_without_feature": {"count": len(ids), "ids": ids}
                 for split, ids in result.skipped.items()
@@ -91,6 +92,18 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
         },
         **({"early_stop": stops} if (stops := early_stops(pipeline)) else {}),
         "versions": versions(),
+    }
+
+
+def _shots(pipeline: Pipeline, result: Result) -> dict[str, Any]:
+    """How many solved examples test prompts were to have at most, and how many they had room for."""
+    if not result.shots:
+        return {}
+    wanted = [len(example.shots) for example in pipeline.it.corpus.test]
+    lost = sum(shown < most for shown, most in zip(result.shots, wanted, strict=True))
+    mean = sum(result.shots) / len(result.shots)
+    return {
+        "test_shots": {"wanted": max(wanted), "mean": round(mean, 4), "prompts_with_fewer": lost}
     }
 
 

@@ -20,6 +20,9 @@ from elrea.routing.distilling import read_cosines
 from elrea.routing.weights import Routing
 from elrea.store import Stage
 
+SHOTS = "shots.json"
+"""Beside the scores, where test examples have shots."""
+
 
 class ScoredStages(ChosenStages):
     """What makes them, on what the stages before have made."""
@@ -64,6 +67,18 @@ class ScoredStages(ChosenStages):
         write_json(folder / "outcomes.json", rows)
         order = [example.id for example in test if example.id in too_long]
         write_json(folder / "too_long.json", order)
+        if any(example.shots for example in test):
+            write_json(folder / SHOTS, self._shots())
+
+    def _shots(self) -> list[int]:
+        """Of each test prompt, how many of its solved examples fitted; where a text was written, before that."""
+        test, own = self.it.corpus.test, self.it.evaluation
+        wrote = {i for s in self.it.strategies.values() for i in written(test, own.by, s)}
+        rooms = (own.max_new_tokens if i in wrote else None for i in range(len(test)))
+        return [
+            self.prompter.test([example], room)[0][0].shots
+            for example, room in zip(test, rooms, strict=True)
+        ]
 
     def _likelihoods(self, adapters: dict[str, Stage]) -> tuple[dict[str, Outcome], list[str]]:
         """Outcomes by one pass over the test prompts, and the ids of those that are too long."""

@@ -48,6 +48,12 @@ class Bbh(Benchmark):
         """
         if not 0 <= self.shots <= 3:
             raise ConfigError(f"data.shots={self.shots} must be 0 to 3: a prompt has 3 examples")
+        if self.place() is None and self.shots and not self.prompts:
+            # Before the hub is asked, and in a plan too: such a run could not begin.
+            raise DataError(
+                f"data.hub={self.hub_name} has no worked examples: say data.prompts=<folder of"
+                " cot-prompts/*.txt> or data.shots=0"
+            )
         asked = self.chosen(self.tasks, self._there(), "task")
         test = tuple(example for task in asked for example in self._questions(task))
         kind = f"{self.shots}-shot" + ("" if self.chain_of_thought else " without steps")
@@ -120,17 +126,17 @@ class Bbh(Benchmark):
             folders = [Path(self.prompts)]
         elif folder is not None:
             folders = [folder / "cot-prompts", folder.parent / "cot-prompts"]
-        elif self.shots:
-            raise DataError(
-                f"data.hub={self.hub_name} has no worked examples: say data.prompts=<folder of"
-                " cot-prompts/*.txt> or data.shots=0"
-            )
         else:
             return Prompt("", ())
         files = [folder / f"{task}.txt" for folder in folders]
         file = next((file for file in files if file.is_file()), None)
         if file is not None:
-            return read_prompt(file)
+            prompt = read_prompt(file)
+            if len(prompt.solved) < self.shots:
+                raise DataError(
+                    f"{file}: {len(prompt.solved)} worked examples, and data.shots={self.shots} asks for more"
+                )
+            return prompt
         if self.shots:
             raise DataError(f"{files[0]}: no such file; add it, or set data.shots=0")
         return Prompt("", ())

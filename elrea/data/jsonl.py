@@ -62,6 +62,11 @@ class Jsonl(Limited):
             solved = [example for example in dev or train if not example.history]
             # One to spare: a question is never its own shot.
             pool = subset(solved, self.shots + 1, self.seed, "shots")
+            if len(pool) < self.shots:
+                of = "dev" if dev else "train"
+                raise ConfigError(
+                    f"data.shots={self.shots}: {of} has {len(pool)} examples without earlier turns to show"
+                )
             test = tuple(with_shots(example, pool, self.shots) for example in test)
         return Corpus("jsonl", train, dev, test, parts.note)
 

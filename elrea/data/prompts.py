@@ -30,6 +30,8 @@ class Encoded:
     loss_mask: tuple[bool, ...] | None = None
     """One flag per prompt token, in several turns alone: True on the users' words, which carry
     the loss that the features are gradients of. None: every prompt token does."""
+    shots: int = 0
+    """Solved examples in the prompt."""
 
     @property
     def length(self) -> int:
@@ -182,7 +184,7 @@ class Prompter:
             encoded = self.encode(replace(example, shots=example.shots[:shots]))
             needed = len(encoded.response) if room is None else room
             if len(encoded.prompt) + needed <= self.max_length:
-                return encoded
+                return replace(encoded, shots=shots)
         return Encoded(example.id, (), encoded.response)
 
     def _prompt(

@@ -230,6 +230,27 @@ def test_too_long(tiny: list[str], tmp_path: Path) -> None:
         assert given["choice"] in ("yes", "no") and given["loss"] > 0
 
 
+def test_shots_without_room(tiny: list[str], tmp_path: Path) -> None:
+    """Prompts that lose solved examples are counted: whoever reads "2-shot" is told how many there were."""
+    train = write(tmp_path / "train.jsonl", *rows(20))
+    dev = write(tmp_path / "dev.jsonl", *({"instruction": "d" * 130, "response": str(i)} for i in range(1)),
+                *({"instruction": "e" * 130, "response": str(i)} for i in range(2)))  # fmt: skip
+    asked = {"choices": ["yes", "no"], "answer": "yes"}
+    test = write(
+        tmp_path / "test.jsonl",
+        {"instruction": "Is it?", **asked},
+        {"instruction": f"Is it {'word ' * 36}?", **asked},
+    )
+    words = ["data=jsonl", f"data.train={train}", f"data.test={test}", f"data.dev={dev}"]
+    ended = run(tmp_path, *tiny, QUIET, *words, "data.shots=2")
+    assert (ended.code, ended.err) == (0, "")
+    shown = {"wanted": 2, "mean": 1.5, "prompts_with_fewer": 1}
+    assert ended.summary["examples"]["test_shots"] == shown
+    assert "1 test prompts had no room for all 2 solved examples: 1.5 on average" in ended.out
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["shots"] for line in lines] == [2, 1]
+
+
 def test_an_unforeseen_message_stays_one_line() -> None:
     assert _short(ValueError("first.\n\n  second\nthird")) == "first; second"
     assert _short(ValueError()) == "ValueError"

@@ -43,6 +43,10 @@ def test_the_papers_setting_is_planned_before_anything_is_fetched(
     name: str, train: int, test: int, tmp_path: Path
 ) -> None:
     words = [f"+experiment=elrea_{name}", "scale=paper", "plan=true", "hydra.run.dir=out"]
+    if name == "bbh":
+        ended = run(tmp_path, *words)
+        assert "has no worked examples: say data.prompts=<folder" in ended.error, "it could not run"
+        words.append("data.prompts=prompts")
     ended = run(tmp_path, *words)
     assert (ended.code, ended.err) == (0, "")
     assert "is not here yet: so stages have no keys yet" in ended.out
@@ -95,3 +99,29 @@ def test_tokens_by_hand(tiny: list[str], tmp_path: Path) -> None:
     scored = float(table(ended.out)["scoring"].split()[1])
     per_prompt = scored / 10
     assert tokens == 2 * 10 * (per_prompt + 6), "two epochs: prompt, a space, four letters, the end"
+
+
+def test_scoring_has_the_shots_and_routing_has_not(tiny: list[str], tmp_path: Path) -> None:
+    """Of one length each, one token a byte: every shot adds the same to what is scored."""
+    rows = [{"instruction": f"Is it {i:03}?", "response": "a"} for i in range(20)]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = [*tiny, "data=jsonl", f"data.train={path}", QUIET, "plan=true", "data.test_share=0.5"]
+    found = [table(run(tmp_path, *words, f"data.shots={shots}").out) for shots in (0, 1, 2)]
+    scored = [float(row["scoring"].split()[1]) for row in found]
+    assert scored[1] - scored[0] == scored[2] - scored[1] == 10 * len("Is it 000? a\n\n")
+    assert len({row["gradients"] for row in found}) == 1
+
+
+def test_texts_that_a_judge_will_read_are_counted(tiny: list[str], tmp_path: Path) -> None:
+    rows = [{"instruction": f"{i} + 1?", "response": f"\\boxed{{{i + 1}}}"} for i in range(20)]
+    path, judged = tmp_path / "plain.jsonl", tmp_path / "judged.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged.write_text("".join(json.dumps({**row, "judge": "maths"}) + "\n" for row in rows))
+    words = [*tiny, "data=jsonl", QUIET, "plan=true", "data.test_share=0.5"]
+    words += ["evaluation.max_new_tokens=24", "evaluation.strategies=[base,elrea,self_consistency]"]
+    plain = table(run(tmp_path, *words, f"data.train={path}").out)
+    assert plain["writing"] == "at most 1.2 k tokens: 50 texts of 24 tokens", "the vote's alone"
+    found = table(run(tmp_path, *words, f"data.train={judged}").out)
+    assert found["writing"] == "at most 1.68 k tokens: 70 texts of 24 tokens"
+    assert "memory, writing" in found

@@ -71,6 +71,14 @@ def test_either_layout(given, tmp_path):
     assert Bbh(**{**given, "root": str(flat)}, shots=0).load().test[0].header
 
 
+def test_fewer_worked_examples_than_are_asked_for(given):
+    prompt = "Q: First?\nA: So the answer is x.\n\nQ: Second?\nA: So the answer is y."
+    with open(f"{given['root']}/cot-prompts/navigate.txt", "w") as stream:
+        stream.write(prompt)
+    assert "navigate.txt: 2 worked examples, and data.shots=3 asks for more" in fails(**given)
+    assert len(Bbh(**given, shots=2).load().test[0].shots) == 2
+
+
 def test_a_shot_never_asks_the_question_itself(given):
     row = {"input": "Second?\nOptions:\n- Yes", "target": "(B)"}
     with open(f"{given['root']}/bbh/navigate.json", "w") as stream:

@@ -236,6 +236,8 @@ def test_settings_that_cannot_be(write):
     path = str(write("a.jsonl", rows(9)))
     with pytest.raises(ConfigError, match=r"data\.shots=-1"):
         Jsonl(train=path, shots=-1).load()
+    with pytest.raises(ConfigError, match=r"data\.shots=50: train has \d+ examples"):
+        Jsonl(train=path, shots=50).load()
     with pytest.raises(ConfigError, match=r"data\.limit_test=0"):
         Jsonl(train=path, limit_test=0).load()
     with pytest.raises(DataError, match="there is not one train example"):
