@@ -24,6 +24,8 @@ from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, vari
 SWEEP = "sweep.json"
 ENDED = ("done", "prepared")
 """States of a job that made what it was to make."""
+RESOLVER = "sweep_folder"
+"""`${sweep_folder:}` in conf/config.yaml."""
 ROOT = Path("multirun")
 """Where sweeps are kept, seen from the working folder."""
 
@@ -36,10 +38,11 @@ class Sweep(Callback):
     _lease: Lease | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Takes the folder of the last sweep by the same words, or a new one."""
+        """Takes the folder of the last sweep by the same words, or a new one; with hydra.sweep.dir=... it is that."""
         with told():  # Hydra makes a warning of what a callback raises, and goes on
-            words = typed(config.hydra)
-            Sweep.claimed, Sweep._lease = claim(words)
+            folder = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+            if isinstance(folder, dict) and RESOLVER in str(folder["dir"]):
+                Sweep.claimed, Sweep._lease = claim(typed(config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes sweep.csv, shows how the jobs ended, and ends with 1 where one failed."""
@@ -66,7 +69,7 @@ def folder_name() -> str:
     return Sweep.claimed or datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
 
 
-OmegaConf.register_new_resolver("sweep_folder", folder_name, use_cache=True, replace=True)
+OmegaConf.register_new_resolver(RESOLVER, folder_name, use_cache=True, replace=True)
 
 
 def claim(words: Sequence[str]) -> tuple[str, Lease]:

@@ -121,6 +121,7 @@ def test_a_sweep(tiny: list[str], tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     plans = [line for line in ended.out.splitlines() if line.startswith("Plan: ")]
     assert [line[-6:] for line in plans] == ["seed 0", "seed 1"]
+    assert not (tmp_path / "multirun").exists(), "a folder of one's own is the only one"
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
