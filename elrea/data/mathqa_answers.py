@@ -1,4 +1,4 @@
-"""MathQA's options: the right one's text, and its number without currency and units.
+"""MathQA's options: the right one's text, and its value without currency and units.
 
 The published options are lower case with spaces between all marks: "a ) rs . 400 , b ) 31 / 36 , …".
 """
@@ -6,29 +6,46 @@ The published options are lower case with spaces between all marks: "a ) rs . 40
 from __future__ import annotations
 
 import re
+import unicodedata
 
-from elrea.data.boxed import number
+from elrea.data.boxed import NO_UNIT, number, written_out
 from elrea.data.drops import Unparsed
 
 _OPENING = re.compile(r"(?:^|[,'\"\[]\s*)([a-e])\s*\)")
 """Where an option begins: at the start, or behind a comma or the quotation marks of a few that are printed as lists."""
 
-_AGAIN = re.compile(r"^[a-e]\s*\)\s*")
-"""A letter that stands twice: "a ) a ) 3"."""
-
 _WORDS = dict(
     zip("zero one two three four five six seven eight nine ten".split(), range(11), strict=True)
 )
 
-_LENGTH = r"(?:mm|cm|m|km|ft|feet|inch|inches|meters?|metres?|units?)"
-_UNIT = rf"(?:{_LENGTH}\s*\^?\s*[23]|[a-z]{{2,}}|[mglsh%°$]|/(?= [a-z]))"
-"""A length to the power of 2 or 3, a word of two letters or more, a unit of one, or "per"; a single letter else may
-be a variable."""
-
-_AMOUNT = re.compile(
-    rf"(?:(?:rs|re|s|usd|\$|₹|£|€)\s*\.?\s*)?(?P<number>-?\s?\d[\d,]*(?:\.\d+)?|-?\s?\.\d+)"
-    rf"\s*(?:{_UNIT}\s*\.?\s*)*",
+_MARKS = str.maketrans(
+    {"−": "-", "–": "-", "⁄": "/", "∶": ":", "º": "°", "²": "^2", "³": "^3"}
+    | {"π": " pi ", "∏": " pi ", "√": " sqrt "}
+    | {c: f" {unicodedata.normalize('NFKC', c).replace('⁄', '/')} " for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 )
+"""Marks of several spellings to one."""
+
+_CURRENCY = re.compile(r"^(- ?)?(?:rs|re|s|usd|euros?|\$|₹|£|€)\s*[.:]?\s*(?=-? ?\d)")
+_LENGTH = r"(?:mm|cm|m|km|ft|feet|inch|inches|meters?|metres?|units?)"
+_SHORT = r"(?:mm|cm|dm|km|kg|gm|mg|ml|cc|lb|oz|ft|sq|cu|rs|hr|am|pm|[ap] \. m|th|st|nd|rd)"
+_UNIT = (
+    rf"(?:(?<![a-z]){_LENGTH}\s*\^?\s*[23](?!\d)|(?<![a-z])(?:{_SHORT}|[mglsh])(?![a-z])"
+    rf"|(?<![a-z])(?!{NO_UNIT})[a-z]{{3,}}(?![a-z])|(?:°|degrees?) ?[cf](?![a-z])|[%°$]|/ ?-|/(?= [a-z]))"
+)
+"""A length to the power of 2 or 3, a word of three letters or more, a shorter unit, "per" or the rupees' "/ -"; other
+letters may be variables."""
+_UNITS = re.compile(rf"(?:(?<=[\d)}}])|(?<=\\pi))(?:\s*{_UNIT}(?:\s*\.)?)+$")
+
+_SPACED = re.compile(r"(?<![\d.,])(?<!\d ,)(?<!\d , )\d{1,3}(?: ?, ?\d{3})+(?!\d)")
+"""A number whose thousands may be apart: "1,000 , 000,000"."""
+_VALUE = re.compile(
+    r"(?:\\(?:pi|sqrt|frac)"
+    r"|(?<![a-z\\])(?:and|(?!by|or|to|of|is|no|am|pm)[a-z]{1,2}(?! ?\d))(?![a-z])"
+    r"|(?<![\d.])(?<![\d)}] )\d+(?:\.\d+)?(?![\d.])"
+    r"|[:/](?! ?0+(?![\d.]))|[-+*^=,!(){} ])+(?<![-+*/^=:, ])"
+)
+"""What can be compared: numbers, \\pi, roots, fractions and variables with marks between them; no other words, and no
+number straight behind another or behind a variable."""
 
 
 def option(options: str, letter: str) -> str:
@@ -41,35 +58,75 @@ def option(options: str, letter: str) -> str:
     Raises:
         Unparsed: the letters are not each there once in order, or the text is empty.
     """
+    letter = letter.strip()
     found = list(_OPENING.finditer(options))
     letters = [match[1] for match in found]
-    if letters != list("abcde")[: len(letters)] or letter.strip() not in letters:
+    if letters != list("abcde")[: len(letters)] or letter not in letters:
         raise Unparsed("the options cannot be told apart")
-    index = letters.index(letter.strip())
+    index = letters.index(letter)
     end = found[index + 1].start() if index + 1 < len(found) else len(options)
     text = options[found[index].end() : end].strip(" ,'\"[]")
-    text = _AGAIN.sub("", text).strip()
+    # A letter that stands twice: "a ) a ) 3", "a ) a . 3", "a ) a : 3".
+    text = re.sub(rf"^(?:[a-e]\s*[).]|{letter}\s*:)\s*", "", text).strip()
     if not text:
         raise Unparsed("the right option is empty")
     return text
 
 
 def tidy(text: str) -> str:
-    r"""An option's text as one writes it: "rs . 400" is 400, "2 1 / 2 days" is 2\frac{1}{2}.
+    r"""An option's text as one writes it: "rs . 400" is 400, "2 1 / 2 days" 2\frac{1}{2}, "8 pi feet" 8 \pi.
 
-    Currency and units go where the rest is one number, as they do in MATH's own normal form. Whatever else the text
-    holds ("2 : 3", "x = 3") stays.
+    Currency and units go where the rest is one value, as they do in MATH's own normal form; "q = 35" is 35, and
+    "1 million" 1000000. Ratios, sets, pairs and formulas ("2 : 3", "3 and 6", "n - 1") stay.
+
+    Raises:
+        Unparsed: the text comes to no value that an answer could be compared with: "1 hr 8 min", "10.5 by 3.5".
     """
-    text = " ".join(text.replace("−", "-").replace("–", "-").replace("⁄", "/").split())
-    text = text.rstrip(" .")
+    text = _spelt(text)
     if text in _WORDS:
         return str(_WORDS[text])
-    if amount := _AMOUNT.fullmatch(text):
-        return number(amount["number"]) or text
-    mixed = re.fullmatch(rf"(?:(-?\s?\d+) )?(-?\s?\d+) ?/ ?(\d+)\s*(?:{_UNIT}\s*\.?\s*)*", text)
-    if mixed:
-        whole, top, bottom = (part.replace(" ", "") if part else "" for part in mixed.groups())
-        sign = "-" if top.startswith("-") and not whole else ""
-        return f"{whole}{sign}\\frac{{{top.lstrip('-')}}}{{{bottom}}}"
-    text = re.sub(r"√ ?(\d+|\( ?[^()]*\))", lambda m: f"\\sqrt{{{m[1].strip('() ')}}}", text)
-    return text.replace("π", "\\pi ").replace("%", "\\%").strip()
+    if not re.search(r"\d|\\pi", text):
+        raise Unparsed("no number in the answer")
+    text = _CURRENCY.sub(r"\1", text)
+    text = re.sub(r"^[a-z] = (?=[^=]*$)", "", text)
+    bare = _UNITS.sub("", text).strip()
+    if plain := number(bare):
+        return plain
+    several = bare != text and re.search(r"(?<![a-z\\])[a-z]|,", bare)
+    if (
+        several
+        or bare.count("(") != bare.count(")")
+        or not _VALUE.fullmatch(bare := _fractions(bare))
+    ):
+        raise Unparsed("no one value in the answer")
+    return bare
+
+
+def _spelt(text: str) -> str:
+    """Marks, roots, thousands and magnitudes in one spelling."""
+    text = " ".join(text.translate(_MARKS).split()).rstrip(" .")
+    text = re.sub(r"(^|[-+$(] ?)\. ?(?=\d)", r"\g<1>0.", text)
+    text = written_out(_SPACED.sub(_joined, text))
+    text = re.sub(
+        r"(?<![a-z\\])sqrt ?(\d+(?:\.\d+)?|\( ?[^()]*\))",
+        lambda root: rf"\sqrt{{{root[1].strip('() ')}}}",
+        text,
+    )
+    return re.sub(r"(?<![a-z\\])pi(?![a-z])", r"\\pi", text)
+
+
+def _joined(found: re.Match[str]) -> str:
+    """Thousands without commas; "30 , 500" may as well be two numbers, without a third group or decimals behind it."""
+    sure = re.search(r"\d,\d", found[0]) or re.match(r"\.\d", found.string[found.end() :])
+    if not sure:
+        raise Unparsed("no one value in the answer")
+    return re.sub(r"[ ,]", "", found[0])
+
+
+def _fractions(text: str) -> str:
+    r"""Mixed numbers, and a fraction that is all, with \frac."""
+    text = re.sub(r"^- (?=[\d\\(])", "-", text)
+    text = re.sub(
+        r"(?<![\d.)}^/])(?<![)}^/] )\b(\d+) (\d+) ?/ ?(\d+)(?![\d.])", r"\1\\frac{\2}{\3}", text
+    )
+    return re.sub(r"^(-?)(\d+) ?/ ?(\d+)$", r"\1\\frac{\2}{\3}", text)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from elrea.data.boxed import concluded
+from elrea.data.boxed import concluded, last_boxed
 from elrea.data.drops import Drops, Unparsed
 from elrea.data.examples import Example, Split
 from elrea.data.source import Source
@@ -55,17 +55,20 @@ class Problems(Source):
             category = ""
             try:
                 question, rationale, answer, category = self.problem(row)
+                response = concluded(rationale, answer)
+                if last_boxed(response) != answer:  # braces that are not in pairs
+                    raise Unparsed(r"\boxed{} cannot hold the answer")
             except Unparsed as unparsed:
                 fate = "in test, scored wrong" if split == "test" else f"dropped from {split}"
                 drops.add(self.name, fate, str(unparsed), row.where)
                 if split != "test":
                     continue
-                question, rationale, answer = self.question(row), "", ""
+                question, response = self.question(row), concluded("", "")
             made.append(
                 Example(
                     id=f"{self.name}/{split}/{index}",
                     instruction=question,
-                    response=concluded(rationale, answer),
+                    response=response,
                     source=self.name,
                     category=category,
                     header=self.header,

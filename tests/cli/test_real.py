@@ -92,4 +92,4 @@ def test_math_combined(model: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "+experiment=elrea_math", *TINY, QUIET, model, *words)
     assert (ended.code, ended.err) == (0, "")
     assert ended.summary["data"].startswith("maths (MATH-Combined: svamp 12 and 4, mathqa 12 and 4")
-    assert len(ended.summary["examples"]["left_out"]) == 3
+    assert len(ended.summary["examples"]["left_out"]) == 5

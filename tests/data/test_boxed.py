@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from elrea.data.boxed import concluded, last_boxed, number
+from elrea.data.boxed import concluded, last_boxed, number, written_out
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,8 @@ from elrea.data.boxed import concluded, last_boxed, number
         (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
         (r"$\boxed 7$", "7"),
         (r"it is $\boxed 12.$", "12"),
+        (r"\(\boxed5\)", "5"),
+        (r"\boxed{3}, not \fbox{4}", "4"),
         (r"\fbox{3}", "3"),
         (r"\boxed{}", None),
         (r"\boxed{5", None),
@@ -40,6 +42,12 @@ def test_the_last_box_counts(text, answer):
         ("-0.0", "0"),
         ("12.5%", "12.5"),
         ("109,200,000", "109200000"),
+        ("- 2", "-2"),
+        ("$ 45", "45"),
+        ("93,75", None),  # 93.75, or two numbers
+        ("- 2,2", None),
+        ("1000,000", None),
+        ("3 4", None),
         ("3 apples", None),
         ("1/2", None),
         ("", None),
@@ -55,5 +63,25 @@ def test_a_response_ends_in_its_box():
     assert concluded("", "5") == "The answer is \\boxed{5}"
     assert concluded(r"So $\boxed{5}$.", "5") == r"So $\boxed{5}$."
     assert concluded(r"Not \boxed{4}", "5").endswith(r"\boxed{5}")
-    assert concluded(r"$\boxed 5$", "5").endswith(r"\boxed{5}")  # every reader knows this form
+    # The form that every reader knows; whatever other boxes stand before.
+    assert concluded(r"$\boxed 5$", "5").endswith(r"\boxed{5}")
+    assert concluded(r"\boxed{3} or \boxed 5.", "5").endswith(r"\boxed{5}")
+    assert concluded(r"\boxed{3}, not \fbox{4}", "4").endswith(r"\boxed{4}")
     assert last_boxed(concluded("", "")) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "digits"),
+    [
+        ("1 billion km", "1000000000 km"),
+        ("1.5 Million", "1500000"),
+        ("1,200 lakhs", "120000000"),
+        ("2 hundred thousand", "200000"),
+        ("3 dozen eggs", "36 eggs"),
+        ("1 / 2 million", "1 / 2 million"),  # half of one, not of two
+        ("a million", "a million"),
+        ("3 thousandths", "3 thousandths"),
+    ],
+)
+def test_magnitudes_are_written_out(text, digits):
+    assert written_out(text) == digits

@@ -19,6 +19,8 @@ from tests.data import published as files
         ("a ) 24 , b ) 120 , c ) 625 , d ) 720 , e ) 1024", "c", "625"),
         ("a ) a ) 3 , b ) b ) 2 , c ) c ) 5 , d ) d ) 21 , e ) e ) 28", "e", "28"),
         ("a ) 1 , 2 , b ) 3 , c ) 4 , d ) 5 , e ) 6", "a", "1 , 2"),
+        ("a ) a . 4 , b ) b . 8", "b", "8"),
+        ("a ) a : 45 , b ) b : 25", "a", "45"),
         ("['a ) 4 inches', 'b ) 6 inches', 'c ) 5', 'd ) 8', 'e ) 10 inches']", "e", "10 inches"),
     ],
 )
@@ -51,19 +53,77 @@ def test_options_that_cannot_be_told_apart(options, letter):
         ("31 / 36", r"\frac{31}{36}"),
         ("- 3 / 4", r"-\frac{3}{4}"),
         ("6 2 / 3 days", r"6\frac{2}{3}"),
-        ("16 √ 2 m", r"16 \sqrt{2} m"),
+        ("16 √ 2 m", r"16 \sqrt{2}"),
         ("four", "4"),
-        # What is no one amount stays as it is.
+        (". 5", "0.5"),
+        ("$ . 90", "0.9"),
+        ("6 , 020,030", "6020030"),
+        ("1,000 , 000,000", "1000000000"),
+        ("19 , 956.732", "19956.732"),
+        ("11 / 48,000", r"\frac{11}{48000}"),
+        ("22 ½ days", r"22\frac{1}{2}"),
+        ("462 cm ²", "462"),
+        ("38 ° c", "38"),
+        ("40.2 degrees c", "40.2"),
+        ("4 p . m .", "4"),
+        ("rs . 495 / -", "495"),
+        ("s : 1300", "1300"),
+        ("euro 2000", "2000"),
+        ("+ 4 %", "4"),
+        ("1 billion km", "1000000000"),
+        ("3 dozen", "36"),
+        ("8 pi feet", r"8 \pi"),
+        ("144 pi", r"144 \pi"),
+        ("2 ∏ √ 3", r"2 \pi \sqrt{3}"),
+        ("14 π cm", r"14 \pi"),
+        ("2 sqrt ( 65 )", r"2 \sqrt{65}"),
+        ("sqrt ( 2.88 / pi )", r"\sqrt{2.88 / \pi}"),
+        ("36 + 36 * sqrt ( 3 )", r"36 + 36 * \sqrt{3}"),
+        ("78 + ( 4 / 7 ) %", "78 + ( 4 / 7 )"),
+        ("x = 3", "3"),
+        ("e = 2 √ 2", r"2 \sqrt{2}"),
+        # What is no one amount, but can be compared, stays as it is.
         ("3 x", "3 x"),
+        ("8 2 / 3 a", r"8\frac{2}{3} a"),
+        ("1200 bc", "1200 bc"),  # b boxes in each of c cases
         ("n - 1", "n - 1"),
+        ("2 - 1 / 2", "2 - 1 / 2"),
         ("2 : 3", "2 : 3"),
-        ("x = 3", "x = 3"),
-        ("2 minutes , 00 seconds", "2 minutes , 00 seconds"),
-        ("none of these", "none of these"),
+        ("- 2,2", "-2,2"),
+        ("112.5 , 150", "112.5 , 150"),
+        ("3 and 6", "3 and 6"),
+        ("( 40,0 )", "( 40,0 )"),
     ],
 )
 def test_an_amount_without_currency_and_units(text, plain):
     assert tidy(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1 hr 8 min", "no one value"),
+        ("2 minutes , 00 seconds", "no one value"),
+        ("14 years and 30 years", "no one value"),
+        ("15 m , 10 m", "no one value"),
+        ("10.5 by 3.5", "no one value"),
+        ("93,75 miles", "no one value"),  # 93.75, or two distances
+        ("30 , 500", "no one value"),  # 30500, or two numbers
+        ("1 / 2 million", "no one value"),
+        ("5 and half", "no one value"),
+        ("16 : 00", "no one value"),  # no ratio
+        ("1,500 +", "no one value"),
+        ("21 % 18 %", "no one value"),
+        ("10 v 2", "no one value"),
+        ("3 )", "no one value"),
+        ("increase by 4.5 %", "no one value"),
+        ("none of these", "no number"),
+        ("x", "no number"),
+    ],
+)
+def test_what_comes_to_no_value(text, reason):
+    with pytest.raises(Unparsed, match=f"^{reason} in the answer$"):
+        tidy(text)
 
 
 def save(root, split, rows):
@@ -113,3 +173,14 @@ def test_what_cannot_be_read_and_what_stands_in_test(published):
     )
     with pytest.raises(DataError, match=r"first mathqa/test/0 \(train: mathqa/train/5\)"):
         Mathqa(root=str(root), overlap="refuse").load()
+
+
+def test_an_option_that_no_box_can_hold(published):
+    root = published("mathqa")
+    row = {**files.MATHQA["test"][0], "Problem": "which ?", "options": "a ) 3 } , b ) 4"}
+    save(root, "test", [*files.MATHQA["test"], {**row, "correct": "a"}])
+    corpus = Mathqa(root=str(root)).load()
+    assert corpus.test[-1].response == "The answer is \\boxed{}"
+    assert corpus.left_out == (
+        "mathqa: 1 in test, scored wrong: \\boxed{} cannot hold the answer (mathqa/test.json, entry 5)",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -101,6 +102,26 @@ def test_math_from_either_layout(published, tmp_path):
     other = Math(root=str(tmp_path / "lines")).load()
     assert other.train[0].response.endswith("The answer is \\boxed{seven}")
     assert other.note == "MATH; 1 dropped from train"
+
+
+@pytest.mark.parametrize("answer", ["\\frac{7", "}7{", "7 }", "7\\"])
+def test_an_answer_that_no_box_can_hold(published, answer):
+    root = published("math")
+    for split in ("train", "test"):
+        rows = [
+            *files.MATH[split],
+            {**files.MATH[split][0], "problem": f"{split}?", "answer": answer},
+        ]
+        shutil.rmtree(root / split)
+        files.lines(root / f"{split}.jsonl", rows)
+    corpus = Math(root=str(root)).load()
+    assert (len(corpus.train), len(corpus.test)) == (3, 4)
+    (lost,) = (e for e in corpus.test if e.instruction == "test?")
+    assert lost.response == "The answer is \\boxed{}"
+    assert corpus.left_out == (
+        "math: 1 dropped from train: \\boxed{} cannot hold the answer (math/train.jsonl:4)",
+        "math: 1 in test, scored wrong: \\boxed{} cannot hold the answer (math/test.jsonl:4)",
+    )
 
 
 def test_a_test_question_in_train(published):

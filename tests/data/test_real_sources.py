@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from elrea.data.bbh import Bbh
+from elrea.data.boxed import last_boxed
 from elrea.data.flan_cot import FlanCot
 from elrea.data.jsonl import Jsonl
 from elrea.data.mathqa import Mathqa
@@ -35,14 +36,26 @@ def combined(real):
 def test_math_combined(combined):
     train, test = ({s: sum(e.source == s for e in part) for s in ("math", "gsm8k", "svamp", "mathqa")}
                    for part in (combined.train, combined.test))  # fmt: skip
-    assert train == {"math": 4325, "gsm8k": 7441, "svamp": 677, "mathqa": 4443}
+    assert train == {"math": 4325, "gsm8k": 7441, "svamp": 677, "mathqa": 4423}
     assert test == {"math": 1000, "gsm8k": 1000, "svamp": 280, "mathqa": 998}  # the paper's 3,278
     assert [line.partition(" (")[0] for line in combined.left_out] == [
+        "mathqa: 20 dropped from train: no one value in the answer",
         "mathqa: 17 dropped from train: no number in the answer",
         "mathqa: 11 in test, scored wrong: no number in the answer",
+        "mathqa: 11 in test, scored wrong: no one value in the answer",
         "mathqa: 15 dropped from train: stands in test",
     ]
     assert not any("<<" in e.response for e in combined if e.source == "gsm8k")
+    assert {e.source for e in combined.test if not last_boxed(e.response)} == {"mathqa"}
+    assert all(last_boxed(e.response) for e in combined.train)
+
+
+def test_mathqas_magnitudes_and_pi(real):
+    """Of the real files: options whose words are no units."""
+    train = Mathqa(root=str(real("mathqa")), train_split="dev").load().train
+    answers = {int(e.id.rpartition("/")[2]): last_boxed(e.response) for e in train}
+    assert [answers[i] for i in (213, 750, 1138)] == ["1000000000", r"16 \pi", r"8 \pi"]
+    assert answers[1905] == answers[1991] == r"144 \pi"
 
 
 def test_flan_cot(real):

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from elrea.data.boxed import last_boxed
 from elrea.data.examples import Example
+from elrea.data.mathqa_answers import tidy
 from elrea.errors import DataError
 from elrea.evaluation.judges import Judged, check, judge_of, maths
 from tests.data.conftest import SHARED
@@ -63,6 +65,30 @@ def test_choices_that_are_words(text: str, answer: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "choices", "answer"),
+    [
+        # What matches in any case without being equal in small letters: two signs of micro, a dotted I, a long s.
+        ("The answer is 5 \u00b5m", ("5 \u03bcm", "6 nm"), "5 \u03bcm"),
+        ("\u0130stanbul", ("Istanbul", "Rome"), "Istanbul"),
+        ("ye\u017f", ("no", "yes"), "yes"),
+        ("The answer is: polish", ("Polish", "polish"), "polish"),
+        ("The answer is: POLISH", ("polish", "Polish"), "polish"),
+        # A number is no part of another one.
+        ("The answer is 1.", ("1", "2"), "1"),
+        ("(1), or 2", ("1", "2"), "1"),
+        ("-1", ("1", "-1"), "-1"),
+        ("1.5", ("1", "1.5"), "1.5"),
+        ("-1", ("1", "2"), None),
+        ("The answer is \u22121", ("1", "2"), None),
+        ("0.1 or 1.5 or 1,000 or 1/2", ("1", "2"), None),
+    ],
+)
+def test_choices_of_any_spelling(text: str, choices: tuple[str, ...], answer: str | None) -> None:
+    example = asked("letter", choices[0], choices)
+    assert said(text, example) == Judged(answer == choices[0], answer)
+
+
+@pytest.mark.parametrize(
     ("text", "answer"),
     [
         ("Let's think. So the answer is (B).", "(B)"),
@@ -87,6 +113,22 @@ def test_a_target_alone_is_right(target: str) -> None:
     example = asked("answer", target)
     assert said(target, example).correct and said(f"So the answer is {target}.", example).correct
     assert not said(f"So the answer is {target} x.", example).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("So the answer is St. Louis.", "St. Louis"),
+        ("St. Louis", "St. Louis"),
+        ("The answer is St. Louis. It lies on a river.", "St. Louis"),
+        ("So the answer is St. Paul.", "St"),
+        ("So the answer is St.", "St"),
+        ("So the answer is St. Louis Park.", "St"),
+        ("St. Louis or St. Paul.", "St"),
+    ],
+)
+def test_a_response_is_never_cut(text: str, answer: str) -> None:
+    assert said(text, asked("answer", "St. Louis")) == Judged(answer == "St. Louis", answer)
 
 
 def test_word_for_word() -> None:
@@ -115,6 +157,8 @@ def test_word_for_word() -> None:
         (r"First $18$, then \boxed{17}", "18", False),
         (r"\boxed{(3,\infty)}", r"[3, \infty)", False),
         (r"\boxed{-2}", "2", False),
+        (r"\boxed{19 = 18}", "18", False),
+        (r"\boxed{19 = 18}", "19", False),
     ],
 )
 def test_maths(text: str, gold: str, right: bool) -> None:
@@ -122,9 +166,106 @@ def test_maths(text: str, gold: str, right: bool) -> None:
     assert found.answer is not None and found.correct is right
 
 
+@pytest.mark.parametrize(
+    ("text", "gold", "answer", "right"),
+    [
+        (r"First \boxed{3}, then \boxed{18}", "18", "18", True),
+        (r"First \boxed{3}, then \boxed{18}", "3", "18", False),
+        ("The answer is \\boxed{17}\n\n7 = 3+4\nThe answer is \\boxed{7}", "17", "7", False),
+        (r"\boxed{2} and \boxed{3}", "3", "3", True),
+        (r"\boxed{2} and \boxed{3}", "2,3", "3", False),
+        (r"\boxed{3, 2}", "2,3", "3, 2", True),
+        (r"\boxed{3} or \boxed 5.", "5", "5", True),
+        (r"\boxed{3}, not \fbox{4}", "4", "4", True),
+        (r"\boxed{3}, not \fbox{4}", "3", "4", False),
+        (r"$\boxed5$", "5", "5", True),
+        (r"\boxed{5} or \boxed{", "5", None, False),
+        (r"\boxed{5", "5", None, False),
+        (r"5 goes into \boxed{}", "5", None, False),
+        (r"\boxed{50\%}", "50", r"50\%", True),
+        (r"\boxed{ \ge 5 }", "5", r"\ge 5", False),
+        ("It is 50%", "50", "50", True),
+    ],
+)
+def test_the_last_box_alone_is_compared(
+    text: str, gold: str, answer: str | None, right: bool
+) -> None:
+    solution = rf"Either \boxed{{-2}} or \boxed{{{gold}}}."  # of which the last box is the answer
+    assert said(text, asked("maths", solution)) == Judged(right, answer)
+
+
+# How an answer is written -> the answer that it is right for, and one that it is not.
+WAYS: dict[str, tuple[str, str]] = {
+    "The answer is - 5.": ("-5", "5"),
+    "The answer is \u22125.": ("-5", "5"),
+    "So $x = - 5$.": ("-5", "5"),
+    "It is 10 - 5.": ("5", "-5"),
+    "They are:\n- 5 eggs": ("5", "-5"),
+    r"\boxed{- 5}": ("-5", "5"),
+    r"\boxed{18 dollars}": ("18", "8"),
+    r"\boxed{18 eggs}.": ("18", "19"),
+    r"\boxed{\text{18 eggs}}": ("18", "19"),
+    r"\boxed{3 years old}": ("3", "4"),
+    r"\boxed{3 people}": ("3", "2"),
+    r"\boxed{60 miles/hour}": ("60", "6"),
+    r"\boxed{3 xyz}": ("3xyz", "3"),
+    r"\boxed{3-abcd}": ("3 - abcd", "3"),
+    r"\boxed{5 eggs and 3 figs}": (r"5\text{ eggs and }3\text{ figs}", "5"),
+    r"\boxed{5 or more}": (r"5\text{ or more}", "5"),
+    r"\boxed{8\text{ thousand}}": ("8000", "8"),
+    r"\boxed{\$1.5 million}": ("1500000", "1.5"),
+    r"\boxed{2 dozen eggs}": ("24", "2"),
+    r"\boxed{8\text{ tenths}}": (r"8\text{ tenths}", "8"),
+    r"\boxed{1\frac{1}{2}\text{ million}}": (r"1\frac12\text{ million}", "1.5"),
+    r"\boxed{1\,000}": ("1000", "0"),
+    r"\boxed{1 000 000}": ("1000000", "0"),
+    r"\boxed{1 00}": ("1 00", "100"),
+    r"\boxed{93,75}": ("75, 93", "9375"),
+    r"\boxed{2 1/2}": (r"\frac52", r"\frac32"),
+    r"\boxed{18.}": ("18", "1"),
+    r"\boxed{\approx 18}": ("18", "1"),
+    r"\boxed{\ge 18}": (r"\geq 18", "18"),
+    r"\boxed{< 18}": (r"\lt 18", "18"),
+    r"\boxed{3 + 15 = 18}": ("18", "15"),
+    r"\boxed{x = 18}": ("18", "x"),
+    r"\boxed{50\%}": ("0.5", "5"),
+    r"\boxed{50\text{ percent}}": ("50", "5"),
+    r"\boxed{0.5\%}": ("0.005", r"50\%"),
+    r"\boxed{0.5}": (r"50\%", "50"),
+    "It is 50%.": ("0.5", "5"),
+}
+
+
+@pytest.mark.parametrize("text", WAYS)
+def test_ways_to_write_an_answer(text: str) -> None:
+    right, wrong = WAYS[text]
+    assert said(text, asked("maths", rf"\boxed{{{right}}}")).correct
+    assert not said(text, asked("maths", rf"\boxed{{{wrong}}}")).correct
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("144 pi", r"\boxed{144\pi}"),
+        ("1 billion km", r"\boxed{10^9}"),
+        ("36 + 36 * sqrt ( 3 )", r"\boxed{36(1+\sqrt{3})}"),
+        ("22 ½ days", r"\boxed{22.5}"),
+        ("11 / 48,000", r"\boxed{\frac{11}{48000}}"),
+        ("e = 480", r"\boxed{480}"),
+        ("rs . 495 / -", r"\boxed{495}"),
+        ("2 : 3", r"\boxed{2:3}"),
+        ("3 and 6", r"\boxed{3, 6}"),
+        ("8 2 / 3 a", r"\boxed{8\frac{2}{3}a}"),
+    ],
+)
+def test_options_of_mathqa_and_answers_as_one_writes_them(option: str, text: str) -> None:
+    assert said(text, asked("maths", rf"\boxed{{{tidy(option)}}}")).correct
+
+
 def test_maths_without_an_answer() -> None:
     example = asked("maths", r"\boxed{2}")
     assert said("no idea", example) == said(" ", example) == Judged(False, None)
+    assert said(r"\boxed{2}", asked("maths", r"\boxed{}")) == Judged(False, "2")  # nothing is right
 
 
 def test_maths_that_takes_too_long_is_wrong_and_the_next_is_judged(monkeypatch) -> None:
@@ -182,6 +323,22 @@ def test_real_solutions_and_targets_are_right() -> None:
     check(examples)
     wrong = [e.response for e in examples if not said(e.response, e).correct]
     assert len(examples) > 1000 and wrong == []
+
+
+def test_the_declared_answer_of_real_solutions_with_several_boxes_is_right() -> None:
+    if not (folder := SHARED / "data" / "math").is_dir():
+        pytest.skip(f"the real files of MATH do not stand at {folder}")
+    lines = [
+        line for path in sorted(folder.glob("*.jsonl")) for line in path.open("r", encoding="utf-8")
+    ]
+    solutions = [json.loads(line)["solution"] for line in lines]
+    several = [s for s in solutions if s.count(r"\boxed") > 1]
+    wrong = [
+        solution
+        for solution in several
+        if not said(rf"\boxed{{{last_boxed(solution)}}}", asked("maths", solution)).correct
+    ]
+    assert len(several) > 50 and wrong == []
 
 
 def test_a_chain_of_thought_of_the_real_prompts_ends_as_its_judge_wants_it() -> None:

@@ -206,10 +206,15 @@ MATHS: dict[str, tuple[Callable[[str], str], bool, bool, bool]] = {
     "in words": (lambda n: f"So the answer is ${n}.", False, True, True),
     "boxed": (lambda n: rf"So it is $\boxed{{{n}}}$", False, True, True),
     "nothing": (lambda n: "I do not know", False, False, False),
+    "boxed, with words": (lambda n: rf"\boxed{{{n} eggs}}", False, True, True),
+    "another box last": (lambda n: rf"\boxed{{{n}}} or \boxed{{{n}7}}", False, False, False),
     # Where they differ: lm-eval takes the last number, whatever it is there for, letter by letter.
     "boxed, then more": (lambda n: rf"\boxed{{{n}}}, which is 123456 less", False, False, True),
     "a fraction": (lambda n: rf"\boxed{{\frac{{{97 * int(n)}}}{{97}}}}", False, False, True),
     "with places": (lambda n: rf"\boxed{{{n}.0}}", False, False, True),
+    "a box that is cut off": (lambda n: rf"\boxed{{{n}", False, True, False),
+    "thousands": (lambda n: rf"\boxed{{{n}\text{{ thousand}}}}", False, True, False),
+    "a relation": (lambda n: rf"\boxed{{\ge {n}}}", False, True, False),
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from elrea.data.examples import Example
 from elrea.errors import DataError, did_you_mean
 
-VERSION = 1
+VERSION = 2
 """Of all judges together: raised when one of them says something else of the same text."""
 
 

@@ -26,7 +26,7 @@ def judge(text: str, example: Example) -> Judged:
     """The choice that a text settles on; of none, there is no answer."""
     for pattern in _patterns(example.choices):
         if found := pattern.search(text):
-            choice = _chosen(found["choice"], example.choices)
+            choice = _chosen(found, example.choices)
             return Judged(choice == example.response, choice)
     return NOBODY
 
@@ -43,11 +43,10 @@ def check(example: Example) -> None:
 
 @lru_cache(maxsize=1024)
 def _patterns(choices: tuple[str, ...]) -> list[re.Pattern[str]]:
-    """What to look for, one after the other."""
+    """What to look for, one after the other; the group c<i> is choice i."""
     letters = all(choice in string.ascii_uppercase and len(choice) == 1 for choice in choices)
-    longest = sorted(choices, key=len, reverse=True)
-    one = rf"(?P<choice>{'|'.join(map(re.escape, longest))})"
-    alone = rf"(?<!\w){one}(?!\w)"
+    longest = sorted(range(len(choices)), key=lambda i: len(choices[i]), reverse=True)
+    alone = f"(?:{'|'.join(f'(?P<c{i}>{_alone(choices[i])})' for i in longest)})"
     if letters:
         # Case counts for the letter, or "the answer is a number" would be A.
         said = rf"(?i:{_PHRASE})[(\[{{\"'`]*(?:\\(?:text|boxed|mathrm)\{{)?[(]?{alone}"
@@ -58,8 +57,15 @@ def _patterns(choices: tuple[str, ...]) -> list[re.Pattern[str]]:
     ]
 
 
-def _chosen(found: str, choices: tuple[str, ...]) -> str:
-    """The choice as it is spelt; of two that differ in case alone, the one that was written."""
-    if found in choices:
-        return found
-    return next(choice for choice in choices if choice.lower() == found.lower())
+def _alone(choice: str) -> str:
+    """A choice that is no part of a longer word or number: "1" stands neither in "-1" nor in "0.1" nor in "1.5"."""
+    before = r"(?<![\w−-])(?<!\d[.,/])" if choice[:1].isdigit() else r"(?<!\w)"
+    after = r"(?!\w|[.,/]\d)" if choice[-1:].isdigit() else r"(?!\w)"
+    return before + re.escape(choice) + after
+
+
+def _chosen(found: re.Match[str], choices: tuple[str, ...]) -> str:
+    """The choice that was found; of two that differ in case alone, the one that was written."""
+    assert found.lastgroup is not None
+    written = found[found.lastgroup]
+    return written if written in choices else choices[int(found.lastgroup.removeprefix("c"))]
