@@ -12,7 +12,7 @@ from elrea.adapters.stopping import best_epoch, dev_losses
 from elrea.ensemble.folder import save_ensemble
 from elrea.ensemble.strategy import Layerwise, Voting, expert_names
 from elrea.evaluation.statistics import paired_interval
-from elrea.evaluation.summary import strategy_figures, tasks_of
+from elrea.evaluation.summary import strategy_figures
 from elrea.experiment import Result, described
 from elrea.features.featurefile import NAME, open_features
 from elrea.files import read_json
@@ -65,7 +65,7 @@ def summarise(pipeline: Pipeline, result: Result) -> dict[str, Any]:
             forward_passes(pipeline, result),
             it.seed,
             it.evaluation.resamples,
-            tasks_of(it.corpus.test),
+            [it.corpus.task_of(example) for example in it.corpus.test],
         ),
         "clusters": _cluster_figures(pipeline, result),
         "routing": _routing_figures(pipeline, result) if pipeline.plan.routed else {},
@@ -191,12 +191,12 @@ def draw(
 def by_subject(
     pipeline: Pipeline, result: Result, chosen: str
 ) -> dict[str, tuple[float, tuple[float, float]]]:
-    """By category of the test items, a strategy's accuracy less the base adapter's, and its paired 95 % interval."""
+    """By task of the test items, a strategy's accuracy less the base adapter's, and its paired 95 % interval."""
     it, found = pipeline.it, {}
     mine, base = (np.array(result.outcomes[name].correct) for name in (chosen, "base"))
-    categories = np.array([example.category for example in it.corpus.test])
-    for name in sorted(set(categories.tolist())):
-        a, b = (list(correct[categories == name]) for correct in (mine, base))
+    tasks = np.array([it.corpus.task_of(example) for example in it.corpus.test])
+    for name in sorted(set(tasks.tolist())):
+        a, b = (list(correct[tasks == name]) for correct in (mine, base))
         bounds = paired_interval(a, b, it.seed, it.evaluation.resamples)
         found[name] = (float(np.mean(a) - np.mean(b)), bounds)
     return found

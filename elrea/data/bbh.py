@@ -89,6 +89,10 @@ class Bbh(Benchmark):
         for whole in rows_of(folder / f"{task}.json"):
             entries = whole.value.get("examples")
             if not isinstance(entries, list):
+                if {"input", "target"} <= set(whole.value):
+                    raise DataError(
+                        f'{whole.where}: a row of BIG-Bench Hard, but no task: write the rows as {{"examples": [...]}}'
+                    )
                 raise DataError(
                     f"{whole.where}: no list of examples, so no task of BIG-Bench Hard{looks_like(whole.value)}"
                 )
@@ -99,6 +103,7 @@ class Bbh(Benchmark):
                 yield Row(entry, where, task)
 
     def _questions(self, task: str) -> Iterator[Example]:
+        rows = list(self._rows(task))  # first, for they tell another benchmark's file
         prompt = self._prompt(task)
         ending = STEPS if self.chain_of_thought else ""
         solved = [
@@ -107,7 +112,7 @@ class Bbh(Benchmark):
             )
             for i, (q, way, answer) in enumerate(prompt.solved)
         ]
-        for index, row in enumerate(self._rows(task)):
+        for index, row in enumerate(rows):
             example = Example(
                 id=f"bbh/test/{task}/{index}",
                 instruction=_worded(self.text(row, "input").strip(), ending),

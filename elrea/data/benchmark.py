@@ -9,7 +9,7 @@ from typing import ClassVar
 from elrea.data.examples import Corpus
 from elrea.data.jsonl import read_files
 from elrea.data.limits import Limited
-from elrea.data.overlap import Overlap, settle
+from elrea.data.overlap import Held, Overlap
 from elrea.data.parts import Parts, Readable
 from elrea.data.place import Placed
 from elrea.data.rows import RowReader
@@ -29,7 +29,8 @@ class Benchmark(Limited, Placed):
     ignore: list[str] = field(default_factory=list)
     """Fields of `train` to pass over, as in data=jsonl."""
     overlap: Overlap = "refuse"
-    """Where a test question stands in train: "refuse", or "drop" it from train, counted."""
+    """Where a question of test or dev stands in train: "refuse", or "drop" it from train, counted. A test question that
+    stands in the benchmark's own dev leaves dev in either case, counted."""
 
     whole: ClassVar[int]
     """How many subjects or tasks there are."""
@@ -57,12 +58,15 @@ class Benchmark(Limited, Placed):
                 " instruction files or folders of them"
             )
         asked, trained = self.questions(), self._trained(self.train)
-        train, drops = trained.train, trained.drops
+        train, dev, drops = trained.train, asked.dev, trained.drops
         if not self.allow_overlap:
-            train = settle(train, asked.test, self.overlap, drops, f"data={self.name}")
+            held, name = Held(dev, asked.test), f"data={self.name}"
+            train = held.leave("train", train, self.overlap, drops, name)
+            # Published so: nobody could mend what `refuse` would refuse.
+            dev = held.leave("dev", dev, "drop", drops, name)
         note = f"{asked.note}; {trained.note}"
-        parts = self.limited(replace(asked, train=train, drops=drops, note=note))
-        return corpus_of(self.name, parts, self.allow_overlap)
+        parts = replace(asked, train=train, dev=dev, drops=drops, note=note)
+        return corpus_of(self.name, self.limited(parts))
 
     def _trained(self, train: str | list[str] | Readable) -> Parts:
         if isinstance(train, str | list):

@@ -25,6 +25,8 @@ from elrea.data.maths import Maths, paper_sizes
 from elrea.errors import ConfigError
 from elrea.files import write_text
 
+SPLITS = ("train", "dev", "test")
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -35,11 +37,12 @@ def main() -> None:
     parser.add_argument("--root", help="folder of math/, gsm8k/, svamp/ and mathqa/")
     parser.add_argument("--hub", action="store_true", help="take what is not there from the hub")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write train.jsonl and test.jsonl into"
-    )
+        "--out", type=Path, required=True,
+        help="folder to write train.jsonl and test.jsonl into, and dev.jsonl where dev_per_source asks for one",
+    )  # fmt: skip
     parser.add_argument("words", nargs="*", help="settings of data=maths, as key=value")
     given = parser.parse_args()
-    for name in ("train", "test"):
+    for name in SPLITS:
         if (given.out / f"{name}.jsonl").exists():
             raise ConfigError(f"{given.out}: {name}.jsonl is there already; name another folder")
     if not given.root and not given.hub:
@@ -48,19 +51,20 @@ def main() -> None:
         )
     source = settings(given.root, given.hub, given.words)
     corpus = source.load()
-    for name, examples in (("train", corpus.train), ("test", corpus.test)):
+    made = {name: part for name in SPLITS if (part := getattr(corpus, name))}
+    for name, examples in made.items():
         write_text(given.out / f"{name}.jsonl", "".join(map(line_of, examples)))
-    train, test = (Counter(e.source for e in part) for part in (corpus.train, corpus.test))
-    width = max(map(len, {"source": 0, **train}))
-    print(f"{'source':{width}}  {'train':>6}  {'test':>6}")
-    for name in train:
-        print(f"{name:{width}}  {train[name]:6,}  {test[name]:6,}")
-    print(f"{'all':{width}}  {train.total():6,}  {test.total():6,}")
+    counts = {name: Counter(example.source for example in part) for name, part in made.items()}
+    sources = list(dict.fromkeys(example.source for example in corpus))
+    width = max(map(len, ("source", *sources)))
+    print(f"{'source':{width}}" + "".join(f"  {name:>6}" for name in counts))
+    for source_name in sources:
+        print(f"{source_name:{width}}" + "".join(f"  {n[source_name]:6,}" for n in counts.values()))
+    print(f"{'all':{width}}" + "".join(f"  {n.total():6,}" for n in counts.values()))
     for line in corpus.left_out or ("nothing was dropped",):
         print(line)
-    print(
-        f"{given.out}: python run.py data=jsonl data.train={given.out}/train.jsonl data.test={given.out}/test.jsonl"
-    )
+    words = " ".join(f"data.{name}={given.out}/{name}.jsonl" for name in made)
+    print(f"{given.out}: python run.py data=jsonl {words}")
 
 
 def settings(root: str | None, on_hub: bool, words: Sequence[str]) -> Maths:
@@ -75,6 +79,7 @@ def settings(root: str | None, on_hub: bool, words: Sequence[str]) -> Maths:
             "_target_": f"{type(source).__module__}.{type(source).__name__}",
             "limit_train": source.limit_train,
             "limit_test": source.limit_test,
+            "overlap": source.overlap,
         }
         for name, source in paper_sizes().items()
     }

@@ -25,18 +25,18 @@ class Dolly(Source):
         Raises:
             DataError: anything wrong with it, with the line.
         """
-        rows = self.file_rows("") if self.place() else self.hub_rows("train")
+        rows = self.file_rows() if self.place() else self.hub_rows("train")
         made = []
         for index, row in enumerate(rows):
             asked, response = self.text(row, "instruction"), self.text(row, "response")
-            context = str(row.value.get("context") or "").strip()
+            context = self.optional(row, "context").strip()
             made.append(
                 Example(
                     id=f"dolly/{index}",
                     instruction=f"{asked.strip()}\n\n{context}" if context else asked.strip(),
                     response=response.strip(),
                     source=self.name,
-                    category=str(row.value.get("category") or ""),
+                    category=self.optional(row, "category"),
                 )
             )
         return Parts(tuple(made), note="Dolly")

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from elrea.data.overlap import settle
+from elrea.data.parts import Parts
 from elrea.errors import DataError
 
 Split = Literal["train", "dev", "test"]
@@ -59,7 +61,7 @@ class Example:
 
     @property
     def question(self) -> tuple[str, ...]:
-        """What is asked, blind to white space: equal for two examples that ask the same.
+        """What is asked word for word, blind to white space alone; `elrea.data.asked` sees more.
 
         Choices count in any order; mere letters say nothing that the instruction does not.
         """
@@ -84,6 +86,8 @@ class Corpus:
     """What a reader of the results must know of the data, e.g. "built-in exam, not MMLU"."""
     left_out: tuple[str, ...] = ()
     """What its source dropped, or kept though it cannot be scored right: a line each, with counts and places."""
+    tasks: Literal["category", "source"] = "category"
+    """What the macro average is over: subjects and the like, or the sources of a mix, which are of unlike size."""
 
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
@@ -99,11 +103,11 @@ class Corpus:
         """Hold the laws that every later stage relies on.
 
         Args:
-            allow_overlap: let test questions stand in train.
+            allow_overlap: let test questions stand in train or dev, and dev's in train.
 
         Raises:
-            DataError: train or test is empty; an id stands twice; a test question (instruction,
-                choices and earlier turns, blind to white space) stands in train.
+            DataError: train or test is empty; an id stands twice; a question of one split is asked
+                in another (`elrea.data.asked`).
         """
         for split in ("train", "test"):
             if not getattr(self, split):
@@ -114,18 +118,11 @@ class Corpus:
                 raise DataError(f"{self.name}: the id {example.id!r} stands twice; make it unique")
             seen.add(example.id)
         if not allow_overlap:
-            self._check_overlap()
+            settle(Parts(self.train, self.dev, self.test), "refuse", self.name)
 
-    def _check_overlap(self) -> None:
-        trained = {example.question: example.id for example in reversed(self.train)}
-        shared = [example for example in self.test if example.question in trained]
-        if shared:
-            first = shared[0]
-            raise DataError(
-                f"{len(shared)} of {len(self.test)} test questions stand in train, first {first.id}"
-                f" (train: {trained[first.question]}); remove them there or set"
-                " data.allow_overlap=true"
-            )
+    def task_of(self, example: Example) -> str:
+        """What an example counts for in the macro average: its category where there is one, or its source."""
+        return (example.category if self.tasks == "category" else "") or example.source
 
     def __iter__(self) -> Iterator[Example]:
         yield from self.train

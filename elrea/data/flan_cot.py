@@ -43,7 +43,7 @@ class FlanCot(Source):
         drops = Drops()
         made = []
         counts: dict[str, int] = {}
-        for row in self.file_rows("", (".tsv",), COLUMNS):
+        for row in self.file_rows((".tsv",), COLUMNS):
             task = row.file.removesuffix("_train")
             if "" in (row.value["question"].strip(), row.value["answer"].strip()):
                 drops.add(self.name, "dropped from train", "empty question or answer", row.where)

@@ -37,7 +37,7 @@ class Gsm8k(Problems):
         on_disk = self.place() is not None
         train, test = (
             self.examples(
-                self.file_rows(split) if on_disk else self.hub_rows(split, "main"), split, drops
+                self.split_rows(split) if on_disk else self.hub_rows(split, "main"), split, drops
             )
             for split in ("train", "test")
         )

@@ -10,9 +10,11 @@ from typing import Self
 
 from elrea.data.examples import Corpus, Example
 from elrea.data.limits import Limited
+from elrea.data.overlap import Overlap, settle
 from elrea.data.parts import Parts
 from elrea.data.rows import RowReader
 from elrea.data.sampling import split, subset, with_shots
+from elrea.data.source import corpus_of
 from elrea.data.tables import parse_row
 from elrea.errors import ConfigError, DataError
 
@@ -41,6 +43,8 @@ class Jsonl(Limited):
     test_share: float = 0.1
     """Share of train's questions that become test where no test file is given: a tenth, as is
     usual."""
+    overlap: Overlap = "refuse"
+    """Where a test question stands in train or dev, or dev's in train: "refuse", or "drop" it there, counted."""
     shots: int = 0
     """Solved examples before each test question, drawn once from dev, or from train without it.
     Instruction data is used without."""
@@ -55,7 +59,8 @@ class Jsonl(Limited):
         if self.shots < 0:
             raise ConfigError(f"data.shots={self.shots} must be 0 or more")
         parts = self.ready(self.parts())
-        Corpus("jsonl", parts.train, parts.dev, parts.test).check(self.allow_overlap)
+        if not self.allow_overlap:
+            parts = settle(parts, self.overlap, "data=jsonl")
         parts = self.limited(parts)
         train, dev, test = parts.train, parts.dev, parts.test
         if self.shots:
@@ -68,7 +73,8 @@ class Jsonl(Limited):
                     f"data.shots={self.shots}: {of} has {len(pool)} examples without earlier turns to show"
                 )
             test = tuple(with_shots(example, pool, self.shots) for example in test)
-        return Corpus("jsonl", train, dev, test, parts.note)
+        several = len({example.source for example in test}) > 1
+        return corpus_of("jsonl", replace(parts, test=test), "source" if several else "category")
 
     def parts(self) -> Parts:
         """Read all files.

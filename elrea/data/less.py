@@ -40,6 +40,11 @@ class Less(Source):
             for name in ("dataset", "id", "messages"):
                 if name not in row.value:
                     self.text(row, name)  # says what the row looks like
+            if more := sorted(set(row.value) - {"dataset", "id", "messages"}):
+                raise DataError(
+                    f"{row.where}: unknown field(s) {', '.join(map(repr, more))}; {self.title}'s rows have dataset, id"
+                    " and messages: take the rest out, or read the file by data=jsonl with data.ignore"
+                )
             made.append(reader.read(row.value, row.where, self.name, 0))
         return Parts(tuple(made), note="LESS's training data")
 

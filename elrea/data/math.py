@@ -9,6 +9,7 @@ from typing import ClassVar
 from elrea.data import hub
 from elrea.data.boxed import last_boxed
 from elrea.data.drops import Drops, Unparsed
+from elrea.data.overlap import Overlap
 from elrea.data.parts import Parts
 from elrea.data.problems import Problem, Problems
 from elrea.data.tables import Row, files_of, rows_of
@@ -16,15 +17,20 @@ from elrea.data.tables import Row, files_of, rows_of
 
 @dataclass
 class Math(Problems):
-    r"""train/<subject>/<n>.json and test/ as published, or JSON lines train*.jsonl and test*.jsonl.
+    r"""train/<subject>/<n>.json and test/ as published, or JSON lines train.jsonl and test.jsonl.
 
     The layouts have different orders: problems are sorted by subject and text, and are the same from each.
     """
+
+    overlap: Overlap = "drop"
+    """Problems stand in train and in test, spelt otherwise (2x^{2} and 2x^2): "drop" them from train, counted, or
+    "refuse"."""
 
     name: ClassVar[str] = "math"
     title: ClassVar[str] = "MATH"
     public: ClassVar[str] = "EleutherAI/hendrycks_math"
     holds: ClassVar[str] = "MATH's train/ and test/, or train.jsonl and test.jsonl"
+    kind: ClassVar[str] = "type"
 
     def parts(self) -> Parts:
         """Read both splits.
@@ -50,7 +56,7 @@ class Math(Problems):
                 for file in files_of(folder):
                     yield from rows_of(file)
         else:
-            yield from self.file_rows(split)
+            yield from self.split_rows(split)
 
     def _order(self, row: Row) -> tuple[str, str]:
         return str(row.value.get("type", "")), str(row.value.get("problem", ""))
@@ -66,4 +72,4 @@ class Math(Problems):
         answer = str(given).strip() if given not in (None, "") else last_boxed(way)
         if not answer:
             raise Unparsed(r"no \boxed{} in the solution")
-        return Problem(question, way, answer, str(row.value.get("type") or ""))
+        return Problem(question, way, answer)

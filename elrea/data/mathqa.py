@@ -28,7 +28,7 @@ class Mathqa(Problems):
     r"""A JSON list of Problem, Rationale, options and correct; the right option's text goes into \boxed{}."""
 
     overlap: Overlap = "drop"
-    """Some of its problems stand in train or dev and in test, with other quotation marks: "drop" them from train,
+    """Some of its problems stand in train or dev and in test (17 of dev's), with other marks: "drop" them there,
     counted, or "refuse"."""
     train_split: Literal["train", "dev"] = "train"
     """The file that is trained on: dev where train.json is not there. Dev is then held out of it by `dev_size`."""
@@ -37,6 +37,7 @@ class Mathqa(Problems):
     title: ClassVar[str] = "MathQA"
     public: ClassVar[str] = "regisss/math_qa"
     holds: ClassVar[str] = "MathQA's train.json, dev.json and test.json"
+    kind: ClassVar[str] = "category"
 
     def parts(self) -> Parts:
         """Read the files; a dev file that is not there is no dev split.
@@ -64,7 +65,7 @@ class Mathqa(Problems):
             raise DataError(
                 f"{place}: no train.json in here; add it, or train on dev.json by train_split=dev"
             )
-        return list(self.file_rows(split))
+        return list(self.split_rows(split))
 
     def question(self, row: Row) -> str:
         """The problem without its options."""
@@ -75,4 +76,4 @@ class Mathqa(Problems):
         question = self.question(row)
         answer = tidy(option(self.text(row, "options"), self.text(row, "correct")))
         way = str(row.value.get("Rationale") or "").strip().strip("\"'").strip()
-        return Problem(question, _LETTER.sub("", way), answer, str(row.value.get("category") or ""))
+        return Problem(question, _LETTER.sub("", way), answer)

@@ -9,28 +9,28 @@ from elrea.data.gsm8k import Gsm8k
 from elrea.data.math import Math
 from elrea.data.mathqa import Mathqa
 from elrea.data.mix import Mix
-from elrea.data.overlap import Overlap
 from elrea.data.svamp import Svamp
 
 
 def paper_sizes() -> dict[str, Any]:
-    """The four with the paper's sizes (train and test) as caps: what it left out beyond them, it does not say."""
+    """The four with the paper's sizes (train and test) as caps: what it left out beyond them, it does not say.
+
+    They overlap: a problem of any test is taken out of every train and dev, and counted.
+    """
     return {
-        "math": Math(limit_train=7500, limit_test=1000),
-        "gsm8k": Gsm8k(limit_train=7441, limit_test=1000),
-        "svamp": Svamp(limit_train=677, limit_test=280),
-        "mathqa": Mathqa(limit_train=26287, limit_test=998),
+        "math": Math(overlap="drop", limit_train=7500, limit_test=1000),
+        "gsm8k": Gsm8k(overlap="drop", limit_train=7441, limit_test=1000),
+        "svamp": Svamp(overlap="drop", limit_train=677, limit_test=280),
+        "mathqa": Mathqa(overlap="drop", limit_train=26287, limit_test=998),
     }
 
 
 @dataclass
 class Maths(Mix):
-    """A mix whose sources overlap: a problem of any test is taken out of every train, and counted."""
+    """A mix of the paper's four; what overlaps is dropped unless `overlap` says "refuse"."""
 
     sources: dict[str, Any] = field(default_factory=paper_sizes)
     """Name -> a choice of this group; the defaults are the paper's four, and its sizes their caps."""
-    overlap: Overlap = "drop"
-    """Where a test problem stands in train, be it another source's: "drop" it there, counted, or "refuse"."""
 
     name: ClassVar[str] = "maths"
     title: ClassVar[str] = "MATH-Combined:"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from elrea.data.drops import Drops
 from elrea.data.examples import Corpus, Example
 from elrea.data.limits import Limited
-from elrea.data.overlap import Overlap, settle
+from elrea.data.overlap import Held, Overlap, settle
 from elrea.data.parts import Parts
 from elrea.data.sampling import held_out, subset
 from elrea.data.source import corpus_of
@@ -42,8 +42,9 @@ class Mix(Limited):
     """At most so many training examples of each source; None leaves it to each `limit_train`."""
     dev_per_source: int = 0
     """So many questions of each become dev: its own dev's, or held out of train."""
-    overlap: Overlap = "refuse"
-    """Where a test question of one source stands in train, be it another's: "refuse", or "drop" it there, counted."""
+    overlap: Overlap | None = None
+    """Where a question of one source's test or dev stands in train, or one of test in dev, be it another's: "refuse",
+    or "drop" it there, counted. None does with a source's train and dev what its own `overlap` says."""
 
     name: ClassVar[str] = "mix"
     title: ClassVar[str] = "mix of"
@@ -63,12 +64,11 @@ class Mix(Limited):
         for parts in ready.values():
             drops.update(parts.drops)
         if not self.allow_overlap:
-            test = [example for parts in ready.values() for example in parts.test]
+            held = Held(_all(ready, "dev"), _all(ready, "test"))
             for name, parts in ready.items():
-                own = getattr(sources[name], "overlap", self.overlap)
-                mode: Overlap = "drop" if "drop" in (self.overlap, own) else "refuse"
-                train = settle(parts.train, test, mode, drops, f"data.sources.{name}")
-                ready[name] = replace(parts, train=train)
+                mode = self.overlap or sources[name].overlap
+                parts = replace(parts, drops=drops)
+                ready[name] = settle(parts, mode, f"data.sources.{name}", held)
         capped = {name: self._capped(parts, sources[name]) for name, parts in ready.items()}
         shares = ", ".join(
             f"{name} {len(parts.train):,} and {len(parts.test):,}" for name, parts in capped.items()
@@ -81,7 +81,7 @@ class Mix(Limited):
             f"{self.title} {shares} to train and test"
             + (f"; not there: {', '.join(absent)}" if absent else ""),
         )
-        return corpus_of(self.name, self.limited(whole), self.allow_overlap)
+        return corpus_of(self.name, self.limited(whole), "source")
 
     def parts(self) -> Parts:
         """All of every source, nothing held out: what a benchmark trains on, each source capped."""
@@ -136,26 +136,32 @@ class Mix(Limited):
             train, dev = held_out(parts.train, self.dev_per_source, self.seed, "dev_per_source")
             parts = replace(parts, train=train)
         elif self.dev_per_source:
-            dev = subset(dev, self.dev_per_source, self.seed, "dev")
+            dev = subset(dev, self.dev_per_source, self.seed, "dev", "dev_per_source")
         return replace(parts, dev=dev)
 
     def _capped(self, parts: Parts, source: Any) -> Parts:
         parts = source.limited(parts)
         return replace(
             parts,
-            train=subset(parts.train, self.train_per_source, self.seed, "train_per_source"),
-            test=subset(parts.test, self.test_per_source, self.seed, "test_per_source"),
+            train=self._drawn(parts.train, "train_per_source"),
+            test=self._drawn(parts.test, "test_per_source"),
         )
+
+    def _drawn(self, examples: Sequence[Example], setting: str) -> tuple[Example, ...]:
+        return subset(examples, getattr(self, setting), self.seed, setting, setting)
 
 
 def _named(name: str, parts: Parts) -> Parts:
     """Examples under the mix's name for their source; the file or data set they come from is their category."""
 
+    def named(id: str) -> str:
+        return id if id.startswith(f"{name}/") else f"{name}/{id}"
+
     def renamed(examples: Sequence[Example]) -> tuple[Example, ...]:
         return tuple(
             replace(
                 example,
-                id=example.id if example.id.startswith(f"{name}/") else f"{name}/{example.id}",
+                id=named(example.id),
                 source=name,
                 category=example.category or (example.source if example.source != name else ""),
             )
@@ -167,7 +173,7 @@ def _named(name: str, parts: Parts) -> Parts:
         train=renamed(parts.train),
         dev=renamed(parts.dev),
         test=renamed(parts.test),
-        drops=parts.drops.renamed(name),
+        drops=parts.drops.renamed(name, named),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +12,7 @@ from typing import ClassVar
 from elrea.data.benchmark import Benchmark
 from elrea.data.examples import Example
 from elrea.data.layouts import looks_like, place_looks_like
+from elrea.data.mmlu_subjects import SUBJECTS
 from elrea.data.parts import Parts
 from elrea.data.sampling import with_shots
 from elrea.data.tables import Row
@@ -19,6 +20,9 @@ from elrea.errors import ConfigError, DataError
 
 LETTERS = ("A", "B", "C", "D")
 _HEADER = "The following are multiple choice questions (with answers) about {}."
+
+_SHOWN = 5
+"""Missing subjects that a message names."""
 
 Questions = dict[str, list[Example]]
 """By subject."""
@@ -35,7 +39,7 @@ class Mmlu(Benchmark):
     """
 
     subjects: str | list[str] = "all"
-    """"all", or the names of some subjects as in the file names, e.g. [astronomy, virology]."""
+    """"all" 57, each of which then has to be there; or names of some as in the file names, [astronomy, virology]."""
     shots: int = 5
     """Solved questions of the same subject before each test question; 5 is MMLU's usual."""
 
@@ -57,9 +61,10 @@ class Mmlu(Benchmark):
         place = self.place()
         if place is None:
             test, val, solved = (self._downloaded(split) for split in ("test", "validation", "dev"))
-            subjects = self.chosen(self.subjects, sorted(test), "subject")
+            subjects = self._subjects(sorted(test), {*val, *solved})
         else:
-            subjects = self.chosen(self.subjects, _there(place), "subject")
+            beside = _named(place, "dev") + _named(place, "val")
+            subjects = self._subjects(_there(place), set(beside))
             test, val, solved = (_files(place, subjects, split) for split in ("test", "val", "dev"))
         dev_made: list[Example] = []
         test_made: list[Example] = []
@@ -81,6 +86,32 @@ class Mmlu(Benchmark):
         note = f"MMLU, {len(subjects)} of its {self.whole} subjects, {self.shots}-shot"
         return Parts((), tuple(dev_made), tuple(test_made), note=note)
 
+    def _subjects(self, there: Sequence[str], beside: Collection[str]) -> list[str]:
+        """The subjects that are asked for.
+
+        Args:
+            there: those with test questions, sorted.
+            beside: those with dev or val questions.
+
+        Raises:
+            DataError: one of them is not there, be it one of "all" that a folder lacks.
+        """
+        where = self.root or self.hub_name
+        asked = [self.subjects] if isinstance(self.subjects, str) else list(self.subjects)
+        missing = sorted(set(SUBJECTS) - set(there)) if asked == ["all"] else []
+        if missing:
+            more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+            raise DataError(
+                f"{where}: no test questions of {', '.join(missing[:_SHOWN])}{more}; all of MMLU is {self.whole}"
+                " subjects: add what is missing, or take fewer by data.subjects=[...]"
+            )
+        wanted = beside if asked == ["all"] else set(asked).intersection(beside)
+        if untested := sorted(set(wanted) - set(there)):
+            raise DataError(
+                f"{where}: {', '.join(untested)} in dev or val, and not in test; add its test questions or take it out"
+            )
+        return self.chosen(self.subjects, there, "subject")
+
     def _downloaded(self, split: str) -> Questions:
         """A split of the hub's data set, whose rows say their subject."""
         found: Questions = {}
@@ -100,13 +131,18 @@ def _there(root: Path) -> list[str]:
         raise DataError(
             f"{folder}: no such folder (data.root holds MMLU's dev/ and test/){place_looks_like(root)}"
         )
-    suffix = "_test.csv"
-    there = sorted(p.name.removesuffix(suffix) for p in folder.glob(f"*{suffix}"))
+    there = _named(root, "test")
     if not there:
         raise DataError(
             f"{folder}: no file <subject>_test.csv in this folder{place_looks_like(folder)}"
         )
     return there
+
+
+def _named(root: Path, split: str) -> list[str]:
+    """Subjects that have a file of a split, sorted."""
+    suffix = f"_{split}.csv"
+    return sorted(file.name.removesuffix(suffix) for file in (root / split).glob(f"*{suffix}"))
 
 
 def _files(root: Path, subjects: Sequence[str], split: str) -> Questions:

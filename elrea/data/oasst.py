@@ -41,12 +41,12 @@ class Oasst(Source):
         """
         drops = Drops()
         if self.place():
-            rows = self.file_rows("")
+            rows = self.file_rows()
         else:
             rows = (row for split in ("train", "validation") for row in self.hub_rows(split))
         kept = (
             (root, path)
-            for root in trees(rows, self.text, drops)
+            for root in trees(rows, self, drops)
             if self.languages is None or root.language in self.languages
             for path in Threads(root, best=self.paths == "best")
         )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from elrea.data.drops import Drops
 from elrea.data.tables import Row
 from elrea.errors import DataError
 
-Text = Callable[[Row, str], str]
-"""Reads a field that has to hold a text."""
+READY = "ready_for_export"
+"""The state of trees that are published as such; others are "low_grade", "growing" and the like."""
+_DELETED = "deleted message"
+
+
+class Fields(Protocol):
+    """Reads a row's fields, or says what is wrong with them (`elrea.data.place.Placed`)."""
+
+    def text(self, row: Row, name: str) -> str:
+        """One that has to hold a text."""
+
+    def optional(self, row: Row, name: str) -> str:
+        """One that need not be there."""
 
 
 @dataclass(slots=True)
@@ -27,79 +39,114 @@ class Message:
     replies: list[Message] = field(default_factory=list)
 
 
-def trees(rows: Iterable[Row], text: Text, drops: Drops) -> Iterator[Message]:
-    """Roots, in the order of the file. Deleted messages go with all that replies to them, counted.
+@dataclass(slots=True)
+class _Found:
+    """A message as it stands in a file."""
+
+    message: Message
+    parent: str | None
+    where: str
+    deleted: bool
+
+
+def trees(rows: Iterable[Row], fields: Fields, drops: Drops) -> Iterator[Message]:
+    """Roots, in the order of the file. What is deleted, or cannot be reached from a root, goes with all that replies to
+    it, counted.
 
     Args:
         rows: of a file of trees or of messages; both in one are fine.
-        text: reads a field, or says what is wrong with the row.
+        fields: reads a row's fields.
         drops: told what was left out.
 
     Raises:
-        DataError: a row that is neither, a role that there is not, or a reply to its own role.
+        DataError: a row that is neither, a field of the wrong kind, an id that stands twice, a role that there is not,
+            or a reply to its own role.
     """
-    flat: dict[str, Message] = {}
-    parents: dict[str, str | None] = {}
-    roots: list[Message] = []
+    found: dict[str, _Found] = {}
     for row in rows:
-        if "prompt" in row.value and "message_tree_id" in row.value:
-            if row.value.get("tree_state", "ready_for_export") != "ready_for_export":
-                drops.add("oasst", "dropped from train", "tree not ready for export", row.where)
-                continue
-            prompt = row.value["prompt"]
-            if not isinstance(prompt, Mapping):
-                raise DataError(f"{row.where}: prompt must be a message")
-            if root := _nested(prompt, row.where, text, drops):
-                roots.append(root)
+        is_tree = "prompt" in row.value and "message_tree_id" in row.value
+        if (row.value.get("tree_state") or READY) != READY:
+            what = "tree" if is_tree else "message of a tree"
+            drops.add("oasst", "dropped from train", f"{what} not ready for export", row.where)
             continue
-        message = _message(row, text, drops)
-        if message:
-            flat[message.id] = message
-            parents[message.id] = row.value.get("parent_id")
-            if parents[message.id] is None:
-                roots.append(message)
-    for name, message in flat.items():
-        parent = parents[name]
-        if parent in flat:
-            _reply(flat[parent], message, name)
-    for root in roots:
-        if root.role != "prompter":
-            raise DataError(f"{root.id}: a tree's first message must be a prompter's")
-        yield root
+        for each in _nested(row, fields) if is_tree else [_message(row, fields)]:
+            name = each.message.id
+            if name in found:
+                raise DataError(
+                    f"{each.where}: the message_id {name!r} stands at {found[name].where} already; keep one of the two"
+                )
+            found[name] = each
+    reasons = _reasons(found)
+    for name, each in found.items():
+        if reasons[name]:
+            where = f"{each.where} ({name})"
+            drops.add("oasst", "dropped from train", reasons[name], where)
+        elif each.parent is not None:
+            _reply(found[each.parent].message, each.message, each.where)
+        elif each.message.role != "prompter":
+            raise DataError(f"{name}: a tree's first message must be a prompter's")
+    yield from (
+        each.message for name, each in found.items() if each.parent is None and not reasons[name]
+    )
 
 
-def _nested(value: Mapping[str, Any], where: str, text: Text, drops: Drops) -> Message | None:
-    """A message with all its replies, without recursion: some threads are long."""
-    root = _message(Row(value, where), text, drops)
-    waiting = [(root, value)] if root else []
+def _reasons(found: Mapping[str, _Found]) -> dict[str, str]:
+    """Why each message is left out; empty where it is not."""
+    replies: dict[str, list[str]] = {}
+    waiting: list[tuple[str, str]] = []
+    for name, each in found.items():
+        if each.parent is None:
+            waiting.append((name, ""))
+        elif each.parent in found:
+            replies.setdefault(each.parent, []).append(name)
+        else:
+            waiting.append((name, "reply to a message that is not there"))
+    reasons = dict.fromkeys(found, "replies in a circle")
     while waiting:
-        message, node = waiting.pop()
-        for child in node.get("replies") or ():
-            if not isinstance(child, Mapping):
-                raise DataError(f"{where}: replies must be messages")
-            reply = _message(Row(child, where), text, drops)
-            if reply:
-                _reply(message, reply, where)
-                waiting.append((reply, child))
-    return root
+        name, reason = waiting.pop()
+        reasons[name] = reason = _DELETED if found[name].deleted else reason
+        handed = "reply to a deleted message" if reason == _DELETED else reason
+        waiting += [(reply, handed) for reply in replies.get(name, ())]
+    return reasons
 
 
-def _message(row: Row, text: Text, drops: Drops) -> Message | None:
-    """One message; None for a deleted one."""
-    role, name = text(row, "role"), text(row, "message_id")
+def _nested(row: Row, fields: Fields) -> Iterator[_Found]:
+    """A tree's messages, without recursion: some threads are long."""
+    if not isinstance(row.value["prompt"], Mapping):
+        raise DataError(f"{row.where}: prompt must be a message")
+    waiting: list[tuple[Mapping[str, Any], str | None]] = [(row.value["prompt"], None)]
+    while waiting:
+        node, parent = waiting.pop()
+        found = _message(Row({**node, "parent_id": parent}, row.where), fields)
+        yield found
+        replies = node.get("replies") or ()
+        if not isinstance(replies, list | tuple) or not all(
+            isinstance(r, Mapping) for r in replies
+        ):
+            raise DataError(f"{row.where}: replies must be a list of messages")
+        waiting += [(reply, found.message.id) for reply in replies]
+
+
+def _message(row: Row, fields: Fields) -> _Found:
+    """One message; of a deleted one the text does not count."""
+    role, name = fields.text(row, "role"), fields.text(row, "message_id")
     if role not in ("prompter", "assistant"):
         raise DataError(f"{row.where}: the role {role!r} is neither prompter nor assistant")
-    if row.value.get("deleted"):
-        drops.add("oasst", "dropped from train", "deleted message", f"{row.where} ({name})")
-        return None
+    parent, deleted = row.value.get("parent_id"), bool(row.value.get("deleted"))
+    if parent is not None and not isinstance(parent, str):
+        raise DataError(f"{row.where}: parent_id must be a text or null, not {parent!r}")
+    text = "" if deleted else fields.text(row, "text").strip()
+    message = Message(name, role, text, fields.optional(row, "lang"), _rank(row))
+    return _Found(message, parent, row.where, deleted)
+
+
+def _rank(row: Row) -> float:
     rank = row.value.get("rank")
-    return Message(
-        name,
-        role,
-        text(row, "text").strip(),
-        str(row.value.get("lang") or ""),
-        float("inf") if rank is None else float(rank),
-    )
+    if rank is None:
+        return math.inf
+    if isinstance(rank, bool) or not isinstance(rank, int | float) or math.isnan(rank):
+        raise DataError(f"{row.where}: rank must be a number or null, not {rank!r}")
+    return rank
 
 
 def _reply(parent: Message, reply: Message, where: str) -> None:

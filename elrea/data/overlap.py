@@ -1,62 +1,96 @@
-"""Test questions that stand in train: refused, or taken out of train and counted."""
+"""Test questions that stand in train or dev, and dev's in train: refused, or taken out there and counted."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from typing import Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
+from elrea.data.asked import Asked
 from elrea.data.drops import Drops
-from elrea.data.examples import Example
 from elrea.errors import DataError
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
+    from elrea.data.parts import Parts
 
 Overlap = Literal["refuse", "drop"]
 
-_MARKS = re.compile(r"(?<!\d)\.|\.(?!\d)|[^\w+\-*/^=<>%()\[\]{}|\\!.]")
-"""Marks that do not change what a problem asks; a full stop inside a number does."""
 
-
-def asked(example: Example) -> tuple[str, ...]:
-    """What an example asks, to compare by: equal for two that ask the same.
-
-    Mathematical problems are collected again and again with other quotation marks, capitals and thousands' commas (17
-    of MathQA's dev problems stand in its test so): there these count as nothing, operators and digits as ever.
-    """
-    if example.judge != "maths":
-        return example.question
-    words = " ".join(example.question).casefold()
-    return (_MARKS.sub("", words),)
-
-
-def settle(
-    train: Sequence[Example],
-    test: Sequence[Example],
-    overlap: Overlap,
-    drops: Drops,
-    name: str,
-) -> tuple[Example, ...]:
-    """Train without test's questions.
+class Held:
+    """Questions that are held out, by what is asked (`elrea.data.asked`).
 
     Args:
-        train: what is trained on.
-        test: what is scored, all of it: a limit that is raised later is to leave train as it is.
+        dev: what settings are chosen by; leaves train.
+        test: what is scored, all of it: a limit that is raised later is to leave train as it is. Leaves train and dev.
+    """
+
+    def __init__(self, dev: Sequence[Example], test: Sequence[Example]) -> None:
+        self._asked = Asked([*dev, *test])
+        self._of = {
+            "test": [(self._asked.of(example), example.id) for example in test],
+            "dev": [(self._asked.of(example), example.id) for example in dev],
+        }
+
+    def leave(
+        self, split: str, examples: Sequence[Example], overlap: Overlap, drops: Drops, name: str
+    ) -> tuple[Example, ...]:
+        """Examples without those that ask what is held out, be it as an earlier turn of a chat.
+
+        Args:
+            split: "train", which test and dev leave, or "dev", which test leaves.
+            examples: of the split.
+            overlap: what to do where they meet.
+            drops: told what was taken out.
+            name: the source's, for the message.
+
+        Raises:
+            DataError: they meet, and `overlap` is "refuse".
+        """
+        held = {other: self._of[other] for other in ("test", "dev") if other != split}
+        where = {key: other for other in ("dev", "test") for key, _ in held.get(other, ())}
+        kept: list[Example] = []
+        met: dict[str, str] = {}
+        for example in examples:
+            found = [key for key in self._asked.within(example) if key in where] if where else []
+            if not found:
+                kept.append(example)
+                continue
+            met |= {key: example.id for key in found if key not in met}
+            reason = "stands in test" if "test" in map(where.get, found) else "stands in dev"
+            if overlap == "drop":
+                drops.add(example.source, f"dropped from {split}", reason, example.id)
+        if met and overlap == "refuse":
+            raise DataError(f"{name}: {_said(split, held, met)}")
+        return tuple(kept)
+
+
+def settle(parts: Parts, overlap: Overlap, name: str, held: Held | None = None) -> Parts:
+    """A source's parts without the test's questions in train and dev, and without dev's in train.
+
+    Args:
+        parts: what a source read and held out.
         overlap: what to do where they meet.
-        drops: told what was taken out.
         name: the source's, for the message.
+        held: other sources' dev and test too; None: its own alone.
 
     Raises:
         DataError: they meet, and `overlap` is "refuse".
     """
-    tested = {asked(example) for example in test}
-    shared = {example.id: example for example in train if asked(example) in tested}
-    if shared and overlap == "refuse":
-        trained = {asked(example): id for id, example in reversed(shared.items())}
-        met = [example for example in test if asked(example) in trained]
-        raise DataError(
-            f"{name}: {len(met):,} of {len(test):,} test questions stand in train, first {met[0].id}"
-            f" (train: {trained[asked(met[0])]}); set data.overlap=drop to leave them out of train,"
-            " or data.allow_overlap=true"
-        )
-    for example in shared.values():
-        drops.add(example.source, "dropped from train", "stands in test", example.id)
-    return tuple(example for example in train if example.id not in shared)
+    held = held or Held(parts.dev, parts.test)
+    train = held.leave("train", parts.train, overlap, parts.drops, name)
+    dev = held.leave("dev", parts.dev, overlap, parts.drops, name)
+    return replace(parts, train=train, dev=dev)
+
+
+def _said(split: str, held: dict[str, list[tuple[str, str]]], met: dict[str, str]) -> str:
+    """What met, of the first of the held out splits that has any of it."""
+    for other, asked in held.items():
+        stand = [(key, id) for key, id in asked if key in met]
+        if stand:
+            key, first = stand[0]
+            return (
+                f"{len(stand):,} of {len(asked):,} {other} questions stand in {split}, first {first} ({split}:"
+                f" {met[key]}); set data.overlap=drop to leave them out of {split}, or data.allow_overlap=true"
+            )
+    raise AssertionError("what met is of one of them")

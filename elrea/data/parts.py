@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from elrea.data.drops import Drops
-from elrea.data.examples import Example
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 
 @dataclass(frozen=True)

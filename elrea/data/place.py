@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 
 from elrea.data import hub
 from elrea.data.layouts import looks_like, place_looks_like
-from elrea.data.tables import Row, files_of, rows_of, suffix_of
+from elrea.data.tables import Row, files_of, rows_of, split_files, suffix_of
 from elrea.errors import DataError
 from elrea.files import is_text
 
@@ -86,25 +86,40 @@ class Placed:
         return self.hub if isinstance(self.hub, str) else self.public
 
     def file_rows(
-        self, prefix: str, suffixes: Collection[str] = (), columns: tuple[str, ...] = ()
+        self, suffixes: Collection[str] = (), columns: tuple[str, ...] = ()
     ) -> Iterator[Row]:
-        """Rows of the files under `root` whose names begin so.
+        """Rows of all data files under `root`, or of those with some suffixes.
 
         Raises:
             DataError: there is none; the line says what the folder looks like.
         """
         place = self.place()
         assert place is not None
-        files = files_of(place, prefix)
+        files = files_of(place)
         if suffixes:
             files = [file for file in files if suffix_of(file) in suffixes]
         if not files:
-            which = f"no file {prefix}* in here" if prefix else "no data file in here"
             raise DataError(
-                f"{place}: {which}; data.root holds {self.holds}{place_looks_like(place)}"
+                f"{place}: no data file in here; data.root holds {self.holds}{place_looks_like(place)}"
             )
         for file in files:
             yield from rows_of(file, columns)
+
+    def split_rows(self, split: str) -> Iterator[Row]:
+        """Rows of a split's file under `root`, or of its parts (`elrea.data.tables.split_files`).
+
+        Raises:
+            DataError: there is none, or it cannot be told which; the line says what the folder looks like.
+        """
+        place = self.place()
+        assert place is not None
+        files = split_files(place, split)
+        if not files:
+            raise DataError(
+                f"{place}: no file {split}* in here; data.root holds {self.holds}{place_looks_like(place)}"
+            )
+        for file in files:
+            yield from rows_of(file)
 
     def text(self, row: Row, name: str) -> str:
         """A field that has to be there and hold a text.
@@ -113,6 +128,17 @@ class Placed:
             DataError: it is not, or does not; the line says what the row looks like.
         """
         return text_of(row.value, name, row.where, self.title)
+
+    def optional(self, row: Row, name: str) -> str:
+        """A field that need not be there, as a text; empty where it is not, or holds nothing.
+
+        Raises:
+            DataError: it holds what is no UTF-8.
+        """
+        text = str(row.value.get(name) or "")
+        if not is_text(text):
+            raise DataError(f"{row.where}: {name} is not UTF-8: half a surrogate pair")
+        return text
 
 
 def text_of(value: Mapping[str, Any], name: str, where: str, title: str) -> str:

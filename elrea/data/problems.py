@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from elrea.data.boxed import concluded, last_boxed
 from elrea.data.drops import Drops, Unparsed
 from elrea.data.examples import Example, Split
 from elrea.data.source import Source
 from elrea.data.tables import Row
+from elrea.errors import DataError
+from elrea.files import is_text
 
 
 class Problem(NamedTuple):
@@ -20,7 +22,6 @@ class Problem(NamedTuple):
     rationale: str
     """The way to the answer; may be empty."""
     answer: str
-    category: str = ""
 
 
 @dataclass
@@ -30,6 +31,9 @@ class Problems(Source):
     header: str = ""
     r"""A line before every problem, for a model that does not know what is wanted of it: "Put the answer in \boxed{}."
     It takes part in routing."""
+
+    kind: ClassVar[str] = ""
+    """The field of a row that says its category; it need not be there."""
 
     def problem(self, row: Row) -> Problem:
         """Read one row.
@@ -52,22 +56,27 @@ class Problems(Source):
         """
         made = []
         for index, row in enumerate(rows):
-            category = ""
+            name = f"{self.name}/{split}/{index}"
+            # Not with the answer: a row whose answer cannot be read is of its category all the same.
+            category = self.optional(row, self.kind)
             try:
-                question, rationale, answer, category = self.problem(row)
-                response = concluded(rationale, answer)
-                if last_boxed(response) != answer:  # braces that are not in pairs
+                problem = self.problem(row)
+                response = concluded(problem.rationale, problem.answer)
+                if last_boxed(response) != problem.answer:  # braces that are not in pairs
                     raise Unparsed(r"\boxed{} cannot hold the answer")
             except Unparsed as unparsed:
-                fate = "in test, scored wrong" if split == "test" else f"dropped from {split}"
-                drops.add(self.name, fate, str(unparsed), row.where)
                 if split != "test":
+                    drops.add(self.name, f"dropped from {split}", str(unparsed), row.where)
                     continue
-                question, response = self.question(row), concluded("", "")
+                drops.add(self.name, "in test, scored wrong", str(unparsed), row.where, name)
+                problem, response = Problem(self.question(row), "", ""), concluded("", "")
+            for field, text in problem._asdict().items():
+                if not is_text(text):
+                    raise DataError(f"{row.where}: the {field} is not UTF-8: half a surrogate pair")
             made.append(
                 Example(
-                    id=f"{self.name}/{split}/{index}",
-                    instruction=question,
+                    id=name,
+                    instruction=problem.question,
                     response=response,
                     source=self.name,
                     category=category,

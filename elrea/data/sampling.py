@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from elrea.data.asked import Asked
 from elrea.data.examples import Example
-from elrea.errors import ConfigError
+from elrea.errors import ConfigError, DataError
 
 
 def subset(
-    examples: Sequence[Example], limit: int | None, seed: int, name: str
+    examples: Sequence[Example], limit: int | None, seed: int, name: str, setting: str = ""
 ) -> tuple[Example, ...]:
     """Draw at most `limit` examples, in their old order.
 
@@ -20,12 +21,15 @@ def subset(
         limit: how many; None keeps all.
         seed: the source's seed.
         name: what is drawn, "train" say: two draws of one seed differ by it.
+        setting: what sets the limit; "limit_<name>" if it is not said.
 
     Raises:
         ConfigError: `limit` is below 1.
     """
     if limit is not None and limit < 1:
-        raise ConfigError(f"data.limit_{name}={limit} must be at least 1; null takes everything")
+        raise ConfigError(
+            f"data.{setting or f'limit_{name}'}={limit} must be at least 1; null takes everything"
+        )
     if limit is None or limit >= len(examples):
         return tuple(examples)
     drawn = random.Random(f"subset/{name}/{seed}").sample(range(len(examples)), limit)
@@ -35,7 +39,7 @@ def subset(
 def split(
     examples: Sequence[Example], share: float, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Split into train and test by question, so that no question stands on both sides.
+    """Split into train and test by question, so that no question stands on both sides (`elrea.data.asked`).
 
     Args:
         examples: what to split; order is kept on both sides.
@@ -47,14 +51,15 @@ def split(
 
     Raises:
         ConfigError: `share` is not inside (0, 1).
+        DataError: all questions are turns of the same chats: there is nothing to split.
     """
     if not 0 < share < 1:
         raise ConfigError(f"data.test_share={share} must lie between 0 and 1")
-    questions = list(dict.fromkeys(example.question for example in examples))
+    asked, joined = _questions(examples)
+    questions = list(dict.fromkeys(asked))
     random.Random(f"split/{seed}").shuffle(questions)
-    held = set(questions[: max(1, round(share * len(questions)))])
-    train = tuple(example for example in examples if example.question not in held)
-    return train, tuple(example for example in examples if example.question in held)
+    count = max(1, round(share * len(questions)))
+    return _parted(examples, asked, _first(questions, joined, count, "test"))
 
 
 def held_out(
@@ -73,15 +78,68 @@ def held_out(
 
     Raises:
         ConfigError: `count` is below 0, or nothing would be left.
+        DataError: as `split`.
     """
-    questions = list(dict.fromkeys(example.question for example in examples))
+    asked, joined = _questions(examples)
+    questions = list(dict.fromkeys(asked))
     if not 0 <= count < max(1, len(questions)):
         raise ConfigError(
             f"data.{name}={count} must be 0 or more, and fewer than the {len(questions):,} questions"
         )
-    held = set(random.Random(f"hold/{name}/{seed}").sample(questions, count))
-    train = tuple(example for example in examples if example.question not in held)
-    return train, tuple(example for example in examples if example.question in held)
+    rng = random.Random(f"hold/{name}/{seed}")
+    drawn = rng.sample(questions, count)
+    rest = [question for question in questions if question not in set(drawn)] if joined else []
+    rng.shuffle(rest)
+    return _parted(examples, asked, _first([*drawn, *rest], joined, count, "dev"))
+
+
+def _questions(examples: Sequence[Example]) -> tuple[list[str], dict[str, list[str]]]:
+    """What each example asks, and by question those that have to stay on its side: chats that it is a turn of."""
+    reader = Asked(examples)
+    asked = [reader.of(example) for example in examples]
+    known = set(asked)
+    joined: dict[str, list[str]] = {}
+    for own, example in zip(asked, examples, strict=True):
+        for other in known.intersection(reader.within(example)) if example.history else ():
+            one, two = (joined.setdefault(question, [question]) for question in (own, other))
+            if one is not two:
+                few, many = sorted((one, two), key=len)
+                many += few
+                joined |= dict.fromkeys(few, many)
+    return asked, joined
+
+
+def _first(
+    questions: Sequence[str], joined: Mapping[str, list[str]], count: int, name: str
+) -> set[str]:
+    """The first `count` questions with those that stay on their side; fewer where these are too many.
+
+    Raises:
+        DataError: nothing would be left.
+    """
+    held: set[str] = set()
+    for question in questions:
+        group = joined.get(question, [question])
+        if question not in held and len(held) + len(group) <= count:
+            held.update(group)
+    if count and not held:
+        groups = [joined.get(question, [question]) for question in questions]
+        least = min(groups, key=len)
+        held.update(least)
+        if len(held) == len(set(questions)):
+            raise DataError(
+                f"all {len(held):,} questions are turns of the same chats, so that none can be held out as {name}; give"
+                " more data"
+            )
+    return held
+
+
+def _parted(
+    examples: Sequence[Example], asked: Sequence[str], held: Collection[str]
+) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    pairs = list(zip(examples, asked, strict=True))
+    train = tuple(example for example, question in pairs if question not in held)
+    return train, tuple(example for example, question in pairs if question in held)
 
 
 def with_shots(example: Example, pool: Sequence[Example], shots: int) -> Example:

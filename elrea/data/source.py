@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from elrea.data.examples import Corpus
 from elrea.data.limits import Limited
@@ -24,7 +25,7 @@ class Source(Limited, Placed):
     dev_size: int = 0
     """So many training questions become dev where the files hold none: to choose settings by."""
     overlap: Overlap = "refuse"
-    """Where a test question stands in train: "refuse", or "drop" it from train, counted."""
+    """Where a test question stands in train or dev, or dev's in train: "refuse", or "drop" it there, counted."""
 
     def parts(self) -> Parts:
         """Read everything.
@@ -42,10 +43,9 @@ class Source(Limited, Placed):
             ConfigError: a share or limit out of range.
         """
         parts = self.ready(self.parts())
-        train = parts.train
         if not self.allow_overlap:
-            train = settle(train, parts.test, self.overlap, parts.drops, f"data={self.name}")
-        return corpus_of(self.name, self.limited(replace(parts, train=train)), self.allow_overlap)
+            parts = settle(parts, self.overlap, f"data={self.name}")
+        return corpus_of(self.name, self.limited(parts))
 
     def ready(self, parts: Parts) -> Parts:
         """With test, and dev where it is asked for, held out of train by question."""
@@ -58,16 +58,17 @@ class Source(Limited, Placed):
         return replace(parts, train=train, dev=dev, test=test, note=note)
 
 
-def corpus_of(name: str, parts: Parts, allow_overlap: bool) -> Corpus:
-    """A checked corpus; what was left out is summed up in its note.
+def corpus_of(name: str, parts: Parts, tasks: Literal["category", "source"] = "category") -> Corpus:
+    """A checked corpus of parts that are settled; what was left out is summed up in its note.
 
     Raises:
-        DataError: as `Corpus.check`.
+        DataError: as `Corpus.check`, but for overlap, which is settled before anything is limited.
     """
-    lines = tuple(parts.drops.lines())
+    drops = parts.drops.among({example.id for example in parts.test})
+    lines = tuple(drops.lines())
     for line in lines:
         log.info(line)
-    note = f"{parts.note}; {parts.drops.summed()}" if lines else parts.note
-    corpus = Corpus(name, parts.train, parts.dev, parts.test, note, lines)
-    corpus.check(allow_overlap)
+    note = f"{parts.note}; {drops.summed()}" if lines else parts.note
+    corpus = Corpus(name, parts.train, parts.dev, parts.test, note, lines, tasks)
+    corpus.check(allow_overlap=True)
     return corpus

@@ -31,6 +31,7 @@ class Svamp(Problems):
     title: ClassVar[str] = "SVAMP"
     public: ClassVar[str] = "ChilleD/SVAMP"
     holds: ClassVar[str] = "SVAMP.json"
+    kind: ClassVar[str] = "Type"
 
     def parts(self) -> Parts:
         """Read the file; all of it is train until a test is drawn.
@@ -40,14 +41,15 @@ class Svamp(Problems):
         """
         drops = Drops()
         on_disk = self.place() is not None
-        found = self.file_rows("") if on_disk else chain(*map(self.hub_rows, ("train", "test")))
+        found = self.file_rows() if on_disk else chain(*map(self.hub_rows, ("train", "test")))
         rows = sorted(found, key=self._order)
         return Parts(self.examples(rows, "train", drops), drops=drops, note="SVAMP")
 
-    def _order(self, row: Row) -> tuple[int, str]:
+    def _order(self, row: Row) -> tuple[int, str, str]:
+        """By the number in the ID, which may have more digits than Python reads as one."""
         name = str(row.value.get("ID", ""))
-        digits = re.sub(r"\D", "", name)
-        return int(digits or 0), name
+        digits = re.sub(r"[^0-9]", "", name).lstrip("0")
+        return len(digits), digits, name
 
     def question(self, row: Row) -> str:
         """Body and question as one text; many bodies end without a stop."""
@@ -69,4 +71,4 @@ class Svamp(Problems):
         if plain.startswith("(") and plain.endswith(")") and plain.count("(") == 1:
             plain = plain[1:-1].strip()
         way = f"{plain} = {answer}" if plain else ""
-        return Problem(question, way, answer, str(row.value.get("Type") or ""))
+        return Problem(question, way, answer)

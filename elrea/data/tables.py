@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +55,35 @@ def files_of(place: Path, prefix: str = "", setting: str = "data.root") -> list[
     )
 
 
+def split_files(place: Path, split: str) -> list[Path]:
+    """The file of a split, or its parts in order; none where there is none.
+
+    Published folders keep other versions beside it: train_socratic.jsonl beside train.jsonl. So "train.jsonl" goes
+    before "train-00000-of-00002.parquet" and its like, and these before the one file whose name begins with "train".
+
+    Raises:
+        DataError: there is no such folder, a part is missing, or several files may be meant.
+    """
+    files = files_of(place, split)
+    exact = [file for file in files if stem_of(file) == split]
+    parts = [file for file in files if re.fullmatch(rf"{split}-\d+-of-\d+", stem_of(file))]
+    found = exact or parts or files
+    if not exact and parts:
+        whole = {int(stem_of(file).rpartition("-")[2]) for file in parts}
+        if whole == {len(parts)}:
+            return parts
+        raise DataError(
+            f"{place}: not all parts of {split} are here, or two sets of them:"
+            f" {', '.join(file.name for file in parts)}"
+        )
+    if len(found) > 1:
+        raise DataError(
+            f"{place}: {' and '.join(file.name for file in found)}: which is {split}? Keep one of them in here, or name"
+            f" it {split}{suffix_of(found[0])}"
+        )
+    return found
+
+
 def rows_of(file: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     """Read a file's rows.
 
@@ -69,7 +100,11 @@ def rows_of(file: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
         for value, where in _READERS.get(kind, _json_lines)(file, columns):
             count += 1
             yield Row(value, where, name)
-    except (OSError, EOFError) as error:  # gzip's end of file among them
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+    ) as error:  # gzip's end of file and broken bytes among them
         raise DataError(
             f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from error

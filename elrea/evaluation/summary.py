@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from elrea.data.examples import Example
 from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.statistics import by_task, macro_interval, paired_interval, wilson
 
@@ -27,7 +26,7 @@ def strategy_figures(
         passes: Forward passes per prompt.
         seed: Of the bootstrap.
         resamples: Bootstrap samples.
-        tasks: Of the items (`tasks_of`); none: averages over items alone.
+        tasks: Of the items (`Corpus.task_of`); none: averages over items alone.
 
     Returns:
         Per strategy: `accuracy`, `n`, `ci95` (Wilson), `delta_to_base`, `delta_ci95` (paired bootstrap over items),
@@ -62,11 +61,6 @@ def strategy_figures(
         if outcome.text:
             figures[name]["unparsed"] = len(outcome.unparsed)
     return figures
-
-
-def tasks_of(examples: Sequence[Example]) -> list[str]:
-    """The task of each example: its category (a subject, one of BBH's tasks), else its source."""
-    return [example.category or example.source for example in examples]
 
 
 def _task_figures(

@@ -18,6 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ SMALL = [
     "scale=small", "features.projection=sjlt", "data.boards=2", "data.train_per_board=60", "data.dev_per_board=4",
     "data.test_per_board=40", "clustering.k=2", "clustering.min_size=8", "trainer.threads=1",
 ]  # fmt: skip
+MOST = 4
+"""Tasks that have a column of their own in tables.md; results.json has all."""
 NOT_THE_PAPERS = "**Tried on the built-in exam and backbone: none of this is the paper's setting.**"
 
 
@@ -96,7 +99,19 @@ def filled(column: dict[str, Any], folder: Path) -> dict[str, Any]:
             "elrea_minus_it_ci95": [round(100 * x, 2) for x in paired_interval(mine, right, 0)],
             "paper_elrea_minus_it": round(column["accuracy"][OF] - paper, 2),
         }
+        if tasks := tasks_of(jobs, name):
+            rows[name]["tasks"] = tasks
     return rows
+
+
+def tasks_of(jobs: Sequence[dict[str, Any]], name: str) -> dict[str, float]:
+    """A strategy's accuracy in each task (MATH-Combined's four sources, BBH's tasks, MMLU's subjects), in points, the
+    mean over seeds; none where there is one task."""
+    found = [job["strategies"][name].get("tasks", {}) for job in jobs]
+    if len(found[0]) < 2:
+        return {}
+    means = {task: np.mean([each[task]["accuracy"] for each in found]) for task in found[0]}
+    return {task: round(100 * float(mean), 2) for task, mean in means.items()}
 
 
 def markdown(title: str, rows: dict[str, Any]) -> str:
@@ -110,6 +125,10 @@ def markdown(title: str, rows: dict[str, Any]) -> str:
         "| strategy | ours | seeds | paper | elrea less it, ours | 95 % interval, paired | paper's |",
         "|---|---|---|---|---|---|---|",
     ]  # fmt: skip
+    shown = next((list(row["tasks"]) for row in rows.values() if "tasks" in row), [])
+    if 1 < len(shown) <= MOST:
+        lines[2] += "".join(f" {task} |" for task in shown)
+        lines[3] += "---|" * len(shown)
     for name, row in rows.items():
         ours = ["-", "-"]
         if "items" in row:
@@ -120,7 +139,10 @@ def markdown(title: str, rows: dict[str, Any]) -> str:
             versus = [
                 f"{row['elrea_minus_it']:+.2f}", f"[{low:+.2f}, {high:+.2f}]", f"{row['paper_elrea_minus_it']:+.2f}"
             ]  # fmt: skip
-        lines.append(f"| {name} | {ours[0]} | {ours[1]} | {row['paper']:.2f} | {' | '.join(versus)} |")  # fmt: skip
+        cells = [name, *ours, f"{row['paper']:.2f}", *versus]
+        if 1 < len(shown) <= MOST:
+            cells += [f"{row['tasks'][task]:.2f}" if "tasks" in row else "-" for task in shown]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -46,7 +46,8 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
     for split, text in (("test", test), ("dev", dev)):
         write(root / split / f"astronomy_{split}.csv").write_text(text)
     train = write(root / "train.jsonl", *rows(20))
-    return ["data=mmlu", f"data.root={root}", f"data.train={train}", "data.shots=1"]
+    words = ["data.subjects=[astronomy]", "data.shots=1"]
+    return ["data=mmlu", f"data.root={root}", f"data.train={train}", *words]
 
 
 @pytest.mark.parametrize(

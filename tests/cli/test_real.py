@@ -92,4 +92,9 @@ def test_math_combined(model: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "+experiment=elrea_math", *TINY, QUIET, model, *words)
     assert (ended.code, ended.err) == (0, "")
     assert ended.summary["data"].startswith("maths (MATH-Combined: svamp 12 and 4, mathqa 12 and 4")
-    assert len(ended.summary["examples"]["left_out"]) == 5
+    # Rows without a number or one value, and what stands in test; of such test rows, none is among the four.
+    assert len(ended.summary["examples"]["left_out"]) == 3
+    tasks = ended.summary["strategies"]["elrea"]["tasks"]
+    assert {name: row["n"] for name, row in tasks.items()} == {"mathqa": 4, "svamp": 4}
+    rows = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    assert {"physics", "Subtraction"} & {json.loads(row)["category"] for row in rows}

@@ -158,3 +158,37 @@ def test_settings_that_cannot_be(given, published):
     said = fails(**{**given, "root": str(published("mmlu"))})
     assert "no <task>.json of BIG-Bench Hard in here" in said and said.endswith("MMLU (data=mmlu)")
     assert len(files.BBH) == 2
+
+
+@pytest.mark.parametrize("steps", [True, False])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "Take 1 steps.\nOptions:\n- Yes\n- No",
+        "take 1 steps\n(A) Yes\n(B) No",
+        "Q: Take 1 steps.\nOptions:\n- Yes\n- No",
+        "Q: Take 1 steps.\nOptions:\n- Yes\n- No\nA:",
+        "What navigate asks.\n\nQ: Take 1 steps.\nOptions:\n- Yes\n- No\nA: Let's think step by step.",
+    ],
+)
+def test_a_test_question_in_whatever_layout_it_stands_in_train(given, write, asked, steps):
+    rows = [{"instruction": text, "response": "No"} for text in (asked, "Take 1 steps.", "Take 9.")]
+    given |= {"train": str(write("t.jsonl", rows)), "chain_of_thought": steps}
+    assert "1 of 5 test questions stand in train, first bbh/test/navigate/1 (train: " in fails(
+        **given
+    )
+    assert len(Bbh(**given, overlap="drop").load().train) == 2
+
+
+def test_another_benchmarks_folder_is_known_without_prompts(given, published):
+    assert fails(**{**given, "root": str(published("svamp"))}).endswith(
+        "SVAMP.json, entry 1: no list of examples, so no task of BIG-Bench Hard; it looks like SVAMP (data=svamp)"
+    )
+
+
+def test_a_task_as_a_list(given):
+    with open(f"{given['root']}/bbh/navigate.json", "w") as stream:
+        json.dump(files.BBH["navigate"], stream)
+    assert fails(**given).endswith(
+        'navigate.json, entry 1: a row of BIG-Bench Hard, but no task: write the rows as {"examples": [...]}'
+    )

@@ -106,8 +106,8 @@ def test_open_assistants_best_threads_and_languages(published):
     root = str(published("oasst"))
     best = Oasst(root=root, paths="best", test_share=0.5).load()
     assert set(all_of(best)) == {"oasst/b1", "oasst/c1"}
-    english = Oasst(root=root, languages=["en"], test_share=0.5).load()
-    assert set(all_of(english)) == {"oasst/b1", "oasst/a1"}
+    english = Oasst(root=root, languages=["en"]).parts()
+    assert {example.id for example in english.train} == {"oasst/b1", "oasst/a1"}
     assert "all threads, en" in english.note
 
 
@@ -155,4 +155,96 @@ def test_a_line_names_its_judge(write):
     rows[3]["judge"] = "me"
     assert "t.jsonl:4: no judge 'me' (there is: maths, answer, letter)" in fails(
         Jsonl(train=str(write("t.jsonl", rows)))
+    )
+
+
+def test_half_a_surrogate_in_a_field_that_need_not_be_there(tmp_path):
+    for name in ("context", "category"):
+        files.lines(tmp_path / "d.jsonl", [{**files.DOLLY[0], name: "bad \ud800 half"}])
+        assert f"d.jsonl:1: {name} is not UTF-8: half a surrogate pair" in fails(
+            Dolly(root=str(tmp_path / "d.jsonl"))
+        )
+
+
+def left_out(tmp_path, rows):
+    """What of some messages was left out, and the ids of the rest."""
+    good = [files.message("ok", None, "prompter"), files.message("yes", "ok", "assistant")]
+    files.lines(tmp_path / "m.jsonl", [*good, *rows])
+    parts = Oasst(root=str(tmp_path / "m.jsonl")).parts()
+    lines = [line.replace(f"{tmp_path.name}/", "") for line in parts.drops.lines()]
+    return lines, [example.id for example in parts.train]
+
+
+def test_messages_that_are_in_no_tree_are_counted(tmp_path):
+    lines, ids = left_out(tmp_path, [
+        files.message("a", "nowhere", "assistant"),
+        files.message("b", "a", "prompter"),
+        files.message("c", "d", "prompter"),
+        files.message("d", "c", "assistant"),
+        files.message("e", None, "prompter", tree_state="low_grade"),
+        files.message("f", "e", "assistant", tree_state="low_grade"),
+        files.message("g", "yes", "prompter", deleted=True, text=""),
+        files.message("h", "g", "assistant"),
+        files.message("i", "h", "prompter"),
+        files.message("j", "ok", "assistant", tree_state="ready_for_export"),
+    ])  # fmt: skip
+    assert sorted(ids) == ["oasst/j", "oasst/yes"]
+    assert sorted(lines) == [
+        "oasst: 1 dropped from train: deleted message (m.jsonl:9 (g))",
+        "oasst: 2 dropped from train: message of a tree not ready for export (m.jsonl:7; m.jsonl:8)",
+        "oasst: 2 dropped from train: replies in a circle (m.jsonl:5 (c); m.jsonl:6 (d))",
+        "oasst: 2 dropped from train: reply to a deleted message (m.jsonl:10 (h); m.jsonl:11 (i))",
+        "oasst: 2 dropped from train: reply to a message that is not there (m.jsonl:3 (a); m.jsonl:4 (b))",
+    ]
+
+
+def test_a_deleted_message_goes_with_its_replies_in_a_tree_too(tmp_path):
+    last = {**files.message("c", None, "assistant"), "replies": []}
+    gone = {**files.message("b", None, "assistant", deleted=True), "replies": [
+        {**files.message("q", None, "prompter"), "replies": [last]}]}  # fmt: skip
+    root = {**files.message("a", None, "prompter"), "replies": [gone]}
+    tree = {"message_tree_id": "a", "prompt": root}
+    lines, ids = left_out(
+        tmp_path,
+        [tree, {**tree, "tree_state": "growing"}, {"message_tree_id": "z", "prompt": last}][:2],
+    )
+    assert ids == ["oasst/yes"] and lines == [
+        "oasst: 1 dropped from train: tree not ready for export (m.jsonl:4)",
+        "oasst: 1 dropped from train: deleted message (m.jsonl:3 (b))",
+        "oasst: 2 dropped from train: reply to a deleted message (m.jsonl:3 (q); m.jsonl:3 (c))",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        (files.message("a", None, "prompter", rank="x"), "m.jsonl:3: rank must be a number or null, not 'x'"),
+        (files.message("a", None, "prompter", rank=[1]), "m.jsonl:3: rank must be a number or null, not [1]"),
+        (files.message("a", None, "prompter", rank=float("nan")), "m.jsonl:3: rank must be a number or null, not nan"),
+        ({**files.message("a", None, "prompter"), "parent_id": [1]}, "m.jsonl:3: parent_id must be a text or null"),
+        (files.message("a", None, "prompter", lang="\ud800"), "m.jsonl:3: lang is not UTF-8"),
+        (files.message("yes", "ok", "assistant"), "m.jsonl:3: the message_id 'yes' stands at "),
+        ({"message_tree_id": "a", "prompt": {**files.message("a", None, "prompter"), "replies": 5}},
+         "m.jsonl:3: replies must be a list of messages"),
+        ({"message_tree_id": "a", "prompt": {**files.message("a", None, "prompter"), "replies": [5]}},
+         "m.jsonl:3: replies must be a list of messages"),
+    ],
+)  # fmt: skip
+def test_fields_of_the_wrong_kind(tmp_path, row, said):
+    with pytest.raises(DataError) as caught:
+        left_out(tmp_path, [row])
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_field_that_less_does_not_have(published):
+    root = published("less")
+    file = root / "train/processed/cot/cot_data.jsonl"
+    files.lines(file, [{**files.LESS[0], "score": 1}])
+    said = fails(Less(root=str(root)))
+    assert (
+        "cot_data.jsonl:1: unknown field(s) 'score'; LESS's rows have dataset, id and messages"
+        in said
+    )
+    assert "looks like" not in said and said.endswith(
+        "read the file by data=jsonl with data.ignore"
     )

@@ -252,3 +252,31 @@ def test_the_real_prompt_completion_files(real_t0):
     assert not any("<|endoftext|>" in e.response for e in everything)
     first = next(e for e in everything if e.id == "t0/ag_news_classify.jsonl:1")
     assert (first.response, first.source) == ("Business", "ag_news_classify")
+
+
+def test_a_test_question_in_train_is_dropped_where_that_is_said(write):
+    row = {"instruction": "What is 1 + 1?", "response": "2"}
+    train = write(
+        "train.jsonl", [{**row, "instruction": "what is  1+1"}, {**row, "instruction": "1 - 1?"}]
+    )
+    given: dict[str, Any] = {"train": str(train), "test": str(write("test.jsonl", [row]))}
+    with pytest.raises(DataError, match="data=jsonl: 1 of 1 test questions stand in train"):
+        Jsonl(**given).load()
+    corpus = Jsonl(**given, overlap="drop").load()
+    assert [e.instruction for e in corpus.train] == ["1 - 1?"]
+    assert corpus.note == "own instruction data; 1 dropped from train"
+    assert corpus.left_out[0].startswith("train: 1 dropped from train: stands in test (")
+
+
+def test_tasks_are_the_sources_where_there_are_several(write):
+    rows = [
+        {"instruction": f"{i}?", "response": "a", "source": f"s{i % 2}", "category": "c"}
+        for i in range(8)
+    ]
+    train = str(write("train.jsonl", rows))
+    assert (
+        Jsonl(train=train, test=str(write("test.jsonl", rows)), allow_overlap=True).load().tasks
+        == "source"
+    )
+    one = Jsonl(train=train, test=str(write("test.jsonl", rows[:1])), allow_overlap=True).load()
+    assert one.tasks == "category"

@@ -184,3 +184,63 @@ def test_an_option_that_no_box_can_hold(published):
     assert corpus.left_out == (
         "mathqa: 1 in test, scored wrong: \\boxed{} cannot hold the answer (mathqa/test.json, entry 5)",
     )
+
+
+def test_an_answer_that_cannot_be_read_leaves_the_category(published):
+    """Else it would be a task of its own, all wrong."""
+    root = published("mathqa")
+    save(
+        root,
+        "test",
+        [*files.MATHQA["test"], {**files.MATHQA["test"][0], "Problem": "?", "correct": "e"}],
+    )
+    corpus = Mathqa(root=str(root)).load()
+    assert corpus.test[-1].response.endswith("{}") and {e.category for e in corpus.test} == {
+        "physics"
+    }
+
+
+def test_only_what_is_in_the_test_is_counted_there(published):
+    root = published("mathqa")
+    none = [
+        {**files.MATHQA["test"][0], "Problem": f"which {i} ?", "correct": "e"} for i in range(40)
+    ]
+    save(root, "test", [*files.MATHQA["test"], *none])
+    for limit in (1, 5, 20, 44):
+        corpus = Mathqa(root=str(root), limit_test=limit).load()
+        lost = sum(e.response.endswith("boxed{}") for e in corpus.test)
+        expected = f"; {lost} in test, scored wrong" if lost else ""
+        assert corpus.note == f"MathQA without options{expected}"
+        assert len(corpus.left_out) == bool(lost)
+        if lost:
+            assert corpus.left_out[0].startswith(f"mathqa: {lost} in test, scored wrong: no number")
+
+
+def test_a_test_problem_leaves_dev(published):
+    """Else early stop and tuning would choose by it."""
+    root = published("mathqa")
+    save(root, "dev", [*files.MATHQA["dev"], {**files.MATHQA["test"][0]}])
+    save(
+        root,
+        "train",
+        [
+            *files.MATHQA["train"],
+            {**files.MATHQA["dev"][1], "Problem": "A dev train runs 2 km in 2 hours, its speed"},
+        ],
+    )
+    corpus = Mathqa(root=str(root)).load()
+    assert (len(corpus.train), len(corpus.dev)) == (4, 4)
+    assert corpus.left_out == (
+        "mathqa: 1 dropped from train: stands in dev (mathqa/train/4)",
+        "mathqa: 1 dropped from dev: stands in test (mathqa/dev/4)",
+    )
+    with pytest.raises(DataError, match="1 of 5 dev questions stand in train"):
+        Mathqa(root=str(root), overlap="refuse").load()
+    assert len(Mathqa(root=str(root), allow_overlap=True).load().dev) == 5
+
+
+def test_half_a_surrogate_in_the_rationale(published):
+    root = published("mathqa")
+    save(root, "train", [{**files.MATHQA["train"][0], "Rationale": "bad \ud800 half"}])
+    with pytest.raises(DataError, match=r"train\.json, entry 1: the rationale is not UTF-8"):
+        Mathqa(root=str(root)).load()

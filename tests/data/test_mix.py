@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,7 @@ def test_a_sources_own_settings_hold(root, tmp_path):
     own = Dolly(root=f"{root}/dolly", limit_train=4, limit_test=1, test_share=0.5)
     corpus = Mix({"mine": own}).load()
     assert (len(corpus.train), len(corpus.test)) == (4, 1)
+    assert corpus.tasks == "source"
     assert corpus.train[0].source == "mine" and corpus.train[0].category == "open_qa"
 
 
@@ -144,15 +146,20 @@ def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys
         )
     said = capsys.readouterr().out.splitlines()
     assert said[:6] == [
-        "source   train    test",
-        "math         3       3",
-        "gsm8k        6       1",
-        "svamp        8       2",
-        "mathqa       4       4",
-        "all         21      10",
+        "source   train     dev    test",
+        "math         3       0       3",
+        "gsm8k        6       0       1",
+        "svamp        8       0       2",
+        "mathqa       4       4       4",
+        "all         21       4      10",
     ]
+    out = tmp_path / "one"
+    assert said[7] == (
+        f"{out}: python run.py data=jsonl data.train={out}/train.jsonl data.dev={out}/dev.jsonl"
+        f" data.test={out}/test.jsonl"
+    )
     assert said[6] == 'gsm8k: 1 dropped from train: no number behind "####" (gsm8k/train.jsonl:7)'
-    for name in ("train.jsonl", "test.jsonl"):
+    for name in ("train.jsonl", "dev.jsonl", "test.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     corpus = Maths(root=four).load()
     read = Jsonl(
@@ -186,3 +193,96 @@ def test_the_command_overwrites_nothing(tmp_path, monkeypatch, four):
     with pytest.raises(ConfigError, match=r"train\.jsonl is there already; name another folder"):
         command(monkeypatch, "--root", four, "--out", str(tmp_path))
     assert (tmp_path / "train.jsonl").read_text() == "mine"
+
+
+def test_the_command_writes_what_was_held_out_as_dev(four, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    command(monkeypatch, "--root", four, "--out", str(out), "dev_per_source=2")
+    corpus = Maths(root=four, dev_per_source=2).load()
+    assert len(corpus.dev) == 8
+    files_read: dict[str, Any] = {
+        name: str(out / f"{name}.jsonl") for name in ("train", "dev", "test")
+    }
+    assert len(Jsonl(**files_read).load().dev) == 8
+    with pytest.raises(ConfigError, match="is there already"):
+        command(monkeypatch, "--root", four, "--out", str(out), "dev_per_source=2")
+
+
+OTHERWISE = [
+    "TOM eats 2 of 5 figs ... how many are left",
+    "Tom eats 2 of 5 figs. How many are left?",
+]
+
+
+@pytest.mark.parametrize("asked", OTHERWISE)
+def test_another_sources_test_question_leaves_train_whoever_judges_it(
+    root, published, write, asked
+):
+    """A line without a judge, in other case and marks, or as an earlier turn of a chat."""
+    published("gsm8k")
+    turns = [("user", asked), ("assistant", "3"), ("user", "Why?"), ("assistant", "So.")]
+    write("published/t0/one.jsonl", [
+        *({"prompt": f"{i}?", "completion": "a"} for i in range(20)),
+        {"prompt": asked, "completion": "3"},
+        {"messages": [{"role": role, "content": text} for role, text in turns]},
+    ])  # fmt: skip
+    mix = {"t0": Jsonl(test_share=0.05, seed=0), "gsm8k": Gsm8k()}
+    said = fails(Mix(mix, root=root))
+    assert said.startswith(
+        "data.sources.t0: 1 of 2 test questions stand in train, first gsm8k/test/0"
+    )
+    own = {**mix, "t0": Jsonl(test_share=0.05, overlap="drop")}
+    for dropping in (Mix(mix, root=root, overlap="drop"), Mix(own, root=root)):
+        corpus = dropping.load()
+        assert sizes(corpus.train) == {"t0": 19, "gsm8k": 6}
+        assert corpus.left_out[0].startswith("t0: 2 dropped from train: stands in test (t0/")
+    with pytest.raises(DataError, match=r"data\.sources\.t0: 1 of 2 test"):
+        Mix(own, root=root, overlap="refuse").load()
+
+
+def test_what_is_said_of_a_mix_goes_before_what_its_sources_say(four, tmp_path):
+    row = {
+        **files.GSM8K["train"][0],
+        "question": f"{files.SVAMP[0]['Body']} how many ears are there",
+    }
+    files.lines(tmp_path / "published/gsm8k/train.jsonl", [*files.GSM8K["train"], row])
+    maths = [Maths(root=four, seed=seed) for seed in range(20)]
+    dropped = next(m for m in maths if "dropped from train" in m.load().note)
+    assert dropped.load().left_out == (
+        "gsm8k: 1 dropped from train: stands in test (gsm8k/train/6)",
+    )
+    said = fails(Maths(root=four, seed=dropped.seed, overlap="refuse"))
+    assert said.startswith("data.sources.gsm8k: 1 of ") and "stand in train, first svamp/" in said
+    one = dropped.sources | {"gsm8k": Gsm8k(overlap="refuse")}
+    assert "data.sources.gsm8k: 1 of " in fails(Maths(one, root=four, seed=dropped.seed))
+
+
+def test_a_file_that_combine_wrote_is_known_again(four, tmp_path, monkeypatch, capsys):
+    command(monkeypatch, "--root", four, "--out", str(tmp_path / "out"))
+    mine = Jsonl(
+        train=[str(tmp_path / "out/test.jsonl"), str(tmp_path / "out/train.jsonl")], test_share=0.04
+    )
+    corpus = Mix({"mine": mine, "gsm8k": Gsm8k(root=f"{four}/gsm8k")}, overlap="drop").load()
+    assert files.GSM8K["test"][0]["question"] not in {e.instruction for e in corpus.train}
+    assert "out/test.jsonl:gsm8k/test/0" in corpus.left_out[-1]
+
+
+def test_rows_that_a_limit_leaves_out_of_the_test_are_not_counted(four, tmp_path):
+    none = [
+        {**files.MATHQA["test"][0], "Problem": f"which {i} ?", "correct": "e"} for i in range(9)
+    ]
+    (tmp_path / "published/mathqa/test.json").write_text(json.dumps(none))
+    corpus = Maths(root=four, test_per_source=1).load()
+    (line,) = corpus.left_out
+    assert line.startswith(
+        "mathqa: 1 in test, scored wrong: no number in the answer (mathqa/test.json"
+    )
+    assert corpus.note.endswith("; 1 in test, scored wrong")
+
+
+@pytest.mark.parametrize("name", ["train_per_source", "test_per_source"])
+def test_a_limit_out_of_range_is_named_as_it_is_set(four, name):
+    mix = Maths(root=four)
+    setattr(mix, name, 0)
+    said = fails(mix, ConfigError)
+    assert said == f"data.{name}=0 must be at least 1; null takes everything"

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from elrea.data.mmlu import Mmlu, read_csv
+from elrea.data.mmlu_subjects import SUBJECTS
 from elrea.errors import ConfigError, DataError
 
 
@@ -30,7 +31,8 @@ def source(tmp_path, write) -> Any:
         for split, n in (("dev", 5), ("test", 8)):
             save(tmp_path / f"mmlu/{split}/{subject}_{split}.csv", rows(f"{subject} {split}", n))
     train = write("train.jsonl", [{"instruction": f"{i}?", "response": "a"} for i in range(9)])
-    return {"root": str(tmp_path / "mmlu"), "train": str(train)}
+    subjects = ["astronomy", "world_religions"]
+    return {"root": str(tmp_path / "mmlu"), "train": str(train), "subjects": subjects}
 
 
 def test_questions_shots_and_header(source):
@@ -57,17 +59,62 @@ def test_questions_shots_and_header(source):
 
 def test_val_is_dev_where_it_is_there(source):
     save(Path(source["root"]) / "val/astronomy_val.csv", rows("val", 3))
-    dev = Mmlu(**source, subjects="astronomy").load().dev
+    dev = Mmlu(**{**source, "subjects": "astronomy"}).load().dev
     assert [e.id for e in dev] == [f"mmlu/val/astronomy/{i}" for i in range(3)]
     assert all(len(e.shots) == 5 for e in dev)
 
 
 def test_subjects_shots_and_limits(source):
-    one = Mmlu(**source, subjects=["world_religions"], shots=2, limit_train=3, limit_test=4).load()
+    source["subjects"] = ["world_religions"]
+    one = Mmlu(**source, shots=2, limit_train=3, limit_test=4).load()
     assert (len(one.train), len(one.test)) == (3, 4)
     assert {e.category for e in one.test} == {"world_religions"}
     assert {len(e.shots) for e in one.test} == {2}
-    assert Mmlu(**source, subjects=["all"]).load() == Mmlu(**source).load()
+
+
+def whole(root: Path) -> None:
+    """Files of all 57 subjects, as far as they are not there."""
+    for subject in SUBJECTS:
+        for split, n in (("dev", 5), ("test", 8)):
+            if not (file := root / f"{split}/{subject}_{split}.csv").exists():
+                save(file, rows(f"{subject} {split}", n))
+
+
+def test_all_subjects_are_57(source):
+    root = Path(source["root"])
+    source["subjects"] = "all"
+    with pytest.raises(
+        DataError,
+        match=r"mmlu: no test questions of abstract_algebra, anatomy, business_ethics, clinical_knowledge,"
+        r" college_biology and 50 more; all of MMLU is 57 subjects: add .* take fewer by data\.subjects=\[",
+    ):
+        Mmlu(**source).load()
+    whole(root)
+    corpus = Mmlu(**source).load()
+    assert len(corpus.test) == 57 * 8 and "57 of its 57 subjects" in corpus.note
+    assert Mmlu(**{**source, "subjects": ["all"]}).load() == corpus
+    (root / "test/astronomy_test.csv").unlink()
+    with pytest.raises(DataError, match="no test questions of astronomy; all of MMLU"):
+        Mmlu(**source).load()
+    with pytest.raises(
+        DataError, match=r"mmlu: astronomy in dev or val, and not in test; add its test questions"
+    ):
+        Mmlu(**{**source, "subjects": ["astronomy", "virology"]}).load()
+    assert Mmlu(**{**source, "subjects": ["virology"]}).load().test
+    save(root / "test/astronomy_test.csv", rows("a", 1))
+    save(root / "val/alchemy_val.csv", rows("b", 1))
+    with pytest.raises(DataError, match="mmlu: alchemy in dev or val, and not in test"):
+        Mmlu(**source).load()
+
+
+def test_a_test_question_leaves_dev(source):
+    """As five do in the published files: nobody could mend what would be refused."""
+    again = rows("world_religions test", 2)[1]
+    save(Path(source["root"]) / "dev/astronomy_dev.csv", [*rows("astronomy dev", 5), again])
+    corpus = Mmlu(**source).load()
+    assert "mmlu/dev/astronomy/5" not in {e.id for e in corpus.dev} and len(corpus.dev) == 10
+    assert corpus.left_out == ("mmlu: 1 dropped from dev: stands in test (mmlu/dev/astronomy/5)",)
+    assert len(Mmlu(**source, allow_overlap=True).load().dev) == 11
 
 
 def test_no_shots_need_no_dev(source):
@@ -93,6 +140,35 @@ def test_a_test_question_in_train_is_refused_unless_allowed(source, write):
     with pytest.raises(DataError, match=r"first mmlu/test/astronomy/0 \(train: .*t\.jsonl:1\)"):
         Mmlu(**source).load()
     assert len(Mmlu(**source, allow_overlap=True).load().test) == 16
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Astronomy TEST 0?\n(A) w\n(B) x\n(C) y\n(D) z", "response": "A"},
+        {"instruction": "The following are multiple choice questions (with answers) about  astronomy.\n\n"
+         "astronomy test 0?\nA. w\nB. x\nC. y\nD. z\nAnswer:", "response": "A"},
+        {"instruction": "astronomy test 0?", "choices": ["x", "w", "z", "y"], "answer": "w"},
+        {"messages": [{"role": "user", "content": "astronomy test 0?\nA. w\nB. x\nC. y\nD. z"},
+                      {"role": "assistant", "content": "A"}, {"role": "user", "content": "Why?"},
+                      {"role": "assistant", "content": "So."}]},
+    ],
+)  # fmt: skip
+def test_in_whatever_layout_it_stands_in_train(source, write, row):
+    stem = {"instruction": "astronomy test 0?", "response": "w"}
+    others = {**stem, "instruction": "astronomy test 0?\nA. w\nB. x\nC. y\nD. another"}
+    source["train"] = str(write("t.jsonl", [row, stem, others]))
+    with pytest.raises(DataError, match=r"1 of 16 test questions .*/astronomy/0 \(train: .*:1\)"):
+        Mmlu(**source).load()
+    corpus = Mmlu(**source, overlap="drop").load()
+    assert len(corpus.train) == 2 and len(corpus.test) == 16
+
+
+def test_a_dev_question_in_train_is_refused(source, write):
+    row = {"instruction": "astronomy dev 0?", "choices": ["x", "w", "z", "y"], "answer": "w"}
+    source["train"] = str(write("t.jsonl", [row, {"instruction": "?", "response": "!"}]))
+    with pytest.raises(DataError, match="1 of 10 dev questions stand in train"):
+        Mmlu(**source).load()
 
 
 @pytest.mark.parametrize(
@@ -171,7 +247,10 @@ def test_the_real_files(real_mmlu, write):
     train = write("train.jsonl", [{"instruction": "1 + 1?", "response": "2"}])
     corpus = Mmlu(root=str(real_mmlu), train=str(train)).load()
     assert len(corpus.test) == 14_042
-    assert len(corpus.dev) == 285
+    assert len(corpus.dev) == 285 - 5
+    assert [line.partition(" (")[0] for line in corpus.left_out] == [
+        "mmlu: 5 dropped from dev: stands in test"
+    ]
     assert len({e.category for e in corpus.test}) == 57
     assert {len(e.shots) for e in corpus.test} == {5}
     first = corpus.test[0]

@@ -189,3 +189,68 @@ def test_bad_files_are_named_with_their_line(published):
     assert fails(Svamp()) == (
         "data=svamp needs data.root=<folder of SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
     )
+
+
+def test_other_versions_beside_the_files_are_not_read(published, tmp_path):
+    """The published folders hold them: GSM8K's with questions in between, MATH's first thousand."""
+    root = published("gsm8k")
+    plain = Gsm8k(root=str(root)).load()
+    for split, rows in files.GSM8K.items():
+        files.lines(root / f"{split}_socratic.jsonl", [{**row, "question": "?"} for row in rows])
+    assert Gsm8k(root=str(root)).load() == plain
+    for split, rows in files.MATH.items():
+        files.lines(tmp_path / "lines" / f"{split}.jsonl", rows)
+        files.lines(tmp_path / "lines" / f"{split}_first1.jsonl", rows[:1])
+    assert Math(root=str(tmp_path / "lines")).load() == Math(root=str(published("math"))).load()
+    (tmp_path / "lines" / "train.jsonl").rename(tmp_path / "lines" / "train_all.jsonl")
+    assert "train_all.jsonl and train_first1.jsonl: which is train?" in fails(
+        Math(root=str(tmp_path / "lines"))
+    )
+
+
+def test_problems_that_differ_in_marks_alone_are_on_one_side(published):
+    root = published("svamp")
+    twice = [{**row, "ID": f"chal-{100 + i}", "Question": "how many ears, are there"}
+             for i, row in enumerate(files.SVAMP)]  # fmt: skip
+    (root / "SVAMP.json").write_text(json.dumps([*files.SVAMP, *twice]))
+    for seed in range(10):
+        corpus = Svamp(root=str(root), seed=seed, dev_size=2).load()
+        assert (len(corpus.train), len(corpus.dev), len(corpus.test)) == (12, 4, 8)
+
+
+def test_a_number_of_many_digits_in_an_id(published):
+    root = published("svamp")
+    rows = [{**row, "ID": "chal-" + "7" * (5000 - i)} for i, row in enumerate(files.SVAMP)]
+    (root / "SVAMP.json").write_text(json.dumps(rows))
+    train = Svamp(root=str(root)).parts().train
+    assert [e.instruction for e in train[:2]] == [
+        "There are 12 cats. How many ears are there?",
+        "There are 11 cats, How many ears are there?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "row", "said"),
+    [
+        (Svamp, {**files.SVAMP[0], "Equation": "1 \ud800"}, "entry 1: the rationale is not UTF-8: half a surr"),
+        (Svamp, {**files.SVAMP[0], "Type": "\ud800"}, "entry 1: Type is not UTF-8: half a surrogate pair"),
+        (Math, {**files.MATH["train"][0], "answer": "\ud800"}, "train.jsonl:1: the answer is not UTF-8"),
+        (Math, {**files.MATH["train"][0], "type": "\ud800"}, "train.jsonl:1: type is not UTF-8"),
+    ],
+)  # fmt: skip
+def test_half_a_surrogate_in_a_field_that_need_not_be_there(tmp_path, source, row, said):
+    if source is Svamp:
+        (tmp_path / "SVAMP.json").write_text(json.dumps([row]))
+    else:
+        files.lines(tmp_path / "train.jsonl", [row])
+    assert said in fails(source(root=str(tmp_path)))
+
+
+def test_a_problem_spelt_otherwise_in_train_and_test(published):
+    """As one of MATH's is."""
+    root = published("math")
+    row = {**files.MATH["test"][0], "problem": "What is  ${0} + {1}$ (Test)?"}
+    (root / "train/algebra/1.json").write_text(json.dumps(row))
+    corpus = Math(root=str(root)).load()
+    assert corpus.note == "MATH; 1 dropped from train"
+    assert "1 of 3 test questions stand in train" in fails(Math(root=str(root), overlap="refuse"))

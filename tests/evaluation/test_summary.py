@@ -6,10 +6,10 @@ import hashlib
 
 import pytest
 
-from elrea.data.examples import Example
+from elrea.data.examples import Corpus, Example
 from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.statistics import paired_interval, wilson
-from elrea.evaluation.summary import strategy_figures, tasks_of
+from elrea.evaluation.summary import strategy_figures
 
 RIGHT = [True] * 6 + [False] * 4
 BETTER = [True] * 8 + [False] * 2
@@ -65,8 +65,17 @@ def test_by_task() -> None:
     assert got["macro_ci95"] == [0.5, 0.5], "all right and all wrong: nothing to resample"
     alone = strategy_figures(outcomes(), PASSES, seed=0, resamples=200, tasks=["one"] * 10)["base"]
     assert alone["macro"] == alone["accuracy"] == 0.6
-    examples = [Example("a", "?", "!", "s", "c"), Example("b", "?", "!", "s")]
-    assert tasks_of(examples) == ["c", "s"]
+
+
+def test_a_mixs_tasks_are_its_sources() -> None:
+    """Whose categories are of unlike size: MATH has seven subjects, GSM8K none."""
+    examples = (Example("a", "?", "!", "s", "c"), Example("b", "?", "!", "s"))
+    by_category, by_source = (
+        Corpus("x", (), (), examples),
+        Corpus("x", (), (), examples, tasks="source"),
+    )
+    assert [by_category.task_of(example) for example in examples] == ["c", "s"]
+    assert [by_source.task_of(example) for example in examples] == ["s", "s"]
 
 
 def test_texts_without_an_answer_are_counted() -> None:

@@ -87,6 +87,28 @@ def test_ours_stand_beside_the_papers(tmp_path: Path) -> None:
     assert f"| base | 37.50 | 50.0 25.0 | 18.61 | +25.00 | [+0.00, {high:+.2f}] | +1.80 |" in text
 
 
+def test_few_tasks_have_a_column_of_their_own(tmp_path: Path) -> None:
+    """MATH-Combined's four sources, which the paper reports each."""
+    for seed, right in ((0, 0.5), (1, 1.0)):
+        tasks = {"gsm8k": {"accuracy": right}, "svamp": {"accuracy": 0.25}}
+        score = {"accuracy": True, "correct": True}
+        rows = [
+            {
+                "id": "1",
+                "source": "gsm8k",
+                "category": "",
+                "answer": "x",
+                "strategies": {"elrea": score},
+            }
+        ]
+        write_job(tmp_path, seed, rows, {"strategies": {"elrea": {**SCORE, "tasks": tasks}}})
+    shown = tables.filled({"accuracy": {"elrea": 20.41}}, tmp_path)
+    assert shown["elrea"]["tasks"] == {"gsm8k": 75.0, "svamp": 25.0}
+    head, _, line = tables.markdown("T", shown).splitlines()[2:5]
+    assert head.endswith("| paper's | gsm8k | svamp |") and line.endswith("| - | 75.00 | 25.00 |")
+    assert head.count("|") == line.count("|")
+
+
 def test_what_has_not_run_is_a_dash(tmp_path: Path) -> None:
     text = tables.markdown("T", tables.filled({"accuracy": {"base": 18.61}}, tmp_path / "none"))
     assert "### T (not run)" in text and "| base | - | - | 18.61 | - | - | - |" in text

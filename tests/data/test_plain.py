@@ -1,0 +1,77 @@
+"""The normal form of a question's words: what does not count in it, and what does."""
+
+from __future__ import annotations
+
+import pytest
+
+from elrea.data.plain import plain
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Where  is it?\n", "where is it"),
+        ("Drawing a ` ` queen ' ' from 52 cards ?", "drawing a queen from 52cards?"),
+        ("It’s “so” — isn't it…?", "its 'so', isn’t it"),
+        ("john has $ 1,600 .", "John has $1600"),
+        ("his average by 0.4 . the age :", "his average by 0.4 the age ?"),
+        ("twenty-five 5-year-old boys", "twenty five 5 year old boys"),
+        ("**Is** it *really* so!", "is it really so"),
+        ("$2x^{2}+3x-5=0$", "$2x^2 + 3x - 5=0$"),
+        (r"\frac{x^{2}}{3}", r"\frac{x^2}{3}"),
+        ("8 g / cm ^ 3", "8 g/cm 3"),
+        ("8 g/cm³", "8 g/cm^3"),
+        ("the value of c − a ?", "the value of c - a"),
+        ("the value of c − a ?", "the value of c â ˆ ’ a ?"),
+        ("3 × 4", "3*4"),
+        ("the points (2,0) and (8,12)", "The points (2, 0) and (8, 12)"),
+        ("the points ( 2,0 )", "the points (20)"),
+        ("½ of it", "1/2 of it"),
+        ("Ｗｈｙ ＋", "why +"),
+    ],
+)
+def test_case_marks_and_spaces_do_not_count(one, other):
+    assert plain(one) == plain(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3 + 4", "3 - 4"),
+        ("3 - 4", "3 4"),
+        ("-3 + 4", "3 + 4"),
+        ("5 - -3", "5 - 3"),
+        ("$x+2$", "$x-2$"),
+        ("x - 2", "x 2"),
+        ("2 - x", "2x"),
+        ("c - a", "c a"),
+        (r"2 - \sqrt{3}", r"2\sqrt{3}"),
+        ("sqrt(2) * sqrt(3)", "sqrt(2), sqrt(3)"),
+        ("sin(x) - sin(y)", "sin(x) sin(y)"),
+        ("2 * 3", "2, 3"),
+        ("3 < 4", "3 > 4"),
+        ("a ≤ b", "a ≥ b"),
+        ("5! = x", "5 = x"),
+        ("2/3", "23"),
+        ("2^10", "210"),
+        ("10²", "102"),
+        ("2½", "21/2"),
+        ("1.2", "12"),
+        (r"\frac{1}{23}", r"\frac{12}{3}"),
+        ("the ratio 2 : 3", "the ratio 23"),
+        ("10 trains", "28 trains"),
+        ("(1 + 2) * 3", "1 + 2 * 3"),
+        ("not (True or False)", "(not True or False)"),
+        ("[ [ {", "[ [ ("),
+        ("{ }", "{"),
+        ("...", "?"),
+        ("что", "кто"),
+        ("é", "è"),
+    ],
+)
+def test_digits_operators_and_brackets_do(one, other):
+    assert plain(one) != plain(other)
+
+
+def test_half_a_surrogate_is_no_fault_of_it():
+    assert plain("a \ud800 b") == plain("a ? b")

@@ -1,0 +1,66 @@
+"""Which files are a split's, and files that cannot be read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from elrea.data.tables import rows_of, split_files
+from elrea.errors import DataError
+
+
+def found(folder: Path, *names: str) -> list[str]:
+    """A folder with these files: which of them are train."""
+    for name in names:
+        (folder / name).write_text("{}\n")
+    return [file.name for file in split_files(folder, "train")]
+
+
+@pytest.mark.parametrize(
+    ("names", "taken"),
+    [
+        (["train.jsonl", "train_socratic.jsonl", "train-00000-of-00001.parquet"], ["train.jsonl"]),
+        (["train.jsonl.gz", "train_first1000.jsonl"], ["train.jsonl.gz"]),
+        (["train_first1000.jsonl", "test.jsonl"], ["train_first1000.jsonl"]),
+        (
+            ["train-00001-of-00002.parquet", "train-00000-of-00002.parquet", "train_x.jsonl"],
+            ["train-00000-of-00002.parquet", "train-00001-of-00002.parquet"],
+        ),
+        (["test.jsonl", "train.txt"], []),
+    ],
+)
+def test_a_splits_files(tmp_path, names, taken):
+    assert found(tmp_path, *names) == taken
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train_a.jsonl", "train_b.jsonl"], "train_a.jsonl and train_b.jsonl: which is train? Keep one of them in"
+         " here, or name it train.jsonl"),
+        (["train.json", "train.jsonl"], "train.json and train.jsonl: which is train?"),
+        (["train-00000-of-00002.parquet"], "not all parts of train are here, or two sets of them: train-00000"),
+        (["train-0-of-1.json", "train-0-of-1.jsonl"], "not all parts of train are here, or two sets of them: train-0"),
+    ],
+)  # fmt: skip
+def test_files_that_may_each_be_meant(tmp_path, names, said):
+    with pytest.raises(DataError) as caught:
+        found(tmp_path, *names)
+    assert str(caught.value).startswith(f"{tmp_path}: {said}")
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    file = tmp_path / "a.jsonl.gz"
+    rows = "".join(json.dumps({"text": f"{i} {i * i}"}) + "\n" for i in range(500))
+    whole = gzip.compress(rows.encode(), mtime=0)
+    for place in range(12, len(whole) - 8, 97):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        with pytest.raises(DataError) as caught:
+            list(rows_of(file))
+        assert str(caught.value).startswith(str(file)) and "\n" not in str(caught.value)
+    file.write_bytes(whole[:60])
+    with pytest.raises(DataError, match=r"a\.jsonl\.gz: cannot be read \(Compressed file ended"):
+        list(rows_of(file))
