@@ -24,8 +24,9 @@ from elrea.logged import log_run
 from elrea.pipeline import Pipeline
 from elrea.planned import show, show_ahead
 from elrea.predictions import write_predictions
-from elrea.results import data_name, draw, export, summarise
+from elrea.results import draw, export
 from elrea.store import Store
+from elrea.summarised import data_name, summarise
 from elrea.sweep import Record, failed, typed
 from elrea.tracking.progress import bar, say, screen
 from elrea.tracking.report import run_report

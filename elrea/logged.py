@@ -10,8 +10,8 @@ from typing import Any
 from elrea.experiment import Result
 from elrea.files import read_json, sha256
 from elrea.pipeline import Pipeline
-from elrea.results import curves, source_counts
 from elrea.store import Stage
+from elrea.summarised import curves, source_counts
 from elrea.tracking.wandb import Tracker
 
 PREDICTIONS = 10_000

@@ -10,7 +10,7 @@ from elrea.errors import ConfigError, NotHere
 from elrea.experiment import Experiment
 from elrea.forecast import Sizes, forecast
 from elrea.pipeline import Pipeline
-from elrea.results import data_name
+from elrea.summarised import data_name
 from elrea.tracking.progress import say, screen
 from elrea.tracking.screen import forecast_table, plan_table
 from elrea.until import check
