@@ -113,9 +113,18 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
 
 def _judged(cfg: DictConfig, chosen: str, folder: Path) -> tuple[Any, dict[str, Any]]:
     evaluation = build(cfg.evaluation, "evaluation")
+    nodes = strategy_nodes(folder, [*evaluation.strategies, chosen])
+    for name, own in (evaluation.settings or {}).items():
+        if name == chosen:
+            raise ConfigError(f"evaluation.settings.{name}: say ensemble.<field>=... of this one")
+        if name not in nodes:
+            raise ConfigError(
+                f"evaluation.settings: no strategy {name!r} is scored{did_you_mean(name, nodes)}"
+            )
+        nodes[name] = OmegaConf.merge(nodes[name], own)
     strategies = {
         name: build(cfg.ensemble if name == chosen else node, f"ensemble[{name}]")
-        for name, node in strategy_nodes(folder, [*evaluation.strategies, chosen]).items()
+        for name, node in nodes.items()
     }
     return evaluation, strategies
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from elrea.errors import ConfigError
 
@@ -16,6 +16,9 @@ class Evaluation:
         default_factory=lambda: ["backbone", "base", "elrea", "elrea_top1", "uniform"]
     )
     """Names of files in conf/ensemble, or `all`; base and the one that `ensemble=` names are added."""
+    settings: dict[str, dict[str, Any]] | None = None
+    """Other settings than their files' of strategies that are scored beside the one that `ensemble=` names (its own are
+    `ensemble.<field>`): {compute_matched: {rate: 0.7}}."""
     split: Literal["test", "dev"] = "test"
     """Which examples are scored. Choose settings on dev, and look at test once."""
     by: Literal["auto", "likelihood", "generation"] = "auto"

@@ -63,6 +63,19 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("data=jsonll", "data=jsonll: no such choice; did you mean jsonl? (there is: bbh, "),
         ("+experiment=elrea", "experiment=elrea: no such choice; did you mean elrea_bbh?"),
         ("experiment=elrea_mmlu", "use +experiment=elrea_mmlu"),
+        (
+            "evaluation.settings={unifrm:{x:1}}",
+            "evaluation.settings: no strategy 'unifrm' is scored; did you mean uniform?",
+        ),
+        (
+            "evaluation.settings={elrea:{top_k:1}}",
+            "evaluation.settings.elrea: say ensemble.<field>=... of this one",
+        ),
+        (
+            "evaluation.settings={elrea_top1:{topk:1}}",
+            "ensemble[elrea_top1].topk: unknown key; did you mean top_k?",
+        ),
+        ("evaluation.settings={elrea_top1:1}", "evaluation.settings: wants"),
         ("evaluation.strategies=[elra]", "no strategy 'elra' (there is: backbone, base, "),
         ("training.epochs=many", "training.epochs: wants int, not 'many'"),
         ("training.early_stop=0", "training.early_stop=0: must be at least 1, or null"),

@@ -180,6 +180,16 @@ def test_a_strategy_adds_its_adapters_and_no_more(small_model: Path, tmp_path: P
     assert changed(before, after) == {"random-0", "random-1", "compute-matched", "scores"}
 
 
+def test_a_strategys_own_settings_change_its_adapters_alone(
+    small_model: Path, tmp_path: Path
+) -> None:
+    words = ["evaluation.strategies=[base,elrea,compute_matched,parameter_matched]"]
+    before = keys(experiment(small_model, *words), tmp_path)
+    own = experiment(small_model, *words, "evaluation.settings={compute_matched:{rate:0.7}}")
+    assert changed(before, keys(own, tmp_path)) == {"compute-matched", "scores"}
+    assert own.strategies["compute_matched"].rate == 0.7  # type: ignore[attr-defined]
+
+
 def test_seeds_are_adapters_of_their_own(small_model: Path, tmp_path: Path) -> None:
     words = ["evaluation.strategies=[base,lora_ensembles,seed_ensemble]", "ensemble=base"]
     found = keys(experiment(small_model, *words), tmp_path)
