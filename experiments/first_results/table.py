@@ -1,6 +1,7 @@
 """Draws the table and the figure of this study from its runs.
 
     python experiments/first_results/table.py multirun/<day>/<time>
+    python experiments/first_results/table.py multirun/<day>/<time> --into experiments/first_results/fresh
 
 Differences are paired: per test item the mean over seeds, resampled over items (10,000 times).
 """
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument(
         "--of", default="elrea", help="the strategy whose differences are shown; only printed"
     )
+    parser.add_argument("--into", type=Path, default=HERE, help="where table and figure go")
     given = parser.parse_args()
     seeds, right, data = read(given.folder)
     mine = right[given.of]
@@ -71,12 +73,13 @@ def main() -> None:
     print(table)
     if given.of != "elrea":
         return
-    write_text(HERE / "table.md", f"{data}, {mine.shape[1]} items, seeds {seeds}\n\n{table}\n")
+    given.into.mkdir(parents=True, exist_ok=True)
+    write_text(given.into / "table.md", f"{data}, {mine.shape[1]} items, seeds {seeds}\n\n{table}\n")
     write_json(
-        HERE / "results.json",
+        given.into / "results.json",
         {"data": data, "items": mine.shape[1], "seeds": seeds, "rows": figures},
     )
-    accuracy(figures, HERE / "accuracy.png", 0.25, f"{data}; seeds {seeds}")
+    accuracy(figures, given.into / "accuracy.png", 0.25, f"{data}; seeds {seeds}")
 
 
 if __name__ == "__main__":
