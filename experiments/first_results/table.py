@@ -74,7 +74,9 @@ def main() -> None:
     if given.of != "elrea":
         return
     given.into.mkdir(parents=True, exist_ok=True)
-    write_text(given.into / "table.md", f"{data}, {mine.shape[1]} items, seeds {seeds}\n\n{table}\n")
+    write_text(
+        given.into / "table.md", f"{data}, {mine.shape[1]} items, seeds {seeds}\n\n{table}\n"
+    )
     write_json(
         given.into / "results.json",
         {"data": data, "items": mine.shape[1], "seeds": seeds, "rows": figures},
