@@ -71,11 +71,11 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
         conf, token = Path(sources[0]), fetching.set(not cfg.plan)
         try:
-            experiment = assemble(cfg, chosen, conf)
+            experiment = assemble(cfg, chosen, conf, words)
         except NotHere as missing:
             if not cfg.plan:
                 raise
-            show_ahead(cfg, ahead(cfg, chosen, conf), missing)
+            show_ahead(cfg, ahead(cfg, chosen, conf, words), missing)
             return None
         finally:
             fetching.reset(token)
