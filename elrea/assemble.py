@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 ALWAYS = "base"
 """Every difference is taken to it."""
 
+FIXED = ("backbone", ALWAYS)
+"""What the others are held against: no setting makes anything else of them."""
+
 PARTS = (
     "adapter", "backbone", "clustering", "data", "evaluation", "features", "routing", "seed", "store", "trainer",
     "training",
@@ -32,13 +36,14 @@ ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": b
 """Keys that belong to no group, and their types."""
 
 
-def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
+def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()) -> Experiment:
     """Builds every part of a run and reads its data.
 
     Args:
         cfg: The composed config.
         chosen: Name of the strategy that `ensemble=` picks.
         folder: The config folder, where the other strategies' files are.
+        words: What was typed: where `ensemble.<field>` is among it, evaluation.settings may not say it too.
 
     Raises:
         ElreaError: Whatever is wrong, in one line.
@@ -46,7 +51,7 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     from elrea.evaluation.judging import check
 
     _check(cfg, folder)
-    evaluation, strategies = _judged(cfg, chosen, folder)
+    evaluation, strategies = _judged(cfg, chosen, folder, words)
     corpus = build(cfg.data, "data").load()
     if evaluation.split == "dev":
         if not corpus.dev:
@@ -59,7 +64,7 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     return experiment
 
 
-def ahead(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
+def ahead(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()) -> Experiment:
     """The same without data, which would have to be fetched first: for a plan.
 
     Raises:
@@ -67,7 +72,7 @@ def ahead(cfg: DictConfig, chosen: str, folder: Path) -> Experiment:
     """
     from elrea.data.examples import Corpus
 
-    evaluation, strategies = _judged(cfg, chosen, folder)
+    evaluation, strategies = _judged(cfg, chosen, folder, words)
     data = build(cfg.data, "data")
     return _experiment(cfg, Corpus(data.name, (), (), ()), strategies, evaluation)
 
@@ -111,21 +116,32 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
     return Ensemble.load(inside, backbone=backbone or backbone_of(folder), **options)
 
 
-def _judged(cfg: DictConfig, chosen: str, folder: Path) -> tuple[Any, dict[str, Any]]:
+def _judged(
+    cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str]
+) -> tuple[Any, dict[str, Any]]:
     evaluation = build(cfg.evaluation, "evaluation")
     nodes = strategy_nodes(folder, [*evaluation.strategies, chosen])
+    files = {name: build(nodes[name], f"ensemble[{name}]") for name in FIXED if name in nodes}
+    keys = {name: f"ensemble[{name}]" for name in nodes} | {chosen: "ensemble"}
+    typed = {word.lstrip("+~").partition("=")[0] for word in words}
+    nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, own in (evaluation.settings or {}).items():
-        if name == chosen:
-            raise ConfigError(f"evaluation.settings.{name}: say ensemble.<field>=... of this one")
         if name not in nodes:
             raise ConfigError(
                 f"evaluation.settings: no strategy {name!r} is scored{did_you_mean(name, nodes)}"
             )
+        for key in own if name == chosen else ():
+            if f"ensemble.{key}" in typed:
+                raise ConfigError(
+                    f"evaluation.settings.{name}.{key}: ensemble.{key} is given too; leave one of them out"
+                )
+        keys[name] = f"evaluation.settings.{name}"
         nodes[name] = OmegaConf.merge(nodes[name], own)
-    strategies = {
-        name: build(cfg.ensemble if name == chosen else node, f"ensemble[{name}]")
-        for name, node in nodes.items()
-    }
+    strategies = {name: build(node, keys[name]) for name, node in nodes.items()}
+    for name, file in files.items():
+        if strategies[name] != file:
+            raise ConfigError(f"{keys[name]}: {name} is what the others are held against; leave it")
+    cfg.ensemble = nodes[chosen]  # what is written down is what was used
     return evaluation, strategies
 
 

@@ -101,7 +101,7 @@ def _line() -> str | None:
     """The next line of input, None at its end."""
     if not sys.stdin.isatty():
         line = sys.stdin.readline()
-        return line.rstrip("\n") if line else None
+        return line.removeprefix("\ufeff").rstrip("\n") if line else None
     try:
         return input("> ")
     except EOFError:

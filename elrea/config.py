@@ -75,7 +75,9 @@ def _make(cls: type, given: dict[Any, Any], key: str) -> Any:
         return cls(**values)
     except ConfigError as error:
         line = str(error)
-        raise ConfigError(line if line.startswith(key) else f"{key}: {line}") from error
+        if not line.startswith(key):  # "rate=-1: ..." names a field of this node
+            line = f"{key}{'.' if line.partition('=')[0] in fields else ': '}{line}"
+        raise ConfigError(line) from error
     except ElreaError:
         raise
     except (TypeError, ValueError) as error:

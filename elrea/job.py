@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from elrea import __version__
 from elrea.assemble import ahead, assemble
 from elrea.backbone.device import Device
+from elrea.clustering.points import known_k
 from elrea.config import build, plain, save_config
 from elrea.data.hub import fetching
 from elrea.errors import ConfigError, NotHere
@@ -71,11 +72,11 @@ def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
         sources = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
         conf, token = Path(sources[0]), fetching.set(not cfg.plan)
         try:
-            experiment = assemble(cfg, chosen, conf)
+            experiment = assemble(cfg, chosen, conf, words)
         except NotHere as missing:
             if not cfg.plan:
                 raise
-            show_ahead(cfg, ahead(cfg, chosen, conf), missing)
+            show_ahead(cfg, ahead(cfg, chosen, conf, words), missing)
             return None
         finally:
             fetching.reset(token)
@@ -177,11 +178,24 @@ def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, c
             f"{data_name(pipeline)}; {len(pipeline.it.corpus.test):,} test items; seed {pipeline.it.seed}",
         )
     )
-    for line in _notices(result, summary):
+    for line in (*_fewer(pipeline), *_notices(result, summary)):
         say(out, line)
     say(out, f"Everything is in {os.path.relpath(folder)}")
     if line := tracker.sync_line():
         say(out, f"To send this run to W&B: {line}")
+
+
+def _fewer(pipeline: Pipeline) -> Iterator[str]:
+    """Says where clusters that were asked for are not there: too small or empty ones are given up."""
+    parts = {f"{name}: ": part.plan for name, part in pipeline.parts.items()}
+    for name, plan in {"": pipeline.plan, **parts}.items():
+        if not plan.clustered or (wanted := known_k(plan.it.clustering)) is None:
+            continue
+        if (found := plan.count or wanted) < wanted:
+            yield (
+                f"{name}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others would have had too few "
+                "training examples of their own (clustering.min_size)"
+            )
 
 
 def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:

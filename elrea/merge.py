@@ -128,7 +128,7 @@ def parse_weights(text: str, members: list[str]) -> dict[str, float]:
     """Every member's weight from `uniform` or `base=0.2,expert-0=0.5`; who is not named weighs 0.
 
     Raises:
-        ConfigError: Malformed, an unknown or repeated member, a weight below 0 or not finite, or a sum of 0.
+        ConfigError: Malformed, an unknown or repeated member, a weight below 0, a sum of 0, or either not finite.
     """
     if text == "uniform":
         return dict.fromkeys(members, 1.0)
@@ -148,8 +148,13 @@ def parse_weights(text: str, members: list[str]) -> dict[str, float]:
         if name in found:
             raise ConfigError(f"--weights: {name} stands twice")
         found[name] = weight
-    if not 0 < sum(found.values()) < math.inf:
-        raise ConfigError("--weights: they sum to 0; let one member weigh something")
+    total = sum(found.values())
+    if not 0 < total < math.inf:
+        raise ConfigError(
+            "--weights: they sum to 0; let one member weigh something"
+            if total == 0
+            else "--weights: their sum is not finite; make them smaller"
+        )
     return {name: found.get(name, 0.0) for name in members}
 
 

@@ -3,15 +3,17 @@
     python -m elrea.predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
 
 A line of the prompts is `{"prompt": ...}` (or `instruction`, with or without `input`), and may have an `id` and
-`choices`: then the likeliest choice is the answer. A line of the answers has the prompt's `id`, the `answer`, the
-`nearest` cluster and the members' `weights`. Stopped anywhere, the same command goes on after the last whole line.
+`choices`: then the likeliest choice is the answer. What else `data=jsonl` reads (`response`, `source`, ...) is passed
+over, and so is a field whose name begins with "_"; others are refused, and so are chats. A line of the answers has the
+prompt's `id`, the `answer`, the `nearest` cluster and the members' `weights`. Stopped anywhere, the same command goes
+on after the last whole line.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,14 +22,21 @@ from typing import TYPE_CHECKING, Any
 from elrea.chat import command, opened
 from elrea.cli import told
 from elrea.data.examples import Example
+from elrea.data.rows import NAMES
 from elrea.data.tables import parse_row
-from elrea.errors import DataError
+from elrea.errors import DataError, did_you_mean
 from elrea.files import is_text, key_of
 from elrea.lease import Lease
 
 if TYPE_CHECKING:
     from elrea.ensemble.decoding import Decoding
     from elrea.ensemble.ensemble import Ensemble
+
+ROLES = {name: role for role, names in NAMES.items() for name in names}
+"""What a field of a prompt is, by its name."""
+
+ASKING = ("instruction", "input", "choices", "id")
+"""Roles that this command reads."""
 
 BATCH = 16
 """Prompts that are answered together, and that a stopped run loses at most."""
@@ -42,6 +51,8 @@ def main() -> None:
         "--out", dest="answers", type=Path, required=True, help="JSON lines to write"
     )
     given = parser.parse_args()
+    if not given.answers.parent.is_dir():
+        raise DataError(f"{given.answers.parent}: no such folder; make it, or give another --out")
     prompts = read_prompts(given.prompts)
     from elrea.ensemble.decoding import Decoding
 
@@ -130,7 +141,8 @@ def read_prompts(path: Path) -> list[tuple[str, Example]]:
             for number, raw in enumerate(file, 1):
                 where = f"{path}:{number}"
                 if (row := parse_row(raw, where)) is not None:
-                    name, prompt = str(row.get("id", number)), _prompt(row, where)
+                    values = _by_role(row, where)
+                    name, prompt = str(values.get("id", number)), _prompt(values, where)
                     if not is_text("".join([name, prompt.instruction, *prompt.choices])):
                         raise DataError(f"{where}: is not UTF-8 text")
                     found.append((name, prompt))
@@ -141,8 +153,30 @@ def read_prompts(path: Path) -> list[tuple[str, Example]]:
     return found
 
 
-def _prompt(row: Any, where: str) -> Example:
-    texts = [row.get("instruction", row.get("prompt")), row.get("input", row.get("context"))]
+def _by_role(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The row's values that are not null, by the role they play in `data=jsonl`."""
+    values: dict[str, Any] = {}
+    for name, value in row.items():
+        role = ROLES.get(name)
+        if role == "messages":
+            raise DataError(f"{where}: messages are not answered here; give the last one as prompt")
+        if role is None and not name.startswith("_"):
+            near = did_you_mean(name, [known for known, role in ROLES.items() if role in ASKING])
+            raise DataError(
+                f"{where}: unknown field {name!r}{near}; it may be half of the question: rename it, or begin it with _"
+            )
+        if role is None or value is None:
+            continue
+        if role in ASKING and role in values:
+            raise DataError(f"{where}: {name!r} is a second {role}; keep one of the two")
+        values[role] = value
+    if type(values.get("id", "")) not in (str, int, float):
+        raise DataError(f"{where}: the id must be a text or a number")
+    return values
+
+
+def _prompt(row: Mapping[str, Any], where: str) -> Example:
+    texts = [row.get("instruction"), row.get("input")]
     words = [text for text in texts if text]
     if not isinstance(texts[0], str) or not all(isinstance(text, str) for text in words):
         raise DataError(f"{where}: wants a text as prompt (or instruction, with or without input)")

@@ -12,15 +12,19 @@ from __future__ import annotations
 
 import argparse
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from elrea.evaluation.compare import read_run
+from elrea.cli import told
+from elrea.errors import ConfigError, DataError
+from elrea.evaluation.compare import Answers, read_run
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import write_json, write_text
-from elrea.sweep_results import draw, means, read_jobs, settings, varied
+from elrea.finished import finished
+from elrea.sweep_results import draw, means, settings, varied
 from elrea.tracking import trends
 
 Right = dict[str, np.ndarray]
@@ -29,27 +33,26 @@ OF = "elrea"
 GAINS = ("elrea", "elrea_top1")
 
 
-def read(folder: Path) -> tuple[list[str], dict[tuple[str, ...], Right], list[dict[str, Any]]]:
+def read(
+    folder: Path, need: Sequence[str]
+) -> tuple[list[str], dict[tuple[str, ...], Right], list[dict[str, Any]]]:
     """What was varied beside the seed; per setting what was right; the jobs.
 
     Raises:
-        SystemExit: a job did not end well, or there is none.
+        ElreaError: It is no finished sweep, or lacks a strategy of `need`.
     """
-    jobs = read_jobs(folder)
-    if not jobs or any(job["state"] != "done" for job in jobs):
-        raise SystemExit(f"{folder}: no finished sweep there")
-    values = varied(jobs)
-    keys = settings(values)
-    found: dict[tuple[str, ...], dict[str, list[list[bool]]]] = defaultdict(
-        lambda: defaultdict(list)
-    )
-    for i, job in enumerate(jobs):
-        for name, right in read_run(folder / job["number"]).correct.items():
-            found[tuple(values[key][i] for key in keys)][name].append(right)
+    jobs = finished(folder, need, several=True)
+    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
+    for job in jobs:
+        runs[job["setting"]].append(read_run(folder / job["number"]))
+    for each in runs.values():
+        if any(run.items != each[0].items for run in each):
+            raise DataError(f"{folder}: seeds of one setting have other test items")
     rights = {
-        group: {n: np.array(each) for n, each in rows.items()} for group, rows in found.items()
+        group: {name: np.array([run.correct[name] for run in each]) for name in each[0].correct}
+        for group, each in runs.items()
     }
-    return keys, rights, jobs
+    return settings(varied(jobs)), rights, jobs
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
@@ -96,6 +99,19 @@ def gains(
     trends.trend(lines, keys[0], path, gain_on=against, note=note)
 
 
+def check_numbers(keys: list[str], rights: dict[tuple[str, ...], Right]) -> None:
+    """Refuses `--against` where what was varied first is no number."""
+    if not keys:
+        raise ConfigError("--against: nothing was varied beside the seed; leave it out")
+    for value, *_ in rights:
+        try:
+            float(value)
+        except ValueError:
+            raise ConfigError(
+                f"--against is drawn over numbers, and {keys[0]}={value} is none; leave it out"
+            ) from None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -104,7 +120,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, required=True, help="where table and pictures go")
     parser.add_argument("--against", help="the strategy on which ELREA's gain is drawn")
     given = parser.parse_args()
-    keys, rights, jobs = read(given.folder)
+    need = [OF, *GAINS, given.against] if given.against else [OF]
+    keys, rights, jobs = read(given.folder, need)
+    if given.against:
+        check_numbers(keys, rights)
     some = next(iter(rights.values()))[OF]
     note = f"{jobs[0]['data']}; {some.shape[1]:,} test items, {some.shape[0]} seeds"
     text, rows = table(keys, rights)
@@ -113,9 +132,10 @@ def main() -> None:
     write_text(given.into / "table.md", f"{note}\n\n{text}\n")
     write_json(given.into / "results.json", {"note": note, "rows": rows})
     draw(means(jobs), keys, given.into, note)
-    if given.against and keys:
+    if given.against:
         gains(keys, rights, given.against, given.into / f"gain_on_{given.against}.png", note)
 
 
 if __name__ == "__main__":
-    main()
+    with told():
+        main()

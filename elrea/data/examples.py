@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from elrea.data.asked import Asked
 from elrea.data.overlap import settle
 from elrea.data.parts import Parts
 from elrea.errors import DataError
@@ -111,7 +112,9 @@ class Corpus:
         """
         for split in ("train", "test"):
             if not getattr(self, split):
-                raise DataError(f"{self.name}: there is not one {split} example; give more data")
+                raise DataError(
+                    f"{self.name}: there is not one {split} example{self._instead(split)}; give more data"
+                )
         seen: set[str] = set()
         for example in self:
             if example.id in seen:
@@ -119,6 +122,16 @@ class Corpus:
             seen.add(example.id)
         if not allow_overlap:
             settle(Parts(self.train, self.dev, self.test), "refuse", self.name)
+
+    def _instead(self, split: str) -> str:
+        """Where the examples are that `split` lacks."""
+        other, there = ("test", self.test) if split == "train" else ("train", self.train)
+        said = [self.note] if self.note else []
+        if there:
+            asked = len(set(map(Asked(there).of, there)))
+            has = f"{len(there):,} example{'s' * (len(there) > 1)} of {asked:,} question{'s' * (asked > 1)}"
+            said.insert(0, f"{other} has {has}, first {there[0].id}")
+        return f" ({'; '.join(said)})" if said else ""
 
     def task_of(self, example: Example) -> str:
         """What an example counts for in the macro average: its category where there is one, or its source."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -159,10 +160,20 @@ class RowReader:
                 return choices[answer]
         elif isinstance(answer, str):
             text = answer.strip()
-            if text in choices:  # before letters: the choices may be letters themselves
+            by_letter = choices[letters.index(text)] if text and text in list(letters) else None
+            if text in choices and by_letter not in (None, text):
+                raise DataError(
+                    f"{where}: the answer {text!r} is one choice's text and another's letter; give its index from 0"
+                )
+            if text in choices:
                 return text
-            if len(text) == 1 and text in letters:
-                return choices[letters.index(text)]
+            if by_letter is not None:
+                return by_letter
+        else:
+            raise DataError(
+                f"{where}: the {self._names['answer']} must be an index from 0, a letter or a choice's text, not "
+                f"{json.dumps(answer)[:40]}"
+            )
         raise DataError(
             f"{where}: the answer {answer!r} is outside the {len(choices)} choices; give an index"
             f" from 0, a letter from A to {letters[-1]}, or the text of one"

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+COLD = 1e-30
+"""Temperatures below it draw as it does, from the likeliest tokens alone: float32 cannot divide by much less."""
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How tokens are chosen from the mixed logits."""
@@ -145,7 +149,7 @@ class Mixer(LogitsProcessor):
         if decoding.temperature > 0:
             each = [decoding.seed] if seeds is None else seeds
             self.generators = [torch.Generator(prompt.device).manual_seed(s) for s in each]
-            self.warpers.append(TemperatureLogitsWarper(float(decoding.temperature)))
+            self.warpers.append(TemperatureLogitsWarper(max(float(decoding.temperature), COLD)))
             if decoding.top_k is not None:
                 self.warpers.append(TopKLogitsWarper(decoding.top_k))
             if decoding.top_p < 1:
@@ -159,6 +163,7 @@ class Mixer(LogitsProcessor):
             chosen = mixed.argmax(dim=1, keepdim=True)
         else:
             warp: Any = self.warpers
+            mixed -= mixed.amax(dim=1, keepdim=True)  # else what is divided by little overflows
             shares = warp(input_ids[:0], mixed).softmax(dim=1)
             parts = shares.tensor_split(len(self.generators))  # a row each, or all of them
             chosen = torch.cat(

@@ -171,6 +171,8 @@ def checked(folder: Path) -> dict[str, Any]:
         StoreError: A file is missing, damaged, of another version, or leads out of the folder.
     """
     path = folder / "ensemble.json"
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
     if not path.is_file():
         raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
     facts = read_sealed(path)

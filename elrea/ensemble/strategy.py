@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
@@ -12,6 +13,7 @@ from elrea.adapters.lora import Lora
 from elrea.adapters.seeds import seed_of
 from elrea.adapters.training import Training
 from elrea.ensemble.layerwise import Factors
+from elrea.errors import ConfigError
 from elrea.features.reader import Features
 from elrea.routing.weights import Routing
 
@@ -84,6 +86,16 @@ class Strategy(Protocol):
     def weights(self, routing: Routing) -> Tensor:
         """Weights of its members for each prompt [n, members]."""
         ...
+
+
+class Rated:
+    """What is trained at a rate of its own refuses one that cannot train."""
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise ConfigError(f"rate={self.rate}: must be above 0, and finite")
 
 
 @runtime_checkable

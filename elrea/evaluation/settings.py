@@ -17,8 +17,8 @@ class Evaluation:
     )
     """Names of files in conf/ensemble, or `all`; base and the one that `ensemble=` names are added."""
     settings: dict[str, dict[str, Any]] | None = None
-    """Other settings than their files' of strategies that are scored beside the one that `ensemble=` names (its own are
-    `ensemble.<field>`): {compute_matched: {rate: 0.7}}."""
+    """Other settings than their files' of strategies that are scored, be one named by `ensemble=` too (what is typed as
+    `ensemble.<field>` may not stand here as well): {compute_matched: {rate: 0.7}}. `base` and `backbone` have none."""
     split: Literal["test", "dev"] = "test"
     """Which examples are scored. Choose settings on dev, and look at test once."""
     by: Literal["auto", "likelihood", "generation"] = "auto"

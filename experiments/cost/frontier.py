@@ -17,17 +17,31 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from elrea.cli import told
+from elrea.errors import DataError
 from elrea.files import write_json
+from elrea.finished import finished
 from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
 from elrea.tracking.scatter import MARKERS
 
 HERE = Path(__file__).parent
+ONE = "elrea_one"
+"""The cheapest routed strategy, by which routing is priced."""
 
 
 def read(folders: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """(router, strategy) -> a row per run."""
+    """(router, strategy) -> a row per run.
+
+    Raises:
+        ElreaError: a folder is no finished sweep of this study.
+    """
     rows = defaultdict(list)
-    for path in sorted(path for folder in folders for path in folder.glob("*/summary.json")):
+    jobs = [
+        folder / job["number"]
+        for folder in folders
+        for job in finished(folder, ("base", ONE), several=True)
+    ]
+    for path in sorted(job / "summary.json" for job in jobs):
         summary = json.loads(path.read_text(encoding="utf-8"))
         routing: Any = OmegaConf.load(path.with_name("config.yaml")).routing
         early = routing.get("layer") == "early"
@@ -35,8 +49,14 @@ def read(folders: list[Path]) -> dict[tuple[str, str], list[dict[str, Any]]]:
         for name, row in summary["strategies"].items():
             agreement = summary["routing"].get("distilled", {})
             rows[router, name].append({**row, "seed": summary["seed"], "agreement": agreement})
-    if not rows:
-        raise SystemExit(f"{folders[0]}: no finished run there")
+    for (router, name), each in rows.items():
+        if len({row["seed"] for row in each}) < len(each):
+            raise DataError(
+                f"{folders[0]}: {name} with the router {router} has a seed twice; give each sweep once, and none that "
+                "varies anything beside router and seed"
+            )
+    if ("gradient", "base") not in rows:
+        raise DataError(f"{folders[0]}: no job routes by gradient; give that sweep too")
     return rows
 
 
@@ -58,7 +78,7 @@ def main() -> None:
         if name == "base" and router != "gradient":
             continue
         # The cheapest routed strategy has one member: what it costs above that is the routing.
-        routing = 0.0 if name == "base" else rows[router, "elrea_one"][0]["forward_passes"] - 1
+        routing = 0.0 if name == "base" else rows[router, ONE][0]["forward_passes"] - 1
         letter, text = costs(each[0], routing)
         accuracies = [row["accuracy"] for row in each]
         mean = sum(accuracies) / len(accuracies)
@@ -129,4 +149,5 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told():
+        main()

@@ -14,26 +14,34 @@ from pathlib import Path
 
 import numpy as np
 
+from elrea.cli import told
+from elrea.errors import ConfigError, DataError
 from elrea.evaluation.statistics import paired_interval, wilson
 from elrea.files import write_json, write_text
+from elrea.finished import finished
 from elrea.tracking.plots import accuracy
 
 HERE = Path(__file__).parent
 
 
 def read(folder: Path) -> tuple[list[int], dict[str, np.ndarray], str]:
-    """Seeds, per strategy what was right [seeds, items], and the data's name."""
-    seeds, rows, data = [], [], ""
-    for path in sorted(folder.glob("*/summary.json")):
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        lines = path.with_name("predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        items = [json.loads(line)["strategies"] for line in lines]
-        seeds.append(summary["seed"])
-        data = summary["data"]
-        rows.append({name: [item[name]["correct"] for item in items] for name in items[0]})
-    if not rows:
-        raise SystemExit(f"{folder}: no finished run there")
-    return seeds, {name: np.array([row[name] for row in rows]) for name in rows[0]}, data
+    """Seeds, per strategy what was right [seeds, items], and the data's name.
+
+    Raises:
+        ElreaError: It is no finished sweep over seeds.
+    """
+    jobs = finished(folder)
+    runs = []
+    for job in jobs:
+        lines = (folder / job["number"] / "predictions.jsonl").read_text(encoding="utf-8")
+        runs.append([json.loads(line) for line in lines.split("\n") if line])
+    if any([row["id"] for row in run] != [row["id"] for row in runs[0]] for run in runs):
+        raise DataError(f"{folder}: its jobs have other test items")
+    rights = {
+        name: np.array([[row["strategies"][name]["correct"] for row in run] for run in runs])
+        for name in jobs[0]["strategies"]
+    }
+    return [job["seed"] for job in jobs], rights, jobs[0]["data"]
 
 
 def main() -> None:
@@ -45,6 +53,10 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=HERE, help="where table and figure go")
     given = parser.parse_args()
     seeds, right, data = read(given.folder)
+    if given.of not in right:
+        raise ConfigError(
+            f"{given.folder}: --of {given.of}: it was not scored (there is: {', '.join(right)})"
+        )
     mine = right[given.of]
     lines = [
         f"| strategy | {' | '.join(f'seed {s}' for s in seeds)} | mean | {given.of} minus it, points | 95 % interval |",
@@ -85,4 +97,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told():
+        main()

@@ -24,6 +24,8 @@ from typing import Any
 
 import numpy as np
 
+from elrea.cli import told
+from elrea.errors import DataError
 from elrea.evaluation.compare import read_run
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import read_json, write_json, write_text
@@ -82,7 +84,12 @@ def run(name: str, column: dict[str, Any], given: argparse.Namespace) -> int:
 def filled(column: dict[str, Any], folder: Path) -> dict[str, Any]:
     """By row, ours of a finished sweep and the paper's; ours are missing where there is none."""
     jobs = [job for job in read_jobs(folder) if job["state"] == "done"] if folder.is_dir() else []
-    runs = [read_run(folder / job["number"]).correct for job in jobs]
+    read = [read_run(folder / job["number"]) for job in jobs]
+    if len({each.seed for each in read}) < len(read):
+        raise DataError(f"{folder}: a seed stands there twice; give an --out of its own")
+    runs = [each.correct for each in read]
+    if missing := [name for name in column["accuracy"] for each in runs if name not in each]:
+        raise DataError(f"{folder}: its jobs did not score {missing[0]}; give an --out of its own")
     rows: dict[str, Any] = {}
     for name, paper in column["accuracy"].items():
         rows[name] = {"paper": paper}
@@ -182,6 +189,8 @@ def main() -> None:
         head = [NOT_THE_PAPERS] if given.small else []
         text = "\n\n".join([*head, *texts, costs])
         print(f"\n{text}")
+        if not any("items" in row for rows in found.values() for row in rows.values()):
+            raise DataError(f"{given.out}: no job of any column ended well; no table is written")
         into = given.into or HERE
         into.mkdir(parents=True, exist_ok=True)
         write_text(into / "tables.md", f"{text}\n")
@@ -192,4 +201,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told():
+        main()

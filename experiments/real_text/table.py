@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
+from elrea.cli import told
+from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import read_json, write_json, write_text
-from elrea.sweep_results import read_jobs
+from elrea.finished import finished
 from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
 from elrea.tracking.plots import heat_map
 
@@ -40,18 +42,16 @@ def read(
     """The seeds' summaries; of the items with a loss their sources, losses and exact matches; all lines.
 
     Raises:
-        SystemExit: a job did not end well, there is none, or the jobs have other items.
+        ElreaError: it is no finished sweep over seeds, or the jobs have other items.
     """
-    jobs = read_jobs(folder)
-    if not jobs or any(job["state"] != "done" for job in jobs):
-        raise SystemExit(f"{folder}: no finished sweep there")
+    jobs = finished(folder, (BASE, OF))
     summaries, runs = [], []
     for job in jobs:
         summaries.append(read_json(folder / job["number"] / "summary.json"))
         lines = (folder / job["number"] / "predictions.jsonl").read_text(encoding="utf-8")
         runs.append([json.loads(line) for line in lines.split("\n") if line])
     if any([row["id"] for row in run] != [row["id"] for row in runs[0]] for run in runs):
-        raise SystemExit(f"{folder}: its jobs have other test items")
+        raise DataError(f"{folder}: its jobs have other test items")
     kept = [i for i, row in enumerate(runs[0]) if row["strategies"][BASE]["loss"] is not None]
     runs = [[run[i] for i in kept] for run in runs]
     names = list(runs[0][0]["strategies"])
@@ -221,6 +221,8 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", help="a sweep over seeds each")
     parser.add_argument("--into", type=Path, default=HERE, help="where tables and pictures go")
     given = parser.parse_args()
+    for folder in given.folders:  # before anything is drawn
+        finished(folder, (BASE, OF))
     given.into.mkdir(parents=True, exist_ok=True)
     found = dict(study(folder, given.into) for folder in given.folders)
     text = "\n\n".join(
@@ -232,4 +234,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with told():
+        main()

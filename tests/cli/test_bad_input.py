@@ -68,12 +68,12 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
             "evaluation.settings: no strategy 'unifrm' is scored; did you mean uniform?",
         ),
         (
-            "evaluation.settings={elrea:{top_k:1}}",
-            "evaluation.settings.elrea: say ensemble.<field>=... of this one",
+            "evaluation.settings={base:{member:backbone}}",
+            "evaluation.settings.base: base is what the others are held against; leave it",
         ),
         (
             "evaluation.settings={elrea_top1:{topk:1}}",
-            "ensemble[elrea_top1].topk: unknown key; did you mean top_k?",
+            "evaluation.settings.elrea_top1.topk: unknown key; did you mean top_k?",
         ),
         ("evaluation.settings={elrea_top1:1}", "evaluation.settings: wants"),
         ("evaluation.strategies=[elra]", "no strategy 'elra' (there is: backbone, base, "),

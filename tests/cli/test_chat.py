@@ -42,6 +42,11 @@ def test_it_answers_as_the_ensemble_does(
     assert on.split("\n\n")[1].split("\n", 1)[1] == ensemble.generate([asked], short)[0]
 
 
+def test_a_byte_order_mark_is_no_part_of_the_prompt(monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeffSay one.\n"))
+    assert (chat._line(), chat._line()) == ("Say one.", None)
+
+
 def test_the_members_that_weigh_most_are_named() -> None:
     weights = {"base": 0.2, "expert-0": 0.1, "expert-1": 0.65, "expert-2": 0.05}
     assert chat.members(Route(weights, [], 1)) == "expert-1 0.65, base 0.20, expert-0 0.10"
@@ -52,6 +57,7 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
     run = str(whole.folder / "out")
     for words, line in (
         ([str(tmp_path)], "no ensemble.json there; give the folder ensemble/ of a run"),
+        ([str(tmp_path / "none")], "none: no such folder; give a run's, as outputs/<day>/<time>"),
         ([run, "--top-k", "0"], "top_k=0: must be at least 1"),
         ([run, "--max-new-tokens", "0"], "max_new_tokens=0: must be at least 1"),
         ([run, "--backbone", str(tmp_path / "none")], "the ensemble's backbone 'small' is needed"),

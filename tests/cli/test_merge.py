@@ -111,6 +111,7 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
     for words, line in (
         ([run, "--weights", "expert-2=1"], "no member 'expert-2' (there is: base, expert-0, exper"),
         ([run, "--weights", "base=0,expert-0=0"], "--weights: they sum to 0"),
+        ([run, "--weights", "base=1e308,expert-0=1e308"], "--weights: their sum is not finite"),
         ([run, "--weights", "base"], "--weights: 'base': wants member=number"),
         ([run, "--weights", "base=1,"], "--weights: '': wants member=number"),
         ([run, "--weights", "base=-1,expert-0=2"], "--weights: 'base=-1': wants member=number"),

@@ -95,3 +95,13 @@ def test_what_cannot_be_says_why(
     rows: list[dict[str, Any]], said: str, tiny: list[str], tmp_path: Path
 ) -> None:
     assert said in asked(tmp_path, tiny, rows).error
+
+
+def test_fewer_clusters_than_asked_for_are_said(tiny: list[str], tmp_path: Path) -> None:
+    rows = [{"instruction": "Say it.", "response": "it"}] * 20
+    ended = asked(tmp_path, tiny, [*rows, {"instruction": "Say another.", "response": "x"}])
+    assert ended.summary["clusters"]["sizes"] == [21]
+    said = (
+        "1 cluster instead of 2: the others would have had too few training examples of their own"
+    )
+    assert said in ended.out

@@ -14,7 +14,7 @@ from elrea.backbone.device import Device
 from elrea.cli import told
 from elrea.ensemble.decoding import Decoding
 from elrea.ensemble.ensemble import Ensemble
-from elrea.errors import DataError
+from elrea.errors import DataError, StoreError
 from elrea.predict import alone
 from tests.cli.commands import Ended
 
@@ -101,6 +101,54 @@ def test_what_is_wrong_is_one_line(typed: list[str], tmp_path: Path, monkeypatch
         err = capsys.readouterr().err
         assert line in err and len(err.splitlines()) == 1, err
         assert out.read_text() == there if there else not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"prompt": "a", "question": "b"}, "; it may be half of the question: rename it, or begin"),
+        (
+            {"prompt": "a", "choises": ["b"]},
+            ":1: unknown field 'choises'; did you mean choices?; it may",
+        ),
+        ({"prompt": "a", "messages": []}, ":1: messages are not answered here"),
+        ({"prompt": "a", "instruction": "b"}, ":1: 'instruction' is a second instruction"),
+        ({"prompt": "a", "id": ["b"]}, ":1: the id must be a text or a number"),
+        ({"prompt": None, "response": "b"}, ":1: wants a text as prompt"),
+    ],
+)
+def test_a_field_that_may_matter_is_not_passed_over(
+    row: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row))
+    with pytest.raises(DataError) as error:
+        predict.read_prompts(path)
+    assert said in str(error.value)
+
+
+def test_a_null_is_no_value_and_own_fields_are_kept_out(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        '{"instruction": null, "prompt": "hello", "id": null}\n'
+        '{"prompt": "hello", "input": null, "id": 7, "response": "x", "source": "s", "_mine": {}}\n'
+    )
+    found = predict.read_prompts(path)
+    assert [(name, prompt.instruction) for name, prompt in found] == [
+        ("1", "hello"),
+        ("7", "hello"),
+    ]
+
+
+def test_folders_that_are_not_there_are_named(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": "hello"}')
+    typed = [str(tmp_path / "run"), "--in", str(path), "--out", str(tmp_path / "none" / "a.jsonl")]
+    with pytest.raises(DataError, match="none: no such folder; make it, or give another --out"):
+        answers(monkeypatch, typed)
+    typed[-1] = str(tmp_path / "a.jsonl")
+    with pytest.raises(StoreError, match="run: no such folder; give a run's, as outputs"):
+        answers(monkeypatch, typed)
 
 
 def test_two_at_once_do_not_mix_their_answers(tmp_path: Path) -> None:

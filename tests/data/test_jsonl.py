@@ -61,9 +61,10 @@ def test_an_answer_is_an_index_a_letter_or_the_text(write, answer):
     assert (example.response, example.answer) == ("blue", 1)
 
 
-def test_the_text_of_a_choice_comes_before_its_letter(write):
-    row = {"instruction": "Which?", "choices": ["B", "A"], "answer": "A"}
-    assert read(write("c.jsonl", [row]))[0].answer == 1
+def test_choices_that_are_letters_are_meant_where_that_is_certain(write):
+    row = {"instruction": "Which?", "choices": ["A", "B", "X"]}
+    rows = [{**row, "answer": answer} for answer in ("B", "X")]
+    assert [example.answer for example in read(write("c.jsonl", rows))] == [1, 2]
 
 
 def test_the_response_is_the_answer_where_there_is_no_other(write):
@@ -119,7 +120,12 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "response": "\ud800"}, r"x\.jsonl:2: not UTF-8: half a surrogate"),
     ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is outside the 2 choices"),
     ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is outside"),
-    ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer True is outside"),
+    ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer must be an index from 0.*, not true$"),
+    ({**CHOICE, "answer": 1.0}, r"x\.jsonl:2: the answer must be an index from 0.*, not 1\.0$"),
+    (
+        {**CHOICE, "choices": ["B", "A"], "answer": "A"},
+        r"x\.jsonl:2: the answer 'A' is one choice's text and another's letter; give its index",
+    ),
     ({**CHOICE, "answer": "C"}, r"x\.jsonl:2: the answer 'C' is outside .* A to B"),
     ({**CHOICE, "answer": "green"}, r"x\.jsonl:2: the answer 'green' is outside"),
     (CHOICE, r"x\.jsonl:2: choices without a field 'answer'"),
@@ -242,6 +248,9 @@ def test_settings_that_cannot_be(write):
         Jsonl(train=path, limit_test=0).load()
     with pytest.raises(DataError, match="there is not one train example"):
         Jsonl(train=str(write("one.jsonl", [GOOD]))).load()
+    said = r"train example \(test has 10 examples of 1 question, first \S+/same\.jsonl:1; .* 10% of the"
+    with pytest.raises(DataError, match=said):
+        Jsonl(train=str(write("same.jsonl", [GOOD] * 10))).load()
 
 
 def test_the_real_prompt_completion_files(real_t0):

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
 
 from elrea.adapters.lora import Lora, attach, set_state
-from elrea.ensemble.decoding import Decoding, ends_of, generate
+from elrea.ensemble.decoding import Decoding, Mixer, ends_of, generate
 from elrea.ensemble.joint import Adapter, JointModel
 from elrea.ensemble.layerwise import LayerwiseModel
 from elrea.ensemble.strategies.moe_merging import MoeMerging
@@ -156,6 +156,14 @@ def test_draws_follow_the_mixed_logits_and_the_seed() -> None:
     sure = Decoding(max_new_tokens=1, temperature=2.0, top_p=1e-6)
     drawn = generate(joint, [PROMPTS[0]] * 5, weights[:5], sure, words(), pad_id=PAD)
     assert {token for (token,) in drawn} == {int(wanted.argmax())}
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 1e-300, 5e-324])
+def test_the_smallest_temperatures_draw_the_likeliest_token(temperature: float) -> None:
+    mixer = Mixer(torch.tensor([0, 0, 1]), torch.ones(3), 2, Decoding(temperature=temperature))
+    scores = torch.tensor([[1e4, 2.0, 9.0], [1e4, 9.0, 2.0], [-3e3, -5.0, -5.0 - 1e-6]])
+    found = mixer(torch.zeros(3, 1, dtype=torch.long), scores)
+    assert found.argmax(dim=1).tolist() == [0, 0, 1]
 
 
 def test_pieces_that_are_told_make_the_text() -> None:

@@ -218,6 +218,9 @@ def test_a_vote_falls_as_often_as_the_draws_say() -> None:
     assert counts[1] == pytest.approx(p**3 + 3 * p * p * (1 - p), abs=0.03)
     cold = SelfConsistency(temperature=0.01)
     assert all(cold.vote([-3.0, -2.0, -9.0], i) == 1 for i in range(50))
+    for temperature in (1e-300, 5e-324):
+        coldest = SelfConsistency(temperature=temperature)
+        assert all(coldest.vote([-3.0, -2.0, -9.0], i) == 1 for i in range(5))
     assert [three.vote(log_probs, i) for i in range(20)] == [
         three.vote(log_probs, i) for i in range(20)
     ]

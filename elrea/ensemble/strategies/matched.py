@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.ensemble.strategy import Job, Setting
+from elrea.ensemble.strategy import Job, Rated, Setting
 from elrea.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Matched:
+class Matched(Rated):
     """A base adapter trained from the start for the epochs of base and experts together."""
 
     rank_times_clusters: bool = False

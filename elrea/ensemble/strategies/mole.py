@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from elrea.ensemble.layerwise import Factors, mixed_outputs
-from elrea.ensemble.strategy import BASE, Job, Setting, expert_names, experts
+from elrea.ensemble.strategy import BASE, Job, Rated, Setting, expert_names, experts
+from elrea.errors import ConfigError
 from elrea.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Mole:
+class Mole(Rated):
     """(α/r)·Σ_c λ_c(x) B_c A_c x in each layer, λ(x) = softmax(W x), W trained while base and experts stay.
 
     W begins at 0, all members alike, and is trained on all examples without a balancing loss. The paper gives
@@ -26,6 +27,11 @@ class Mole:
     rate: float = 1.0
     """The highest learning rate, as a multiple of training.expert_learning_rate (the paper's 2e-5 is both)."""
     routed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 1:
+            raise ConfigError(f"epochs={self.epochs}: must be at least 1")
 
     def jobs(self, setting: Setting) -> dict[str, Job]:
         return experts(setting, "cluster")

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elrea.ensemble.strategy import BASE, Job, Setting, expert_names, experts
+from elrea.ensemble.strategy import BASE, Job, Rated, Setting, expert_names, experts
 from elrea.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class RandomCluster:
+class RandomCluster(Rated):
     """What ensembling alone is worth: the paper weighs all members 1."""
 
     weighted: bool = False

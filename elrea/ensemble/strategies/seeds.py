@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.ensemble.strategy import BASE, Job, Setting
+from elrea.ensemble.strategy import BASE, Job, Rated, Setting
 from elrea.errors import ConfigError
 from elrea.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class SeedEnsemble:
+class SeedEnsemble(Rated):
     """(1/n) Σ_i logits_i over n base adapters of n seeds: what ensembling alone is worth, without any clusters."""
 
     size: int | None = 4
@@ -24,6 +24,7 @@ class SeedEnsemble:
     routed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size is not None and self.size < 2:
             raise ConfigError(f"size={self.size}: must be at least 2, or null for C + 1")
 

@@ -55,7 +55,9 @@ class SelfConsistency:
             log_probs: log P of each choice.
             number: Of the prompt: every prompt has draws of its own.
         """
-        shares = torch.softmax(torch.tensor(log_probs).double() / self.temperature, dim=0).tolist()
+        logs = torch.tensor(log_probs).double()
+        logs -= logs.max()  # else what is divided by little overflows
+        shares = torch.softmax(logs / self.temperature, dim=0).tolist()
         draw = Random(f"self-consistency/{self.seed}/{number}")
         drawn = draw.choices(range(len(shares)), weights=shares, k=self.samples)
         return Counter(drawn).most_common(1)[0][0]

@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.ensemble.strategy import BASE, Job, Setting
+from elrea.ensemble.strategy import BACKBONE, BASE, Job, Setting
+from elrea.errors import ConfigError
 from elrea.routing.weights import Routing
 
 
@@ -19,6 +20,10 @@ class Single:
     member: str = BASE
     """`backbone` or `base`."""
     routed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.member not in (BACKBONE, BASE):
+            raise ConfigError(f"member={self.member}: must be {BACKBONE} or {BASE}")
 
     def jobs(self, setting: Setting) -> dict[str, Job]:
         return {}

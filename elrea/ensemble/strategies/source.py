@@ -8,13 +8,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.ensemble.strategy import Job, Setting
+from elrea.ensemble.strategy import Job, Rated, Setting
 from elrea.errors import ConfigError
 from elrea.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class SourceAdapters:
+class SourceAdapters(Rated):
     """What somebody does who knows every prompt's source: as many trainings as sources, and no sharing.
 
     Where `clustering=source` makes experts of the sources, from the base adapter, these begin anew.
