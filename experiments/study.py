@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from elrea.evaluation.compare import read_run
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import write_json, write_text
+from elrea.finished import read_run
 from elrea.sweep_results import draw, means, read_jobs, settings, varied
 from elrea.tracking import trends
 
