@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
-from elrea.config import build
+from elrea.config import build, load_config
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.fields import Misfit, fit, spell
 
@@ -151,11 +150,8 @@ def _config_of(folder: Path) -> DictConfig:
         raise ConfigError(
             f"{folder}: no config.yaml there; give a run's folder, as outputs/<day>/<time>"
         )
-    try:
-        cfg = OmegaConf.load(path)
-    except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
-    if not isinstance(cfg, DictConfig) or not set(PARTS).issubset(cfg):
+    cfg = load_config(path)
+    if not set(PARTS).issubset(cfg):
         raise ConfigError(f"{path} is no config of a run")
     try:
         for name in PARTS:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
+from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
 from elrea.errors import ConfigError, ElreaError, did_you_mean
 from elrea.fields import Misfit, fit, spell
@@ -135,6 +136,34 @@ def plain(cfg: Any) -> dict[str, Any]:
     if not isinstance(contained, dict):
         raise ConfigError(f"a config is a mapping, not {contained!r}")
     return contained
+
+
+def load_config(path: Path) -> DictConfig:
+    """Reads what `save_config` wrote.
+
+    Raises:
+        ConfigError: It is no YAML file, or holds no mapping.
+    """
+    try:
+        cfg = OmegaConf.load(path)
+    except (YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
+    if not isinstance(cfg, DictConfig):
+        raise ConfigError(f"{path} is no config of a run")
+    return cfg
+
+
+def leaves(cfg: DictConfig) -> dict[str, Any]:
+    """Every value of a config by its key with points, as `clustering.k`; interpolations stay as they are written."""
+
+    def below(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+        if not isinstance(node, dict):
+            yield key, node
+            return
+        for name, child in node.items():
+            yield from below(child, f"{key}.{name}" if key else str(name))
+
+    return dict(below(OmegaConf.to_container(cfg, resolve=False), ""))
 
 
 def save_config(cfg: DictConfig, path: Path) -> None:

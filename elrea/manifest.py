@@ -72,6 +72,8 @@ def verify(folder: Path, name: str, key: str) -> float:
     Raises:
         StoreError: what is wrong, naming the file.
     """
+    if not folder.is_dir():
+        raise StoreError(f"{folder} is no folder")
     path = folder / MANIFEST
     manifest = read_sealed(path)
     try:

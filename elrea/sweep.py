@@ -6,17 +6,19 @@ import atexit
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from elrea.cli import line_of, told
-from elrea.errors import StoreError
+from elrea.config import load_config
+from elrea.errors import ConfigError, StoreError
 from elrea.files import drop_asides, read_json, sha256, write_json, write_text
 from elrea.lease import Lease
 from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, varied
@@ -24,6 +26,8 @@ from elrea.sweep_results import STATUS, SUMMARY, as_csv, read_jobs, report, vari
 SWEEP = "sweep.json"
 ENDED = ("done", "prepared")
 """States of a job that made what it was to make."""
+LOOKS = ("debug", "plan", "until")
+"""Keys that change nothing in what a job leaves in the end."""
 RESOLVER = "sweep_folder"
 """`${sweep_folder:}` in conf/config.yaml."""
 ROOT = Path("multirun")
@@ -39,14 +43,16 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Takes the folder of the last sweep by the same words, or a new one; with hydra.sweep.dir=... it is that."""
-        with told():  # Hydra makes a warning of what a callback raises, and goes on
+        with _ending():
             folder = OmegaConf.to_container(config.hydra.sweep, resolve=False)
             if isinstance(folder, dict) and RESOLVER in str(folder["dir"]):
                 Sweep.claimed, Sweep._lease = claim(typed(config.hydra))
+            else:
+                Sweep._lease = enter(Path(config.hydra.sweep.dir), typed(config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Writes sweep.csv, shows how the jobs ended, and ends with 1 where one failed."""
-        with told():
+        with _ending():
             folder = Path(config.hydra.sweep.dir)
             jobs = read_jobs(folder)
             if not jobs:
@@ -56,6 +62,18 @@ class Sweep(Callback):
             _show(folder, jobs)
             if any(job["state"] not in ENDED for job in jobs):
                 sys.exit(1)
+
+
+@contextmanager
+def _ending() -> Iterator[None]:
+    """As `told`, and what that lets through ends the process too: Hydra makes a warning of what a callback raises, and
+    goes on."""
+    try:
+        with told():
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 def typed(hydra: Any) -> list[str]:
@@ -88,6 +106,48 @@ def claim(words: Sequence[str]) -> tuple[str, Lease]:
                 return name, held
         name = f"{name.split('_')[0]}_{number}"
     raise StoreError(f"{ROOT / name}: too many sweeps begin at once")
+
+
+def enter(folder: Path, words: Sequence[str]) -> Lease:
+    """Takes a folder that the user named, for a new sweep or for the one whose jobs are there.
+
+    Raises:
+        ConfigError: The jobs there are another sweep's, and would be overwritten or counted as this one's; or another
+            process is at them.
+    """
+    jobs = any(folder.glob(f"*/{STATUS}"))
+    if jobs and _lasting(words) != _lasting(_words_of(folder)):
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: holds the jobs of another sweep; name another folder, or start that sweep "
+            "again by the same words"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    held = _hold(folder)
+    if held is None:
+        raise ConfigError(
+            f"hydra.sweep.dir={folder}: another process is at this sweep; wait for it, or name another folder"
+        )
+    if not (jobs and (folder / SWEEP).is_file()):
+        write_json(folder / SWEEP, {"overrides": list(words)})
+    return held
+
+
+def _words_of(folder: Path) -> Any:
+    """The words of the sweep that made the jobs in a folder, from our file or from Hydra's; None if neither says."""
+    with suppress(StoreError, AttributeError):
+        if words := read_json(folder / SWEEP).get("overrides"):
+            return words
+    with suppress(ConfigError, OmegaConfBaseException):
+        cfg = load_config(folder / "multirun.yaml")
+        return OmegaConf.to_container(cfg, resolve=False)["hydra"]["overrides"]["task"]  # type: ignore[index,call-overload]
+    return None
+
+
+def _lasting(words: Any) -> list[str] | None:
+    """The words that make a sweep what it is; what only looks at it, or stops it early, makes no other of it."""
+    if not isinstance(words, list | tuple):
+        return None
+    return [str(word) for word in words if str(word).lstrip("+").partition("=")[0] not in LOOKS]
 
 
 def _hold(folder: Path) -> Lease | None:

@@ -22,13 +22,15 @@ def read_jobs(folder: Path) -> list[dict[str, Any]]:
 
     A job whose files are not as it wrote them has the state `damaged`, and an `error` that says which.
     """
-    jobs = [_job(path) for path in folder.glob(f"*/{STATUS}")]
+    jobs = [read_job(path.parent) for path in folder.glob(f"*/{STATUS}")]
     return sorted(jobs, key=lambda job: (len(job["number"]), job["number"]))
 
 
-def _job(path: Path) -> dict[str, Any]:
+def read_job(folder: Path) -> dict[str, Any]:
+    """The same of one job, or of a run that was alone."""
+    path = folder / STATUS
     blank = {"words": [], "chosen": "-", "seconds": 0.0}
-    known: dict[str, Any] = {"number": path.parent.name, "strategies": {}}
+    known: dict[str, Any] = {"number": folder.name, "strategies": {}}
     try:
         job = read_json(path)
         if (

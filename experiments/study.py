@@ -20,10 +20,10 @@ import numpy as np
 
 from elrea.cli import told
 from elrea.errors import ConfigError, DataError
-from elrea.evaluation.compare import Answers, read_run
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import write_json, write_text
-from elrea.finished import finished
+from elrea.finished import Answers, read_run
+from elrea.finished_sweeps import finished
 from elrea.sweep_results import draw, means, settings, varied
 from elrea.tracking import trends
 

@@ -39,7 +39,7 @@ LEVELS = [
     {"results"},
     {"cli"},
     {"sweep_results", "logged", "__main__"},
-    {"sweep", "planned", "finished"},
+    {"sweep", "planned", "finished", "finished_sweeps"},
     {"job"},
     {"neighbours", "chat", "dashboard", "combine"},
     {"predict", "harness", "compare"},

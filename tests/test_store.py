@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,52 @@ def foreign_manifest(folder: Path) -> None:
 
 def no_manifest(folder: Path) -> None:
     (folder / "manifest.json").unlink()
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def a_link_to_nowhere(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.with_name("nowhere"))
+
+
+def a_link_to_another_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder.parents[1] / "other").mkdir()
+    (folder.parents[1] / "other" / "kept").write_text("")
+    folder.symlink_to(folder.parents[1] / "other")
+
+
+@pytest.mark.parametrize("before", [None, a_file, a_link_to_nowhere, a_link_to_another_folder])
+@pytest.mark.parametrize("damage", [a_file, a_link_to_nowhere, a_link_to_another_folder])
+def test_what_is_no_folder_is_damage(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+    before: Callable[[Path], None] | None,
+) -> None:
+    """Also where such damage was set aside already, by a making that was killed."""
+    made = stage(tmp_path)
+    made.run(two_files)
+    if before:
+        aside = tmp_path / "other_store" / "features" / f"{made.key}.damaged"
+        aside.mkdir(parents=True)
+        before(aside)
+        aside.rename(made.folder.with_name(aside.name))
+    damage(made.folder)
+    with caplog.at_level(logging.WARNING):
+        again = stage(tmp_path)
+        assert not again.done()
+        again.run(two_files)
+    (line,) = caplog.messages
+    assert str(made.folder) in line and "is damaged and has to be made again" in line
+    assert not again.reused and not made.folder.is_symlink() and stage(tmp_path).done()
+    assert [path.name for path in made.folder.parent.iterdir()] == [made.key]
+    assert all(path.exists() for path in tmp_path.glob("*/other/kept"))
+    assert damage is not a_link_to_another_folder or (tmp_path / "other" / "kept").exists()
 
 
 @pytest.mark.parametrize(

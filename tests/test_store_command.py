@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from elrea.errors import StoreError
+from elrea.errors import ConfigError, StoreError
 from elrea.lease import Lease
 from elrea.store import Stage, Store
 from elrea.store.__main__ import main
@@ -171,3 +171,63 @@ def test_gc_does_not_guess(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     with pytest.raises(StoreError, match=r"summary\.json: does not say which stages its run uses"):
         command(monkeypatch, "gc", "--yes")
     assert there(home) == [True] * 3
+
+
+def test_gc_never_touches_what_no_store_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Somebody's folder that was named as the store, or a store with more in it."""
+    key, other = "0123456789abcdef", "f" * 16
+    kept = [
+        "photos/a.jpg", f"photos/{key}/a.jpg", f"photos/{other}", f"photos/.{key}.jpg", f"photos/{key}.partial.jpg",
+        f"photos/x{key}.partial/a.jpg", f"Photos/{key}.partial/a.jpg", "thesis/.git/HEAD", "outputs/a/summary.json",
+    ]  # fmt: skip
+    gone = [
+        f"base/{key}.{other}.partial/half", f"base/{key}.lease.{other}/x", f"base/{other}.gone/a",
+        f"base/.{key}.tries.json.12.tmp", f"base/{key}.tries.json", f"base/{other}.damaged/a",
+    ]  # fmt: skip
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"stages": {}}')
+    made = Store(tmp_path / "elsewhere").stage("base", 1, {})
+    made.run(two_files)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / made.key).symlink_to(made.folder)
+    age(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, "gc", "--yes", "--store", ".", "--hours", "0")
+    assert "2 of 5" in capsys.readouterr().out
+    assert all((tmp_path / name).is_file() for name in kept) and made.done()
+    assert (tmp_path / "linked" / made.key).is_symlink()
+    assert not any((tmp_path / name).exists() for name in gone)
+
+
+@pytest.mark.parametrize("what", ["ls", "verify", "gc"])
+def test_an_empty_name_is_no_store(home: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A Path of it would be the working folder."""
+    with pytest.raises(ConfigError, match="wants the folder in which stages are kept"):
+        command(monkeypatch, what, "--yes", "--store", "")
+    monkeypatch.setenv("ELREA_STORE", " ")
+    with pytest.raises(ConfigError, match="wants the folder in which stages are kept"):
+        command(monkeypatch, what, "--yes")
+
+
+@pytest.mark.parametrize("hours", ["-5", "nan", "inf"])
+def test_hours_are_a_number_from_nought_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, hours: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--hours {hours}: wants a number of hours, 0 or more"):
+        command(monkeypatch, "gc", "--yes", "--hours", hours)
+    assert there(home) == [True] * 3
+
+
+def test_a_stage_without_its_manifest_is_damaged_and_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    third = stages(home)[2].folder
+    (third / "manifest.json").unlink()
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "verify")
+    assert capsys.readouterr().out.endswith("3 stages, 1 damaged\n")
+    command(monkeypatch, "gc", "--yes", "--hours", "0")
+    assert (third / "a.bin").exists()

@@ -3,19 +3,20 @@
     python -m elrea.evaluation.compare multirun/<day>/<time> --a elrea --b base
     python -m elrea.evaluation.compare outputs/<day>/<time> outputs/<day>/<time> --a elrea --b uniform --json
 
-Runs that differ in the seed alone, or the folder of a sweep over seeds. Each seed has its accuracies and McNemar's
-exact test. All together have the paired bootstrap interval of the difference, where an item counts with its mean over
-seeds, and McNemar's test in this form: of the items on which the strategies' means over seeds differ, is one strategy
-ahead on more? With one seed it is the usual test. The seeds' discordant pairs are not added up: a question that is hard
-for one seed is hard for the others, so that they are no independent draws.
+Finished runs that differ in the seed alone, or the folder of a sweep over seeds; which strategies they scored, and
+where and how fast they were made, may differ too. Each seed has its accuracies and McNemar's exact test. All together
+have the paired bootstrap interval of the difference, where an item counts with its mean over seeds, and McNemar's test
+in this form: of the items on which the strategies' means over seeds differ, is one strategy ahead on more? With one
+seed it is the usual test. The seeds' discordant pairs are not added up: a question that is hard for one seed is hard
+for the others, so that they are no independent draws.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,8 @@ import numpy as np
 
 from elrea.cli import told
 from elrea.errors import ConfigError, DataError, did_you_mean
-from elrea.evaluation.statistics import McNemar, mcnemar, paired_interval
-from elrea.files import read_json
-
-PREDICTIONS = "predictions.jsonl"
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a finished run's strategies had right.
-
-    Attributes:
-        folder: The run's.
-        seed: The run's.
-        items: Ids of the test items with their right answers, in the order of the ids.
-        correct: By strategy, item by item.
-    """
-
-    folder: Path
-    seed: int
-    items: list[tuple[str, str]]
-    correct: dict[str, list[bool]]
+from elrea.evaluation.statistics import MOST_RESAMPLES, McNemar, mcnemar, paired_interval
+from elrea.finished import Answers, check_alike, folders, read_run
 
 
 def main() -> None:
@@ -56,8 +38,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--resamples", type=int, default=10_000, help="of the bootstrap (10,000)")
     given = parser.parse_args()
-    if given.resamples < 1:
-        raise ConfigError(f"--resamples {given.resamples}: must be at least 1")
+    if not 1 <= given.resamples <= MOST_RESAMPLES:
+        raise ConfigError(f"--resamples {given.resamples}: must be 1 to {MOST_RESAMPLES}")
     found = compare(
         [read_run(folder) for folder in folders(given.runs)], given.a, given.b, given.resamples
     )
@@ -68,46 +50,6 @@ def main() -> None:
     from elrea.tracking.screen import paired_table
 
     screen().print(paired_table(found))
-
-
-def folders(given: Sequence[Path]) -> list[Path]:
-    """The runs that folders stand for: themselves, or the finished jobs of a sweep.
-
-    Raises:
-        DataError: A folder holds no predictions.
-    """
-    found: list[Path] = []
-    for folder in given:
-        inside = [path.parent for path in sorted(folder.glob(f"*/{PREDICTIONS}"))]
-        own = [folder] if (folder / PREDICTIONS).is_file() else inside
-        if not own:
-            raise DataError(
-                f"{folder}: no {PREDICTIONS} there; give the folder of a finished run or of a sweep"
-            )
-        found += own
-    return found
-
-
-def read_run(folder: Path) -> Answers:
-    """What a run's strategies had right.
-
-    Raises:
-        DataError, StoreError: The run is not finished, or its files are not as a run writes them.
-    """
-    summary = folder / "summary.json"
-    if not summary.is_file():
-        raise DataError(f"{folder}: no summary.json there; the run is not finished")
-    try:
-        rows = sorted(_rows(folder / PREDICTIONS), key=lambda row: str(row["id"]))
-        names = list(rows[0]["strategies"])
-        return Answers(
-            folder,
-            int(read_json(summary)["seed"]),
-            [(row["id"], row["answer"]) for row in rows],
-            {name: [bool(row["strategies"][name]["correct"]) for row in rows] for name in names},
-        )
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise DataError(f"{folder / PREDICTIONS}: not as a run writes it ({error!r})") from error
 
 
 def compare(runs: Sequence[Answers], a: str, b: str, resamples: int = 10_000) -> dict[str, Any]:
@@ -124,7 +66,7 @@ def compare(runs: Sequence[Answers], a: str, b: str, resamples: int = 10_000) ->
         `pooled`, such a row without the seed.
 
     Raises:
-        DataError: The runs have other test items, or one seed's runs disagree.
+        DataError: The runs have other test items or other settings, or one seed's runs disagree.
         ConfigError: A strategy was not scored.
     """
     for run in runs[1:]:
@@ -133,6 +75,7 @@ def compare(runs: Sequence[Answers], a: str, b: str, resamples: int = 10_000) ->
                 f"{run.folder} and {runs[0].folder} have other test items ({len(run.items):,} and "
                 f"{len(runs[0].items):,}); name runs on the same data"
             )
+    check_alike(runs, (a, b))
     seeds = sorted({run.seed for run in runs})
     left, right = (
         np.array([_of_seed([run for run in runs if run.seed == seed], name) for seed in seeds])
@@ -172,11 +115,6 @@ def _of_seed(runs: Sequence[Answers], name: str) -> list[bool]:
                 "differ in the seed alone"
             )
     return found[0][1]
-
-
-def _rows(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as lines:
-        yield from (json.loads(line) for line in lines)
 
 
 if __name__ == "__main__":

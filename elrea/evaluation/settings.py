@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from elrea.errors import ConfigError
+from elrea.evaluation.statistics import MOST_RESAMPLES
 
 
 @dataclass(frozen=True)
@@ -45,5 +46,9 @@ class Evaluation:
         for name in ("batch_size", "resamples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name}={getattr(self, name)}: must be at least 1")
+        if self.resamples > MOST_RESAMPLES:
+            raise ConfigError(
+                f"evaluation.resamples={self.resamples}: must be at most {MOST_RESAMPLES}"
+            )
         if not all(self.stop):
             raise ConfigError("evaluation.stop: an empty text would end every text at once")

@@ -14,6 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 _Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+MOST_RESAMPLES = 1_000_000
+"""The bounds' own error is then near 0.1 % of the width; ten thousand times as many fill any memory."""
 _CELLS = 4_000_000  # multinomial counts held at once in `paired_interval`: 32 MB
 
 

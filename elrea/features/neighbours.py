@@ -63,7 +63,7 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
     ):
         if not stage.done():
             raise ConfigError(
-                f"{run}: its {name} are not in {stage.folder.parent}; run from the folder that the run was "
+                f"{run}: its stage {name} is not in {stage.folder.parent}; run from the folder that the run was "
                 "started in, or say --store"
             )
     query = pipeline.features_of([Example("prompt", prompt, "", "prompt")])

@@ -84,7 +84,7 @@ class Stage:
 
         Nothing on disk changes: damage is logged with the file's name, and `run` rebuilds.
         """
-        return self.folder.is_dir() and self._whole(self.folder)
+        return os.path.lexists(self.folder) and self._whole(self.folder)
 
     def run(self, make: Callable[[Path], None]) -> Path:
         """Reuses the finished files, or has `make` write them; one process at a time.
@@ -123,8 +123,8 @@ class Stage:
 
     def _make(self, make: Callable[[Path], None], lease: Lease) -> None:
         work, damaged = self._beside(f"{lease.token}.partial"), self._beside("damaged")
-        if self.folder.exists():
-            shutil.rmtree(damaged, ignore_errors=True)
+        if os.path.lexists(self.folder):  # a file and a link that leads nowhere, too
+            _drop(damaged)
             self.folder.rename(damaged)
         for left in sorted(self._left(".partial"), key=lambda path: path.stat().st_mtime):
             # There are several where a holder lost its lease: the newest is kept.
@@ -151,10 +151,8 @@ class Stage:
     def _clear(self) -> None:
         """Removes what the making needed and nobody does any more; only for who holds the lease."""
         for path in self._left():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            elif path.suffix != ".lease":
-                path.unlink(missing_ok=True)
+            if path.is_dir() or path.suffix != ".lease":
+                _drop(path)
 
     def _tidy(self) -> None:
         """Clears up after a process that was killed when it had just made the stage."""
@@ -225,6 +223,14 @@ class Stage:
 
     def _beside(self, suffix: str) -> Path:
         return self.folder.with_name(f"{self.key}.{suffix}")
+
+
+def _drop(path: Path) -> None:
+    """Removes a folder, a file or a link; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -7,13 +7,16 @@
 
 A stage is used by every run whose folder says so (summary.json, or status.json of one that is under way or was
 stopped): all below outputs/ and multirun/, or what `--runs` names. `gc` leaves these, whatever was made or used in the
-last day (`--hours`), and whatever a process is at work on.
+last day (`--hours`), and whatever a process is at work on. What no store makes it never touches: a stage is a folder
+named by a key, with a manifest.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
+import re
 import shutil
 import sys
 import time
@@ -23,13 +26,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from elrea.cli import told
-from elrea.errors import StoreError
+from elrea.errors import ConfigError, StoreError
 from elrea.files import key_of, read_json
 from elrea.lease import Lease, look
 from elrea.manifest import MANIFEST, verify
 
 RUNS = (Path("outputs"), Path("multirun"))
 """Where runs leave their folders, seen from where they were started."""
+STAGE = re.compile("[a-z0-9][a-z0-9_-]*")
+"""Folders of a store."""
+OWN = re.compile(
+    r"([0-9a-f]{16})(?:|(?:\..+)?\.partial|\.lease(?:\.[0-9a-f]+)?|\.damaged|\.gone|\.tries\.json)"
+    r"|\.([0-9a-f]{16})\.tries\.json\.\d+\.tmp"
+)
+"""Names that a store gives in there: a stage's key, and what stands beside it while it is made or removed."""
 
 
 @dataclass
@@ -42,6 +52,13 @@ class Entry:
     """All that there is, in and beside that folder."""
     used: int
     """By so many runs."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether a store made it: what only bears a key's name, or is a link, is somebody's and not to be removed."""
+        return not self.finished or (
+            (self.folder / MANIFEST).is_file() and not self.folder.is_symlink()
+        )
 
     @property
     def finished(self) -> bool:
@@ -75,7 +92,7 @@ class Entry:
                 gone = self.folder.with_name(f"{self.folder.name}.gone")
                 self.paths[self.paths.index(self.folder)] = self.folder.rename(gone)
             for path in self.paths:
-                if path.is_dir():
+                if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
                 elif path != lease.path:
                     path.unlink(missing_ok=True)
@@ -85,7 +102,7 @@ class Entry:
 
 
 def entries(store: Path, uses: dict[str, int]) -> list[Entry]:
-    """All that is in a store, by stage and key.
+    """All that is in a store, by stage and key; other files and folders are passed over.
 
     Raises:
         StoreError: There is no such folder.
@@ -94,7 +111,10 @@ def entries(store: Path, uses: dict[str, int]) -> list[Entry]:
         raise StoreError(f"{store}: no such folder; name the store with --store")
     found: dict[Path, Entry] = {}
     for path in sorted(store.glob("*/*")):
-        key = path.name.lstrip(".").partition(".")[0]
+        own = OWN.fullmatch(path.name)
+        if own is None or not STAGE.fullmatch(path.parent.name):
+            continue
+        key = own[1] or own[2]
         folder = path.with_name(key)
         found.setdefault(folder, Entry(folder, [], uses.get(key, 0))).paths.append(path)
     return list(found.values())
@@ -169,7 +189,7 @@ def check(found: list[Entry]) -> None:
 def gc(found: list[Entry], runs: int, hours: float, yes: bool) -> None:
     def unused() -> Iterator[Entry]:
         for entry in found:
-            if not entry.used and entry.hours >= hours and not entry.held():
+            if entry.ours and not entry.used and entry.hours >= hours and not entry.held():
                 yield entry
 
     size, count = 0, 0
@@ -188,7 +208,7 @@ def main() -> None:
         prog="python -m elrea.store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )  # fmt: skip
     parser.add_argument("what", choices=("ls", "verify", "gc"))
-    parser.add_argument("--store", type=Path, default=Path(os.environ.get("ELREA_STORE", ".elrea")))
+    parser.add_argument("--store", default=os.environ.get("ELREA_STORE", ".elrea"))
     parser.add_argument(
         "--runs", type=Path, nargs="+", metavar="FOLDER", help="run folders, or folders of such"
     )
@@ -197,14 +217,21 @@ def main() -> None:
     )
     parser.add_argument("--yes", action="store_true", help="gc: remove it")
     given = parser.parse_args()
+    if not given.store.strip():  # to Path it would be the working folder
+        raise ConfigError(
+            "--store '': wants the folder in which stages are kept, here or as ELREA_STORE"
+        )
+    if not 0 <= given.hours < math.inf:
+        raise ConfigError(f"--hours {given.hours:g}: wants a number of hours, 0 or more")
+    store = Path(given.store)
     folders = given.runs or [folder for folder in RUNS if folder.is_dir()]
     for folder in folders:
         if not folder.is_dir():
             raise StoreError(f"{folder}: no such folder; name runs' folders with --runs")
     if given.what == "verify":
-        return check(entries(given.store, {}))
+        return check(entries(store, {}))
     runs, uses = used_by(folders)
-    found = entries(given.store, uses)
+    found = entries(store, uses)
     if given.what == "ls":
         return ls(found, runs)
     if not runs:

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from elrea.cli import told
 from elrea.errors import DataError
 from elrea.files import write_json
-from elrea.finished import finished
+from elrea.finished_sweeps import finished
 from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
 from elrea.tracking.scatter import MARKERS
 

@@ -18,7 +18,7 @@ from elrea.cli import told
 from elrea.errors import ConfigError, DataError
 from elrea.evaluation.statistics import paired_interval, wilson
 from elrea.files import write_json, write_text
-from elrea.finished import finished
+from elrea.finished_sweeps import finished
 from elrea.tracking.plots import accuracy
 
 HERE = Path(__file__).parent

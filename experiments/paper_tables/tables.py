@@ -26,9 +26,9 @@ import numpy as np
 
 from elrea.cli import told
 from elrea.errors import DataError
-from elrea.evaluation.compare import read_run
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import read_json, write_json, write_text
+from elrea.finished import read_run
 from elrea.sweep_results import read_jobs
 
 HERE = Path(__file__).parent

@@ -23,7 +23,7 @@ from elrea.cli import told
 from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import read_json, write_json, write_text
-from elrea.finished import finished
+from elrea.finished_sweeps import finished
 from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
 from elrea.tracking.plots import heat_map
 

@@ -87,6 +87,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("features.projection=rademacher", "features.projection: wants Projection, not 'rademach"),
         ("features.batch_size=0", "features: batch_size=0 must be at least 1"),
         ("features.epoch_weights=[1]", "features.epoch_weights: 1 weights for 2 epochs; give one"),
+        ("evaluation.resamples=10000000000", "evaluation.resamples=10000000000: must be at most"),
         ("evaluation.batch_size=0", "evaluation.batch_size=0: must be at least 1"),
         ("trainer.threads=0", "trainer: threads=0 must be 1 to 1024, or null"),
         ("trainer.accelerator=tpu", "trainer: accelerator=tpu must be auto, cpu, gpu or mps"),

@@ -32,7 +32,7 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
     for words, said in (
         ([str(tmp_path), "x"], "no config.yaml there; give a run's folder"),
         ([str(whole.folder / "out"), "x", "-k", "0"], "k=0: must be at least 1"),
-        ([str(whole.folder / "out"), "x", "--store", str(tmp_path)], "its base are not in"),
+        ([str(whole.folder / "out"), "x", "--store", str(tmp_path)], "its stage base is not in"),
     ):
         monkeypatch.setattr(sys, "argv", ["neighbours", *words])
         with pytest.raises(SystemExit), told():

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from elrea.sweep import Record, claim
+from elrea.errors import ConfigError
+from elrea.sweep import Record, claim, enter
 from elrea.sweep_results import as_csv, draw, means, read_jobs, settings, varied
 from tests.cli.commands import QUIET, Command, Ended, run
 
@@ -130,6 +131,51 @@ def test_two_sweeps_by_the_same_words_at_once_have_a_folder_each(
     assert claim(["a=1,3"])[0] not in (first, second)
     (tmp_path / "multirun" / first / "sweep.json").write_text("{")
     assert claim(["a=1,2"])[0] == second, "a damaged one is passed over"
+
+
+def test_a_named_folder_is_one_sweeps(tmp_path: Path) -> None:
+    """It goes on by the same words; another's jobs would be overwritten, or stand in its table."""
+    (tmp_path / "0").mkdir()
+    enter(tmp_path, ["a=1,2", "plan=true"]).release()
+    held = enter(tmp_path, ["a=1,2,3"])  # no job stands there yet
+    with pytest.raises(ConfigError, match="another process is at this sweep"):
+        enter(tmp_path, ["a=1,2,3"])
+    held.release()
+    (tmp_path / "0" / "status.json").write_text("{}")
+    for words in (["a=1,2,3"], ["a=1,2,3", "plan=true"], ["a=1,2,3", "until=base"], ["a=1,2,3"]):
+        enter(tmp_path, words).release()
+    for words in (["a=1,2"], ["a=1,2,3", "b=1"], ["b=1", "a=1,2,3"], []):
+        with pytest.raises(ConfigError, match="holds the jobs of another sweep; name another"):
+            enter(tmp_path, words)
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {"overrides": ["a=1,2,3"]}
+
+
+def test_a_named_folder_from_before_its_words_were_written_down(tmp_path: Path) -> None:
+    """Hydra's own file says them, unless the sweeper wrote none."""
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "status.json").write_text("{}")
+    with pytest.raises(ConfigError, match="holds the jobs of another sweep"):
+        enter(tmp_path, ["a=1,2"])
+    text = "hydra: {overrides: {task: ['a=1,2', 'b=${oc.env:NOWHERE}']}, x: '${now:}'}"
+    (tmp_path / "multirun.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="holds the jobs of another sweep"):
+        enter(tmp_path, ["a=1,2"])
+    enter(tmp_path, ["a=1,2", "b=${oc.env:NOWHERE}"]).release()
+    assert (tmp_path / "sweep.json").is_file()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_another_sweep_into_a_used_folder_is_refused(tmp_path: Path, debug: bool) -> None:
+    """Before a job begins, and with a traceback too: Hydra alone would warn, and go on."""
+    (tmp_path / "out" / "0").mkdir(parents=True)
+    (tmp_path / "out" / "0" / "status.json").write_text("{}")
+    (tmp_path / "out" / "sweep.json").write_text('{"overrides": ["seed=0,1,2"]}')
+    ended = run(tmp_path, "-m", "seed=0,1", "hydra.sweep.dir=out", *["debug=true"] * debug)
+    said = "hydra.sweep.dir=out: holds the jobs of another sweep; name another folder, or start"
+    assert ended.code == 1 and said in ended.err.splitlines()[-1]
+    assert debug or said in ended.error
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"0", "sweep.json"}
+    assert (tmp_path / "out" / "0" / "status.json").read_text() == "{}"
 
 
 def test_a_jobs_record(tmp_path: Path) -> None:

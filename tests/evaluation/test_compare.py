@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 from elrea.cli import told
+from elrea.errors import ElreaError
 from elrea.evaluation import compare
 from elrea.evaluation.statistics import mcnemar, paired_interval
+from elrea.finished import read_run
+from tests.experiments.sweeps import SCORE, write_job
 
 N = 40
 DRAW = np.random.default_rng(0)
@@ -20,11 +23,15 @@ BETTER = {seed: right | (DRAW.random(N) < 0.3) for seed, right in BASE.items()}
 
 
 def write_run(
-    folder: Path, seed: int, strategies: dict[str, Any], answer: str = "A", turned: bool = False
+    folder: Path,
+    seed: int,
+    strategies: dict[str, Any],
+    answer: str = "A",
+    turned: bool = False,
+    chosen: str = "elrea",
+    **config: Any,
 ) -> Path:
     """What a finished run leaves of its answers."""
-    folder.mkdir(parents=True)
-    (folder / "summary.json").write_text(json.dumps({"seed": seed}))
     rows = [
         {
             "id": f"item/{i}",
@@ -33,9 +40,16 @@ def write_run(
         }
         for i in range(N)
     ]
-    lines = [json.dumps(row) for row in (rows[::-1] if turned else rows)]
-    (folder / "predictions.jsonl").write_text("\n".join(lines) + "\n")
+    summary = {"strategies": dict.fromkeys(strategies, SCORE)}
+    write_job(folder.parent, seed, rows[::-1] if turned else rows, summary).rename(folder)
+    settings = {"seed": seed, "clustering": {"k": 4, "sizes": [1, 2]}, "ensemble": {}, **config}
+    (folder / "config.yaml").write_text(json.dumps(settings))  # JSON is YAML
+    rewrite(folder / "status.json", chosen=chosen)
     return folder
+
+
+def rewrite(path: Path, **more: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
 
 
 def write_seeds(root: Path) -> Path:
@@ -83,7 +97,7 @@ def test_the_same_answers_with_three_seeds_are_no_more_evidence_than_with_one(
 ) -> None:
     """Discordant pairs that were added up would make a small p of nothing but repetition."""
     both = {"base": BASE[0], "elrea": BETTER[0]}
-    runs = [compare.read_run(write_run(tmp_path / str(seed), seed, both)) for seed in (3, 4, 5)]
+    runs = [read_run(write_run(tmp_path / str(seed), seed, both)) for seed in (3, 4, 5)]
     one, three = (compare.compare(some, "elrea", "base", 200) for some in (runs[:1], runs))
     assert three["pooled"] == one["pooled"]
     assert {**one["seeds"][0], "seed": None} == {**one["pooled"], "seed": None}
@@ -96,7 +110,7 @@ def test_strategies_of_several_runs_with_one_seed(tmp_path: Path) -> None:
     """Jobs of a sweep over `ensemble=` score others too, the same way."""
     one = write_run(tmp_path / "one", 0, {"base": BASE[0], "elrea": BETTER[0]})
     two = write_run(tmp_path / "two", 0, {"base": BASE[0], "uniform": BASE[1]})
-    runs = [compare.read_run(folder) for folder in (one, two)]
+    runs = [read_run(folder) for folder in (one, two)]
     found = compare.compare(runs, "elrea", "uniform", 100)
     assert len(found["seeds"]) == 1 and found["pooled"]["b"] == BASE[1].mean()
 
@@ -118,10 +132,93 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, monkeypatch, capsys
     assert "no strategy 'elrea' with seed 4; did you mean elrae? (there is: base, elrae)" in line(
         sweep, without
     )
+    right = (without / "predictions.jsonl").read_text()
     (without / "predictions.jsonl").write_text('{"id": "a"}\n')
     assert "predictions.jsonl: not as a run writes it (KeyError('strategies'))" in line(without)
     (without / "predictions.jsonl").write_text("no JSON\n")
     assert "not as a run writes it" in line(without)
+    (without / "predictions.jsonl").write_text(right)
     (without / "summary.json").unlink()
-    assert "no summary.json there; the run is not finished" in line(without)
-    assert "--resamples 0: must be at least 1" in line(sweep, "--resamples", 0)
+    assert "summary.json is not as the job wrote it" in line(without)
+    for resamples in (0, 10**10):
+        said = line(sweep, "--resamples", resamples)
+        assert f"--resamples {resamples}: must be 1 to 1000000" in said
+
+
+def error_of(*runs: Path, a: str = "elrea", b: str = "base") -> str:
+    with pytest.raises(ElreaError) as caught:
+        compare.compare([read_run(run) for run in runs], a, b, 100)
+    return str(caught.value)
+
+
+def test_a_run_that_is_not_done_has_no_answers(tmp_path: Path) -> None:
+    """Its folder may hold an earlier run's."""
+    run = write_run(tmp_path / "run", 0, {"base": BASE[0], "elrea": BETTER[0]})
+    for state, error in (("failed", "no such data"), ("running", None), ("prepared", None)):
+        rewrite(run / "status.json", state=state, **({"error": error} if error else {}))
+        said = error_of(run)
+        assert f"{run}: the last run there is {state}, not done" in said and (error or "") in said
+    rewrite(run / "status.json", state="done")
+    compare.compare([read_run(run)], "elrea", "base", 100)
+    rewrite(run / "summary.json", seed=1)
+    assert "summary.json is not as the job wrote it" in error_of(run)
+    (run / "status.json").unlink()
+    assert f"{run}: no status.json there" in error_of(run)
+
+
+def test_predictions_are_those_that_the_summary_counts(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", 0, {"base": BASE[0], "elrea": BETTER[0]})
+    path = run / "predictions.jsonl"
+    lines = path.read_text().splitlines()
+    turned = lines[0].replace("true", "t").replace("false", "true").replace(": t}", ": false}")
+    for changed, said in (
+        (lines[:-1], "its 39 lines are not the 40 answers of base that summary.json counts"),
+        ([*lines[:-1], lines[0]], "the id 'item/0' stands twice"),
+        ([turned, *lines[1:]], "its 40 lines are not the 40 answers of base that summary.json counts"),
+        ([lines[0].replace("true", "1").replace("false", "0"), *lines[1:]], "correct is true or false"),
+        ([], "its 0 lines are not"),
+        (["[" * 100_000], "not as a run writes it"),
+    ):  # fmt: skip
+        path.write_text("\n".join(changed) + "\n" * bool(changed))
+        assert said in error_of(run) and str(path) in error_of(run)
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(tmp_path: Path) -> None:
+    both = {"base": BASE[0], "elrea": BETTER[0]}
+
+    def made(name: str, seed: int, **config: Any) -> Path:
+        return write_run(tmp_path / name, seed, both, **config)
+
+    first = made("first", 0)
+    for name, config, said in (
+        ("k", {"clustering": {"k": 8, "sizes": [1, 2]}}, "clustering.k (8 and 4)"),
+        ("list", {"clustering": {"k": 4, "sizes": [1]}}, "clustering.sizes ([1] and [1, 2])"),
+        ("less", {"clustering": {"k": 4}}, "clustering.sizes (not there and [1, 2])"),
+        ("precision", {"trainer": {"precision": "16"}}, "trainer.precision (16 and not there)"),
+        ("own", {"ensemble": {"top_k": 1}}, "ensemble.top_k (1 and not there)"),
+        ("rate", {"evaluation": {"settings": {"base": {"rate": 2}}}}, "evaluation.settings.base.rate (2"),
+    ):  # fmt: skip
+        other = made(name, 1, **config)
+        assert f"{other} and {first} differ in {said}" in error_of(first, other)
+
+
+def test_what_cannot_change_answers_may_differ(tmp_path: Path) -> None:
+    """Where a run was made, how it was shown, and strategies that are not compared."""
+    first = write_run(tmp_path / "first", 0, {"base": BASE[0], "elrea": BETTER[0]})
+    other = write_run(
+        tmp_path / "other",
+        1,
+        {"base": BASE[1], "elrea": BETTER[1], "uniform": BASE[0]},
+        chosen="uniform",
+        ensemble={"top_k": 1},
+        store="${oc.env:NOWHERE_TO_BE_FOUND}",
+        tracking={"mode": "disabled"},
+        trainer={"threads": 1},
+        evaluation={
+            "strategies": ["uniform"],
+            "settings": {"uniform": {"rate": 2}},
+            "resamples": 5,
+        },
+    )
+    found = compare.compare([read_run(first), read_run(other)], "elrea", "base", 100)
+    assert [row["seed"] for row in found["seeds"]] == [0, 1]

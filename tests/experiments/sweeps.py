@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,11 @@ def write_job(
     """A finished job with its predictions; returns its folder, `<sweep>/<seed>`."""
     job = sweep / str(seed)
     job.mkdir(parents=True)
+    for name, figures in summary["strategies"].items():
+        right = "".join("01"[row["strategies"][name]["correct"]] for row in rows)
+        digest = hashlib.sha256(right.encode()).hexdigest()
+        summary["strategies"][name] = {**figures, "n": len(rows), "correct_sha256": digest}
+    (job / "config.yaml").write_text(f"seed: {seed}\n")
     (job / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
     (job / "summary.json").write_text(json.dumps({"data": "made up", "seed": seed, **summary}))
     status = {
