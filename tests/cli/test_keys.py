@@ -185,9 +185,9 @@ def test_a_strategys_own_settings_change_its_adapters_alone(
 ) -> None:
     words = ["evaluation.strategies=[base,elrea,compute_matched,parameter_matched]"]
     before = keys(experiment(small_model, *words), tmp_path)
-    own = experiment(small_model, *words, "evaluation.settings={compute_matched:{rate:0.7}}")
+    own = experiment(small_model, *words, "evaluation.settings={compute_matched:{rate:0.6}}")
     assert changed(before, keys(own, tmp_path)) == {"compute-matched", "scores"}
-    assert own.strategies["compute_matched"].rate == 0.7  # type: ignore[attr-defined]
+    assert own.strategies["compute_matched"].rate == 0.6  # type: ignore[attr-defined]
 
 
 def test_seeds_are_adapters_of_their_own(small_model: Path, tmp_path: Path) -> None:
