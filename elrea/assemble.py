@@ -126,9 +126,8 @@ def _judged(
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, own in (evaluation.settings or {}).items():
         if name not in nodes:
-            raise ConfigError(
-                f"evaluation.settings: no strategy {name!r} is scored{did_you_mean(name, nodes)}"
-            )
+            near = did_you_mean(name, nodes) or "; name it in evaluation.strategies"
+            raise ConfigError(f"evaluation.settings: no strategy {name!r} is scored{near}")
         for key in own if name == chosen else ():
             if f"ensemble.{key}" in typed:
                 raise ConfigError(

@@ -194,7 +194,7 @@ def _fewer(pipeline: Pipeline) -> Iterator[str]:
         if (found := plan.count or wanted) < wanted:
             yield (
                 f"{name}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others would have had too few "
-                "training examples of their own (clustering.min_size)"
+                "training examples (clustering.min_size, or an equal share)"
             )
 
 
