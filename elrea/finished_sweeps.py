@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from elrea.errors import DataError
 from elrea.files import read_json
+from elrea.finished import Answers, read_run
 from elrea.sweep_results import SUMMARY, read_jobs, settings, varied
 
 
@@ -55,6 +59,27 @@ def finished(
             )
         _check_rows(folder, job, jobs[0], need)
     return jobs
+
+
+def answers(
+    folder: Path, need: Sequence[str] = (), *, several: bool = False
+) -> tuple[list[dict[str, Any]], dict[tuple[str, ...], dict[str, np.ndarray]]]:
+    """The jobs as `finished` has them, and by setting and strategy what was right, [seeds, items] in the jobs' order.
+
+    Raises:
+        ElreaError: What `finished` or `read_run` refuses, or seeds of one setting have other test items.
+    """
+    jobs = finished(folder, need, several=several)
+    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
+    for job in jobs:
+        runs[job["setting"]].append(read_run(folder / job["number"]))
+    for each in runs.values():
+        if any(run.items != each[0].items for run in each):
+            raise DataError(f"{folder}: seeds of one setting have other test items")
+    return jobs, {
+        setting: {name: np.array([run.correct[name] for run in each]) for name in each[0].correct}
+        for setting, each in runs.items()
+    }
 
 
 def _check_rows(

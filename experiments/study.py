@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from elrea.cli import told
-from elrea.errors import ConfigError, DataError
+from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval
 from elrea.files import write_json, write_text
-from elrea.finished import Answers, read_run
-from elrea.finished_sweeps import finished
+from elrea.finished_sweeps import answers
 from elrea.sweep_results import draw, means, settings, varied
 from elrea.tracking import trends
 
@@ -41,17 +40,7 @@ def read(
     Raises:
         ElreaError: It is no finished sweep, or lacks a strategy of `need`.
     """
-    jobs = finished(folder, need, several=True)
-    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
-    for job in jobs:
-        runs[job["setting"]].append(read_run(folder / job["number"]))
-    for each in runs.values():
-        if any(run.items != each[0].items for run in each):
-            raise DataError(f"{folder}: seeds of one setting have other test items")
-    rights = {
-        group: {name: np.array([run.correct[name] for run in each]) for name in each[0].correct}
-        for group, each in runs.items()
-    }
+    jobs, rights = answers(folder, need, several=True)
     return settings(varied(jobs)), rights, jobs
 
 

@@ -9,16 +9,15 @@ Differences are paired: per test item the mean over seeds, resampled over items 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
 
 from elrea.cli import told
-from elrea.errors import ConfigError, DataError
+from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval, wilson
 from elrea.files import write_json, write_text
-from elrea.finished_sweeps import finished
+from elrea.finished_sweeps import answers
 from elrea.tracking.plots import accuracy
 
 HERE = Path(__file__).parent
@@ -30,18 +29,8 @@ def read(folder: Path) -> tuple[list[int], dict[str, np.ndarray], str]:
     Raises:
         ElreaError: It is no finished sweep over seeds.
     """
-    jobs = finished(folder)
-    runs = []
-    for job in jobs:
-        lines = (folder / job["number"] / "predictions.jsonl").read_text(encoding="utf-8")
-        runs.append([json.loads(line) for line in lines.split("\n") if line])
-    if any([row["id"] for row in run] != [row["id"] for row in runs[0]] for run in runs):
-        raise DataError(f"{folder}: its jobs have other test items")
-    rights = {
-        name: np.array([[row["strategies"][name]["correct"] for row in run] for run in runs])
-        for name in jobs[0]["strategies"]
-    }
-    return [job["seed"] for job in jobs], rights, jobs[0]["data"]
+    jobs, rights = answers(folder)
+    return [job["seed"] for job in jobs], rights[()], jobs[0]["data"]
 
 
 def main() -> None:
