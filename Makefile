@@ -61,7 +61,7 @@ check: $(STAMP) ## Lint, check the format, check the types
 	$(BIN)/python -m mypy
 
 backbone: $(STAMP) ## Train the built-in backbone anew, as it was shipped (takes long)
-	$(BIN)/python -m elrea.backbone.train $(ARGS)
+	$(BIN)/python -m elrea.models.tiny.train $(ARGS)
 
 bench-features: $(STAMP) ## Measure what gradient features cost (half an hour; ARGS='--models tiny': minutes)
 	$(BIN)/python experiments/benchmarks/features.py $(ARGS)

@@ -1,12 +1,23 @@
 """Ensembles of Low-Rank Expert Adapters (Li et al., ICLR 2025, arXiv:2502.00089)."""
 
-__version__ = "0.1.0"
+import sys
+from typing import TYPE_CHECKING, Any
+
+from elrea.commands.old_names import OldNames
+from elrea.version import __version__
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.ensemble import Ensemble
+
+__all__ = ["Ensemble", "__version__"]
+
+sys.meta_path.append(OldNames())
 
 
-def __getattr__(name: str) -> object:
+def __getattr__(name: str) -> Any:
     """`elrea.Ensemble`, imported when it is asked for: torch takes a second."""
     if name == "Ensemble":
-        from elrea.ensemble.ensemble import Ensemble
+        from elrea.method.ensemble import ensemble
 
-        return Ensemble
+        return ensemble.Ensemble
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
-from collections.abc import Iterable, Iterator
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
@@ -20,11 +21,34 @@ from omegaconf.resolvers import oc
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
 from elrea.errors import ConfigError, ElreaError, did_you_mean
-from elrea.fields import Misfit, fit, spell
-from elrea.files import write_text
+from elrea.store.files import write_text
 
 TARGET = "_target_"
 PACKAGE = __name__.partition(".")[0]
+
+MOVED = {
+    "elrea.adapters.training": "elrea.models.training.settings",
+    "elrea.adapters": "elrea.models",
+    "elrea.backbone.load": "elrea.models.backbone",
+    "elrea.backbone": "elrea.models",
+    "elrea.clustering": "elrea.method.clustering",
+    "elrea.ensemble": "elrea.method.ensemble",
+    "elrea.features.extract": "elrea.method.features.gradient",
+    "elrea.features": "elrea.method.features",
+    "elrea.routing": "elrea.method.routing",
+    "elrea.sweep": "elrea.commands.sweep",
+    "elrea.tracking.wandb": "elrea.reporting.wandb.tracker",
+}
+"""Where modules are that a config of an older version names: prefix by prefix, the first that fits."""
+MOVED_DATA = {
+    "exam": "exam.exam",
+    "jsonl": "readers.jsonl",
+    **{
+        name: f"sources.{name}"
+        for name in "bbh dolly flan_cot gsm8k less math mathqa maths mix mmlu oasst svamp".split()
+    },
+}
+"""Where the modules of `elrea.data` are."""
 
 
 def build(node: Any, key: str) -> Any:
@@ -88,7 +112,7 @@ def _make(cls: type, given: dict[Any, Any], key: str) -> Any:
 def _find(target: Any, key: str) -> type:
     """The class that a `_target_` names, if it is one that a config may name.
 
-    A name's beginning says nothing about what it leads to (`elrea.store.shutil.rmtree`), so that
+    A name's beginning says nothing about what it leads to (`elrea.store.stage.shutil.rmtree`), so that
     one module of this package is imported, one name is looked up in it, and what is found there
     has to be a dataclass that says itself that it comes from this package.
     """
@@ -97,6 +121,7 @@ def _find(target: Any, key: str) -> type:
     if not re.fullmatch(rf"{PACKAGE}(\.[A-Za-z]\w*)+", target):
         raise ConfigError(f"{key}: {target!r} is refused: a config names classes of {PACKAGE} only")
     home, _, name = target.rpartition(".")
+    home = _moved(home)
     try:
         module = importlib.import_module(home)
     except ModuleNotFoundError as error:
@@ -110,6 +135,15 @@ def _find(target: Any, key: str) -> type:
         classes = [name for name, value in vars(module).items() if _may_be_named(value)]
         raise ConfigError(f"{key}: {target!r} is no config class{_nearest(name, classes)}")
     return found
+
+
+def _moved(home: str) -> str:
+    """The module that has come in the place of one that an older version's config names."""
+    for old, new in MOVED.items():
+        if home == old or home.startswith(f"{old}."):
+            return new + home.removeprefix(old)
+    data, _, name = home.rpartition(".")
+    return f"{data}.{MOVED_DATA[name]}" if data == "elrea.data" and name in MOVED_DATA else home
 
 
 def _may_be_named(value: Any) -> bool:
@@ -210,3 +244,100 @@ def _spell_env(name: str, *default: Any) -> str:
             text = "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
         words.append(text)
     return f"${{oc.env:{','.join(words)}}}"
+
+
+class Misfit(ValueError):
+    """A value that does not fit; `args[0]` spells the value."""
+
+
+def fit(value: Any, hint: Any) -> Any:
+    """The value as the type wants it.
+
+    Args:
+        value: plain containers and scalars, or an object that was made from a node.
+        hint: a resolved annotation: a class, `X | Y`, `Literal`, or a container of such.
+
+    Raises:
+        Misfit: it does not fit, at any depth.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any or isinstance(hint, TypeVar):
+        return value
+    if origin in (Union, types.UnionType):
+        return _first(value, args)
+    if origin is Literal:
+        # 1 == True, but `epochs: 1` is not `epochs: true`.
+        if any(type(value) is type(choice) and value == choice for choice in args):
+            return value
+        raise Misfit(repr(value))
+    if hint is None or hint is type(None):
+        return _exactly(value, value is None)
+    if hint is float:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return float(_exactly(value, number))
+    if hint is int:
+        return _exactly(value, isinstance(value, int) and not isinstance(value, bool))
+    if hint is Path:
+        return Path(_exactly(value, isinstance(value, str | Path)))
+    kind = origin or hint
+    if kind is tuple:
+        return _tuple(value, args)
+    if kind is list or kind is Sequence:
+        _exactly(value, isinstance(value, list | tuple))
+        items = [fit(item, args[0]) for item in value] if args else list(value)
+        return items if kind is list else tuple(items)
+    if kind is dict or kind is Mapping:
+        _exactly(value, isinstance(value, dict))
+        wanted = args or (Any, Any)
+        return {fit(k, wanted[0]): fit(v, wanted[1]) for k, v in value.items()}
+    try:
+        return _exactly(value, isinstance(value, kind))
+    except TypeError:  # a protocol that cannot be asked at run time: any object, no plain value
+        return _exactly(value, not isinstance(value, str | int | float | list | dict | None))
+
+
+def spell(hint: Any) -> str:
+    """The type in a reader's words: `int | None` and the like, without module names."""
+    if get_origin(hint) is Literal:
+        return " or ".join(repr(choice) for choice in get_args(hint))
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(spell(arg) for arg in get_args(hint))
+    if hint is None or hint is type(None):
+        return "null"
+    if get_args(hint):
+        inner = ", ".join("..." if arg is ... else spell(arg) for arg in get_args(hint))
+        return f"{spell(get_origin(hint))}[{inner}]"
+    return str(getattr(hint, "__name__", hint))
+
+
+def _first(value: Any, hints: Sequence[Any]) -> Any:
+    """The first alternative that takes the value as it is, or else the first that takes it."""
+    fitting = []
+    for hint in hints:
+        try:
+            fitting.append(fit(value, hint))
+        except Misfit:
+            continue
+    if not fitting:
+        raise Misfit(_got(value))
+    return next((made for made in fitting if type(made) is type(value)), fitting[0])
+
+
+def _tuple(value: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    _exactly(value, isinstance(value, list | tuple))
+    if not args or args[-1] is ...:
+        return tuple(fit(item, args[0] if args else Any) for item in value)
+    _exactly(value, len(value) == len(args))
+    return tuple(fit(item, arg) for item, arg in zip(value, args, strict=True))
+
+
+def _exactly(value: Any, fits: bool) -> Any:
+    if not fits:
+        raise Misfit(_got(value))
+    return value
+
+
+def _got(value: Any) -> str:
+    """The value in a message: whole if it is short, its kind otherwise."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}... ({type(value).__name__})"

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from elrea.cli import told
+from elrea.commands.messages import told
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval
-from elrea.files import write_json, write_text
-from elrea.finished_sweeps import answers
-from elrea.sweep_results import draw, means, settings, varied
-from elrea.tracking import trends
+from elrea.reporting.plots import trends
+from elrea.reporting.runs import answers
+from elrea.reporting.sweeps import draw, means, settings, varied
+from elrea.store.files import write_json, write_text
 
 Right = dict[str, np.ndarray]
 """Per strategy what was right [seeds, items]."""

@@ -37,6 +37,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Llama of two layers that knows nothing, and its byte-level tokenizer."""
-    from tests.models import small_llama
+    from tests.small_models import small_llama
 
     return small_llama(tmp_path_factory.mktemp("models") / "small")

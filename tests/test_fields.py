@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 import pytest
 
-from elrea.fields import Misfit, fit, spell
+from elrea.config import Misfit, fit, spell
 
 
 class Speaks(Protocol):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from elrea.data.drops import Drops
-
-if TYPE_CHECKING:
-    from elrea.data.examples import Example
+from elrea.data.examples import Example
+from elrea.data.overlap.dropped import Drops
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from elrea.data.asked import Asked
 from elrea.data.examples import Example
+from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import ConfigError, DataError
 
 
@@ -39,7 +39,7 @@ def subset(
 def split(
     examples: Sequence[Example], share: float, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Split into train and test by question, so that no question stands on both sides (`elrea.data.asked`).
+    """Split into train and test by question, so that no question stands on both sides (see `QuestionKey`).
 
     Args:
         examples: what to split; order is kept on both sides.
@@ -95,7 +95,7 @@ def held_out(
 
 def _questions(examples: Sequence[Example]) -> tuple[list[str], dict[str, list[str]]]:
     """What each example asks, and by question those that have to stay on its side: chats that it is a turn of."""
-    reader = Asked(examples)
+    reader = QuestionKey(examples)
     asked = [reader.of(example) for example in examples]
     known = set(asked)
     joined: dict[str, list[str]] = {}

@@ -17,14 +17,13 @@ import torch
 from elrea.data.batches import by_length
 from elrea.data.examples import Example
 from elrea.data.prompts import Ids
-from elrea.ensemble.decoding import Decoding, generate
-from elrea.ensemble.joint import JointModel
-from elrea.ensemble.strategy import Strategy, Voting
-from elrea.ensemble.streaming import stopped
 from elrea.errors import StoreError
 from elrea.evaluation.scoring import Mixture
-from elrea.files import read_json, write_json
-from elrea.manifest import CHECKPOINT
+from elrea.method.ensemble.decoding import Decoding, generate, stopped
+from elrea.method.ensemble.joint import JointModel
+from elrea.method.ensemble.strategy import Strategy, Voting
+from elrea.store.files import read_json, write_json
+from elrea.store.manifest import CHECKPOINT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

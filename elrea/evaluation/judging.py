@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from elrea.data.examples import Example
-from elrea.ensemble.strategy import Strategy, Voting
 from elrea.errors import ConfigError
 from elrea.evaluation import judges
 from elrea.evaluation.generation import Texts, written
 from elrea.evaluation.judges import Judged, judge_of
 from elrea.evaluation.scoring import Outcome
+from elrea.method.ensemble.strategy import Strategy, Voting
 
 
 def check(examples: Sequence[Example], by: str, strategies: Mapping[str, Strategy]) -> None:

@@ -13,11 +13,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elrea.data.prompts import Encoded, Ids
-from elrea.ensemble.joint import Adapter, JointModel
-from elrea.ensemble.layerwise import LayerwiseModel
-from elrea.ensemble.likelihood import Rows, batches
-from elrea.ensemble.strategy import Layerwise, Picking, Strategy, Voting
-from elrea.routing.weights import Routing
+from elrea.method.ensemble.joint import Adapter, JointModel
+from elrea.method.ensemble.layerwise import LayerwiseModel
+from elrea.method.ensemble.likelihood import Rows, batches
+from elrea.method.ensemble.strategy import Layerwise, Picking, Strategy, Voting
+from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

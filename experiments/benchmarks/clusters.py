@@ -27,12 +27,12 @@ from typing import Any
 
 import numpy as np
 
-from elrea.clustering.birch import Birch
-from elrea.clustering.kmeans import FaissKMeans
-from elrea.clustering.points import Points
-from elrea.clustering.quality import quality
-from elrea.clustering.source import SourceClusters
-from elrea.files import write_json
+from elrea.method.clustering.birch import Birch
+from elrea.method.clustering.kmeans import FaissKMeans
+from elrea.method.clustering.points import Points
+from elrea.method.clustering.quality import quality
+from elrea.method.clustering.source import SourceClusters
+from elrea.store.files import write_json
 
 HERE = Path(__file__).parent
 BLOCK = 10_000

@@ -41,8 +41,8 @@ class Setting:
     """
 
     def __init__(self, kind: str, folder: Path) -> None:
-        from elrea.adapters import lora
-        from elrea.adapters.moments import Moments
+        from elrea.models import lora
+        from elrea.models.training.moments import Moments
 
         torch.manual_seed(0)
         self.model = lora.attach(backbone_of(kind), lora.Lora(r=RANK, dropout=0.0), 0)
@@ -67,7 +67,7 @@ class Setting:
         return [Encoded(str(i), tuple(row), ()) for i, row in enumerate(ids.tolist())]
 
     def plain(self, prompts: list[Any], batch: int) -> Way:
-        from elrea.features.gradients import prompt_loss
+        from elrea.method.features.per_example import prompt_loss
 
         ids = torch.tensor([prompt.prompt for prompt in prompts])
         mask = torch.ones_like(ids, dtype=torch.bool)
@@ -80,7 +80,7 @@ class Setting:
         return run
 
     def ours(self, prompts: list[Any], batch: int, projection: Any) -> Callable[[], torch.Tensor]:
-        from elrea.features.extract import GradientFeatures
+        from elrea.method.features.gradient import GradientFeatures
 
         features = GradientFeatures(projection, batch_size=batch)
         reader = features.reader(self.model, [self.folder], 0)
@@ -88,9 +88,9 @@ class Setting:
         return lambda: reader(batches, lambda _n: None)[0]
 
     def loop(self, prompts: list[Any], rows: int, projection: Any) -> Callable[[], torch.Tensor]:
-        from elrea.adapters.lora import parameters
-        from elrea.features.adam import AdamState, adam_direction
-        from elrea.features.gradients import prompt_loss
+        from elrea.method.features.adam import AdamState, adam_direction
+        from elrea.method.features.per_example import prompt_loss
+        from elrea.models.lora import parameters
 
         m = self.moments
         own = [tensor for _, tensor in sorted(parameters(self.model).items())]
@@ -129,7 +129,7 @@ def backbone_of(kind: str) -> Any:
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     if kind == "tiny":
-        from elrea.backbone.load import TINY
+        from elrea.models.backbone import TINY
 
         return AutoModelForCausalLM.from_pretrained(TINY).requires_grad_(False)
     config = LlamaConfig(
@@ -143,8 +143,8 @@ def backbone_of(kind: str) -> Any:
 
 
 def projections() -> dict[str, Any]:
-    from elrea.features.projection import Rademacher
-    from elrea.features.sjlt import Sjlt
+    from elrea.method.features.projection import Rademacher
+    from elrea.method.features.sjlt import Sjlt
 
     return {"sjlt": Sjlt(D), "rademacher": Rademacher(D)}
 

@@ -13,7 +13,7 @@ import torch
 from features import RANK, D, memory, own
 from features_bergson import bergson
 
-from elrea.files import write_json
+from elrea.store.files import write_json
 
 
 def report(given: argparse.Namespace) -> None:

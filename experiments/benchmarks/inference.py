@@ -46,8 +46,8 @@ class Crowd:
     """
 
     def __init__(self, kind: str, members: int, ways: list[str]) -> None:
-        from elrea.adapters import lora
-        from elrea.ensemble.joint import JointModel
+        from elrea.method.ensemble.joint import JointModel
+        from elrea.models import lora
 
         shape = lora.Lora(r=RANK, dropout=0.0)
         self.members, self.ways = members, {}
@@ -228,8 +228,8 @@ def timed(ways: dict[str, Any], count: int) -> dict[str, list[float]]:
 
 def distilled(kind: str, count: int) -> dict[str, Any]:
     """One expert alone behind the distilled router, over the base adapter: 200 prompt tokens, 200 new ones or none."""
-    from elrea.routing.states import AdaptedStates, PromptStates
-    from elrea.routing.student import Student
+    from elrea.method.routing.prompt_states import AdaptedStates, PromptStates
+    from elrea.method.routing.student import Student
 
     crowd = Crowd(kind, 5, ["joint", "base"])
     ids = crowd.prompts(1, 200)
@@ -272,7 +272,7 @@ def held(way: str, kind: str, experts: int, batch: int) -> None:
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
-    from elrea.ensemble import joint  # noqa: F401
+    from elrea.method.ensemble import joint  # noqa: F401
 
     if way != "imports":
         crowd = Crowd(kind, experts + 1, [way])
@@ -340,7 +340,7 @@ def save(
     given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any], toy: Any = None
 ) -> None:
     """Writes what was measured so far."""
-    from elrea.files import write_json
+    from elrea.store.files import write_json
 
     machine = {"cores": os.cpu_count(), "threads": given.threads, "system": platform.platform()}
     facts = {

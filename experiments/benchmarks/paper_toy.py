@@ -52,7 +52,7 @@ def backbone(folder: Path, shape: str) -> Any:
     """Writes a Gemma of random weights with the built-in tokenizer; returns that tokenizer."""
     from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM
 
-    from elrea.backbone.load import TINY
+    from elrea.models.backbone import TINY
 
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -105,11 +105,11 @@ def tune(work: Path, shape: str) -> tuple[Path, dict[str, float]]:
 
 def asked(run: Path, prompts: list[str]) -> dict[str, float]:
     """Seconds and peak memory of answering all prompts: routing, all members, and the base adapter alone."""
-    from elrea.adapters import lora
     from elrea.data.examples import Example
-    from elrea.ensemble.decoding import Decoding, generate
-    from elrea.ensemble.ensemble import Ensemble
-    from elrea.ensemble.joint import JointModel
+    from elrea.method.ensemble.decoding import Decoding, generate
+    from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.method.ensemble.joint import JointModel
+    from elrea.models import lora
 
     ensemble = Ensemble.load(run / "ensemble", backbone=str(run.parent / "backbone"))
     base = JointModel(ensemble.backbone.model, [lora.load(run / "ensemble" / ensemble.members[0])])

@@ -25,7 +25,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from elrea.files import write_json
+from elrea.store.files import write_json
 
 HERE = Path(__file__).parent
 RUN = HERE.parents[1] / "run.py"

@@ -17,12 +17,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from elrea.cli import told
+from elrea.commands.messages import told
 from elrea.errors import DataError
-from elrea.files import write_json
-from elrea.finished_sweeps import finished
-from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
-from elrea.tracking.scatter import MARKERS
+from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, save
+from elrea.reporting.plots.scatter import MARKERS
+from elrea.reporting.runs import finished
+from elrea.store.files import write_json
 
 HERE = Path(__file__).parent
 ONE = "elrea_one"

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from elrea.cli import told
+from elrea.commands.messages import told
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval, wilson
-from elrea.files import write_json, write_text
-from elrea.finished_sweeps import answers
-from elrea.tracking.plots import accuracy
+from elrea.reporting.plots.run import accuracy
+from elrea.reporting.runs import answers
+from elrea.store.files import write_json, write_text
 
 HERE = Path(__file__).parent
 

@@ -9,9 +9,9 @@ import argparse
 import json
 from pathlib import Path
 
-from elrea.cli import told
+from elrea.commands.messages import told
 from elrea.errors import DataError
-from elrea.files import write_text
+from elrea.store.files import write_text
 
 TASK = """# Made from {run} by experiments/harness/task.py.
 task: {name}
@@ -49,8 +49,8 @@ def write_task(run: Path, out: Path, name: str = "elrea_exam") -> int:
         ElreaError: The config or its data cannot be read, or a question is none of lm-eval's: it has no choices,
             earlier turns, or shots, which lm-eval cannot tell from the question that routing looks at.
     """
-    from elrea.assemble import of_run
     from elrea.data.templates import separator
+    from elrea.pipeline.assemble import of_run
 
     experiment = of_run(run)[0]
     corpus = experiment.corpus

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from elrea.cli import told
+from elrea.commands.messages import told
 from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
-from elrea.files import read_json, write_json, write_text
-from elrea.finished import read_run
-from elrea.sweep_results import read_jobs
+from elrea.reporting.runs import read_run
+from elrea.reporting.sweeps import read_jobs
+from elrea.store.files import read_json, write_json, write_text
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -22,22 +22,23 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from elrea.adapters.lora import Lora, attach
-from elrea.adapters.training import Recipe, Training, epoch_folders, train_adapter
-from elrea.backbone.device import Device
-from elrea.backbone.load import TINY, Backbone, Pretrained
-from elrea.clustering.kmeans import FaissKMeans
-from elrea.clustering.points import Points
 from elrea.data.batches import by_tokens
-from elrea.data.exam import Exam
-from elrea.data.jsonl import Jsonl
+from elrea.data.exam.exam import Exam
 from elrea.data.prompts import Encoded, Prompter
-from elrea.features.embedding import Embedding
-from elrea.features.extract import GradientFeatures
-from elrea.features.projection import Full, Rademacher
-from elrea.features.sjlt import Sjlt
-from elrea.files import write_json
-from elrea.tracking.canvas import COLOURS, GREY, WIDTH, legend, save
+from elrea.data.readers.jsonl import Jsonl
+from elrea.method.clustering.kmeans import FaissKMeans
+from elrea.method.clustering.points import Points
+from elrea.method.features.embedding import Embedding
+from elrea.method.features.gradient import GradientFeatures
+from elrea.method.features.projection import Full, Rademacher
+from elrea.method.features.sjlt import Sjlt
+from elrea.models.backbone import TINY, Backbone, Pretrained
+from elrea.models.device import Device
+from elrea.models.lora import Lora, attach
+from elrea.models.training.settings import Recipe, Training
+from elrea.models.training.train import epoch_folders, train_adapter
+from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, legend, save
+from elrea.store.files import write_json
 
 HERE = Path(__file__).parent
 LORA = Lora(r=8, dropout=0.0)

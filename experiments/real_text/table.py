@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from elrea.cli import told
+from elrea.commands.messages import told
 from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
-from elrea.files import read_json, write_json, write_text
-from elrea.finished_sweeps import finished
-from elrea.tracking.canvas import COLOURS, GREY, WIDTH, save
-from elrea.tracking.plots import heat_map
+from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, save
+from elrea.reporting.plots.run import heat_map
+from elrea.reporting.runs import finished
+from elrea.store.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,5 +8,4 @@ import scipy.stats  # noqa: F401
 import sklearn.metrics  # noqa: F401
 import transformers.models.llama.modeling_llama  # noqa: F401
 
-import elrea.adapters.fit
-import elrea.job  # noqa: F401
+import elrea.commands.job  # noqa: F401

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from elrea.cli import _short
+from elrea.commands.messages import _short
 from tests.cli.commands import EXAM, QUIET, Ended, run
-from tests.tracking.wandb_reader import runs
+from tests.reporting.wandb_reader import runs
 
 ROW = "What is it?,one,two,three,four,A\n"
 

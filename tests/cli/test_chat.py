@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from elrea import chat
-from elrea.backbone.device import Device
-from elrea.cli import told
+from elrea.commands import chat
+from elrea.commands.messages import told
 from elrea.data.examples import Example
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.ensemble import Ensemble, Route
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.ensemble import Ensemble, Route
+from elrea.models.device import Device
 from tests.cli.commands import Ended
 
 

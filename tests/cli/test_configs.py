@@ -9,10 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from elrea.assemble import strategy_nodes
 from elrea.config import build
-from elrea.ensemble.strategy import Setting
-from elrea.routing.weights import Router, Routing
+from elrea.method.ensemble.strategy import Setting
+from elrea.method.routing.weights import Router, Routing
+from elrea.pipeline.assemble import strategy_nodes
 from tests.cli.commands import EXAM, QUIET, ROOT, run
 
 CONF = ROOT / "conf"
@@ -146,7 +146,7 @@ def test_every_strategy_says_what_it_needs() -> None:
     assert len(nodes) == 22
     for name, node in nodes.items():
         strategy = build(node, name)
-        trained = {"backbone", "base", *strategy.jobs(setting)}
+        trained = {"backbone", "base", *strategy.adapters(setting)}
         assert set(strategy.members(routing)) <= trained, name
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from elrea.ensemble.ensemble import Ensemble
-from elrea.ensemble.folder import read_ensemble
 from elrea.errors import ElreaError, StoreError
-from elrea.files import read_json
-from elrea.store import Stage, Store
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.method.ensemble.saved import read_ensemble
+from elrea.store.files import read_json
+from elrea.store.stage import Stage, Store
 from tests.cli.commands import QUIET, Ended, run
 from tests.cli.test_ensemble import CPU, sealed
 

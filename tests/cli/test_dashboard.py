@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.commands import ROOT
 from tests.cli.conftest import SECRET
-from tests.tracking.wandb_reader import Run, runs
+from tests.reporting.wandb_reader import Run, runs
 
 
 def dashboard(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -146,7 +146,7 @@ def test_help_is_instant(tmp_path: Path) -> None:
     done = dashboard(tmp_path, "--help")
     assert done.returncode == 0 and "--against" in done.stdout
     assert time.monotonic() - began < 1.5
-    code = "import sys, elrea.tracking.dashboard; print({'wandb', 'torch', 'hydra'} & set(sys.modules))"  # fmt: skip
+    code = "import sys, elrea.commands.dashboard; print({'wandb', 'torch', 'hydra'} & set(sys.modules))"  # fmt: skip
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert loaded.stdout == "set()\n"
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from elrea.backbone.device import Device
-from elrea.data.exam import Exam
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.ensemble import Ensemble
+from elrea.data.exam.exam import Exam
 from elrea.errors import StoreError
-from elrea.features.extract import GradientFeatures
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.method.features.gradient import GradientFeatures
+from elrea.models.device import Device
 from tests.cli.commands import EXAM, QUIET, Ended, run
 
 WORDS = ["routing=distilled", "routing.width=8", "routing.epochs=20", QUIET]

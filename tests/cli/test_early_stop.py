@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from elrea.adapters.stopping import best_epoch, dev_losses
+from elrea.models.training.early_stop import best_epoch, dev_losses
 from tests.cli.commands import EXAM, QUIET, run
 
 

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import elrea
-from elrea.backbone.device import Device
-from elrea.data.exam import Exam
+from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.ensemble import Ensemble
 from elrea.errors import BackboneError, ConfigError, DataError, ElreaError, StoreError
-from elrea.files import read_json, seal, sha256, write_json
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.device import Device
+from elrea.store.files import read_json, seal, sha256, write_json
 from tests.cli.commands import Ended
 
 CPU = Device("cpu", threads=1)

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from elrea.backbone.device import Device
-from elrea.cli import told
-from elrea.data.exam import Exam
+from elrea.commands.messages import told
+from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.ensemble import Ensemble
 from elrea.errors import ConfigError, DataError
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.device import Device
 from tests.cli.commands import ROOT, Ended
 
 pytest.importorskip("lm_eval", reason="lm-eval (the extra `harness`) is not installed")
@@ -34,7 +34,7 @@ class Asked:
 
 @pytest.fixture(scope="module")
 def lm(whole: Ended) -> Any:
-    from elrea.evaluation.harness import ElreaLM
+    from elrea.commands.lm_eval_model import ElreaLM
 
     return ElreaLM(path=str(whole.folder / "out"), device="cpu", batch_size=4)
 
@@ -66,7 +66,7 @@ def test_accuracy_and_likelihoods_are_the_runs(
     from lm_eval.api.registry import get_model
     from lm_eval.tasks import TaskManager
 
-    from elrea.evaluation.harness import ElreaLM
+    from elrea.commands.lm_eval_model import ElreaLM
 
     assert get_model("elrea") is ElreaLM
     run = whole.folder / "out"
@@ -199,8 +199,8 @@ def test_repeated_draws_differ(lm: Any) -> None:
 
 
 def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
-    from elrea import harness
-    from elrea.evaluation.harness import ElreaLM
+    from elrea.commands import lm_eval as harness
+    from elrea.commands.lm_eval_model import ElreaLM
 
     run = str(whole.folder / "out")
     for arguments, line in (

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from elrea.backbone.load import Pretrained
+from elrea.commands.neighbours import neighbours
 from elrea.data.templates import ChatTemplate
-from elrea.ensemble.ensemble import Ensemble
 from elrea.errors import DataError, ElreaError
-from elrea.features.neighbours import neighbours
-from elrea.files import sha256
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.backbone import Pretrained
+from elrea.store.files import sha256
 from tests.cli.commands import Command, Ended
 from tests.cli.test_ensemble import CPU, change
 
@@ -113,9 +113,9 @@ def test_a_chat_template_is_kept_in_its_sandbox(template: str, small_model: Path
     ("key", "value"),
     [
         ("clustering", {"_target_": "os.system", "command": "true"}),
-        ("clustering", {"_target_": "elrea.store.shutil.rmtree", "path": "/nonexistent"}),
+        ("clustering", {"_target_": "elrea.store.stage.shutil.rmtree", "path": "/nonexistent"}),
         ("features", {"_target_": "builtins.eval", "source": "1"}),
-        ("backbone", {"_target_": "elrea.backbone.load.Pretrained", "name": "${oc.create:{}}"}),
+        ("backbone", {"_target_": "elrea.models.backbone.Pretrained", "name": "${oc.create:{}}"}),
         ("data", {"_target_": "subprocess.Popen", "args": ["true"]}),
         ("store", "${python:1}"),
         ("store", ["x"]),

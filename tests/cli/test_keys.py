@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from elrea.assemble import assemble
-from elrea.experiment import Experiment
-from elrea.plan import Plan
-from elrea.store import Store
+from elrea.pipeline.assemble import assemble
+from elrea.pipeline.experiment import Experiment
+from elrea.pipeline.plan import Plan
+from elrea.store.stage import Store
 from tests.cli.commands import EXAM, TINY
 from tests.cli.test_configs import CONF, composed
 

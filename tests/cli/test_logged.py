@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from elrea.config import plain
-from elrea.tracking.privacy import public
+from elrea.reporting.wandb.privacy import public
 from tests.cli.commands import Ended
 from tests.cli.conftest import SECRET
-from tests.tracking.wandb_reader import Run, runs
+from tests.reporting.wandb_reader import Run, runs
 
 CURVE = ("step", "loss", "learning_rate")
 

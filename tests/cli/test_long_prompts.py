@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from elrea import chat, predict
-from elrea.backbone.device import Device
-from elrea.cli import told
-from elrea.ensemble.ensemble import Ensemble
+from elrea.commands import chat, predict
+from elrea.commands.messages import told
+from elrea.commands.neighbours import neighbours
 from elrea.errors import DataError
-from elrea.features.neighbours import neighbours
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.device import Device
 from tests.cli.commands import Ended
 
 LONG = "What is " + "a long word, " * 7_692 + "?"

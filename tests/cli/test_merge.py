@@ -12,11 +12,11 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from elrea import merge
-from elrea.adapters.lora import load
-from elrea.backbone.device import Device
-from elrea.cli import told
-from elrea.ensemble.ensemble import Ensemble
+from elrea.commands import merge
+from elrea.commands.messages import told
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.device import Device
+from elrea.models.lora import load
 from tests.cli.commands import Ended
 
 IDS = torch.tensor([[1, 80, 90, 100, 70, 60]])

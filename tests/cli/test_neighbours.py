@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from elrea.assemble import of_run
-from elrea.cli import told
-from elrea.features import neighbours as module
-from elrea.features.neighbours import neighbours
+from elrea.commands import neighbours as module
+from elrea.commands.messages import told
+from elrea.commands.neighbours import neighbours
+from elrea.pipeline.assemble import of_run
 from tests.cli.commands import Ended
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import MistralConfig, MistralForCausalLM
 
-from tests.adapters.builders import filled
 from tests.cli.commands import QUIET, Ended, run
-from tests.models import byte_tokenizer
+from tests.models.builders import filled
+from tests.small_models import byte_tokenizer
 
 ODD = [
     "مرحبا بالعالم، كم الساعة؟", "שלום \u202eעולם\u202c!", "👩‍👩‍👧‍👦🏳️‍🌈", "e\u0301 ≠ é", "数学 と 国語",

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from elrea import predict
-from elrea.backbone.device import Device
-from elrea.cli import told
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.ensemble import Ensemble
+from elrea.commands import predict
+from elrea.commands.messages import told
+from elrea.commands.predict import alone
 from elrea.errors import DataError, StoreError
-from elrea.predict import alone
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.device import Device
 from tests.cli.commands import Ended
 
 PROMPTS = [

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from elrea.adapters import lora
-from elrea.backbone.device import Device
-from elrea.backbone.load import TINY, Pretrained
 from elrea.errors import BackboneError
-from elrea.features.gradients import PerExampleGradients, prompt_loss
+from elrea.method.features.per_example import PerExampleGradients, prompt_loss
+from elrea.models import lora
+from elrea.models.backbone import TINY, Pretrained
+from elrea.models.device import Device
 from tests.cli.commands import QUIET, run
 
 

@@ -1,7 +1,7 @@
 """What each stage made when its version number was given.
 
 A stage's key cannot see the code that makes it. Who changes what a stage makes of the same inputs raises its version
-in elrea/plan.py (else old results would pass for new ones) and records here what it makes now.
+in elrea/pipeline/plan.py (else old results would pass for new ones) and records here what it makes now.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pytest
 from safetensors.torch import load_file
 
 from elrea.evaluation.generation import TEXTS, read_texts
-from elrea.files import read_json
-from elrea.pipeline import Pipeline
-from elrea.store import Store
+from elrea.pipeline.run import Pipeline
+from elrea.store.files import read_json
+from elrea.store.stage import Store
 from tests.cli.test_keys import experiment
 
 # What the experiments' defaults may change, and the record shall not.

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from elrea.commands.sweep import Record, claim, enter
 from elrea.errors import ConfigError
-from elrea.sweep import Record, claim, enter
-from elrea.sweep_results import as_csv, draw, means, read_jobs, settings, varied
+from elrea.reporting.sweeps import as_csv, draw, means, read_jobs, settings, varied
 from tests.cli.commands import QUIET, Command, Ended, run
 
 SWEPT = ["clustering.k=2,100", "seed=0", QUIET]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from elrea.until import needed
+from elrea.pipeline.until import needed
 from tests.cli.commands import QUIET, run
 
 ORDER = [

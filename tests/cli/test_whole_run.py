@@ -16,9 +16,9 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from elrea.adapters.moments import Moments
+from elrea.models.training.moments import Moments
 from tests.cli.commands import Ended
-from tests.tracking.wandb_reader import runs
+from tests.reporting.wandb_reader import runs
 
 STRATEGIES = ["backbone", "base", "elrea", "elrea_top1", "uniform"]
 STAGES = ["base", "features-train", "clusters", "expert-0", "expert-1", "features-test", "scores"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from elrea.data.exam_boards import BOARDS, LETTERS
+from elrea.data.exam.boards import BOARDS, LETTERS
 from elrea.data.examples import Example
 
 MONTHS = (

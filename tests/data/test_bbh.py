@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from elrea.data.bbh import Bbh
-from elrea.data.dolly import Dolly
+from elrea.data.sources.bbh import Bbh
+from elrea.data.sources.dolly import Dolly
 from elrea.errors import ConfigError, DataError
 from tests.data import published as files
 

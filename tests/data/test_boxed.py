@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from elrea.data.boxed import concluded, last_boxed, number, written_out
+from elrea.data.sources.boxed import concluded, last_boxed, number, written_out
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,13 @@ from random import Random
 
 import pytest
 
-from elrea.data.exam import NOTE, Exam
-from elrea.data.exam_boards import BOARDS, reading
-from elrea.data.exam_items import make_item
-from elrea.data.exam_subjects import HARD, SUBJECTS
-from elrea.data.exam_words import CONVENTIONS
-from elrea.data.examples import Corpus, Example
+from elrea.data.corpus import Corpus
+from elrea.data.exam.boards import BOARDS, reading
+from elrea.data.exam.exam import NOTE, Exam
+from elrea.data.exam.items import make_item
+from elrea.data.exam.subjects import HARD, SUBJECTS
+from elrea.data.exam.words import CONVENTIONS
+from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
 from tests.data.exam_reader import SOLVERS, pattern, read
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from elrea.data.examples import Corpus, Example
+from elrea.data.corpus import Corpus
+from elrea.data.examples import Example
 from elrea.data.sampling import split, subset, with_shots
 from elrea.errors import ConfigError, DataError
 

@@ -10,16 +10,16 @@ from typing import Any
 
 import pytest
 
-from elrea.data import hub
-from elrea.data.bbh import Bbh
-from elrea.data.dolly import Dolly
-from elrea.data.gsm8k import Gsm8k
-from elrea.data.less import Less
-from elrea.data.math import Math
-from elrea.data.mathqa import Mathqa
-from elrea.data.mmlu import Mmlu
-from elrea.data.oasst import Oasst
-from elrea.data.svamp import Svamp
+from elrea.data.readers import hub
+from elrea.data.sources.bbh import Bbh
+from elrea.data.sources.dolly import Dolly
+from elrea.data.sources.gsm8k import Gsm8k
+from elrea.data.sources.less import Less
+from elrea.data.sources.math import Math
+from elrea.data.sources.mathqa import Mathqa
+from elrea.data.sources.mmlu import Mmlu
+from elrea.data.sources.oasst import Oasst
+from elrea.data.sources.svamp import Svamp
 from elrea.errors import DataError
 from tests.data import published as files
 

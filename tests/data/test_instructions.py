@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from elrea.data.dolly import Dolly
-from elrea.data.flan_cot import FlanCot
-from elrea.data.jsonl import Jsonl
-from elrea.data.less import Less
-from elrea.data.oasst import Oasst
+from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.dolly import Dolly
+from elrea.data.sources.flan_cot import FlanCot
+from elrea.data.sources.less import Less
+from elrea.data.sources.oasst import Oasst
 from elrea.errors import ConfigError, DataError
 from tests.data import published as files
 

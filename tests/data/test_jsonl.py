@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from elrea.data.examples import Example
-from elrea.data.jsonl import Jsonl, read_files
-from elrea.data.rows import RowReader
+from elrea.data.readers.jsonl import Jsonl, read_files
+from elrea.data.readers.rows import RowReader
 from elrea.errors import ConfigError, DataError
 
 GOOD = {"instruction": "1 + 1?", "response": "2"}

@@ -6,9 +6,8 @@ import json
 
 import pytest
 
-from elrea.data.drops import Unparsed
-from elrea.data.mathqa import Mathqa
-from elrea.data.mathqa_answers import option, tidy
+from elrea.data.overlap.dropped import Unparsed
+from elrea.data.sources.mathqa import Mathqa, option, tidy
 from elrea.errors import DataError
 from tests.data import published as files
 

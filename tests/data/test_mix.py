@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from elrea.data import combine
-from elrea.data.dolly import Dolly
-from elrea.data.exam import Exam
-from elrea.data.flan_cot import FlanCot
-from elrea.data.gsm8k import Gsm8k
-from elrea.data.jsonl import Jsonl
-from elrea.data.maths import Maths
-from elrea.data.mix import Mix
-from elrea.data.svamp import Svamp
+from elrea.commands import combine
+from elrea.data.exam.exam import Exam
+from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.dolly import Dolly
+from elrea.data.sources.flan_cot import FlanCot
+from elrea.data.sources.gsm8k import Gsm8k
+from elrea.data.sources.maths import Maths
+from elrea.data.sources.mix import Mix
+from elrea.data.sources.svamp import Svamp
 from elrea.errors import ConfigError, DataError
 from tests.data import published as files
 
@@ -179,7 +179,7 @@ def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys
         ([], "--root: say which folder holds math/"),
         (["--root", "x", "seed"], "'seed': wants key=value"),
         (["--root", "x", "sed=1"], "data.sed: unknown key; did you mean seed?"),
-        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.Exam"], "wants key=value"),
+        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.exam.Exam"], "wants key=value"),
     ],
 )
 def test_the_command_refuses(words, said, tmp_path, monkeypatch):

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from elrea.data.mmlu import Mmlu, read_csv
-from elrea.data.mmlu_subjects import SUBJECTS
+from elrea.data.sources.mmlu import SUBJECTS, Mmlu, read_csv
 from elrea.errors import ConfigError, DataError
 
 

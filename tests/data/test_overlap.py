@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from elrea.data.drops import Drops
-from elrea.data.exam import Exam
+from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
-from elrea.data.overlap import Held, settle
+from elrea.data.overlap.dropped import Drops
+from elrea.data.overlap.held_out import HeldOut, resolve_overlap
 from elrea.data.parts import Parts
 from elrea.data.sampling import held_out, split
 from elrea.errors import DataError
@@ -32,7 +32,7 @@ def test_test_leaves_train_and_dev_and_dev_leaves_train() -> None:
         examples("dev", "two", "Three", "five"),
         examples("test", "three", "six"),
     )
-    found = settle(parts, "drop", "data=mine")
+    found = resolve_overlap(parts, "drop", "data=mine")
     assert [e.id for e in found.train] == ["train/0", "train/3"]
     assert [e.id for e in found.dev] == ["dev/0", "dev/2"] and found.test == parts.test
     assert list(parts.drops.lines()) == [
@@ -54,12 +54,12 @@ def test_test_leaves_train_and_dev_and_dev_leaves_train() -> None:
 def test_or_is_refused(train: str, dev: str, said: str) -> None:
     parts = Parts(examples("train", train), examples("dev", dev), examples("test", "a", "c"))
     with pytest.raises(DataError) as caught:
-        settle(parts, "refuse", "data=mine")
+        resolve_overlap(parts, "refuse", "data=mine")
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
 
 
 def left(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
-    return [e.id for e in Held((), test).leave("train", train, "drop", Drops(), "x")]
+    return [e.id for e in HeldOut((), test).leave("train", train, "drop", Drops(), "x")]
 
 
 def test_an_earlier_turn_of_a_chat_counts() -> None:
@@ -89,7 +89,7 @@ def test_what_is_split_is_never_refused() -> None:
         rest, dev = held_out(train, 5, seed, "dev_size")
         assert test and dev and len(train) + len(test) == len(pool)
         assert len(rest) > len(pool) / 2
-        settle(Parts(rest, dev, test), "refuse", "x")
+        resolve_overlap(Parts(rest, dev, test), "refuse", "x")
         assert (train, test) == split(pool, 0.2, seed)
 
 
@@ -108,5 +108,5 @@ def test_the_exam_asks_no_question_twice(subjects: str) -> None:
     corpus = exam.load()
     assert len(corpus.train) == 8 * 400 and len(corpus.test) == 8 * 150
     parts = Parts(corpus.train, corpus.dev, corpus.test)
-    assert settle(parts, "drop", "exam") == parts and not len(parts.drops)
+    assert resolve_overlap(parts, "drop", "exam") == parts and not len(parts.drops)
     assert split(corpus.train, 0.1, 0)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from elrea.data.plain import plain
+from elrea.data.overlap.question_key import plain
 
 
 @pytest.mark.parametrize(

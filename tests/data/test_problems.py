@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from elrea.data.gsm8k import Gsm8k
-from elrea.data.math import Math
-from elrea.data.svamp import Svamp
+from elrea.data.sources.gsm8k import Gsm8k
+from elrea.data.sources.math import Math
+from elrea.data.sources.svamp import Svamp
 from elrea.errors import ConfigError, DataError
 from tests.data import published as files
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from elrea.data.bbh import Bbh
-from elrea.data.boxed import last_boxed
-from elrea.data.flan_cot import FlanCot
-from elrea.data.jsonl import Jsonl
-from elrea.data.mathqa import Mathqa
-from elrea.data.maths import Maths
-from elrea.data.mix import Mix
+from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.bbh import Bbh
+from elrea.data.sources.boxed import last_boxed
+from elrea.data.sources.flan_cot import FlanCot
+from elrea.data.sources.mathqa import Mathqa
+from elrea.data.sources.maths import Maths
+from elrea.data.sources.mix import Mix
 
 
 def test_bbh(real, write):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from elrea.data.tables import rows_of, split_files
+from elrea.data.readers.tables import rows_of, split_files
 from elrea.errors import DataError
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from elrea.cli import told
+from elrea.commands import compare
+from elrea.commands.messages import told
 from elrea.errors import ElreaError
-from elrea.evaluation import compare
 from elrea.evaluation.statistics import mcnemar, paired_interval
-from elrea.finished import read_run
+from elrea.reporting.runs import read_run
 from tests.experiments.sweeps import SCORE, write_job
 
 N = 40

@@ -11,23 +11,23 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from elrea.adapters.lora import Lora
 from elrea.data.examples import Example
-from elrea.ensemble import decoding
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.joint import JointModel
-from elrea.ensemble.layerwise import LayerwiseModel
-from elrea.ensemble.strategies.moe_routing import MoeRouting
-from elrea.ensemble.strategies.self_consistency import SelfConsistency
-from elrea.ensemble.strategies.uniform import Uniform
 from elrea.errors import ConfigError, DataError
 from elrea.evaluation import generation
 from elrea.evaluation.generation import TEXTS, Draws, Texts, read_texts, write_texts, written
 from elrea.evaluation.judges import Judged
 from elrea.evaluation.judging import check, judge_texts, majority
 from elrea.evaluation.scoring import Mixture, Outcome
-from tests.adapters.builders import BUILDERS, PAD, random_adapter
-from tests.ensemble.test_decoding import words
+from elrea.method.ensemble import decoding
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.joint import JointModel
+from elrea.method.ensemble.layerwise import LayerwiseModel
+from elrea.method.ensemble.strategies.moe_routing import MoeRouting
+from elrea.method.ensemble.strategies.self_consistency import SelfConsistency
+from elrea.method.ensemble.strategies.uniform import Uniform
+from elrea.models.lora import Lora
+from tests.method.ensemble.test_decoding import words
+from tests.models.builders import BUILDERS, PAD, random_adapter
 
 MEMBERS = [None, random_adapter("llama", Lora(r=2), 1), random_adapter("llama", Lora(r=3), 2)]
 PROMPTS = {0: (5, 9, 3), 2: (7,), 3: (4, 4, 8, 20, 11, 30, 2), 4: (12, 6)}

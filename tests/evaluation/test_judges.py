@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from elrea.data.boxed import last_boxed
 from elrea.data.examples import Example
-from elrea.data.mathqa_answers import tidy
+from elrea.data.sources.boxed import last_boxed
+from elrea.data.sources.mathqa import tidy
 from elrea.errors import DataError
 from elrea.evaluation.judges import Judged, check, judge_of, maths
 from tests.data.conftest import SHARED

@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from elrea.backbone.device import Device
-from elrea.backbone.load import Backbone, Tiny
 from elrea.data.examples import Example
-from elrea.data.mmlu import read_csv
 from elrea.data.prompts import Prompter
 from elrea.data.sampling import with_shots
-from elrea.ensemble.decoding import Decoding
-from elrea.ensemble.joint import JointModel
+from elrea.data.sources.mmlu import read_csv
 from elrea.evaluation.generation import Draws, read_texts, write_texts
 from elrea.evaluation.judges import judge_of
 from elrea.evaluation.scoring import Mixture, questions_of, score
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.joint import JointModel
+from elrea.models.backbone import Backbone, Tiny
+from elrea.models.device import Device
 from tests.data.conftest import SHARED
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval (the extra `harness`) is not installed")

@@ -8,16 +8,16 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from elrea.adapters.lora import Lora
 from elrea.data.prompts import Encoded
-from elrea.ensemble import likelihood
-from elrea.ensemble.joint import JointModel
-from elrea.ensemble.layerwise import LayerwiseModel
-from elrea.ensemble.strategies.moe_routing import MoeRouting
-from elrea.ensemble.strategies.oracle import Oracle
 from elrea.evaluation.scoring import Mixture, Outcome, Question, questions_of, score, settle
-from elrea.routing.weights import Router, Routing
-from tests.adapters.builders import BUILDERS, PAD, random_adapter
+from elrea.method.ensemble import likelihood
+from elrea.method.ensemble.joint import JointModel
+from elrea.method.ensemble.layerwise import LayerwiseModel
+from elrea.method.ensemble.strategies.moe_routing import MoeRouting
+from elrea.method.ensemble.strategies.oracle import Oracle
+from elrea.method.routing.weights import Router, Routing
+from elrea.models.lora import Lora
+from tests.models.builders import BUILDERS, PAD, random_adapter
 
 MEMBERS = [None, random_adapter("llama", Lora(r=2), 1), random_adapter("llama", Lora(r=3), 2)]
 BACKBONE: PreTrainedModel = BUILDERS["llama"]()

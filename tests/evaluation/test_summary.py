@@ -6,10 +6,11 @@ import hashlib
 
 import pytest
 
-from elrea.data.examples import Corpus, Example
+from elrea.data.corpus import Corpus
+from elrea.data.examples import Example
 from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.statistics import paired_interval, wilson
-from elrea.evaluation.summary import strategy_figures
+from elrea.evaluation.strategy_figures import strategy_figures
 
 RIGHT = [True] * 6 + [False] * 4
 BETTER = [True] * 8 + [False] * 2

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from elrea.files import sha256
+from elrea.store.files import sha256
 
 SCORE = {"accuracy": 0.0, "ci95": [0, 1], "forward_passes": 1, "delta_to_base": None}
 """What summary.json says of a strategy."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from elrea.errors import ElreaError
-from elrea.finished_sweeps import finished
+from elrea.reporting.runs import finished
 from experiments import study
 from experiments.cost import frontier
 from experiments.first_results import table as first_results

@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.cli.commands import Command, Ended
 from tests.faults.trap import Moment, Trap, fired, moments
-from tests.tracking.wandb_reader import runs
+from tests.reporting.wandb_reader import runs
 
 OFTEN = "training.checkpoint_minutes=1e-9"
 """A checkpoint at every step, so that there is more to break."""

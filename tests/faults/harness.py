@@ -30,7 +30,7 @@ from tests.cli import commands
 from tests.cli.commands import EXAM, TINY
 from tests.faults import places, shared
 from tests.faults.faults import Setting, broken, draw, unbroken
-from tests.models import small_llama
+from tests.small_models import small_llama
 
 RESULTS = Path(__file__).with_name("faults.json")
 PARTS = ("kills", "stops", "places", "preempted", "shared")

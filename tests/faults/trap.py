@@ -48,9 +48,9 @@ class Trap:
     def __call__(self) -> None:
         from safetensors import torch as safetensors
 
-        from elrea.adapters.module import AdapterModule
-        from elrea.features import stream
-        from elrea.tracking.wandb import Tracker
+        from elrea.method.features import to_disk as stream
+        from elrea.models.training.module import AdapterModule
+        from elrea.reporting.wandb.tracker import Tracker
 
         roots = tuple(f"{Path.cwd() / name}/" for name in ("store", "out"))
         counts: Counter[str] = Counter()

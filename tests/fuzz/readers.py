@@ -12,27 +12,27 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
-from elrea.adapters import lora
-from elrea.adapters.checkpoint import SafetensorsIO
-from elrea.adapters.lora import Lora
-from elrea.adapters.moments import Moments
-from elrea.backbone.load import Pretrained
+from elrea.commands.predict import read_prompts
+from elrea.commands.store import used_by
 from elrea.config import build
-from elrea.data.jsonl import Jsonl
-from elrea.data.mmlu import read_csv
-from elrea.ensemble.folder import read_ensemble, save_ensemble
+from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.mmlu import read_csv
 from elrea.errors import ElreaError
-from elrea.features.featurefile import create, open_features
-from elrea.files import read_json, seal, sha256
-from elrea.lease import look
-from elrea.predict import read_prompts
-from elrea.routing import student
-from elrea.routing.distilled import Distilled
-from elrea.store import Store
-from elrea.store.__main__ import used_by
-from elrea.sweep_results import as_csv, means, read_jobs, settings, varied
+from elrea.method.ensemble.saved import read_ensemble, save_ensemble
+from elrea.method.features.to_disk import create, open_features
+from elrea.method.routing import student
+from elrea.method.routing.distilled import Distilled
+from elrea.models import lora
+from elrea.models.backbone import Pretrained
+from elrea.models.lora import Lora
+from elrea.models.training.checkpoint import SafetensorsIO
+from elrea.models.training.moments import Moments
+from elrea.reporting.sweeps import as_csv, means, read_jobs, settings, varied
+from elrea.store.files import read_json, seal, sha256
+from elrea.store.lock import look
+from elrea.store.stage import Store
 from tests.fuzz.mutations import broken
-from tests.models import small_llama
+from tests.small_models import small_llama
 
 
 @dataclass(frozen=True)
@@ -227,8 +227,8 @@ def _node(folder: Path) -> object:
 
 
 NODE = json.dumps({
-    "_target_": "elrea.features.extract.GradientFeatures", "batch_size": 4,
-    "projection": {"_target_": "elrea.features.projection.Rademacher", "d": 16, "seed": 1},
+    "_target_": "elrea.method.features.gradient.GradientFeatures", "batch_size": 4,
+    "projection": {"_target_": "elrea.method.features.projection.Rademacher", "d": 16, "seed": 1},
 })  # fmt: skip
 
 

@@ -8,13 +8,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from elrea.clustering.kmeans import FaissKMeans
-from elrea.clustering.points import Points
-from elrea.clustering.random import random_clusters
-from elrea.clustering.sizes import by_size, dissolve
-from elrea.ensemble.mixing import mix
-from elrea.routing.centroids import centroids
-from elrea.routing.weights import Router, Routing
+from elrea.method.clustering.centroids import centroids
+from elrea.method.clustering.kmeans import FaissKMeans
+from elrea.method.clustering.points import Points
+from elrea.method.clustering.random import random_clusters
+from elrea.method.clustering.sizes import by_size, dissolve
+from elrea.method.ensemble.mixing import mix
+from elrea.method.routing.weights import Router, Routing
 
 SEEDS = st.integers(0, 2**32 - 1)
 BRIEF = settings(max_examples=40, deadline=None, derandomize=True)

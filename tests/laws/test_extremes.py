@@ -10,19 +10,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elrea.adapters.loader import collate, items
-from elrea.adapters.lora import Lora
-from elrea.adapters.loss import batch_loss
 from elrea.data.prompts import Encoded
-from elrea.ensemble.joint import JointModel
-from elrea.ensemble.mixing import mix
-from elrea.ensemble.strategies.elrea import Elrea
 from elrea.errors import TrainingError
-from elrea.features.gradients import PerExampleGradients, largest_entry
-from elrea.routing.weights import Router, Routing
-from tests.adapters.builders import BUILDERS, PAD, examples, random_adapter, train
-from tests.features import by_hand
-from tests.features.test_gradients import adapted, batch, close
+from elrea.method.ensemble.joint import JointModel
+from elrea.method.ensemble.mixing import mix
+from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.features.per_example import PerExampleGradients, largest_entry
+from elrea.method.routing.weights import Router, Routing
+from elrea.models.lora import Lora
+from elrea.models.loss import batch_loss
+from elrea.models.training.batches import collate, items
+from tests.method.features import by_hand
+from tests.method.features.test_gradients import adapted, batch, close
+from tests.models.builders import BUILDERS, PAD, examples, random_adapter, train
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elrea.adapters.lora import Lora, attach, set_state
 from elrea.data.batches import pad
-from elrea.features.adam import AdamState, adam_direction
-from elrea.features.gradients import PerExampleGradients
-from elrea.features.projection import Rademacher
-from tests.adapters.builders import BUILDERS, PAD, random_adapter
+from elrea.method.features.adam import AdamState, adam_direction
+from elrea.method.features.per_example import PerExampleGradients
+from elrea.method.features.projection import Rademacher
+from elrea.models.lora import Lora, attach, set_state
+from tests.models.builders import BUILDERS, PAD, random_adapter
 
 SHAPE = Lora(r=2)
 MODELS = {kind: attach(BUILDERS[kind](), SHAPE, 0) for kind in ("llama", "gpt2")}

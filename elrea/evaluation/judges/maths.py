@@ -19,11 +19,11 @@ import logging
 import re
 from typing import Any
 
-from elrea.data.boxed import NO_UNIT, last_boxed, number, written_out
 from elrea.data.examples import Example
+from elrea.data.sources.boxed import NO_UNIT, last_boxed, number, written_out
 from elrea.errors import DataError
-from elrea.evaluation.aside import Aside, serve
 from elrea.evaluation.judges import NOBODY, Judged
+from elrea.evaluation.timed import TimedSubprocess, serve
 
 SECONDS = 5
 """For reading one answer, and again for comparing it."""
@@ -44,7 +44,7 @@ _SPACE = r"(?:\\[,;: ]|[ ~\u00a0\u2009\u202f])"
 _THOUSANDS = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{_SPACE}\d{{3}})+(?!\d)")
 _RELATION = re.compile(r"\\(?:geq?|leq?|gt|lt|neq?|geqslant|leqslant)(?![a-zA-Z])|[<>≤≥≠]")
 
-_aside = Aside(__name__, limit=6.0 * SECONDS)
+_aside = TimedSubprocess(__name__, limit=6.0 * SECONDS)
 
 
 def judge(text: str, example: Example) -> Judged:

@@ -1,0 +1,1 @@
+"""The built-in exam, made from a seed."""

@@ -1,0 +1,146 @@
+"""The built-in exam: MMLU's form, made from a seed, set by boards whose conventions conflict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from elrea.data.corpus import Corpus
+from elrea.data.exam.boards import BOARDS, LETTERS, reading
+from elrea.data.exam.items import Item, make_item, split_of
+from elrea.data.exam.subjects import HARD, SUBJECTS
+from elrea.data.examples import Example
+from elrea.data.sampling import subset, with_shots
+from elrea.errors import ConfigError, did_you_mean
+
+NOTE = "built-in exam, not MMLU"
+
+_TRIES = 20_000
+"""Draws of one subject before its questions count as used up."""
+
+_MADE: dict[str, Corpus] = {}
+"""The last exam by its settings."""
+
+
+@dataclass
+class Exam:
+    """Multiple choice in up to 23 subjects, each question set by one of up to eight boards.
+
+    Boards differ in the form of their papers and in the conventions behind their answers; train, dev and test are
+    disjoint by question and option set, and every board asks every subject equally often.
+    """
+
+    boards: int = 8
+    """How many boards set papers, 1 to 8. They are the corpus' sources."""
+    conflict: float = 1.0
+    """Share of the conventions on which boards are free to differ: 0 none, 1 all."""
+    subjects: str | list[str] = "mastered"
+    """"mastered" are the 17 that the built-in backbone can answer, "all" are 23; or a list of names."""
+    train_per_board: int = 1200
+    """Training questions of each board."""
+    dev_per_board: int = 60
+    """Dev questions of each board: for shots and for choosing settings."""
+    test_per_board: int = 300
+    """Test questions of each board."""
+    shots: int = 0
+    """Solved dev questions of the same board before each test question."""
+    limit_train: int | None = None
+    """At most so many training questions, drawn by `seed`; None takes all."""
+    limit_test: int | None = None
+    """At most so many test questions, drawn by `seed`; None takes all."""
+    seed: int = 0
+    """Of the questions. Not the run's seed: runs of several seeds are scored on the same questions."""
+    allow_overlap: bool = False
+    """As in every source; the exam never overlaps."""
+
+    def load(self) -> Corpus:
+        """Makes the exam, once for all jobs of a sweep that ask for the same.
+
+        Raises:
+            ConfigError: a number out of range, no such subject, or more questions than a subject has.
+        """
+        if repr(self) not in _MADE:
+            corpus = self._make()
+            _MADE.clear()
+            _MADE[repr(self)] = corpus
+        return _MADE[repr(self)]
+
+    def _make(self) -> Corpus:
+        if not 1 <= self.boards <= len(BOARDS):
+            raise ConfigError(f"data.boards={self.boards} must be 1 to {len(BOARDS)}")
+        if not 0 <= self.conflict <= 1:
+            raise ConfigError(f"data.conflict={self.conflict} must be 0 to 1")
+        if self.shots < 0 or self.shots > self.dev_per_board:
+            raise ConfigError(f"data.shots={self.shots} must be 0 to data.dev_per_board")
+        sizes = {
+            "train": self.train_per_board,
+            "dev": self.dev_per_board,
+            "test": self.test_per_board,
+        }
+        splits = {name: tuple(self._split(name, size)) for name, size in sizes.items()}
+        dev = splits["dev"]
+        test = subset(splits["test"], self.limit_test, self.seed, "test")
+        if self.shots:
+            pools = {board: [e for e in dev if e.source == board] for board in BOARDS}
+            test = tuple(with_shots(example, pools[example.source], self.shots) for example in test)
+        train = subset(splits["train"], self.limit_train, self.seed, "train")
+        corpus = Corpus("exam", train, dev, test, NOTE)
+        corpus.check(self.allow_overlap)
+        return corpus
+
+    def _split(self, split: str, per_board: int) -> Iterator[Example]:
+        """One split, board after board; no board asks a question with its options twice."""
+        if per_board < 0:
+            raise ConfigError(f"data.{split}_per_board={per_board} must be 0 or more")
+        names = self._subjects()
+        for number, board in enumerate(list(BOARDS)[: self.boards]):
+            rng = Random(f"exam/{self.seed}/{split}/{board}")
+            used: set[str] = set()
+            letters = [letter for letter in range(4) for _ in range(-(-per_board // 4))]
+            rng.shuffle(letters)
+            for i in range(per_board):
+                subject = names[(i + number) % len(names)]
+                item = self._fresh(subject, split, rng, used)
+                yield self._example(
+                    item, board, number, letters[i], rng, f"exam/{split}/{board}/{i:05d}"
+                )
+
+    def _subjects(self) -> list[str]:
+        if self.subjects == "all":
+            return list(SUBJECTS)
+        if self.subjects == "mastered":
+            return [name for name in SUBJECTS if name not in HARD]
+        asked = [self.subjects] if isinstance(self.subjects, str) else self.subjects
+        for name in asked:
+            if name not in SUBJECTS:
+                near = did_you_mean(name, SUBJECTS)
+                raise ConfigError(f"data.subjects: the exam has no subject {name!r}{near}")
+        if not asked:
+            raise ConfigError("data.subjects is empty; name subjects, or set it to all")
+        return asked
+
+    def _fresh(self, subject: str, split: str, rng: Random, used: set[str]) -> Item:
+        for _ in range(_TRIES):
+            item = make_item(subject, rng)
+            if split_of(item) == split and item.identity not in used:
+                used.add(item.identity)
+                return item
+        raise ConfigError(f"data.{split}_per_board: {subject} has no more questions; ask for fewer")
+
+    def _example(
+        self, item: Item, board: str, number: int, letter: int, rng: Random, name: str
+    ) -> Example:
+        which = reading(number, item.convention, self.conflict) if item.convention else 0
+        right = item.answers[which]
+        options = [option for option in item.options if option != right]
+        rng.shuffle(options)
+        options.insert(letter, right)
+        return Example(
+            id=name,
+            instruction=BOARDS[board].render(item.stem, options),
+            response=LETTERS[letter],
+            source=board,
+            category=item.subject,
+            choices=LETTERS,
+        )

@@ -1,0 +1,1 @@
+"""The same question in train and test: found, and refused or dropped."""

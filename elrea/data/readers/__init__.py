@@ -1,0 +1,1 @@
+"""Files and hub data sets as rows: formats, layouts, and the user's own JSON lines."""

@@ -1,0 +1,1 @@
+"""Grouping features: k-means, BIRCH, by source, at random; centroids and quality figures."""

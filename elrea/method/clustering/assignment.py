@@ -1,0 +1,78 @@
+"""The clusters' stage on disk: who belongs to which, and where its centroid lies (step 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from elrea.data.examples import Example
+from elrea.errors import DataError
+from elrea.method.clustering.centroids import centroids
+from elrea.method.clustering.index import write_index
+from elrea.method.clustering.points import Clustering, Points
+from elrea.method.clustering.quality import quality
+from elrea.method.clustering.random import random_clusters
+from elrea.method.features.to_disk import NAME, SKIPPED, open_features
+from elrea.store.files import read_json, write_json
+
+CLUSTERS, QUALITY = "clusters.safetensors", "quality.json"
+
+
+def make_clusters(
+    folder: Path,
+    features: Path,
+    examples: Sequence[Example],
+    clustering: Clustering,
+    seed: int,
+    *,
+    unit: bool,
+) -> None:
+    """Groups the training examples by their features.
+
+    Writes `clusters.safetensors`: `assignment` [n] (-1: no feature, in no cluster), `random` [n] (the same sizes,
+    members drawn at random), `centroids` [C, d]; `quality.json`; and FAISS' index of the features.
+
+    Args:
+        folder: Where to.
+        features: Folder of their features.
+        examples: In the order of the features' rows.
+        clustering: How.
+        seed: Of the clustering and the drawing.
+        unit: Whether features have length 1.
+
+    Raises:
+        ElreaError: The features cannot be read, or not be grouped.
+    """
+    rows = open_features(features / NAME, n=len(examples))
+    skipped = list(read_json(features / SKIPPED).values())
+    if len(skipped) == len(examples):
+        raise DataError(
+            f"not one of {len(examples)} training prompts has a feature: every gradient is zero or not finite; "
+            "look at the training's loss and at features.layers"
+        )
+    kept = np.setdiff1d(np.arange(len(examples)), np.array(skipped, dtype=np.int64))
+    mine = [examples[i] for i in kept.tolist()]
+    points = Points(rows, [e.source for e in mine], unit, kept if skipped else None)
+    found = clustering(points, seed)
+    assignment, dealt = np.full((2, len(examples)), -1, dtype=np.int64)
+    assignment[kept] = found
+    dealt[kept] = random_clusters(found, seed)
+    tensors = {
+        "assignment": torch.from_numpy(assignment.copy()),
+        "random": torch.from_numpy(dealt.copy()),
+        "centroids": centroids(rows, assignment),
+    }
+    save_file(tensors, folder / CLUSTERS)
+    figures = quality(points, found, [e.category for e in mine], clustering, seed)
+    write_json(folder / QUALITY, figures)
+    write_index(folder, points)
+
+
+def read_clusters(folder: Path) -> dict[str, Tensor]:
+    """`assignment` [n], `random` [n] and `centroids` [C, d] of a finished clustering."""
+    return load_file(folder / CLUSTERS)

@@ -1,0 +1,1 @@
+"""Strategies, and how their members run together: mixing, joint forward, decoding."""

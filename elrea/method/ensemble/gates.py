@@ -1,0 +1,108 @@
+"""Gates of a layerwise strategy (MoLE, D.2): trained while backbone, base adapter and experts stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from elrea.data.prompts import Encoded
+from elrea.method.ensemble.layerwise import LayerwiseModel
+from elrea.models.training.batches import items
+from elrea.models.training.loop import fit
+from elrea.models.training.module import AdapterModule
+from elrea.models.training.settings import Recipe
+from elrea.store.files import write_json
+
+GATES = "gates.safetensors"
+
+
+class GatedModel(nn.Module):
+    """A backbone with a trainable gate [members, in] beside every adapted layer, at first 0: all members alike.
+
+    Args:
+        layerwise: What mixes the members; its gates are these from here on.
+    """
+
+    def __init__(self, layerwise: LayerwiseModel) -> None:
+        super().__init__()
+        self.backbone = layerwise.model
+        self.names = list(layerwise.layers)
+        factors = [a for _, a, _ in layerwise.layers.values()]
+        zeros = [torch.zeros(len(a), a.shape[2], device=a.device) for a in factors]
+        self.gates = nn.ParameterList(zeros)
+        layerwise.gates = dict(self.by_name())
+
+    def by_name(self) -> dict[str, nn.Parameter]:
+        """Layer -> its gate."""
+        return dict(zip(self.names, self.gates, strict=True))
+
+    def get_base_model(self) -> PreTrainedModel:
+        """What the loss is taken of: as a PeftModel calls it."""
+        return self.backbone
+
+
+class GateModule(AdapterModule):
+    """Trains the gates by the next-token loss, as an adapter is trained."""
+
+    model: Any
+
+    def parameters_by_name(self) -> dict[str, nn.Parameter]:
+        """The gates."""
+        found: dict[str, nn.Parameter] = self.model.by_name()
+        return found
+
+
+def train_gates(
+    layerwise: LayerwiseModel,
+    encoded: Sequence[Encoded],
+    recipe: Recipe,
+    *,
+    pad_id: int,
+    seed: int,
+    stage: str,
+    folder: Path,
+    trainer: dict[str, Any],
+    advance: Callable[[int], None] = lambda examples: None,
+) -> None:
+    """Trains a layerwise strategy's gates into `folder`, or goes on where a killed run left them.
+
+    Writes `gates.safetensors` (layer -> [members, in]) and `curve.json`, as `train_adapter` does.
+
+    Args:
+        layerwise: Backbone and members, whose weights are all 1.
+        encoded: The training examples.
+        recipe: How to train.
+        pad_id: The padding's token id.
+        seed: Of the order.
+        stage: The training's name.
+        folder: Where all of it goes.
+        trainer: Accelerator, devices and precision.
+        advance: Called with the number of examples after each step.
+    """
+    model = GatedModel(layerwise)
+    examples = items(encoded, recipe.training.loss_on)
+    frozen = [p for p in model.backbone.parameters() if p.requires_grad]
+    weights = torch.ones(1, layerwise.count, device=model.gates[0].device)
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        plan = recipe.plan(examples, seed, stage)
+        module = GateModule(model, plan, examples, recipe.training, pad_id)  # type: ignore[arg-type]
+        with layerwise.rows(weights):
+            fit(module, folder / "checkpoint", lambda epoch: None, advance, trainer)
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    save_file(module.state_dict(), folder / GATES)
+    write_json(folder / "curve.json", module.curve)
+
+
+def read_gates(folder: Path) -> dict[str, Tensor]:
+    """Layer -> gate [members, in] of a finished training."""
+    return load_file(folder / GATES)

@@ -1,0 +1,115 @@
+"""Members mixed inside the adapted layers: one pass per prompt, as if it had one adapter of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from elrea.method.ensemble.joint import Adapter, chunk_of, stacked
+from elrea.models.loss import logits_at
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a strategy may look at to say what one adapted layer adds to its output.
+
+    Attributes:
+        a: A of every member [members, r, in].
+        b: (α/r)·B of every member [members, out, r].
+        weights: Of the members for each row [rows, members].
+        gate: The layer's own gate [members, in], where one was trained.
+    """
+
+    a: Tensor
+    b: Tensor
+    weights: Tensor
+    gate: Tensor | None = None
+
+
+Delta = Callable[[Tensor, Factors], Tensor]
+"""(inputs of the layer [rows, t, in], factors) -> what is added to its output [rows, t, out]."""
+
+
+class LayerwiseModel:
+    """A bare backbone whose adapted layers mix several adapters, row by row.
+
+    Args:
+        model: The backbone without PEFT around it.
+        members: Adapters in the order of the weights' columns; None stands for the backbone alone.
+        delta: How a layer mixes them.
+        gates: Of the adapted layers by name, where the strategy has any.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        members: Sequence[Adapter | None],
+        delta: Delta,
+        gates: dict[str, Tensor] | None = None,
+    ) -> None:
+        model.eval()
+        self.model, self.delta, self.count = model, delta, len(members)
+        self.layers = stacked(model, members)
+        device = next(model.parameters()).device
+        self.gates = {name: gate.to(device) for name, gate in (gates or {}).items()}
+
+    @contextmanager
+    def rows(self, weights: Tensor) -> Iterator[PreTrainedModel]:
+        """The backbone as it is with the adapters mixed; its layers are themselves again afterwards.
+
+        Args:
+            weights: Of the members for each row of a batch [rows, members].
+        """
+        handles = []
+        try:
+            for name, (module, a, b) in self.layers.items():
+                factors = Factors(a, b, weights.to(a), self.gates.get(name))
+                handles.append(module.register_forward_hook(self._adder(factors)))
+            yield self.model
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def chunk(self, rows: int, longest: int) -> int | None:
+        """Tokens of each row that `generate` should read at a time; None: all of them."""
+        return chunk_of(self.model, rows, longest)
+
+    def _adder(self, factors: Factors) -> Callable[..., Tensor]:
+        def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            return output + self.delta(inputs[0].to(factors.a.dtype), factors).to(output.dtype)
+
+        return add
+
+    @torch.inference_mode()
+    def logits(self, ids: Tensor, places: Tensor, weights: Tensor) -> Tensor:
+        """Logits at chosen places [n, vocabulary] in float32.
+
+        Args:
+            ids: Token ids [b, t], padded on the right.
+            places: Positions in `ids.flatten()`, [n].
+            weights: Of the members for each row [b, members].
+        """
+        with self.rows(weights):
+            return logits_at(self.model, ids, places).float()
+
+
+def mixed_outputs(x: Tensor, factors: Factors, shares: Tensor) -> Tensor:
+    """(α/r)·Σ_m λ_m B_m A_m x: every member's output of a layer, added up by shares.
+
+    The members' factors stand side by side, as one adapter of rank members·r.
+
+    Args:
+        x: Inputs [rows, t, in].
+        factors: The layer's.
+        shares: λ [rows, 1 or t, members].
+
+    Returns:
+        [rows, t, out].
+    """
+    low = (x @ factors.a.flatten(0, 1).T).unflatten(-1, factors.a.shape[:2]) * shares.unsqueeze(-1)
+    return low.flatten(-2) @ factors.b.transpose(1, 2).flatten(0, 1)

@@ -1,0 +1,1 @@
+"""One file per strategy: a row of the tables."""

@@ -1,0 +1,42 @@
+"""One adapter that was given what ELREA spends: its steps, or its steps and its parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class Matched(Rated):
+    """A base adapter trained from the start for the epochs of base and experts together."""
+
+    rank_times_clusters: bool = False
+    """Give it rank C·r as well: as many parameters as all experts (parameter-matched)."""
+    rate: float = 1.0
+    """Its highest learning rate, as a multiple of training.learning_rate."""
+    routed: ClassVar[bool] = False
+
+    @property
+    def _name(self) -> str:
+        return "parameter-matched" if self.rank_times_clusters else "compute-matched"
+
+    def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
+        lora, training = setting.lora, setting.training
+        if self.rank_times_clusters:
+            rank = lora.r * setting.clusters
+            lora = replace(lora, r=rank, alpha=lora.scale * rank)
+        epochs = training.epochs + training.expert_epochs
+        rate = self.rate * training.learning_rate
+        return {self._name: AdapterSpec(lora, epochs, rate, "all", from_base=False)}
+
+    def members(self, routing: Routing) -> list[str]:
+        return [self._name]
+
+    def weights(self, routing: Routing) -> Tensor:
+        return torch.ones(len(routing.cosines), 1)

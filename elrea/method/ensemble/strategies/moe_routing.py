@@ -1,0 +1,23 @@
+"""MoE Routing (D.1): every adapted layer adds up its members' outputs, weighed as ELREA weighs the members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from elrea.method.ensemble.layerwise import Factors, mixed_outputs
+from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class MoeRouting(Elrea):
+    """(α/r)·Σ_c λ_c B_c A_c x in each layer, λ = w/Σw, the base adapter being c = 0."""
+
+    def weights(self, routing: Routing) -> Tensor:
+        weights = super().weights(routing)
+        return weights / weights.sum(dim=1, keepdim=True)
+
+    def delta(self, x: Tensor, factors: Factors) -> Tensor:
+        return mixed_outputs(x, factors, factors.weights[:, None])

@@ -1,0 +1,52 @@
+"""MoLE (D.2): a gate in every adapted layer says how much each member adds, token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.errors import ConfigError
+from elrea.method.ensemble.layerwise import Factors, mixed_outputs
+from elrea.method.ensemble.strategy import BASE, AdapterSpec, Rated, Setting, expert_names, experts
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class Mole(Rated):
+    """(α/r)·Σ_c λ_c(x) B_c A_c x in each layer, λ(x) = softmax(W x), W trained while base and experts stay.
+
+    W begins at 0, all members alike, and is trained on all examples without a balancing loss. The paper gives
+    neither the gate's input nor its form; the layer's own input and a linear map are this project's choice.
+    """
+
+    epochs: int = 1
+    """Passes over all training examples. The paper's is 1."""
+    rate: float = 1.0
+    """The highest learning rate, as a multiple of training.expert_learning_rate (the paper's 2e-5 is both)."""
+    routed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.epochs < 1:
+            raise ConfigError(f"epochs={self.epochs}: must be at least 1")
+
+    def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
+        return experts(setting, "cluster")
+
+    def gates(self, setting: Setting) -> AdapterSpec:
+        """How the gates are trained."""
+        rate = self.rate * setting.training.expert_learning_rate
+        return AdapterSpec(setting.lora, self.epochs, rate, "all")
+
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE, *expert_names(routing.clusters)]
+
+    def weights(self, routing: Routing) -> Tensor:
+        return torch.ones(len(routing.cosines), 1 + routing.clusters)
+
+    def delta(self, x: Tensor, factors: Factors) -> Tensor:
+        assert factors.gate is not None
+        return mixed_outputs(x, factors, torch.softmax(x @ factors.gate.T, dim=-1))

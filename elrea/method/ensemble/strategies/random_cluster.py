@@ -1,0 +1,37 @@
+"""Random Cluster: as many experts, trained on clusters of the same sizes drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from elrea.method.ensemble.strategy import BASE, AdapterSpec, Rated, Setting, expert_names, experts
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class RandomCluster(Rated):
+    """What ensembling alone is worth: the paper weighs all members 1."""
+
+    weighted: bool = False
+    """Weigh the members as ELREA weighs its own, the base's share included, instead of by 1."""
+    rate: float = 1.0
+    """The experts' highest learning rate, as a multiple of training.expert_learning_rate."""
+
+    @property
+    def routed(self) -> bool:
+        """Only the weighted form needs the prompt's gradient."""
+        return self.weighted
+
+    def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
+        return experts(setting, "random", self.rate)
+
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE, *expert_names(routing.clusters, "random")]
+
+    def weights(self, routing: Routing) -> Tensor:
+        if not self.weighted:
+            return torch.ones(len(routing.cosines), 1 + routing.clusters)
+        return torch.cat([routing.base[:, None], routing.experts()], dim=1)

@@ -1,0 +1,35 @@
+"""M and M + Q_base: one member alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.errors import ConfigError
+from elrea.method.ensemble.strategy import BACKBONE, BASE, AdapterSpec, Setting
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class Single:
+    """The backbone alone, or the base adapter, the baseline that every gain is measured against."""
+
+    member: str = BASE
+    """`backbone` or `base`."""
+    routed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.member not in (BACKBONE, BASE):
+            raise ConfigError(f"member={self.member}: must be {BACKBONE} or {BASE}")
+
+    def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
+        return {}
+
+    def members(self, routing: Routing) -> list[str]:
+        return [self.member]
+
+    def weights(self, routing: Routing) -> Tensor:
+        return torch.ones(len(routing.cosines), 1)

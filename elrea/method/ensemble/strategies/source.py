@@ -1,0 +1,59 @@
+"""M + Q_dataset: an adapter for each source of the training data, each tested on its own source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.errors import ConfigError
+from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class SourceAdapters(Rated):
+    """What somebody does who knows every prompt's source: as many trainings as sources, and no sharing.
+
+    Where `clustering=source` makes experts of the sources, from the base adapter, these begin anew.
+    """
+
+    rate: float = 1.0
+    """The highest learning rate, as a multiple of training.learning_rate."""
+    routed: ClassVar[bool] = False
+
+    def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
+        training = setting.training
+        rate = self.rate * training.learning_rate
+        return {
+            name: AdapterSpec(
+                setting.lora, training.epochs, rate, "source", source=source, from_base=False
+            )
+            for source, name in zip(setting.sources, _names(len(setting.sources)), strict=True)
+        }
+
+    def members(self, routing: Routing) -> list[str]:
+        return _names(len(routing.trained))
+
+    def weights(self, routing: Routing) -> Tensor:
+        """1 for the adapter of the prompt's own source.
+
+        Raises:
+            ConfigError: A prompt's source has no training examples.
+        """
+        weights = torch.zeros(len(routing.sources), len(routing.trained))
+        for row, source in zip(weights, routing.sources, strict=True):
+            if source not in routing.trained:
+                raise ConfigError(
+                    f"ensemble=source: test prompts of {source!r}, but no training examples of it "
+                    f"(there are: {', '.join(routing.trained)}); leave this strategy out"
+                )
+            row[list(routing.trained).index(source)] = 1
+        return weights
+
+
+def _names(count: int) -> list[str]:
+    """Member names by number: a source may be named in a way that no file can."""
+    return [f"source-{number}" for number in range(count)]

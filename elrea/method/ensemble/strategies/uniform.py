@@ -1,0 +1,28 @@
+"""Uniform Weights: ELREA's experts and the base adapter, all weighing 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from elrea.method.ensemble.strategy import BASE, AdapterSpec, Setting, expert_names, experts
+from elrea.method.routing.weights import Routing
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """What the experts are worth without routing."""
+
+    routed: ClassVar[bool] = False
+
+    def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
+        return experts(setting, "cluster")
+
+    def members(self, routing: Routing) -> list[str]:
+        return [BASE, *expert_names(routing.clusters)]
+
+    def weights(self, routing: Routing) -> Tensor:
+        return torch.ones(len(routing.cosines), 1 + routing.clusters)

@@ -1,0 +1,1 @@
+"""What a prompt's feature is: its gradient, projected; or an embedding."""

@@ -1,0 +1,199 @@
+"""Embeddings in place of gradients: the paper's Instruction Embedding row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from elrea.data.batches import pad
+from elrea.data.prompts import Encoded
+from elrea.errors import BackboneError, ConfigError
+from elrea.method.features.protocol import Advance, Batches, Reader
+from elrea.store.files import read_json, sha256
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
+"""What is fetched of a hub model: nothing that runs or is unpickled."""
+
+
+PARTS = ("Transformer", "Pooling", "Normalize", "Dense")
+"""Modules that a folder may name. Others import what their own files name, or unpickle."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """What a prompt says, instead of what it would change in the base adapter."""
+
+    model: str | None = None
+    """A sentence-transformers model, by folder or hub id; null takes the backbone's own hidden states of the last
+    layer, averaged over the prompt's tokens, with the adapter off."""
+    revision: str | None = None
+    """A hub commit, branch or tag; null for the newest."""
+    normalise: bool = True
+    """Bring an embedding to length 1."""
+    batch_size: int = 32
+    """Prompts in one pass at most. Speed and memory only."""
+    batch_tokens: int = 8192
+    """Tokens in one pass at most, padding included. Speed and memory only."""
+    from_base: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.model == "":
+            raise ConfigError("features.model='': give a sentence-transformers model, or null")
+
+    def passes(self, epochs: int) -> int:
+        """One forward pass, of whichever model."""
+        return 1
+
+    def check(self, epochs: int) -> None:
+        return
+
+    def fits(self, model: PeftModel) -> None:
+        return
+
+    def identity(self) -> dict[str, Any]:
+        """The model's contents stand for its name: the SHA-256 of a folder's files, or a hub name's commit."""
+        if self.model is None:
+            return {}
+        if not Path(self.model).is_dir():
+            return {"model": self._commit(), "revision": None}
+        folder = Path(self.model)
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        files = {path.relative_to(folder).as_posix(): sha256(path) for path in found}
+        return {"model": files, "revision": None}
+
+    def reader(
+        self,
+        model: PeftModel,
+        checkpoints: Sequence[Path],
+        pad_id: int,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> Reader:
+        if self.model is None:
+            return HiddenStates(model, pad_id)
+        if tokenizer is None:
+            raise ValueError("an embedding of words needs the tokenizer that gives the words back")
+        return Sentences(self._folder(), model.device, tokenizer)
+
+    def _commit(self) -> str:
+        from elrea.models.backbone import Pretrained
+
+        try:
+            return Pretrained(name=str(self.model), revision=self.revision).identity()
+        except BackboneError as error:
+            raise BackboneError(str(error).replace("backbone.name", "features.model")) from error
+
+    def _folder(self) -> Path:
+        """The model's folder; a hub model's files are fetched into the hub's own cache."""
+        folder = Path(str(self.model))
+        if not folder.is_dir():
+            from huggingface_hub import snapshot_download
+
+            name, _, commit = self._commit().rpartition("@")
+            try:
+                folder = Path(snapshot_download(name, revision=commit, allow_patterns=WANTED))
+            except Exception as error:  # no network comes as the HTTP client's own kind
+                raise BackboneError(f"features.model={name}: cannot be fetched: {error}") from error
+        _refuse_foreign(folder)
+        return folder
+
+
+class HiddenStates:
+    """Mean over a prompt's tokens of the backbone's last hidden states, the adapter off."""
+
+    rounds = 1
+
+    def __init__(self, model: PeftModel, pad_id: int) -> None:
+        self.model, self.pad_id = model.eval(), pad_id
+        backbone = cast("PreTrainedModel", model.get_base_model())
+        self.body: Any = getattr(backbone, backbone.base_model_prefix)  # without the output head
+        self.dimension = int(backbone.config.get_text_config().hidden_size)
+
+    def __call__(self, batches: Batches, advance: Advance) -> tuple[Tensor, Tensor]:
+        rows = [self._rows(batch, advance) for batch in batches]
+        found = torch.cat(rows)
+        return found, found.isfinite().all(1)
+
+    @torch.no_grad()
+    def _rows(self, batch: Sequence[Encoded], advance: Advance) -> Tensor:
+        ids, mask = pad([prompt.prompt for prompt in batch], self.pad_id)
+        advance(len(batch))
+        if not ids.shape[1]:
+            return torch.zeros(len(batch), self.dimension)
+        with self.model.disable_adapter():
+            # No attention mask: padding is on the right, and causal attention never looks there.
+            hidden = self.body(input_ids=ids.to(self.model.device), use_cache=False)
+        states = hidden.last_hidden_state.float().cpu() * mask[..., None]
+        return states.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+class Sentences:
+    """A sentence-transformers model on the prompts' words, as the backbone's tokenizer gives them back."""
+
+    rounds = 1
+
+    def __init__(
+        self, folder: Path, device: torch.device, tokenizer: PreTrainedTokenizerBase
+    ) -> None:
+        try:
+            from sentence_transformers import SentenceTransformer
+        except ImportError as error:
+            raise ConfigError(
+                "features.model needs sentence-transformers: pip install 'elrea[embedding]'"
+            ) from error
+        try:
+            self.model = SentenceTransformer(
+                str(folder), device=str(device), trust_remote_code=False, local_files_only=True,
+                model_kwargs={"use_safetensors": True},
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError) as error:
+            raise BackboneError(f"{folder}: {str(error).strip().splitlines()[0]}") from error
+        self.tokenizer = tokenizer
+        self.dimension = int(self.model.encode(["a"]).shape[1])
+
+    def __call__(self, batches: Batches, advance: Advance) -> tuple[Tensor, Tensor]:
+        rows = []
+        for batch in batches:
+            words = [self.tokenizer.decode(list(p.prompt), skip_special_tokens=True) for p in batch]
+            got = self.model.encode(words, batch_size=len(words), show_progress_bar=False)
+            rows.append(torch.as_tensor(got).float())
+            advance(len(batch))
+        found = torch.cat(rows)
+        return found, found.isfinite().all(1)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """Lets only a model through whose parts are sentence-transformers' own and come as safetensors.
+
+    The library would import whatever class `modules.json` names, from the folder itself too, and unpickle weights.
+    """
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        raise BackboneError(
+            f"{folder}: no modules.json there; is it a sentence-transformers model?"
+        )
+    for part in read_json(listing):
+        kind = str(part.get("type", "")) if isinstance(part, dict) else ""
+        if not kind.startswith("sentence_transformers.") or kind.rpartition(".")[2] not in PARTS:
+            raise BackboneError(
+                f"{listing}: {kind!r} is not one of sentence-transformers' {', '.join(PARTS)}; it is not run"
+            )
+        config = folder / str(part.get("path", "")) / "config.json"
+        if kind.endswith(".Dense") and config.is_file():
+            named = str(dict(read_json(config)).get("activation_function", "torch.nn.modules."))
+            if not named.startswith("torch.nn.modules."):
+                raise BackboneError(f"{config}: {named!r} is no activation of torch; it is not run")
+    for path in sorted(folder.rglob("pytorch_model.bin")):
+        if not (path.parent / "model.safetensors").is_file():
+            raise BackboneError(f"{path}: only safetensors are loaded; convert it first")

@@ -1,0 +1,213 @@
+"""From prompts to gradient features δ (step 2): one batched pass per epoch's checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from elrea.data.batches import by_tokens, pad
+from elrea.data.prompts import Encoded
+from elrea.errors import ConfigError
+from elrea.method.features.adam import AdamState, adam_direction
+from elrea.method.features.per_example import PerExampleGradients, largest_entry
+from elrea.method.features.projection import Projection
+from elrea.method.features.protocol import Advance, Batches, Features, finish
+from elrea.method.features.sjlt import Sjlt
+from elrea.models.lora import load, set_state
+from elrea.models.training.moments import Moments
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class GradientFeatures:
+    """Gradients of a prompt's own tokens with respect to the base adapter, projected."""
+
+    projection: Projection = field(default_factory=Sjlt)
+    """How a gradient of some 10⁴ to 10⁸ entries becomes a feature."""
+    form: str = "adam"
+    """`adam`: what Adam would do with the gradient (the paper's); `sgd`: the gradient itself."""
+    momentum: bool = True
+    """Adam form: keep the momentum that all examples share (the paper does)."""
+    layers: Literal["all"] | int | list[str] = "all"
+    """Whose gradients: `all`, the last k decoder layers', or of those whose names hold one of these parts."""
+    normalise: bool = True
+    """Bring a feature to length 1, after the mean over epochs. False is a row of the paper's clustering ablation."""
+    epoch_weights: list[float] | None = None
+    """One weight per epoch's checkpoint in the mean; null weighs them alike (the paper)."""
+    batch_size: int = 32
+    """Prompts in one pass at most. Changes nothing but speed and memory."""
+    batch_tokens: int = 8192
+    """Tokens in one pass at most, padding included. Speed and memory only."""
+    buffer_mb: int = 96
+    """Gradients are collected up to this size before they are projected together, in MiB."""
+    recompute: bool = False
+    """Keep no activations inside the layers but compute them again in the backward pass: a third more time, for a
+    fraction of the memory."""
+    from_base: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.form not in ("adam", "sgd"):
+            raise ValueError(f"form is 'adam' or 'sgd', not {self.form!r}")
+        for name in ("batch_size", "batch_tokens", "buffer_mb"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        weights = self.epoch_weights
+        if weights is not None and not (
+            all(0 <= w < float("inf") for w in weights) and any(weights)
+        ):
+            raise ValueError(f"epoch_weights={weights} must be 0 or more each, and one above 0")
+
+    def passes(self, epochs: int) -> int:
+        """A forward and a backward pass per checkpoint that weighs anything."""
+        return 2 * sum(weight > 0 for weight in self._weights(epochs))
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def check(self, epochs: int) -> None:
+        self._weights(epochs)
+
+    def fits(self, model: PeftModel) -> None:
+        PerExampleGradients(model, self.layers)
+
+    def reader(
+        self,
+        model: PeftModel,
+        checkpoints: Sequence[Path],
+        pad_id: int,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> GradientReader:
+        weights = self._weights(len(checkpoints))
+        weighed = [(c, w) for c, w in zip(checkpoints, weights, strict=True) if w > 0]
+        return GradientReader(self, model, weighed, pad_id)
+
+    def _weights(self, epochs: int) -> list[float]:
+        weights = self.epoch_weights or [1.0] * epochs
+        if len(weights) != epochs:
+            raise ConfigError(
+                f"features.epoch_weights: {len(weights)} weights for {epochs} epochs; give one per epoch, or null"
+            )
+        return [weight / sum(weights) for weight in weights]
+
+
+class GradientReader:
+    """Mean over the checkpoints of the projected gradients: δ before it is brought to length 1 (5.2).
+
+    Args:
+        features: What to take and how.
+        model: A PEFT model of the base adapter's shape; its adapter is replaced by each checkpoint's in turn.
+        checkpoints: Folders with the adapter and Adam's moments, and their weights, which sum to 1.
+        pad_id: The id that fills up short prompts.
+    """
+
+    def __init__(
+        self,
+        features: GradientFeatures,
+        model: PeftModel,
+        checkpoints: Sequence[tuple[Path, float]],
+        pad_id: int,
+    ) -> None:
+        self.features, self.model, self.checkpoints = features, model, checkpoints
+        self.pad_id = pad_id
+        self.gradients = PerExampleGradients(model, features.layers, features.recompute)
+        self.dimension = features.projection.dimension(self.gradients.size)
+        self.rounds = len(checkpoints)
+        self.device = next(model.parameters()).device
+
+    def __call__(self, batches: Batches, advance: Advance) -> tuple[Tensor, Tensor]:
+        """Prompts whose gradient is zero (at every checkpoint) or not finite have no feature."""
+        count = sum(len(batch) for batch in batches)
+        total = torch.zeros(count, self.dimension)
+        # Adam's momentum would hide a zero gradient: a prompt's own has to be looked at.
+        largest = torch.zeros(count)
+        room = max(
+            self.features.batch_size, self.features.buffer_mb * 2**20 // (4 * self.gradients.size)
+        )
+        collected = torch.empty(min(room, count), self.gradients.size, device=self.device)
+        for checkpoint, weight in self.checkpoints:
+            set_state(self.model, load(checkpoint)[0])
+            state = self._state(checkpoint) if self.features.form == "adam" else None
+            start = end = 0  # the rows that are collected
+            for number, batch in enumerate(batches, 1):
+                self._gradients(batch, collected[end - start : end - start + len(batch)])
+                end += len(batch)
+                following = len(batches[number]) if number < len(batches) else room
+                if end - start + following > room:
+                    got, rows = collected[: end - start], slice(start, end)
+                    own = largest_entry(got).cpu()
+                    largest[rows] = torch.maximum(largest[rows], own)
+                    if state is not None:
+                        adam_direction(got, state, self.features.momentum)
+                    total[rows] += weight * self.features.projection(got).cpu()
+                    start = end
+                advance(len(batch))
+        return total, (largest > 0) & largest.isfinite()
+
+    def _gradients(self, batch: Sequence[Encoded], out: Tensor) -> None:
+        """Writes [b, |θ|]: 0 for prompts that nothing is predicted in."""
+        ids, mask = pad([prompt.prompt for prompt in batch], self.pad_id)
+        if ids.shape[1] < 2:
+            out.zero_()
+            return
+        counted = _loss_mask(batch, mask).to(self.device)
+        self.gradients(ids.to(self.device), mask.to(self.device), counted, out)
+
+    def _state(self, checkpoint: Path) -> AdamState:
+        moments = Moments.load(checkpoint)
+        beta1, beta2 = moments.betas
+        m, v = (self.gradients.flat(group) for group in (moments.exp_avg, moments.exp_avg_sq))
+        return AdamState(
+            m.to(self.device), v.to(self.device),
+            moments.step, moments.learning_rate, beta1, beta2, moments.eps,
+        )  # fmt: skip
+
+
+def extract(
+    model: PeftModel,
+    checkpoints: Sequence[Path],
+    prompts: Sequence[Encoded],
+    features: Features,
+    *,
+    pad_id: int,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    advance: Advance = lambda _n: None,
+) -> Tensor:
+    """Features of a few prompts, in memory (`stream` writes those of many to a file).
+
+    Args:
+        model: A PEFT model of the base adapter's shape; its adapter may be replaced.
+        checkpoints: One folder per epoch with the adapter and Adam's moments.
+        prompts: Prompts without responses.
+        features: What to take and how.
+        pad_id: The id that fills up short prompts.
+        tokenizer: The backbone's, for features that are made of words.
+        advance: Told after each batch how many passes over one prompt are done.
+
+    Returns:
+        [n, d] in float32 on the CPU, rows of length 1 if that is wanted; zeros where a prompt has no feature.
+    """
+    reader = features.reader(model, checkpoints, pad_id, tokenizer)
+    lengths = [len(prompt.prompt) for prompt in prompts]
+    batches = by_tokens(lengths, features.batch_size, features.batch_tokens)
+    rows, fine = reader([[prompts[i] for i in batch] for batch in batches], advance)
+    out = torch.empty_like(rows)
+    out[list(chain.from_iterable(batches))] = finish(rows, fine, features.normalise)[0]
+    return out
+
+
+def _loss_mask(batch: Sequence[Encoded], mask: Tensor) -> Tensor:
+    """True where a token's loss counts, [b, t]."""
+    carries = mask.clone()
+    for row, prompt in enumerate(batch):
+        if prompt.loss_mask is not None:
+            carries[row, : len(prompt.loss_mask)] &= torch.tensor(prompt.loss_mask)
+    return carries

@@ -1,0 +1,1 @@
+"""From a prompt's feature to weights, by gradient or by a distilled router."""

@@ -1,0 +1,146 @@
+"""Hidden states of the base adapter's own pass over a prompt: what the distilled router looks at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from elrea.data.batches import pad
+from elrea.data.prompts import Encoded
+from elrea.errors import ConfigError
+from elrea.method.features.embedding import HiddenStates
+from elrea.method.features.protocol import Advance
+from elrea.models.lora import load, set_state
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Layer = Literal["last", "early"] | int
+Pooling = Literal["mean", "last", "both"]
+
+
+@dataclass(frozen=True)
+class PromptStates:
+    """Features in the sense of `elrea.method.features.protocol`, by one forward pass with the base adapter on.
+
+    Attributes:
+        layer: How many decoder layers the states have passed, and nothing after them is computed; `last`: all, and the
+            final norm; `early`: a quarter.
+        pooling: Mean over the prompt's tokens [H], the last token's [H], or both side by side [2·H].
+    """
+
+    layer: Layer = "last"
+    pooling: Pooling = "both"
+    batch_size: int = 32
+    batch_tokens: int = 8192
+    normalise: ClassVar[bool] = False
+    from_base: ClassVar[bool] = True
+
+    def passes(self, epochs: int) -> int:
+        """One forward pass."""
+        return 1
+
+    def identity(self) -> dict[str, Any]:
+        return {}
+
+    def check(self, epochs: int) -> None:
+        return
+
+    def fits(self, model: PeftModel) -> None:
+        self.depth(model)
+
+    def depth(self, model: PeftModel) -> int | None:
+        """After how many decoder layers the states are read; None: after all, and the final norm.
+
+        Raises:
+            ConfigError: There are not that many layers.
+        """
+        backbone = cast("PreTrainedModel", model.get_base_model())
+        layers = int(backbone.config.get_text_config().num_hidden_layers)
+        if isinstance(self.layer, int):
+            if not 1 <= self.layer <= layers:
+                raise ConfigError(
+                    f"routing.layer={self.layer}: the backbone has {layers} layers; give 1 to {layers}, early or last"
+                )
+            return self.layer if self.layer < layers else None
+        return None if self.layer == "last" or layers == 1 else math.ceil(layers / 4)
+
+    def reader(
+        self,
+        model: PeftModel,
+        checkpoints: Sequence[Path],
+        pad_id: int,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> AdaptedStates:
+        """Args as the protocol's; of the checkpoints the last one is put on the model."""
+        set_state(model, load(checkpoints[-1])[0])
+        return AdaptedStates(model, pad_id, self)
+
+
+class AdaptedStates(HiddenStates):
+    """One pass per batch, without the output head and without any gradient.
+
+    Args:
+        model: Carries the adapter.
+        pad_id: The id that fills up short prompts.
+        states: Which states, and how those of a prompt become one row.
+
+    Attributes:
+        cost: Share of the decoder layers that a prompt goes through.
+    """
+
+    def __init__(self, model: PeftModel, pad_id: int, states: PromptStates) -> None:
+        super().__init__(model, pad_id)
+        self.depth, self.pooling = states.depth(model), states.pooling
+        self.dimension *= 2 if states.pooling == "both" else 1
+        self.layers = int(self.body.config.get_text_config().num_hidden_layers)
+        self.cost = 1.0 if self.depth is None else self.depth / self.layers
+
+    @torch.no_grad()
+    def _rows(self, batch: Sequence[Encoded], advance: Advance) -> Tensor:
+        ids, mask = pad([prompt.prompt for prompt in batch], self.pad_id)
+        advance(len(batch))
+        if not ids.shape[1]:
+            return torch.zeros(len(batch), self.dimension)
+        states = self._hidden(ids.to(self.model.device)).float().cpu() * mask[..., None]
+        lengths = mask.sum(1)
+        mean = states.sum(1) / lengths[:, None].clamp(min=1)
+        last = states[torch.arange(len(batch)), (lengths - 1).clamp(min=0)]
+        parts = {"mean": [mean], "last": [last], "both": [mean, last]}[self.pooling]
+        return torch.cat(parts, dim=1)
+
+    def _hidden(self, ids: Tensor) -> Tensor:
+        """States [b, t, H] of token ids [b, t]; layers that come after them are not run."""
+        stop = None
+        if self.depth is not None:
+            found = (m for m in self.body.modules() if isinstance(m, nn.ModuleList))
+            layers = next(m for m in found if len(m) == self.layers)
+            stop = layers[self.depth - 1].register_forward_hook(_reached)
+        try:
+            # No attention mask: padding is on the right, and causal attention never looks there.
+            hidden: Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state
+        except _ReachedError as reached:
+            hidden = reached.states
+        finally:
+            if stop is not None:
+                stop.remove()
+        return hidden
+
+
+class _ReachedError(Exception):
+    """Ends a pass at the layer whose states are wanted."""
+
+    def __init__(self, states: Tensor) -> None:
+        super().__init__()
+        self.states = states
+
+
+def _reached(_layer: nn.Module, _inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+    raise _ReachedError(output if isinstance(output, Tensor) else output[0])

@@ -1,0 +1,1 @@
+"""The frozen backbone, the LoRA adapters around it, and how they are trained."""

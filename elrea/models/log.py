@@ -1,0 +1,38 @@
+"""What long work reports while it runs: progress, and the loss of every training step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+
+class Task(Protocol):
+    """One long piece of work that is under way."""
+
+    def advance(self, count: int) -> None:
+        """`count` more units are done."""
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """One optimiser step is done.
+
+        Args:
+            row: The step's row of curve.json: `step`, `epoch`, `examples`, `loss`, `learning_rate`, and with early
+                stop `dev_loss` at an epoch's end.
+        """
+
+
+class Log(Protocol):
+    """Listens to all long work of a run: the terminal, W&B, or both."""
+
+    def task(
+        self, name: str, text: str, total: int, steps: int = 0
+    ) -> AbstractContextManager[Task]:
+        """Opens a piece of work; its end closes it.
+
+        Args:
+            name: The stage's or adapter's name, as "base" or "expert-0".
+            text: What the terminal shows, as "train base".
+            total: Units to do, as examples times epochs.
+            steps: Optimiser steps of a training; 0 for other work.
+        """

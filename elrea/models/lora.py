@@ -1,0 +1,331 @@
+"""LoRA adapters: attached to a backbone, named as PEFT names them, kept as plain PEFT folders.
+
+An adapter Q is all the A_i and B_i of its layers (section 1 of the method). Everything here and
+in the rooms that follow calls a parameter by the name under which PEFT writes it to
+`adapter_model.safetensors`, e.g. `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from elrea.errors import ConfigError, StoreError, TrainingError
+from elrea.models.seeds import seed_of
+from elrea.store.files import read_json
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+ALL_LINEAR: Literal["all-linear"] = "all-linear"
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The shape of an adapter: which layers it changes, and how much it can change them."""
+
+    r: int = 8
+    """Rank of each update B·A. The paper's main value; it also tries 64."""
+    alpha: float | None = None
+    """The update is scaled by alpha / r. None means 4·r, as in the paper."""
+    dropout: float = 0.1
+    """Share of an adapted layer's inputs dropped on the adapter's path, in training only."""
+    targets: list[str] | Literal["all-linear"] = ALL_LINEAR
+    """Names of the adapted layers, e.g. [q_proj, v_proj]. "all-linear" is every linear layer
+    but the output head, GPT-2's Conv1D among them: for Llama and Gemma the paper's seven."""
+
+    def __post_init__(self) -> None:
+        """Refuse what PEFT would accept and train to nothing."""
+        if self.r < 1:
+            raise ConfigError(f"adapter.r={self.r}: the rank must be at least 1")
+        if self.alpha is not None and not 0 < self.alpha < math.inf:
+            raise ConfigError(f"adapter.alpha={self.alpha}: give a positive number, or null (4·r)")
+        if not 0 <= self.dropout < 1:
+            raise ConfigError(f"adapter.dropout={self.dropout}: must be in [0, 1)")
+        if not self.targets or (isinstance(self.targets, str) and self.targets != ALL_LINEAR):
+            raise ConfigError(
+                f"adapter.targets={self.targets!r}: give a list of layer names, or all-linear"
+            )
+
+    @property
+    def scale(self) -> float:
+        """alpha / r, the factor on B·A·x."""
+        return (4.0 * self.r if self.alpha is None else self.alpha) / self.r
+
+
+def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
+    """Put one fresh, trainable adapter on a backbone and freeze all else.
+
+    The backbone's layers are wrapped in place; `detach` takes them out again. A quantised or
+    half-precision backbone gets a float32 adapter, since Adam needs the digits.
+
+    Args:
+        model: the backbone; it must not carry an adapter yet.
+        lora: rank, scale, dropout and layers.
+        seed: of the initial A (B starts at zero, so the first update is none).
+
+    Returns:
+        The model in eval mode.
+
+    Raises:
+        TrainingError: it carries an adapter already, or has no layer of the wanted names.
+    """
+    from peft import get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    if any(".lora_" in name for name, _ in model.named_parameters()):
+        raise TrainingError("the backbone carries an adapter already: detach it first")
+    transposed = any(isinstance(module, Conv1D) for module in model.modules())
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    check_targets(model, targets)
+    config = _peft_config(lora, targets, transposed)
+    try:
+        # PEFT draws A from the global generator; `initialise` draws it again, from the seed.
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # layers of both kinds: PEFT sorts them out itself
+            peft_model = get_peft_model(model, config)
+    except ValueError as error:
+        raise no_such_layer(model, str(lora.targets)) from error
+    initialise(peft_model, seed)
+    check_trainable(peft_model)
+    return peft_model.eval()
+
+
+def detach(peft_model: PeftModel) -> PreTrainedModel:
+    """Take every adapter off and give the backbone back as it was before `attach`."""
+    backbone: PreTrainedModel = peft_model.unload()
+    return backbone
+
+
+def initialise(peft_model: PeftModel, seed: int) -> None:
+    """Draw A uniformly in ±1/√fan_in (PEFT's default law) and set B to zero.
+
+    Each matrix has a generator of its own, seeded by (seed, its name), on the CPU: the values
+    depend neither on the device nor on how many other layers are adapted.
+    """
+    for name, parameter in parameters(peft_model).items():
+        values = torch.zeros(parameter.shape)
+        if ".lora_A." in name:
+            bound = 1 / math.sqrt(parameter.shape[1])
+            generator = torch.Generator().manual_seed(seed_of(seed, "lora", name))
+            values.uniform_(-bound, bound, generator=generator)
+        with torch.no_grad():
+            parameter.copy_(values)
+
+
+def parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
+    """The active adapter's parameters by the names PEFT saves, in the model's order."""
+    found = {}
+    for name, parameter in peft_model.named_parameters():
+        match = re.fullmatch(r"(.+\.lora_\w+)\.([^.]+)(\.\w+)?", name)
+        if match and match[2] == peft_model.active_adapter:
+            found[match[1] + (match[3] or "")] = parameter
+    return found
+
+
+def check_trainable(peft_model: PeftModel) -> None:
+    """Raise TrainingError unless exactly the active adapter's parameters are trainable."""
+    expected = {id(parameter) for parameter in parameters(peft_model).values()}
+    trainable = {id(p) for p in peft_model.parameters() if p.requires_grad}
+    if not expected or trainable != expected:
+        raise TrainingError(
+            f"{len(trainable)} parameters of the model are trainable and its adapter has "
+            f"{len(expected)}: exactly the adapter's must be, so attach it with elrea.models.lora"
+        )
+
+
+def state(peft_model: PeftModel) -> dict[str, Tensor]:
+    """A copy of the active adapter on the CPU: name -> A [r, in] or B [out, r]."""
+    return copied(parameters(peft_model))
+
+
+def copied(own: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Parameters by name as they are now, on the CPU."""
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in own.items()}
+
+
+def set_state(peft_model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
+    """Overwrite the active adapter in place.
+
+    Raises:
+        TrainingError: a name is missing or unknown, or a shape differs.
+    """
+    overwrite(parameters(peft_model), tensors)
+
+
+def overwrite(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Set parameters by name; raises as `set_state`."""
+    for name in sorted(own.keys() ^ tensors.keys()):
+        where = "not in the given tensors" if name in own else "not in the model"
+        raise TrainingError(f"adapter parameter {name} is {where}: rank or targets differ")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != tensors[name].shape:
+                raise TrainingError(
+                    f"adapter parameter {name} is {list(tensors[name].shape)}, "
+                    f"the model has {list(parameter.shape)}: rank or backbone differ"
+                )
+            parameter.copy_(tensors[name])
+
+
+def save(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    lora: Lora,
+    base_name: str,
+    *,
+    transposed: bool = False,
+) -> None:
+    """Write a folder that `peft.PeftModel.from_pretrained` loads without this project.
+
+    Args:
+        folder: made if need be; files of the same names are replaced.
+        tensors: the adapter by name (`state`).
+        lora: its shape. "all-linear" is written as the names of the layers it became.
+        base_name: what `adapter_config.json` calls the backbone.
+        transposed: the adapted layers are Conv1D (GPT-2), whose weights are [in, out].
+    """
+    from safetensors.torch import save_file
+
+    targets = lora.targets
+    if isinstance(targets, str):
+        targets = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in tensors})
+    config = _peft_config(lora, list(targets), transposed)
+    config.base_model_name_or_path = base_name
+    config.inference_mode = True
+    config.target_modules = list(targets)  # PEFT holds a set, whose order changes by process
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
+    """Read a PEFT LoRA folder: the tensors by name, and the shape.
+
+    Raises:
+        TrainingError: a file is missing or cannot be read.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = read_json(folder / CONFIG)
+        check_config(config)
+        tensors = load_file(folder / WEIGHTS)
+        check_tensors(tensors, config["r"])
+        shape = (config[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
+        lora = Lora(*shape)
+    except (StoreError, ConfigError, OSError, KeyError, ValueError, SafetensorError) as error:
+        raise TrainingError(f"{folder} is not a readable LoRA folder: {error}") from error
+    return tensors, lora
+
+
+def _peft_config(lora: Lora, targets: list[str] | str, transposed: bool) -> LoraConfig:
+    """PEFT's configuration of `lora`; alpha is an integer where it can be, as PEFT has it."""
+    from peft import LoraConfig
+
+    alpha: Any = lora.scale * lora.r  # PEFT types it int, and scales by any number
+    return LoraConfig(
+        r=lora.r,
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
+        lora_dropout=lora.dropout,
+        target_modules=targets,
+        fan_in_fan_out=transposed,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+
+
+def check_targets(model: PreTrainedModel, targets: str | Sequence[str]) -> None:
+    """Refuses a name that is no linear layer, or the output's; PEFT passes over one beside others that fit.
+
+    Args:
+        model: The backbone.
+        targets: Ends of layers' names; a string is PEFT's own to read.
+
+    Raises:
+        TrainingError: The first name that fits nothing.
+    """
+    names = [f".{name}" for name in _layers(model)]
+    for target in [] if isinstance(targets, str) else targets:
+        if not any(name.endswith(f".{target}") for name in names):
+            raise no_such_layer(model, target)
+
+
+def no_such_layer(model: PreTrainedModel, target: str) -> TrainingError:
+    """The error that says which layers there are."""
+    names = ", ".join(sorted({name.rpartition(".")[2] for name in _layers(model)}))
+    return TrainingError(
+        f"adapter.targets: {target!r} is no layer of this backbone that takes an adapter; it has "
+        f"{names or 'no linear layers'}"
+    )
+
+
+def _layers(model: PreTrainedModel) -> list[str]:
+    """Linear layers other than the output's."""
+    from transformers.pytorch_utils import Conv1D
+
+    head, kinds = model.get_output_embeddings(), (nn.Linear, Conv1D)
+    return [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not head]
+
+
+UNREAD = (
+    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "layers_to_transform", "lora_bias", "exclude_modules", "trainable_token_indices",
+)  # fmt: skip
+"""Settings of PEFT's that would make another adapter of the same tensors."""
+RANKS = 65_536
+
+
+def check_config(config: Any) -> None:
+    """Lets through what is plain LoRA.
+
+    Raises:
+        ValueError: It is something else, or not as PEFT writes it.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError("its configuration is no JSON object")
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") not in ("none", None):
+        raise ValueError("it is not plain LoRA (peft_type, bias)")
+    if used := [name for name in UNREAD if config.get(name)]:
+        raise ValueError(f"it is not plain LoRA ({', '.join(used)})")
+    r, alpha, dropout = (config[name] for name in ("r", "lora_alpha", "lora_dropout"))
+    if type(r) is not int or not 1 <= r <= RANKS:
+        raise ValueError(f"r is {r!r}")
+    for name, value in (("lora_alpha", alpha), ("lora_dropout", dropout)):
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"{name} is {value!r}")
+    targets = config["target_modules"]
+    if not isinstance(targets, str) and not (
+        isinstance(targets, list) and all(isinstance(name, str) for name in targets)
+    ):
+        raise ValueError("target_modules is no list of names")
+
+
+def check_tensors(tensors: Mapping[str, Tensor], r: int) -> None:
+    """Lets through pairs A [r, in] and B [out, r] of finite numbers.
+
+    Raises:
+        ValueError: The first tensor that is something else.
+    """
+    for name, tensor in tensors.items():
+        layer, _, kind = name.rpartition(".lora_")
+        side = {"A.weight": 0, "B.weight": 1}.get(kind)
+        if side is None or f"{layer}.lora_{'BA'[side]}.weight" not in tensors:
+            raise ValueError(f"{name} is no half of a pair lora_A, lora_B")
+        if tensor.dim() != 2 or tensor.shape[side] != r or not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, for rank {r}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds numbers that are not finite")

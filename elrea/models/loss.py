@@ -1,0 +1,56 @@
+"""The next-token loss (5.1), with logits computed only where a token carries loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from elrea.models.training.batches import Batch
+
+
+def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Σ weights · NLL over the batch's positions, in float32: a scalar with its graph.
+
+    Summed over a step's batches it is the mean over the step's examples of the mean over each
+    example's tokens, the scale on which the moments and the gradient features agree.
+    """
+    logits = logits_at(model, batch.ids, batch.places).float()
+    losses = cross_entropy(logits, batch.targets, reduction="none")
+    return (losses * batch.weights).sum()
+
+
+def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor, **given: Any) -> Tensor:
+    """Logits [n, vocabulary] at n positions of `ids.flatten()`.
+
+    The output head sees only these positions: with a large vocabulary and short responses it
+    would otherwise be most of the work and memory. A hook before the head does it, so whatever
+    the architecture does to the logits afterwards (Gemma's soft cap, Cohere's scale) stays its
+    own. A model without a separate head computes all logits and is cut down after.
+
+    No attention mask is passed: padding is on the right, and causal attention never looks there.
+
+    Args:
+        model: a causal language model, adapters in its layers or not.
+        ids: LongTensor [batch, time], padded on the right.
+        places: LongTensor [n], n <= batch · (time - 1).
+        given: what else the model is to be called with.
+    """
+
+    def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        hidden, *rest = args
+        return (hidden.flatten(0, 1).index_select(0, places).unsqueeze(0), *rest)
+
+    head = model.get_output_embeddings()
+    handle = None if head is None else head.register_forward_pre_hook(keep)
+    try:
+        logits: Tensor = model(input_ids=ids, use_cache=False, **given).logits
+    finally:
+        if handle is not None:
+            handle.remove()
+    logits = logits.flatten(0, 1)
+    return logits if len(logits) == len(places) else logits.index_select(0, places)

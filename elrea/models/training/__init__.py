@@ -1,0 +1,1 @@
+"""Training one adapter: settings, schedule, Lightning module, checkpoints."""

@@ -1,0 +1,1 @@
+"""One experiment as a graph of stages: keys, order, and what makes each of them."""

@@ -1,0 +1,1 @@
+"""A finished run shown: terminal, pictures, report.html, W&B, and comparisons between runs."""

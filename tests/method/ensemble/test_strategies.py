@@ -1,0 +1,238 @@
+"""Every strategy: which adapters it wants, whom it mixes, and with what weights."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from elrea.config import build, plain
+from elrea.errors import ConfigError
+from elrea.method.ensemble.strategies.continued import Continued
+from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategies.instruction_embedding import InstructionEmbedding
+from elrea.method.ensemble.strategies.matched import Matched
+from elrea.method.ensemble.strategies.moe_merging import MoeMerging
+from elrea.method.ensemble.strategies.moe_routing import MoeRouting
+from elrea.method.ensemble.strategies.mole import Mole
+from elrea.method.ensemble.strategies.oracle import Oracle
+from elrea.method.ensemble.strategies.random_cluster import RandomCluster
+from elrea.method.ensemble.strategies.seeds import SeedEnsemble
+from elrea.method.ensemble.strategies.self_consistency import SelfConsistency
+from elrea.method.ensemble.strategies.single import Single
+from elrea.method.ensemble.strategies.source import SourceAdapters
+from elrea.method.ensemble.strategies.uniform import Uniform
+from elrea.method.ensemble.strategy import (
+    AdapterSpec,
+    Gated,
+    Layerwise,
+    Picking,
+    Regrouped,
+    Setting,
+    Voting,
+)
+from elrea.method.routing.weights import Router, Routing
+from elrea.models.lora import Lora
+from elrea.models.training.settings import Training
+
+CONF = Path(__file__).parents[3] / "conf" / "ensemble"
+LORA = Lora(r=3, alpha=6.0)
+TRAINING = Training(epochs=2, expert_epochs=5, learning_rate=0.1, expert_learning_rate=0.01)
+SOURCES = ["maths", "talk"]
+SETTING = Setting(LORA, TRAINING, clusters=3, sources=SOURCES)
+COSINES = torch.tensor([[0.2, 0.6, 0.1], [0.9, -0.3, 0.4]])
+ROUTING = Routing(COSINES, Router(), ["talk", "maths"], SOURCES)
+FILES = {
+    "backbone": Single("backbone"),
+    "base": Single("base"),
+    "compute_matched": Matched(),
+    "continued": Continued(),
+    "elrea": Elrea(),
+    "elrea_no_base": Elrea(base_share=False),
+    "elrea_one": Elrea(top_k=1, base_share=False),
+    "elrea_top1": Elrea(top_k=1),
+    "elrea_top3": Elrea(top_k=3),
+    "instruction_embedding": InstructionEmbedding(),
+    "lora_ensembles": SeedEnsemble(),
+    "moe_merging": MoeMerging(),
+    "moe_routing": MoeRouting(),
+    "mole": Mole(),
+    "oracle": Oracle(),
+    "parameter_matched": Matched(rank_times_clusters=True),
+    "random_cluster": RandomCluster(),
+    "random_weighted": RandomCluster(weighted=True),
+    "seed_ensemble": SeedEnsemble(size=None),
+    "self_consistency": SelfConsistency(),
+    "source": SourceAdapters(),
+    "uniform": Uniform(),
+}
+EXPERTS = ["expert-0", "expert-1", "expert-2"]
+RANDOM = ["random-0", "random-1", "random-2"]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_the_files_in_conf_name_these(name: str) -> None:
+    node = plain(OmegaConf.load(CONF / f"{name}.yaml"))
+    built, wanted = build(node, "ensemble"), FILES[name]
+    assert type(built) is type(wanted)
+    # Rates are tuned; which strategy a file names is not.
+    assert {**vars(built), "rate": None} == {**vars(wanted), "rate": None}
+
+
+def test_there_is_a_test_for_every_file() -> None:
+    assert {path.stem for path in CONF.glob("*.yaml")} >= FILES.keys()
+    assert len(FILES) >= 22
+
+
+@pytest.mark.parametrize(
+    ("strategy", "members", "routed"),
+    [
+        (Single("backbone"), ["backbone"], False),
+        (Single("base"), ["base"], False),
+        (Matched(), ["compute-matched"], False),
+        (Matched(True), ["parameter-matched"], False),
+        (Continued(), ["continued"], False),
+        (SeedEnsemble(), ["base", "seed-1", "seed-2", "seed-3"], False),
+        (SeedEnsemble(2), ["base", "seed-1"], False),
+        (SeedEnsemble(None), ["base", "seed-1", "seed-2", "seed-3"], False),
+        (Elrea(), ["base", *EXPERTS], True),
+        (Elrea(top_k=1), ["base", *EXPERTS], True),
+        (Elrea(base_share=False), ["base", *EXPERTS], True),
+        (Uniform(), ["base", *EXPERTS], False),
+        (RandomCluster(), ["base", *RANDOM], False),
+        (RandomCluster(weighted=True), ["base", *RANDOM], True),
+        (SourceAdapters(), ["source-0", "source-1"], False),
+        (MoeRouting(), ["base", *EXPERTS], True),
+        (MoeMerging(), ["base", *EXPERTS], True),
+        (Mole(), ["base", *EXPERTS], False),
+        (SelfConsistency(), ["base"], False),
+        (Oracle(), EXPERTS, False),
+        (InstructionEmbedding(), ["base", *EXPERTS], True),
+    ],
+)
+def test_members(strategy, members: list[str], routed: bool) -> None:
+    assert strategy.members(ROUTING) == members
+    assert strategy.routed is routed
+    assert strategy.weights(ROUTING).shape == (2, len(members))
+    made = {"backbone", "base", *strategy.adapters(SETTING)}
+    assert set(members) <= made, "a member that nobody trains"
+    assert made - {"backbone", "base"} <= set(members), "an adapter trained for nothing"
+
+
+def test_weights() -> None:
+    ones = torch.ones
+    assert torch.equal(Single().weights(ROUTING), ones(2, 1))
+    assert torch.equal(Matched().weights(ROUTING), ones(2, 1))
+    assert torch.equal(Continued().weights(ROUTING), ones(2, 1))
+    assert torch.equal(SeedEnsemble(2).weights(ROUTING), torch.full((2, 2), 0.5))
+    assert torch.equal(Uniform().weights(ROUTING), ones(2, 4))
+    assert torch.equal(RandomCluster().weights(ROUTING), ones(2, 4))
+    base, experts = torch.tensor([0.4, 0.1]), ROUTING.experts()
+    got = Elrea().weights(ROUTING)
+    torch.testing.assert_close(got[:, 0], base)
+    torch.testing.assert_close(got[:, 1:], experts)
+    assert torch.equal(RandomCluster(weighted=True).weights(ROUTING), got)
+    bare = Elrea(base_share=False).weights(ROUTING)
+    assert bare[:, 0].tolist() == [0, 0] and torch.equal(bare[:, 1:], experts)
+    first = Elrea(top_k=1).weights(ROUTING)
+    torch.testing.assert_close(first, torch.tensor([[0.4, 0, 1, 0], [0.1, 1, 0, 0]]))
+    assert torch.equal(Elrea(top_k=3).weights(ROUTING), got)
+
+
+def test_jobs() -> None:
+    assert Single().adapters(SETTING) == Single("backbone").adapters(SETTING) == {}
+    experts = {
+        name: AdapterSpec(LORA, 5, 0.01, "cluster", c, True) for c, name in enumerate(EXPERTS)
+    }
+    for strategy in (Elrea(), Elrea(top_k=1), Uniform()):
+        assert strategy.adapters(SETTING) == experts
+    dealt = {name: AdapterSpec(LORA, 5, 0.01, "random", c, True) for c, name in enumerate(RANDOM)}
+    assert (
+        RandomCluster().adapters(SETTING) == RandomCluster(weighted=True).adapters(SETTING) == dealt
+    )
+    faster = RandomCluster(rate=50.0).adapters(SETTING)
+    assert {job.learning_rate for job in faster.values()} == {0.5}
+
+
+def test_adapters_of_other_seeds_are_trained_as_the_base_is() -> None:
+    wanted = {f"seed-{k}": AdapterSpec(LORA, 2, 0.1, "all", None, False, k) for k in (1, 2, 3)}
+    assert SeedEnsemble().adapters(SETTING) == SeedEnsemble(None).adapters(SETTING) == wanted
+    with pytest.raises(ConfigError, match=r"size=1: must be at least 2"):
+        SeedEnsemble(1)
+
+
+def test_matched_adapters_get_elreas_steps_and_parameters() -> None:
+    """Every example is seen by the base 2 times and by its own expert 5 times: 7 epochs."""
+    compute = Matched().adapters(SETTING)["compute-matched"]
+    assert compute == AdapterSpec(LORA, 7, 0.1, "all", None, False)
+    continued = Continued(rate=2).adapters(SETTING)["continued"]
+    assert continued == AdapterSpec(LORA, 5, 0.02, "all", from_base=True)
+    both = Matched(True, rate=0.5).adapters(SETTING)["parameter-matched"]
+    assert (both.lora.r, both.epochs, both.learning_rate) == (9, 7, 0.05)
+    assert both.lora.scale == LORA.scale, "a larger rank must not be scaled down"
+    assert both.examples == "all" and not both.from_base
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_fewer_than_one_expert_is_refused(top_k: int) -> None:
+    with pytest.raises(ConfigError, match=f"top_k={top_k}"):
+        Elrea(top_k=top_k)
+
+
+def test_an_adapter_per_source_learns_from_its_source_alone() -> None:
+    wanted = AdapterSpec(LORA, 2, 0.2, "source", from_base=False, source="talk")
+    assert SourceAdapters(rate=2).adapters(SETTING)["source-1"] == wanted
+    assert SourceAdapters().weights(ROUTING).tolist() == [[0, 1], [1, 0]]
+    strange = Routing(COSINES, Router(), ["talk", "law"], SOURCES)
+    with pytest.raises(ConfigError, match="test prompts of 'law', but no training examples of it"):
+        SourceAdapters().weights(strange)
+
+
+@pytest.mark.parametrize("strategy", [MoeRouting(), MoeMerging()])
+def test_shares_inside_the_layers_are_elreas_brought_to_a_sum_of_1(strategy: MoeRouting) -> None:
+    got, elreas = strategy.weights(ROUTING), Elrea().weights(ROUTING)
+    torch.testing.assert_close(got, elreas / torch.tensor([[1.4], [1.1]]))
+    assert isinstance(strategy, Layerwise) and not isinstance(Elrea(), Layerwise)
+
+
+def test_gates_are_trained_on_everything_for_one_epoch_at_the_experts_rate() -> None:
+    job = Mole(rate=2).gates(SETTING)
+    assert (job.examples, job.epochs, job.learning_rate) == ("all", 1, 0.02)
+    assert isinstance(Mole(), Gated) and not isinstance(MoeRouting(), Gated)
+
+
+def test_the_oracle_takes_each_sources_best_expert() -> None:
+    correct = torch.tensor([[1, 1, 0, 0, 0], [0, 0, 1, 0, 1], [0, 1, 0, 1, 0]]).bool()
+    sources = ["a", "a", "b", "c", "b"]
+    assert Oracle().pick(correct, sources).tolist() == [0, 0, 1, 2, 1]
+    nobody = torch.zeros(3, 2).bool()
+    assert Oracle().pick(nobody, ["a", "b"]).tolist() == [0, 0], "of equals the first"
+    assert isinstance(Oracle(), Picking)
+
+
+def test_a_vote_falls_as_often_as_the_draws_say() -> None:
+    """With p, one draw is right with p; of three, the majority is with p^3 + 3 p^2 (1 - p)."""
+    p, log_probs = 0.7, [math.log(0.7) - 4, math.log(0.3) - 4]
+    one, three = SelfConsistency(samples=1), SelfConsistency(samples=3)
+    counts = [sum(v.vote(log_probs, i) == 0 for i in range(4000)) / 4000 for v in (one, three)]
+    assert counts[0] == pytest.approx(p, abs=0.03)
+    assert counts[1] == pytest.approx(p**3 + 3 * p * p * (1 - p), abs=0.03)
+    cold = SelfConsistency(temperature=0.01)
+    assert all(cold.vote([-3.0, -2.0, -9.0], i) == 1 for i in range(50))
+    for temperature in (1e-300, 5e-324):
+        coldest = SelfConsistency(temperature=temperature)
+        assert all(coldest.vote([-3.0, -2.0, -9.0], i) == 1 for i in range(5))
+    assert [three.vote(log_probs, i) for i in range(20)] == [
+        three.vote(log_probs, i) for i in range(20)
+    ]
+    assert isinstance(one, Voting)
+    for wrong in ({"samples": 0}, {"temperature": 0.0}):
+        with pytest.raises(ConfigError):
+            SelfConsistency(**wrong)
+
+
+def test_instruction_embedding_groups_by_features_of_its_own() -> None:
+    assert isinstance(InstructionEmbedding(), Regrouped) and not isinstance(Elrea(), Regrouped)

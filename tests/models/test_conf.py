@@ -1,0 +1,43 @@
+"""The config files of this room make its objects, field for field."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from elrea.config import build
+from elrea.models.lora import Lora
+from elrea.models.training.settings import Recipe, Training
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("adapter/lora", Lora),
+        ("adapter/small", Lora),
+        ("training/small", Training),
+        ("training/paper", Training),
+    ],
+)
+def test_a_config_file_sets_every_field(file: str, kind: type) -> None:
+    node = OmegaConf.load(CONF / f"{file}.yaml")
+    made = build(node, file.partition("/")[0])
+    assert isinstance(made, kind)
+    assert set(node) - {"_target_"} == {field.name for field in fields(kind)}
+
+
+def test_lora_takes_names_of_layers() -> None:
+    node = OmegaConf.load(CONF / "adapter/lora.yaml")
+    node.targets = ["q_proj", "v_proj"]
+    assert build(node, "adapter") == Lora(targets=["q_proj", "v_proj"])
+
+
+def test_recipes_of_base_adapter_and_experts() -> None:
+    training = Training(epochs=2, expert_epochs=4, learning_rate=0.1, expert_learning_rate=0.2)
+    assert training.base() == Recipe(2, 0.1, training)
+    assert training.expert() == Recipe(4, 0.2, training)

@@ -1,0 +1,86 @@
+"""Sizes told from an architecture alone, against the published counts and against a model that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from elrea.errors import BackboneError
+from elrea.models.footprint import NF4, Footprint, config_of
+from elrea.models.lora import Lora, attach, parameters
+from elrea.models.loss import logits_at
+from tests.models.builders import BUILDERS
+
+CONF = Path(__file__).parents[2] / "conf" / "backbone"
+PUBLISHED = {
+    "gemma_1_1_2b": 2_506_172_416, "gemma_2_9b": 9_241_705_984, "llama3_1_8b": 8_030_261_248,
+    "llama3_2_1b": 1_235_814_400, "llama3_2_3b": 3_212_749_824, "pythia_160m": 162_322_944,
+    "pythia_410m": 405_334_016, "pythia_1_4b": 1_414_647_808, "qwen2_5_0_5b": 494_032_768,
+    "qwen2_5_1_5b": 1_543_714_304, "qwen2_5_7b": 7_615_616_512, "smollm2_135m": 134_515_008,
+    "smollm2_360m": 361_821_120, "smollm2_1_7b": 1_711_376_384,
+}  # fmt: skip
+"""What their authors count."""
+
+
+def of(name: str, quantise: str | None = None) -> Footprint:
+    shape: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml").shape)
+    return Footprint.of(config_of(shape), Lora(r=8), "bfloat16", quantise)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_are_those_that_are_published(name: str) -> None:
+    assert of(name).parameters == PUBLISHED[name]
+    text = (CONF / f"{name}.yaml").read_text()
+    assert f"{PUBLISHED[name]:,} parameters" in text.split("\n")[0]
+
+
+def test_every_backbone_with_a_shape_is_counted() -> None:
+    shaped = {p.stem for p in CONF.glob("*.yaml") if "\n  model_type:" in p.read_text()}
+    assert shaped == PUBLISHED.keys()
+
+
+def test_weights_in_four_bits_by_hand() -> None:
+    """SmolLM2-135M: its tied embeddings (49,152 x 576) and norms (61 x 576) stay in 16 bits."""
+    plain, small = of("smollm2_135m"), of("smollm2_135m", "4bit")
+    kept = 49_152 * 576 + 61 * 576
+    assert plain.weights == 2 * plain.parameters
+    assert small.weights == int(2 * kept + NF4 * (plain.parameters - kept))
+    assert plain.cache == 2 * 30 * 3 * 64 * 2  # keys and values, layers, heads, width, bytes
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
+def test_what_a_step_keeps_is_what_it_keeps_where_the_model_is_there(kind: str) -> None:
+    lora = Lora(r=2, dropout=0.1)
+    model = BUILDERS[kind]()
+    footprint = Footprint.of(model.config, lora, "float32", None)
+    assert footprint.parameters == sum(p.numel() for p in model.parameters())
+    model.requires_grad_(False)
+    peft = attach(model, lora, 0)
+    assert footprint.adapter == sum(p.numel() for p in parameters(peft).values())
+    kept: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    backbone: Any = peft.train().get_base_model()
+    places = torch.arange(12)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = logits_at(backbone, torch.ones(3, 20, dtype=torch.long), places).float()
+        torch.nn.functional.cross_entropy(logits, places, reduction="none")
+    own = {p.untyped_storage().data_ptr() for p in peft.parameters()}
+    real = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
+    foreseen = footprint.saved(3, 20, 12)
+    assert 0.7 < (real + logits.untyped_storage().nbytes()) / foreseen < 1.05
+    assert footprint.saved(6, 20, 24) == pytest.approx(2 * foreseen, rel=0.1)
+    assert footprint.saved(3, 20, 12, recompute=True) < 0.7 * foreseen
+
+
+@pytest.mark.parametrize("shape", [{}, {"model_type": "no-such"}, {"model_type": "t5"}])
+def test_what_is_no_language_model_is_one_line(shape: dict[str, Any]) -> None:
+    with pytest.raises(BackboneError, match=r"^backbone"):
+        Footprint.of(config_of(shape), Lora(), "bfloat16", None)

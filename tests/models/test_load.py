@@ -1,0 +1,230 @@
+"""A model folder becomes a frozen backbone, or one line says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from elrea.errors import BackboneError
+from elrea.models.backbone import Backbone, Pretrained, Tiny
+from elrea.models.device import Device
+from tests.models.builders import VOCABULARY, llama
+
+CPU = Device("cpu")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A whole model folder: a two-layer Llama and a tokenizer of words."""
+    folder = tmp_path_factory.mktemp("models") / "small-llama"
+    llama().save_pretrained(folder)
+    words = {f"w{i}": i for i in range(VOCABULARY)}
+    backend = Tokenizer(models.WordLevel(words, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="w7").save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    """A copy to spoil."""
+    return Path(shutil.copytree(made, tmp_path / made.name))
+
+
+def test_the_model_comes_frozen_and_in_eval_mode(made: Path) -> None:
+    backbone = Pretrained(str(made)).load(CPU)
+    assert not backbone.model.training
+    assert not any(p.requires_grad for p in backbone.model.parameters())
+    assert {p.dtype for p in backbone.model.parameters()} == {torch.float32}
+    for name, value in llama().state_dict().items():
+        assert torch.equal(backbone.model.state_dict()[name], value), name
+    assert backbone.tokenizer("w3 w5")["input_ids"] == [3, 5]
+    assert backbone.name == "small-llama", "no path of this machine"
+    half = Pretrained(str(made), dtype="bfloat16").load(CPU)
+    assert {p.dtype for p in half.model.parameters()} == {torch.bfloat16}
+
+
+def test_pad_id_falls_back(made: Path) -> None:
+    backbone = Pretrained(str(made)).load(CPU)
+    assert backbone.tokenizer.pad_token_id is None and backbone.pad_id == 7
+    backbone.tokenizer.pad_token = "w4"
+    assert backbone.pad_id == 4
+    backbone.tokenizer.pad_token = backbone.tokenizer.eos_token = None
+    assert Backbone(backbone.model, backbone.tokenizer, "x").pad_id == 0
+
+
+def test_length_is_cut_to_the_models_context(made: Path) -> None:
+    assert Pretrained(str(made)).length() == 64
+    assert Pretrained(str(made), max_length=20).length() == 20
+
+
+def test_identity_follows_from_what_is_in_the_files(folder: Path, tmp_path: Path) -> None:
+    before = Pretrained(str(folder)).identity()
+    assert len(before) == 64
+    twin = Path(shutil.copytree(folder, tmp_path / "other-name"))
+    assert Pretrained(str(twin)).identity() == before, "a folder's name is no content"
+    (twin / "README.md").write_text("words")
+    assert Pretrained(str(twin)).identity() == before
+    seen = {before}
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        path = twin / name
+        path.write_bytes(path.read_bytes() + b" ")
+        seen.add(Pretrained(str(twin)).identity())
+    (twin / "chat_template.jinja").write_text("{{ messages }}")
+    seen.add(Pretrained(str(twin)).identity())
+    assert len(seen) == 5, "a changed file leaves the identity as it was"
+    assert Pretrained(str(twin), dtype="bfloat16").identity() in seen
+
+
+def no_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def broken_config(folder: Path) -> None:
+    (folder / "config.json").write_text('{"model_type": ')
+
+
+def only_pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (no_config, r"no config\.json there"),
+        (broken_config, r"config\.json: no valid JSON"),
+        (only_pickled, r"no \.safetensors file there"),
+    ],
+)
+def test_a_folder_that_lacks_something(
+    folder: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(BackboneError, match=said) as caught:
+        Pretrained(str(folder)).identity()
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(BackboneError, match=r"^.*small-llama: .*$"):
+        Pretrained(str(folder)).load(CPU)
+
+
+def test_weights_that_are_cut_short(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BackboneError, match=r"small-llama: ") as caught:
+        Pretrained(str(folder)).load(CPU)
+    assert "\n" not in str(caught.value)
+
+
+def more_layers(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 9}))
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").write_text("{}")
+
+
+def odd_size(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": "two"}))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [(more_layers, "those layers would be random"), (no_tokenizer, ""), (odd_size, "")],
+)
+def test_a_folder_whose_files_do_not_fit(
+    folder: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(folder)
+    with pytest.raises(BackboneError, match=f"small-llama: .*{said}") as caught:
+        Pretrained(str(folder)).load(CPU)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_architecture(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "nonesuch"}))
+    for ask in (lambda p: p.load(CPU), lambda p: p.length()):
+        with pytest.raises(BackboneError, match=r"small-llama: .*nonesuch") as caught:
+            ask(Pretrained(str(folder)))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["/no/such/folder", "./nowhere", "../nowhere", "a/b/c"])
+def test_no_such_folder(name: str) -> None:
+    with pytest.raises(BackboneError, match="no such folder") as caught:
+        Pretrained(name).identity()
+    assert str(caught.value).startswith(name)
+
+
+def test_no_name_and_no_dtype(made: Path) -> None:
+    with pytest.raises(BackboneError, match=r"needs backbone\.name"):
+        Pretrained().identity()
+    with pytest.raises(BackboneError, match=r"backbone\.dtype=float8"):
+        Pretrained(str(made), dtype="float8").load(CPU)
+
+
+def test_a_hub_name_is_keyed_by_its_commit(monkeypatch) -> None:
+    import huggingface_hub
+
+    class Api:
+        def model_info(self, name: str, revision: str | None) -> object:
+            if name == "some/absent":
+                raise OSError("offline\nsecond line")
+            return type("Info", (), {"sha": f"sha-of-{revision}"})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    assert Pretrained("some/model").identity() == "some/model@sha-of-None"
+    assert Pretrained("some/model", revision="v2").identity() == "some/model@sha-of-v2"
+    with pytest.raises(BackboneError, match=r"some/absent: no such folder, .* offline;") as caught:
+        Pretrained("some/absent").identity()
+    assert "\n" not in str(caught.value)
+
+
+def test_code_beside_a_model_is_not_run_unless_asked_for(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    auto = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Model"}
+    own = {**config, "model_type": "own-kind", "auto_map": auto}
+    (folder / "config.json").write_text(json.dumps(own))
+    (folder / "own.py").write_text("raise SystemExit('code that came with a model was run')\n")
+    with pytest.raises(BackboneError, match="contains custom code"):
+        Pretrained(str(folder)).load(CPU)
+
+
+def test_the_built_in_model_needs_no_name() -> None:
+    assert Tiny().shown_name == "elrea-tiny"
+    assert Path(Tiny().name).parts[-3:] == ("models", "tiny", "weights")
+    assert Tiny().max_length >= 1024
+
+
+@pytest.mark.parametrize(
+    "part", ["../outside.safetensors", "/etc/passwd", "..", "sub/a.safetensors"]
+)
+def test_an_index_that_leaves_the_folder_is_refused(folder: Path, part: str) -> None:
+    """With real weights at the place it names: transformers would load them."""
+    shutil.copyfile(folder / "model.safetensors", folder.parent / "outside.safetensors")
+    names = llama().state_dict()
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
+    index["weight_map"]["model.norm.weight"] = part
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(index))
+    for read in (lambda: Pretrained(str(folder)).load(CPU), Pretrained(str(folder)).identity):
+        with pytest.raises(BackboneError, match="which is not in that folder") as caught:
+            read()
+        assert str(path) in str(caught.value) and repr(part) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', "{" * 5000])
+def test_an_index_that_is_none_is_one_line(folder: Path, text: str) -> None:
+    (folder / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(BackboneError, match="no index of weights") as caught:
+        Pretrained(str(folder)).identity()
+    assert "\n" not in str(caught.value)

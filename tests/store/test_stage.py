@@ -1,0 +1,433 @@
+"""Stages are made once, survive kills at any point, and notice damage."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from elrea.errors import StoreError
+from elrea.store.stage import Stage, Store, read_json
+
+ROOT = Path(__file__).parents[2]
+INPUTS = {"rate": 0.1, "layers": [1, 2], "name": "δ"}
+
+
+def stage(root: Path, **inputs: object) -> Stage:
+    return Store(root).stage("features", 1, {**INPUTS, **inputs})
+
+
+def two_files(work: Path) -> None:
+    (work / "sub").mkdir()
+    (work / "a.bin").write_bytes(b"0123456789")
+    (work / "sub" / "b.txt").write_text("b")
+
+
+def never(work: Path) -> None:
+    raise AssertionError("a finished stage was made again")
+
+
+def python(script: str, *args: object) -> subprocess.Popen[str]:
+    """Another process, from the project's folder."""
+    command = [sys.executable, "-c", script, *map(str, args)]
+    return subprocess.Popen(command, cwd=ROOT, text=True, stderr=subprocess.PIPE)
+
+
+def wait_for(there: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end, "it did not come to pass in time"
+        time.sleep(0.01)
+
+
+# --- keys
+
+
+def test_a_key_is_a_function_of_name_version_and_inputs_only(tmp_path: Path) -> None:
+    # Recorded: another key for the same inputs would silently retrain everybody's stages.
+    assert stage(tmp_path).key == "2df67b6f56cf2081"
+    swapped = dict(reversed(INPUTS.items()))
+    assert Store(tmp_path / "elsewhere").stage("features", 1, swapped).key == stage(tmp_path).key
+    assert Store(tmp_path).stage("features", 1, {**INPUTS, "layers": (1, 2)}).key == (
+        stage(tmp_path).key
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("features", 2, INPUTS),
+        ("clusters", 1, INPUTS),
+        ("features", 1, {**INPUTS, "rate": 0.1000000000000001}),
+        ("features", 1, {**INPUTS, "rate": "0.1"}),
+        ("features", 1, {**INPUTS, "layers": [2, 1]}),
+        ("features", 1, {**INPUTS, "more": None}),
+    ],
+)
+def test_whatever_goes_in_changes_the_key(tmp_path: Path, other: tuple) -> None:
+    assert Store(tmp_path).stage(*other).key != stage(tmp_path).key
+
+
+@pytest.mark.parametrize(
+    ("inputs", "where"),
+    [
+        ({"a": {"b": [0.0, float("nan")]}}, "a.b[1]"),
+        ({"a": {1: "x"}}, "key 1"),
+        ({"a": Path("x")}, "a is of type"),
+    ],
+)
+def test_inputs_that_are_no_json_are_named(tmp_path: Path, inputs: dict, where: str) -> None:
+    with pytest.raises(StoreError, match="inputs of stage features") as caught:
+        Store(tmp_path).stage("features", 1, inputs)
+    assert where in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "A"])
+def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="a name is made of"):
+        Store(tmp_path).stage(name, 1, {})
+
+
+# --- making and reusing
+
+
+def test_made_once_and_reused(tmp_path: Path) -> None:
+    first = stage(tmp_path)
+    assert not first.done()
+    assert first.run(two_files) == first.folder
+    assert not first.reused and first.done()
+    assert (first.folder / "a.bin").read_bytes() == b"0123456789"
+
+    second = stage(tmp_path)
+    assert second.run(never) == first.folder
+    assert second.reused and second.seconds == first.seconds
+
+
+def test_the_manifest_says_what_it_is(tmp_path: Path) -> None:
+    manifest = read_json(stage(tmp_path).run(two_files) / "manifest.json")
+    assert manifest["name"] == "features" and manifest["version"] == 1
+    assert manifest["inputs"] == INPUTS and manifest["key"] == stage(tmp_path).key
+    assert sorted(manifest["files"]) == ["a.bin", "sub/b.txt"]
+    assert manifest["files"]["a.bin"] == {
+        "bytes": 10,
+        "sha256": "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882",
+    }
+    assert manifest["versions"]["python"].startswith("3.")
+    assert manifest["made"].endswith("+00:00") and manifest["seconds"] >= 0
+
+
+def test_nothing_but_the_stage_is_left(tmp_path: Path) -> None:
+    made = stage(tmp_path)
+    made.run(two_files)
+    left = {path.name for path in made.folder.parent.iterdir()}
+    assert left == {made.key}
+
+
+def test_a_failed_making_goes_on_where_it_was(tmp_path: Path) -> None:
+    def fail(work: Path) -> None:
+        (work / "half").write_text("half")
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage(tmp_path).run(fail)
+    assert not stage(tmp_path).done()
+
+    def finish(work: Path) -> None:
+        assert (work / "half").read_text() == "half"
+
+    stage(tmp_path).run(finish)
+    assert stage(tmp_path).done()
+
+
+@pytest.mark.parametrize("kind", ["link", "manifest"])
+def test_what_the_store_cannot_vouch_for_is_refused(tmp_path: Path, kind: str) -> None:
+    def make(work: Path) -> None:
+        if kind == "link":
+            (work / "link").symlink_to(tmp_path)
+        else:
+            (work / "manifest.json").write_text("{}")
+
+    with pytest.raises(StoreError, match="link" if kind == "link" else "the store's own"):
+        stage(tmp_path).run(make)
+    assert not stage(tmp_path).done()
+
+
+# --- damage
+
+
+def cut(folder: Path) -> None:
+    os.truncate(folder / "a.bin", 4)
+
+
+def flip(folder: Path) -> None:
+    time.sleep(0.01)  # a change within the clock's resolution would look like no change
+    (folder / "a.bin").write_bytes(b"012345678_")
+
+
+def remove(folder: Path) -> None:
+    (folder / "a.bin").unlink()
+
+
+def break_manifest(folder: Path) -> None:
+    text = (folder / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text[: len(text) // 2])
+
+
+def empty_manifest(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[]")
+
+
+def foreign_manifest(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**manifest, "key": "0" * 16}))
+
+
+def no_manifest(folder: Path) -> None:
+    (folder / "manifest.json").unlink()
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("")
+
+
+def a_link_to_nowhere(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.symlink_to(folder.with_name("nowhere"))
+
+
+def a_link_to_another_folder(folder: Path) -> None:
+    shutil.rmtree(folder)
+    (folder.parents[1] / "other").mkdir()
+    (folder.parents[1] / "other" / "kept").write_text("")
+    folder.symlink_to(folder.parents[1] / "other")
+
+
+@pytest.mark.parametrize("before", [None, a_file, a_link_to_nowhere, a_link_to_another_folder])
+@pytest.mark.parametrize("damage", [a_file, a_link_to_nowhere, a_link_to_another_folder])
+def test_what_is_no_folder_is_damage(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+    before: Callable[[Path], None] | None,
+) -> None:
+    """Also where such damage was set aside already, by a making that was killed."""
+    made = stage(tmp_path)
+    made.run(two_files)
+    if before:
+        aside = tmp_path / "other_store" / "features" / f"{made.key}.damaged"
+        aside.mkdir(parents=True)
+        before(aside)
+        aside.rename(made.folder.with_name(aside.name))
+    damage(made.folder)
+    with caplog.at_level(logging.WARNING):
+        again = stage(tmp_path)
+        assert not again.done()
+        again.run(two_files)
+    (line,) = caplog.messages
+    assert str(made.folder) in line and "is damaged and has to be made again" in line
+    assert not again.reused and not made.folder.is_symlink() and stage(tmp_path).done()
+    assert [path.name for path in made.folder.parent.iterdir()] == [made.key]
+    assert all(path.exists() for path in tmp_path.glob("*/other/kept"))
+    assert damage is not a_link_to_another_folder or (tmp_path / "other" / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip, remove, break_manifest, empty_manifest, foreign_manifest, no_manifest],
+)
+def test_damage_is_said_and_rebuilt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
+) -> None:
+    made = stage(tmp_path)
+    made.run(two_files)
+    damage(made.folder)
+    with caplog.at_level(logging.WARNING):
+        assert not stage(tmp_path).done()
+        again = stage(tmp_path)
+        again.run(two_files)
+    file = "manifest.json" if "manifest" in damage.__name__ else "a.bin"
+    (line,) = caplog.messages  # found by `done` and by `run`, said once
+    assert str(made.folder / file) in line and "\n" not in line
+    assert not again.reused and stage(tmp_path).done()
+    assert (again.folder / "a.bin").read_bytes() == b"0123456789"
+
+
+def test_the_damaged_files_stay_until_the_new_ones_stand(tmp_path: Path) -> None:
+    made = stage(tmp_path)
+    made.run(two_files)
+    cut(made.folder)
+
+    def fail(work: Path) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        stage(tmp_path).run(fail)
+    aside = made.folder.with_name(f"{made.key}.damaged")
+    assert (aside / "sub" / "b.txt").read_text() == "b"
+    stage(tmp_path).run(two_files)
+    assert not aside.exists()
+
+
+# --- kills and other processes
+
+RESUMABLE = """
+import os, signal, sys, time
+from pathlib import Path
+from elrea.store.stage import Store
+
+def make(work):
+    checkpoint = work / "expert_00" / "checkpoint" / "step"
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    start = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    for step in range(start, 6):
+        checkpoint.write_text(str(step + 1))
+        with Path(sys.argv[2]).open("a") as log:
+            log.write(f"{step} ")
+        time.sleep(0.1)
+        if step == 3 and start == 0:
+            (work / ".curve.json.1.tmp").write_text("half of a file")
+            os.kill(os.getpid(), signal.SIGKILL)
+    (work / "expert_00" / "weights").write_text("done")
+
+Store(Path(sys.argv[1])).stage("experts", 1, {}).run(make)
+"""
+
+
+def test_killed_in_the_making_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    steps = tmp_path / "steps"
+    first = python(RESUMABLE, tmp_path, steps)
+    assert first.wait(30) == -signal.SIGKILL
+    made = Store(tmp_path).stage("experts", 1, {})
+    assert not made.done() and len(list(made.folder.parent.glob(f"{made.key}.*.partial"))) == 1
+
+    second = python(RESUMABLE, tmp_path, steps)
+    assert second.wait(30) == 0, second.communicate()[1]
+    assert steps.read_text().split() == list("012345")
+    assert made.done()
+    assert [path.name for path in (made.folder / "expert_00").iterdir()] == ["weights"]
+    assert 0.4 < made.seconds < 20  # two steps of 0.1 s here, at least three before the kill
+
+
+KILLED_BEFORE_RENAME = """
+import os, signal, sys
+from pathlib import Path
+from elrea.store.stage import Store
+
+def make(work):
+    (work / "checkpoint").mkdir()
+    (work / "result").write_text("whole")
+
+Path.rename = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)
+Store(Path(sys.argv[1])).stage("experts", 1, {}).run(make)
+"""
+
+
+def test_killed_when_all_is_made_it_is_not_made_again(tmp_path: Path) -> None:
+    assert python(KILLED_BEFORE_RENAME, tmp_path).wait(30) == -signal.SIGKILL
+    made = Store(tmp_path).stage("experts", 1, {})
+    assert not made.done()
+    made.run(never)
+    assert [path.name for path in sorted(made.folder.iterdir())] == ["manifest.json", "result"]
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from elrea.store.stage import Store
+
+def make(work):
+    with Path(sys.argv[2]).open("a") as log:
+        log.write("made ")
+    time.sleep(float(sys.argv[3]))
+    (work / "result").write_text("whole")
+
+stage = Store(Path(sys.argv[1])).stage("experts", 1, {})
+assert (stage.run(make) / "result").read_text() == "whole"
+sys.exit(10 if stage.reused else 0)
+"""
+
+
+def test_of_processes_at_once_one_makes_and_the_others_wait(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    others = [python(SLOW, tmp_path, log, 0.5) for _ in range(3)]
+    assert sorted(other.wait(30) for other in others) == [0, 10, 10]
+    assert log.read_text() == "made "
+
+
+def test_the_one_who_waits_takes_over_from_one_who_is_killed(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first = python(SLOW, tmp_path, log, 60)
+    wait_for(log.exists)
+    second = python(SLOW, tmp_path, log, 0)
+    time.sleep(0.5)
+    assert second.poll() is None, "it did not wait"
+    first.kill()
+    assert second.wait(30) == 0, second.communicate()[1]
+    assert log.read_text() == "made made "
+    first.wait()
+
+
+# --- the disk
+
+
+def full_device(work: Path) -> None:
+    with Path("/dev/full").open("w") as file:
+        file.write("x")
+
+
+def full_for_numpy(work: Path) -> None:
+    raise OSError("100000 requested and 8176 written")
+
+
+def full_for_safetensors(work: Path) -> None:
+    try:
+        raise RuntimeError("I/O error: No space left on device (os error 28)")
+    except RuntimeError as error:
+        raise ValueError("cannot save") from error
+
+
+def full_quota(work: Path) -> None:
+    raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+
+@pytest.mark.parametrize("make", [full_device, full_for_numpy, full_for_safetensors, full_quota])
+def test_a_full_disk_is_one_line_and_loses_nothing(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    if make is full_device and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+
+    def half(work: Path) -> None:
+        (work / "half").write_text("half")
+        make(work)
+
+    with pytest.raises(StoreError, match="no space left for stage features in") as caught:
+        stage(tmp_path).run(half)
+    assert "\n" not in str(caught.value)
+    (partial,) = stage(tmp_path).folder.parent.glob("*.partial")
+    assert (partial / "half").exists()
+
+
+def test_a_store_where_a_file_stands(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("")
+    with pytest.raises(StoreError, match=f"cannot write to {tmp_path / 'store'}"):
+        stage(tmp_path / "store").run(two_files)
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    def make(work: Path) -> None:
+        (work / "nothing").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        stage(tmp_path).run(make)

@@ -1,0 +1,233 @@
+"""`python -m elrea.store ls|verify|gc`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from elrea.commands.store import main
+from elrea.commands.sweep import Record
+from elrea.errors import ConfigError, StoreError
+from elrea.store.lock import Lease
+from elrea.store.stage import Stage, Store
+from tests.store.test_stage import two_files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished run that uses the first of three stages, one under way that uses the second; all used long ago."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ELREA_STORE", "store")
+    made = stages(tmp_path)
+    for stage in made:
+        stage.run(two_files)
+    run = tmp_path / "outputs/day/time"
+    run.mkdir(parents=True)
+    (run / "summary.json").write_text(json.dumps({"stages": {"base": {"key": made[0].key}}}))
+    with Record(tmp_path / "multirun/day/time/0", {"words": []}) as record:
+        record.begin("k", {"base": made[1].key})
+    age(tmp_path / "store")
+    return tmp_path
+
+
+def stages(home: Path) -> list[Stage]:
+    return [Store(home / "store").stage("base", 1, {"seed": seed}) for seed in range(3)]
+
+
+def age(store: Path, hours: float = 30) -> None:
+    then = time.time() - 3600 * hours
+    for path in store.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["store", *words])
+    main()
+
+
+def there(home: Path) -> list[bool]:
+    return [stage.done() for stage in stages(home)]
+
+
+def test_ls(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    begun = Store(home / "store").stage("adapter", 1, {})
+    with pytest.raises(ZeroDivisionError):
+        begun.run(lambda _work: 1 // 0)  # type: ignore[arg-type]
+    command(monkeypatch, "ls")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["stage", "key", "MB", "made", "seconds", "used", "by"]
+    assert lines[1].split()[:2] == ["adapter", begun.key] and lines[1].endswith("unfinished")
+    uses = {line.split()[1]: line.split("  ")[-1] for line in lines[2:-1]}
+    assert uses == {
+        stage.key: f"{count} of 2 runs" for stage, count in zip(stages(home), (1, 1, 0), strict=True)
+    }  # fmt: skip
+    assert lines[-1].startswith("4 in all, 0.00 MB")
+
+
+def test_verify(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, "verify")
+    assert ended.value.code == 0 and capsys.readouterr().out.endswith("3 stages, 0 damaged\n")
+    first, second, third = (stage.folder for stage in stages(home))
+    (first / "a.bin").write_bytes(b"012345678_")
+    (second / "more").write_text("")
+    text = (third / "manifest.json").read_text()
+    (third / "manifest.json").write_text(text.replace('"seed": 2', '"seed": 3'))
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, "verify")
+    lines = capsys.readouterr().out.splitlines()
+    assert ended.value.code == 1 and lines[-1] == "3 stages, 3 damaged"
+    for path in (first / "a.bin", second / "more", third / "manifest.json"):
+        assert sum(line.startswith(f"{path.relative_to(home)}") for line in lines) == 1
+
+
+def test_gc_shows_first_and_removes_when_told(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    command(monkeypatch, "gc")
+    unused = stages(home)[2].folder.relative_to(home)
+    out = capsys.readouterr().out
+    assert out.startswith(f"unused: {unused} (") and "1 of 3, for 2 runs that are kept" in out
+    assert there(home) == [True] * 3
+    command(monkeypatch, "gc", "--yes")
+    assert there(home) == [True, True, False]
+    assert len(list((home / "store/base").iterdir())) == 2
+
+
+def test_gc_leaves_what_was_used_of_late(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a run whose folder it does not know."""
+    stages(home)[2].run(two_files)
+    command(monkeypatch, "gc", "--yes")
+    assert there(home) == [True] * 3
+    command(monkeypatch, "gc", "--yes", "--hours", "0")
+    assert there(home) == [True, True, False]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from elrea.store.stage import Store
+
+def make(work):
+    (work / "half").write_text("half")
+    print("making", flush=True)
+    time.sleep(60)
+
+Store(Path(sys.argv[1])).stage("base", 1, {"seed": int(sys.argv[2])}).run(make)
+"""
+
+
+def test_gc_never_touches_what_a_running_job_holds(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even the leavings of long ago; once the job is dead, they go."""
+    job = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(home / "store"), "9"], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    try:
+        assert job.stdout is not None and job.stdout.readline() == b"making\n"
+        age(home / "store")
+        command(monkeypatch, "gc", "--yes", "--hours", "0")
+        assert there(home) == [True, True, False]
+        (left,) = home.glob("store/base/*.partial")
+        assert (left / "half").exists()
+    finally:
+        job.kill()
+        job.wait()
+    command(monkeypatch, "gc", "--yes", "--hours", "0")
+    assert not left.exists() and len(list((home / "store/base").iterdir())) == 2
+
+
+def test_gc_asks_again_before_it_removes(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A job takes the stage up between the look and the removal."""
+    third = stages(home)[2]
+    lease = Lease(third.folder.with_name(f"{third.key}.lease"))
+    monkeypatch.setattr("elrea.commands.store.Entry.held", lambda _: not lease.acquire())
+    command(monkeypatch, "gc", "--yes")
+    assert third.done() and "0 of 3" in capsys.readouterr().out
+    lease.release()
+
+
+def test_gc_does_not_guess(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    for words, said in (
+        (["--runs", str(tmp_path / "none")], "there are no runs"),
+        (["--runs", "gone"], "gone: no such folder"),
+        (["--store", "gone"], "gone: no such folder"),
+    ):
+        with pytest.raises(StoreError, match=said):
+            command(monkeypatch, "gc", "--yes", *words)
+    (home / "outputs/day/time/summary.json").write_text('{"stages": 3}')
+    with pytest.raises(StoreError, match=r"summary\.json: does not say which stages its run uses"):
+        command(monkeypatch, "gc", "--yes")
+    assert there(home) == [True] * 3
+
+
+def test_gc_never_touches_what_no_store_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Somebody's folder that was named as the store, or a store with more in it."""
+    key, other = "0123456789abcdef", "f" * 16
+    kept = [
+        "photos/a.jpg", f"photos/{key}/a.jpg", f"photos/{other}", f"photos/.{key}.jpg", f"photos/{key}.partial.jpg",
+        f"photos/x{key}.partial/a.jpg", f"Photos/{key}.partial/a.jpg", "thesis/.git/HEAD", "outputs/a/summary.json",
+    ]  # fmt: skip
+    gone = [
+        f"base/{key}.{other}.partial/half", f"base/{key}.lease.{other}/x", f"base/{other}.gone/a",
+        f"base/.{key}.tries.json.12.tmp", f"base/{key}.tries.json", f"base/{other}.damaged/a",
+    ]  # fmt: skip
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"stages": {}}')
+    made = Store(tmp_path / "elsewhere").stage("base", 1, {})
+    made.run(two_files)
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / made.key).symlink_to(made.folder)
+    age(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, "gc", "--yes", "--store", ".", "--hours", "0")
+    assert "2 of 5" in capsys.readouterr().out
+    assert all((tmp_path / name).is_file() for name in kept) and made.done()
+    assert (tmp_path / "linked" / made.key).is_symlink()
+    assert not any((tmp_path / name).exists() for name in gone)
+
+
+@pytest.mark.parametrize("what", ["ls", "verify", "gc"])
+def test_an_empty_name_is_no_store(home: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A Path of it would be the working folder."""
+    with pytest.raises(ConfigError, match="wants the folder in which stages are kept"):
+        command(monkeypatch, what, "--yes", "--store", "")
+    monkeypatch.setenv("ELREA_STORE", " ")
+    with pytest.raises(ConfigError, match="wants the folder in which stages are kept"):
+        command(monkeypatch, what, "--yes")
+
+
+@pytest.mark.parametrize("hours", ["-5", "nan", "inf"])
+def test_hours_are_a_number_from_nought_on(
+    home: Path, monkeypatch: pytest.MonkeyPatch, hours: str
+) -> None:
+    with pytest.raises(ConfigError, match=f"--hours {hours}: wants a number of hours, 0 or more"):
+        command(monkeypatch, "gc", "--yes", "--hours", hours)
+    assert there(home) == [True] * 3
+
+
+def test_a_stage_without_its_manifest_is_damaged_and_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    third = stages(home)[2].folder
+    (third / "manifest.json").unlink()
+    with pytest.raises(SystemExit):
+        command(monkeypatch, "verify")
+    assert capsys.readouterr().out.endswith("3 stages, 1 damaged\n")
+    command(monkeypatch, "gc", "--yes", "--hours", "0")
+    assert (third / "a.bin").exists()
