@@ -1,12 +1,14 @@
-"""One job from its config to its folder: plan, run, write down, log, show."""
+"""One job, from its config to its folder: plan, make the stages, write the results, show them."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,28 +18,85 @@ from elrea.commands.sweep import Record, failed, typed
 from elrea.config import build, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
-from elrea.method.clustering.points import known_k
-from elrea.models.device import Device
 from elrea.pipeline.assemble import ahead, assemble
-from elrea.pipeline.experiment import Result
-from elrea.pipeline.run import Pipeline
-from elrea.pipeline.until import check, needed
-from elrea.reporting.export import draw, export
-from elrea.reporting.html import run_report
-from elrea.reporting.plan import show, show_ahead
-from elrea.reporting.predictions import write_predictions
-from elrea.reporting.progress import bar, say, screen
-from elrea.reporting.summary import data_name, summarise
-from elrea.reporting.terminal import results_table
-from elrea.reporting.wandb.run import log_run
-from elrea.reporting.wandb.tracker import Tracker
+from elrea.reporting.log import Logs
+from elrea.reporting.progress import Terminal, say, screen
 from elrea.store.files import key_of, read_json, write_json
-from elrea.store.stage import Store
 from elrea.version import __version__
+
+if TYPE_CHECKING:
+    from elrea.pipeline.experiment import Experiment
+    from elrea.pipeline.run import Pipeline
+    from elrea.reporting.report import Report
+    from elrea.reporting.wandb.tracker import Tracker
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What Hydra says of a job.
+
+    Attributes:
+        cfg: The composed config.
+        folder: Where its results go.
+        conf: The folder of the config files.
+        sweep: Folder of the sweep that it is a part of, if it is one.
+        number: Within the sweep.
+        launcher: Name of the sweep's launcher.
+        chosen: The strategy that `ensemble=` names.
+        words: What was typed for this job.
+    """
+
+    cfg: DictConfig
+    folder: Path
+    conf: Path
+    sweep: Path | None
+    number: int
+    launcher: str
+    chosen: str
+    words: list[str]
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Job:
+        """The job that Hydra has started.
+
+        Raises:
+            ConfigError: A sweep that chooses by what it scores would look at test.
+        """
+        hydra = HydraConfig.get()
+        sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
+        (conf,) = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
+        choices = hydra.runtime.choices
+        return cls(
+            cfg, Path(hydra.runtime.output_dir), Path(conf), sweep, hydra.job.num if sweep else 0,
+            str(choices["hydra/launcher"]), str(choices["ensemble"]), typed(hydra),
+        )  # fmt: skip
+
+    @property
+    def command(self) -> list[str]:
+        """What was typed, Hydra's own words too; a job of a sweep is typed by nobody."""
+        return self.words if self.sweep else sys.argv[1:]
+
+    @property
+    def accuracy(self) -> float:
+        """Of the chosen strategy, once the job is done."""
+        summary = read_json(self.folder / SUMMARY)
+        return float(summary["strategies"][self.chosen]["accuracy"])
+
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """One job of a sweep fails without stopping its siblings."""
+        try:
+            yield
+        except Exception as error:
+            if self.sweep is None or self.cfg.debug:
+                raise
+            failed(self.number, error)
 
 
 def run(cfg: DictConfig) -> float | None:
-    """Runs one job; one of a sweep fails without stopping its siblings.
+    """Runs one job.
 
     Returns:
         The accuracy of the strategy that `ensemble=` names, for a sweeper that chooses by it; None for a plan, and
@@ -46,79 +105,36 @@ def run(cfg: DictConfig) -> float | None:
     Raises:
         ElreaError: Whatever a user can mend, in one line, where the job is alone.
     """
-    hydra = HydraConfig.get()
-    if hydra.mode != RunMode.MULTIRUN:
-        return _run(cfg)
-    try:
-        return _run(cfg, Path(hydra.sweep.dir))
-    except Exception as error:
-        if cfg.debug:
-            raise
-        failed(hydra.job.num, error)
-    return None
-
-
-def _run(cfg: DictConfig, sweep: Path | None = None) -> float | None:
-    hydra = HydraConfig.get()
-    folder, chosen = Path(hydra.runtime.output_dir), str(hydra.runtime.choices["ensemble"])
-    words = typed(hydra)
-    # What was typed, Hydra's own words too; a job of a sweep is typed by nobody.
-    command = words if sweep else sys.argv[1:]
-    with Record(folder, {"words": words, "command": command, "chosen": chosen}) as record:
-        if sweep and "optuna" in hydra.sweeper._target_ and cfg.evaluation.split != "dev":
-            raise ConfigError(
-                "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
-            )
-        sources = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
-        conf, token = Path(sources[0]), fetching.set(not cfg.plan)
-        try:
-            experiment = assemble(cfg, chosen, conf, words)
-        except NotHere as missing:
-            if not cfg.plan:
-                raise
-            show_ahead(cfg, ahead(cfg, chosen, conf, words), missing)
-            return None
-        finally:
-            fetching.reset(token)
-        experiment.device.apply()
-        if sweep:
-            _alone(experiment.device, str(hydra.runtime.choices["hydra/launcher"]))
-            experiment.device.take(hydra.job.num)
-        tracker = build(cfg.tracking, "tracking")
-        if sweep and tracker.group is None:
-            tracker.group = "/".join(sweep.parts[-2:])
-        pipeline = Pipeline(experiment, Store(Path(cfg.store)), bar)
-        try:
-            key = job_key(cfg, pipeline)
-        except NotHere as missing:
-            if not cfg.plan:
-                raise
-            show_ahead(cfg, experiment, missing)
-            return None
-        needed = {name: stage.key for name, stage in pipeline.stages().items()}
-        if cfg.until is not None:
-            check(cfg.until, pipeline.plan.stages(), pipeline.plan.counted)
-        _check_processes(pipeline, cfg.until)
-        if sweep and not cfg.plan and record.finished(key):
-            say(screen(), f"Job {hydra.job.num} is done already: {os.path.relpath(folder)}")
-            return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
-        show(pipeline, last=cfg.plan)
+    job, accuracy = Job.of(cfg), None
+    facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
+    with job.failing_alone(), Record(job.folder, facts) as record:
+        _check_optuna(job)
+        experiment, log = _experiment(job), Logs(Terminal())
+        pipeline = _pipeline(job, experiment, log) if experiment else None
+        if pipeline is None:
+            return None  # a plan of what is not here
+        key = job_key(cfg, pipeline)
+        if job.sweep and not cfg.plan and record.finished(key):
+            say(screen(), f"Job {job.number} is done already: {os.path.relpath(job.folder)}")
+            return job.accuracy
+        _show_plan(pipeline, forecasts=cfg.plan)
         if cfg.plan:
             return None
+        record.begin(key, pipeline.graph.keys)
         if cfg.until is not None:
-            record.begin(key, needed)
-            pipeline.prepare(cfg.until)
-            say(
-                screen(),
-                f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here",
-            )
+            pipeline.run(cfg.until, record.needs)
+            end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
+            say(screen(), end)
             record.prepared()
             return None
-        record.begin(key, needed)
-        _work(cfg, folder, pipeline, tracker, chosen)
-        run_report(folder)
+        with _tracker(job) as tracker:
+            log.add(tracker)
+            pipeline.run(on_stages=record.needs)
+            report = _write(job, pipeline, tracker)
+        _show(report, job, tracker)
         record.end(job_key(cfg, pipeline))
-    return float(read_json(folder / "summary.json")["strategies"][chosen]["accuracy"])
+        accuracy = job.accuracy
+    return accuracy
 
 
 def job_key(cfg: DictConfig, pipeline: Pipeline) -> str:
@@ -126,111 +142,114 @@ def job_key(cfg: DictConfig, pipeline: Pipeline) -> str:
     settings = {
         name: value for name, value in plain(cfg).items() if name not in ("debug", "plan", "until")
     }
-    keys = {name: stage.key for name, stage in pipeline.stages().items()}
-    return key_of({"config": settings, "stages": keys, "version": __version__})
+    return key_of({"config": settings, "stages": pipeline.graph.keys, "version": __version__})
 
 
-def _alone(device: Device, launcher: str) -> None:
-    """Refuses several processes in each of several jobs that share this one."""
-    if device.strategy != "one" and not launcher.startswith("submitit"):
+def _check_optuna(job: Job) -> None:
+    sweeper = HydraConfig.get().sweeper._target_
+    if job.sweep and "optuna" in sweeper and job.cfg.evaluation.split != "dev":
         raise ConfigError(
-            f"trainer.strategy={device.strategy} in a sweep: its jobs share this machine's devices and this process, "
+            "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
+        )
+
+
+def _experiment(job: Job) -> Experiment | None:
+    """What the job is to do; None where plan=true has shown the plan of what is not here."""
+    cfg, token = job.cfg, fetching.set(not job.cfg.plan)
+    try:
+        return assemble(cfg, job.chosen, job.conf, job.words)
+    except NotHere as missing:
+        if not cfg.plan:
+            raise
+        _show_ahead(cfg, ahead(cfg, job.chosen, job.conf, job.words), missing)
+        return None
+    finally:
+        fetching.reset(token)
+
+
+def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
+    """Its stages; None where plan=true has shown the plan of a backbone that is not here."""
+    from elrea.pipeline.run import Pipeline
+    from elrea.store.stage import Store
+
+    cfg, device = job.cfg, experiment.device
+    device.apply()
+    if job.sweep:
+        _check_processes(job, device.strategy)
+        device.take(job.number)
+    try:
+        pipeline = Pipeline(experiment, Store(Path(cfg.store)), log)
+    except NotHere as missing:
+        if not cfg.plan:
+            raise
+        _show_ahead(cfg, experiment, missing)
+        return None
+    pipeline.check(cfg.until)
+    return pipeline
+
+
+def _check_processes(job: Job, strategy: str) -> None:
+    """Refuses several processes in each of several jobs that share this one."""
+    if strategy != "one" and not job.launcher.startswith("submitit"):
+        raise ConfigError(
+            f"trainer.strategy={strategy} in a sweep: its jobs share this machine's devices and this process, "
             "which one failed group of processes would block; run the jobs one by one, sweep with trainer=auto, or "
             "give each job a machine of its own (hydra/launcher=submitit_slurm)"
         )
 
 
-def _check_processes(pipeline: Pipeline, until: str | None) -> None:
-    """Refuses what a backbone in parts cannot do, before anything is trained."""
-    device = pipeline.it.device
-    if device.strategy != "sharded":
-        return
-    if pipeline.it.backbone.quantise:
-        raise ConfigError(
-            "trainer.strategy=sharded cuts up plain weights: say backbone.quantise=null, or trainer=ddp"
-        )
-    for name, stage in pipeline.stages().items():
-        trained = name in ("base", "clusters") or stage.name == "adapter"
-        if not trained and (until is None or needed(name, until)) and not stage.done():
-            raise ConfigError(
-                f"trainer.strategy=sharded trains adapters and nothing else, and {name} needs the whole backbone: say "
-                "until=base (or until=expert-0, ...), and make the rest with trainer=auto, on the CPU if need be"
-            )
-
-
-def _work(cfg: DictConfig, folder: Path, pipeline: Pipeline, tracker: Tracker, chosen: str) -> None:
-    out = screen()
-    save_config(cfg, folder / "config.yaml")
+@contextmanager
+def _tracker(job: Job) -> Iterator[Tracker]:
+    """The job's W&B run."""
+    tracker: Tracker = build(job.cfg.tracking, "tracking")
+    if job.sweep and tracker.group is None:
+        tracker.group = "/".join(job.sweep.parts[-2:])
+    save_config(job.cfg, job.folder / "config.yaml")
     with tracker:
-        tracker.start(plain(cfg), folder)
-        result = pipeline.run()
-        summary = summarise(pipeline, result)
-        write_json(folder / "summary.json", summary, ordered=True)
-        write_predictions(folder / "predictions.jsonl", pipeline, result)
-        if pipeline.plan.routed:
-            export(folder / "ensemble", pipeline, summary)
-        pictures = draw(folder / "plots", pipeline, result, summary, chosen)
-        log_run(tracker, pipeline, result, summary, pictures, folder, chosen)
-    out.print(
-        results_table(
-            summary["strategies"],
-            "Results",
-            f"{data_name(pipeline)}; {len(pipeline.it.corpus.test):,} test items; seed {pipeline.it.seed}",
-        )
-    )
-    for line in (*_fewer(pipeline), *_notices(result, summary)):
+        tracker.start(plain(job.cfg), job.folder)
+        yield tracker
+
+
+def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
+    """Everything that the job leaves in its folder, and in W&B."""
+    from elrea.reporting.collect import report_of
+    from elrea.reporting.export import export
+    from elrea.reporting.html import run_report
+    from elrea.reporting.plots.draw import draw
+    from elrea.reporting.predictions import write_predictions
+    from elrea.reporting.summary import summary_of
+    from elrea.reporting.wandb.run import log_run
+
+    folder, report = job.folder, report_of(pipeline, job.chosen, job.command)
+    write_json(folder / SUMMARY, summary_of(report), ordered=True)
+    write_predictions(folder / "predictions.jsonl", report)
+    ensemble = export(folder / "ensemble", report)
+    pictures = draw(folder / "plots", report)
+    run_report(folder, report, pictures)
+    log_run(tracker, report, pictures, ensemble)
+    return report
+
+
+def _show(report: Report, job: Job, tracker: Tracker) -> None:
+    from elrea.reporting.terminal import notices, results_table
+
+    out = screen()
+    caption = f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
+    out.print(results_table(report.strategies, "Results", caption))
+    for line in notices(report):
         say(out, line)
-    say(out, f"Everything is in {os.path.relpath(folder)}")
+    say(out, f"Everything is in {os.path.relpath(job.folder)}")
     if line := tracker.sync_line():
         say(out, f"To send this run to W&B: {line}")
 
 
-def _fewer(pipeline: Pipeline) -> Iterator[str]:
-    """Says where clusters that were asked for are not there: too small or empty ones are given up."""
-    parts = {f"{name}: ": part.plan for name, part in pipeline.parts.items()}
-    for name, plan in {"": pipeline.plan, **parts}.items():
-        if not plan.clustered or (wanted := known_k(plan.it.clustering)) is None:
-            continue
-        if (found := plan.count or wanted) < wanted:
-            yield (
-                f"{name}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others would have had too few "
-                "training examples (clustering.min_size, or an equal share)"
-            )
+def _show_plan(pipeline: Pipeline, forecasts: bool) -> None:
+    from elrea.reporting.plan import show
+
+    show(pipeline, forecasts)
 
 
-def _notices(result: Result, summary: dict[str, Any]) -> Iterator[str]:
-    if (agrees := summary["routing"].get("distilled", {})).get("prompts"):
-        yield (
-            f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
-            f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
-            f"w_base off by {agrees['w_base']:.3f}"
-        )
-    for name, stop in summary.get("early_stop", {}).items():
-        yield (
-            f"{name}: {stop['trained']} epochs trained, the one after epoch {stop['kept']} kept (loss on dev "
-            f"{stop['dev_loss']:.4g})"
-        )
-    if result.dropped:
-        yield f"{len(result.dropped)} training examples were too long and left out (backbone.max_length)"
-    if long := result.too_long:
-        yield f"{len(long)} test prompts were too long and count as wrong: {_shown(long)}"
-    shots = summary["examples"].get("test_shots", {})
-    if shots.get("prompts_with_fewer"):
-        yield (
-            f"{shots['prompts_with_fewer']:,} test prompts had no room for all {shots['wanted']} solved examples: "
-            f"{shots['mean']:.1f} on average (backbone.max_length)"
-        )
-    without = {
-        name: row["unparsed"] for name, row in summary["strategies"].items() if row.get("unparsed")
-    }
-    if without:
-        each = ", ".join(f"{count:,} of {name}" for name, count in without.items())
-        yield f"Texts without an answer count as wrong (they stand in predictions.jsonl): {each}"
-    effects = {"train": "are in no cluster", "test": "weigh all experts alike"}
-    for split, effect in effects.items():
-        if ids := result.skipped[split]:
-            yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_shown(ids)}"
+def _show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:
+    from elrea.reporting.plan import show_ahead
 
-
-def _shown(ids: list[str]) -> str:
-    return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
+    show_ahead(cfg, experiment, missing)

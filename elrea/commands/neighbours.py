@@ -6,8 +6,6 @@ python -m elrea.features.neighbours RUN "a prompt"
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,9 +41,11 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
         ElreaError: The run is not finished, its data or store has moved, or the prompt has no gradient.
     """
     from elrea.data.examples import Example
+    from elrea.method.clustering.assignment import read_clusters
     from elrea.method.clustering.index import search
+    from elrea.models.training.train import epoch_folders
     from elrea.pipeline.assemble import of_run
-    from elrea.pipeline.run import Pipeline
+    from elrea.pipeline.graph import clusters_of
     from elrea.store.stage import Store
 
     if k < 1:
@@ -54,23 +54,20 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
         raise ConfigError("the prompt is not UTF-8 text")
     experiment, own = of_run(run)
     experiment.device.apply()
-    pipeline = Pipeline(experiment, Store(store or own), _silent)
-    plan = pipeline.plan
-    for name, stage in (
-        ("base", plan.base),
-        ("features", plan.train_features),
-        ("clusters", plan.clusters),
-    ):
+    context, stages = clusters_of(experiment, Store(store or own))
+    for name, stage in stages.items():
         if not stage.done():
             raise ConfigError(
                 f"{run}: its stage {name} is not in {stage.folder.parent}; run from the folder that the run was "
                 "started in, or say --store"
             )
-    query = pipeline.features_of([Example("prompt", prompt, "", "prompt")])
+    epochs = epoch_folders(stages["base"].folder)
+    query = context.features_of([Example("prompt", prompt, "", "prompt")], epochs)
     if not query.any():
         raise ConfigError("the prompt has no gradient to search by; give a longer one")
-    examples, assignment = pipeline.kept("train"), plan.read_clusters()["assignment"].numpy()
-    cosines, rows = search(plan.clusters.folder, query.numpy(), k)
+    clusters = stages["clusters"].folder
+    examples, assignment = context.kept("train"), read_clusters(clusters)["assignment"].numpy()
+    cosines, rows = search(clusters, query.numpy(), k)
     return [
         Neighbour(
             float(cosine), e.id, e.source, int(assignment[row]), " ".join(e.instruction.split())
@@ -78,11 +75,6 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
         for cosine, row in zip(cosines[0], rows[0], strict=True)
         for e in (examples[row],)
     ]
-
-
-@contextmanager
-def _silent(_description: str, _total: int) -> Iterator[Callable[[int], None]]:
-    yield lambda _n: None
 
 
 def main() -> None:

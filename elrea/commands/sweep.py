@@ -187,13 +187,19 @@ class Record:
                 self._note("stopped", error="stopped from outside")
 
     def begin(self, key: str, stages: Mapping[str, str] | None = None) -> None:
-        """The job is about to work; `key` names all that goes into its results.
+        """The job is about to work.
 
-        What `stages` (name -> key) it needs stays in the store: `python -m elrea.store gc` reads it here.
+        Args:
+            key: Names all that goes into its results.
+            stages: Keys of the stages that it needs, by name: `elrea store gc` keeps them.
         """
         drop_asides(self.folder, "")
         self.facts["key"] = key
-        self.facts["stages"] = {name: {"key": stage} for name, stage in (stages or {}).items()}
+        self.needs(stages or {})
+
+    def needs(self, stages: Mapping[str, str]) -> None:
+        """More of the stages are known that the job needs."""
+        self.facts["stages"] = {name: {"key": key} for name, key in stages.items()}
         self._note("running")
 
     def end(self, key: str) -> None:

@@ -34,6 +34,11 @@ class Corpus:
     tasks: Literal["category", "source"] = "category"
     """What the macro average is over: subjects and the like, or the sources of a mix, which are of unlike size."""
 
+    @property
+    def title(self) -> str:
+        """The name with what a reader must know of the data."""
+        return f"{self.name} ({self.note})" if self.note else self.name
+
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
         digest = hashlib.sha256()

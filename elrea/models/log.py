@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 
@@ -36,3 +36,20 @@ class Log(Protocol):
             total: Units to do, as examples times epochs.
             steps: Optimiser steps of a training; 0 for other work.
         """
+
+
+class Silent:
+    """A task, and a log of such tasks, that nobody listens to."""
+
+    def advance(self, count: int) -> None:
+        return
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        return
+
+    @contextmanager
+    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+        yield self
+
+
+SILENT = Silent()

@@ -1,4 +1,4 @@
-"""A run's plan on the screen: stage by stage what there is, and with plan=true what all of it will take."""
+"""The plan of a run on the screen: every stage with its state, and with plan=true what all of it will take."""
 
 from __future__ import annotations
 
@@ -6,45 +6,36 @@ from omegaconf import DictConfig
 
 from elrea.errors import ConfigError, NotHere
 from elrea.method.clustering.points import known_k
-from elrea.method.ensemble.requirements import Needs
 from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.forecast import Sizes, forecast
+from elrea.pipeline.graph import Graph, Node, graph_of
 from elrea.pipeline.run import Pipeline
-from elrea.pipeline.until import check
 from elrea.reporting.progress import say, screen
-from elrea.reporting.summary import data_name
 from elrea.reporting.terminal import forecast_table, plan_table
-
-OPEN = [("expert-*", "-", "to do"), ("scores", "-", "to do")]
-"""Stages of which there will be as many as clusters are found."""
+from elrea.store.stage import Store
 
 
-def show(pipeline: Pipeline, last: bool) -> None:
-    """The plan of a run whose data and backbone are here.
+def show(pipeline: Pipeline, forecasts: bool) -> None:
+    """Shows the plan of a run whose data and backbone are here.
 
     Args:
         pipeline: Of the run.
-        last: Whether it ends with its plan, to which a forecast then belongs.
+        forecasts: Whether to say what it will take.
 
     Raises:
         ElreaError: The forecast cannot be made.
     """
-    it, plan = pipeline.it, pipeline.plan
-    rows = [
-        (name, stage.key, "reused" if stage.done() else "to do")
-        for name, stage in pipeline.stages().items()
-    ]
-    out = screen()
-    say(out, f"Plan: {data_name(pipeline)}, seed {it.seed}")
-    out.print(plan_table([*rows, *([] if plan.counted else OPEN)], ""))
-    if last:
+    it, out = pipeline.experiment, screen()
+    say(out, f"Plan: {it.corpus.title}, seed {it.seed}")
+    out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
+    if forecasts:
         train, test = len(it.corpus.train), len(it.corpus.test)
         sizes = Sizes.of(it) if it.backbone.here else Sizes.at_most(it, train, test)
-        out.print(forecast_table(forecast(it, sizes, plan.count)))
+        out.print(forecast_table(forecast(it, sizes, pipeline.graph.branches[0].clusters)))
 
 
 def show_ahead(cfg: DictConfig, it: Experiment, missing: NotHere) -> None:
-    """The plan of a run whose data or backbone would have to be fetched first: nothing is.
+    """Shows the plan of a run whose data or backbone would have to be downloaded first: nothing is.
 
     Args:
         cfg: The composed config.
@@ -58,27 +49,26 @@ def show_ahead(cfg: DictConfig, it: Experiment, missing: NotHere) -> None:
     expected = here if all(here) else list(cfg.data.get("expected") or here)
     if len(expected) != 2 or min(expected) < 1:
         raise ConfigError(
-            f"{missing}; with data.expected=[<train>,<test>] (their numbers) plan=true says what they take"
+            f"{missing}; with +data.expected=[<train>,<test>] (how many examples there are) plan=true says what the "
+            "run will take"
         )
-    count = known_k(it.clustering)
-    if cfg.until is not None:
-        check(cfg.until, names(it, count), count is not None)
+    graph = graph_of(it, Store(cfg.store), here=False)
+    graph.needed(cfg.until)
     out = screen()
     say(out, f"Plan: {it.corpus.name}, seed {it.seed}. {missing}: so stages have no keys yet")
-    out.print(plan_table([(name, "-", "to do") for name in names(it, count)], ""))
+    out.print(plan_table(_rows(graph, keys=False), ""))
     sizes = Sizes.at_most(it, *expected)
-    out.print(forecast_table(forecast(it, sizes, count)))
+    out.print(forecast_table(forecast(it, sizes, known_k(it.clustering))))
 
 
-def names(it: Experiment, clusters: int | None) -> list[str]:
-    """The stages in the order of the work, while their keys are not known."""
-    needs = Needs(it.strategies, it.lora, it.training, ())
-    found = ["base"]
-    if needs.clustered:
-        found += ["features-train", "clusters"]
-    found += needs.adapters(clusters)
-    if clusters is None and needs.clustered:
-        found.append("expert-*")
-    if needs.routed:
-        found.append("features-test")
-    return [*found, "scores"]
+def _rows(graph: Graph, keys: bool) -> list[tuple[str, str, str]]:
+    """Name, key and state of every stage."""
+    rows = []
+    for name, node in graph.rows:
+        if not isinstance(node, Node):
+            rows.append((name, "-", node))
+        elif keys:
+            rows.append((name, node.stage.key, "reused" if node.stage.done() else "to do"))
+        else:
+            rows.append((name, "-", "to do"))
+    return rows

@@ -1,47 +1,51 @@
-"""What every strategy made of every test item, line by line."""
+"""predictions.jsonl: what every strategy answered to every test item."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from elrea.data.examples import Example
 from elrea.evaluation.scoring import Outcome
-from elrea.pipeline.experiment import Result
-from elrea.pipeline.run import Pipeline
+from elrea.reporting.report import Report
 from elrea.store.files import write_text
 
 
-def write_predictions(path: Path, pipeline: Pipeline, result: Result) -> None:
-    """One JSON line per test item: its answer, each strategy's choice, the routing weights and w_base.
+def write_predictions(path: Path, report: Report) -> None:
+    """Writes one JSON line per test item, see `predictions`."""
+    lines = (json.dumps(row, ensure_ascii=False) for row in predictions(report))
+    write_text(path, "\n".join(lines) + "\n")
 
-    Where examples have shots, a row says how many of them there was room for.
-    Where texts were judged, a strategy has its `text` too, and `extracted`, the answer that was read out of it.
+
+def predictions(report: Report) -> Iterator[dict[str, Any]]:
+    """Of each test item: its answer, each strategy's choice, the routing weights and w_base.
+
+    Where examples have shots, a row says how many of them had room. Where texts were judged, a strategy has its `text`
+    too, and `extracted`, the answer that was read out of it.
     """
-    routed = pipeline.plan.routed
-    weights = result.routing.experts().tolist()
-    base = result.routing.base.tolist()
-    lines = []
-    for i, example in enumerate(pipeline.it.corpus.test):
+    routing = report.routing
+    weights = routing.experts().tolist() if routing else []
+    base = routing.base.tolist() if routing else []
+    for i, example in enumerate(report.test):
         row = {
             "id": example.id,
             "source": example.source,
             "category": example.category,
             "answer": example.response,
             "strategies": {
-                name: _made(example, outcome, i) for name, outcome in result.outcomes.items()
+                name: _answer(example, outcome, i) for name, outcome in report.outcomes.items()
             },
-            "weights": [round(w, 6) for w in weights[i]] if routed else None,
-            "w_base": round(base[i], 6) if routed else None,
+            "weights": [round(w, 6) for w in weights[i]] if routing else None,
+            "w_base": round(base[i], 6) if routing else None,
         }
-        if result.shots:
-            row["shots"] = result.shots[i]
-        lines.append(json.dumps(row, ensure_ascii=False))
-    write_text(path, "\n".join(lines) + "\n")
+        if report.shots:
+            row["shots"] = report.shots[i]
+        yield row
 
 
-def _made(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
+def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
     choice, loss = outcome.choice[i], outcome.loss[i]
     row = {
         "choice": None if choice is None else example.choices[choice],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from elrea.models import log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,55 +20,79 @@ WIDTH = 100
 _DESCRIPTION = 34  # columns for the description beside the bar
 
 
+class Bar:
+    """A piece of work on the screen; made by `bar`."""
+
+    def __init__(self, moving: Progress | None, description: str, total: int) -> None:
+        self.done, self.loss = 0, ""
+        self._moving = moving
+        label = description if len(description) <= _DESCRIPTION else description[:31] + "..."
+        self._task = moving.add_task(label, total=total, loss="") if moving else None
+
+    def advance(self, count: int) -> None:
+        """`count` more units are done."""
+        self.done += count
+        if self._moving is not None and self._task is not None:
+            self._moving.advance(self._task, count)
+
+    __call__ = advance
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """One optimiser step is done; its loss is shown."""
+        self.loss = f"loss {row['loss']:.3g}"
+        if self._moving is not None and self._task is not None:
+            self._moving.update(self._task, loss=self.loss)
+
+
 @contextmanager
 def bar(
     description: str,
     total: int,
     unit: str = "examples",
     console: Console | None = None,
-) -> Iterator[Callable[[int], None]]:
-    """Shows how far a long stage is; yields `advance(count)`.
+) -> Iterator[Bar]:
+    """Shows how far a long stage is.
 
     On a terminal a Rich bar moves and vanishes at the end; everywhere, one line remains:
-    `base adapter: 12,000 examples in 41 s (293/s)`. Nothing is printed before it, so that logs
+    `train base: 12,000 examples in 41 s (293/s), loss 1.23`. Nothing is printed before it, so that logs
     and pipes hold one line per stage.
 
     Args:
-        description: what is going on, e.g. "base adapter".
-        total: how many `unit` there are to do now (of a resumed stage: what is left).
-        unit: what is counted, in the plural.
-        console: where to; standard output unless given.
+        description: What is going on, e.g. "train base".
+        total: How many `unit` there are to do now (of a resumed stage: what is left).
+        unit: What is counted, in the plural.
+        console: Where to; standard output unless given.
 
     Yields:
-        `advance(count)`: tell that `count` more are done.
+        The bar; it may be called with a number of units that are done.
     """
     out = console or screen()
-    done, start = 0, monotonic()
+    start = monotonic()
     moving = _moving(out, unit) if _animates(out) else None
-    task = None
+    shown = Bar(moving, description, total)
     if moving is not None:
-        label = description if len(description) <= _DESCRIPTION else description[:31] + "..."
-        task = moving.add_task(label, total=total)
         moving.start()
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        if moving is not None and task is not None:
-            moving.advance(task, count)
-
     finished = False
     try:
-        yield advance
+        yield shown
         finished = True
     finally:
         if moving is not None:
             moving.stop()
-        seconds = monotonic() - start
+        seconds, done = monotonic() - start, shown.done
         amount = f"{done:,} {unit}" if finished else f"stopped at {done:,} of {total:,} {unit}"
-        preposition = "in" if finished else "after"
-        line = f"{description}: {amount} {preposition} {duration(seconds)} ({rate(done, seconds)})"
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        line = f"{description}: {amount} {'in' if finished else 'after'} {duration(seconds)} ({rate(done, seconds)})"
+        say(out, ", ".join(part for part in (line, shown.loss) if part))
+
+
+class Terminal:
+    """Shows all long work of a run as bars (`elrea.models.log.Log`)."""
+
+    def task(
+        self, name: str, text: str, total: int, steps: int = 0
+    ) -> AbstractContextManager[log.Task]:
+        """A bar."""
+        return bar(text, total)
 
 
 def screen() -> Console:
@@ -124,12 +150,14 @@ def _moving(console: Console, unit: str) -> Progress:
     from rich.text import Text
 
     class CountColumn(ProgressColumn):
-        """How many are done, how fast, and how long it still takes."""
+        """How many are done, the loss, how fast, and how long it still takes."""
 
         max_refresh = 0.5  # seconds; faster, the figures cannot be read
 
         def render(self, task: Task) -> Text:
             parts = [f"{task.completed:,.0f}/{task.total or 0:,.0f} {unit}"]
+            if task.fields["loss"]:
+                parts.append(task.fields["loss"])
             if task.speed:
                 parts.append(rate(task.speed, 1.0))
             if task.time_remaining is not None:

@@ -211,7 +211,7 @@ def draw(
         folder: Where to.
         note: Small print of the pictures.
     """
-    from elrea.reporting.plots import run as plots
+    from elrea.reporting.plots import figures as plots
     from elrea.reporting.plots import trends
 
     points: dict[str, list[tuple[float, float]]] = {}

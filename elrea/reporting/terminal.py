@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from elrea.reporting.report import Report
 
 _STATES = {"reused": "green", "to do": "yellow", "resumes": "cyan"}
 
@@ -145,6 +147,47 @@ def paired_table(found: Mapping[str, Any]) -> Table:
             f"{row['p']:.2g}",
         )
     return table
+
+
+def notices(report: Report) -> Iterator[str]:
+    """What a reader should know besides the table, a line each."""
+    from elrea.reporting.summary import early_stops, routing_figures, shot_figures
+
+    yield from report.warnings
+    if (agrees := routing_figures(report).get("distilled", {})).get("prompts"):
+        yield (
+            f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
+            f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
+            f"w_base off by {agrees['w_base']:.3f}"
+        )
+    for name, stop in early_stops(report).items():
+        yield (
+            f"{name}: {stop['trained']} epochs trained, the one after epoch {stop['kept']} kept (loss on dev "
+            f"{stop['dev_loss']:.4g})"
+        )
+    if report.dropped:
+        yield f"{len(report.dropped)} training examples were too long and left out (backbone.max_length)"
+    if long := report.too_long:
+        yield f"{len(long)} test prompts were too long and count as wrong: {_first(long)}"
+    shots = shot_figures(report).get("test_shots", {})
+    if shots.get("prompts_with_fewer"):
+        yield (
+            f"{shots['prompts_with_fewer']:,} test prompts had no room for all {shots['wanted']} solved examples: "
+            f"{shots['mean']:.1f} on average (backbone.max_length)"
+        )
+    unparsed = {n: row["unparsed"] for n, row in report.strategies.items() if row.get("unparsed")}
+    if unparsed:
+        each = ", ".join(f"{count:,} of {name}" for name, count in unparsed.items())
+        yield f"Texts without an answer count as wrong (predictions.jsonl has them): {each}"
+    effects = {"train": "are in no cluster", "test": "weigh all experts alike"}
+    for split, effect in effects.items():
+        if ids := report.skipped[split]:
+            yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_first(ids)}"
+
+
+def _first(ids: Sequence[str]) -> str:
+    """The first three of them."""
+    return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
 
 
 def _table(title: str, caption: str = "") -> Table:

@@ -16,7 +16,7 @@ import numpy as np
 from elrea.commands.messages import told
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval, wilson
-from elrea.reporting.plots.run import accuracy
+from elrea.reporting.plots.figures import accuracy
 from elrea.reporting.runs import answers
 from elrea.store.files import write_json, write_text
 

@@ -23,7 +23,7 @@ from elrea.commands.messages import told
 from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, save
-from elrea.reporting.plots.run import heat_map
+from elrea.reporting.plots.heatmaps import heat_map
 from elrea.reporting.runs import finished
 from elrea.store.files import read_json, write_json, write_text
 

@@ -52,6 +52,9 @@ def test_the_papers_setting_is_planned_before_anything_is_fetched(
     assert "is not here yet: so stages have no keys yet" in ended.out
     stages = [line.split()[0] for line in ended.out.splitlines() if line.strip().endswith("to do")]
     assert stages[:3] == ["base", "features-train", "clusters"] and "expert-*" in stages
+    # What is written, gates that are trained, and a strategy with features of its own used to be left out.
+    assert {"answers-elrea", "gates-mole", "answers-mole", "features-test"} <= set(stages)
+    assert {f"instruction_embedding/{n}" for n in ("clusters", "expert-*", "scores")} <= set(stages)
     found = table(ended.out)
     assert found["examples"] == f"{train:,} to train, {test:,} to test"
     assert found["backbone"] == "2,506,172,416 parameters, 1.9 GiB, 4bit"
@@ -73,7 +76,7 @@ def test_a_backbone_that_is_not_here(tiny: list[str], tmp_path: Path) -> None:
 def test_data_of_unknown_size_wants_a_number(tmp_path: Path) -> None:
     words = ["data=gsm8k", "data.hub=true", "plan=true", "hydra.run.dir=out"]
     ended = run(tmp_path, *words)
-    assert "with data.expected=[<train>,<test>] (their numbers) plan=true says" in ended.error
+    assert "with +data.expected=[<train>,<test>] (how many examples there are)" in ended.error
     ended = run(tmp_path, *words, "+data.expected=[7473,1319]")
     assert table(ended.out)["examples"] == "7,473 to train, 1,319 to test"
 

@@ -12,7 +12,7 @@ import pytest
 
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.experiment import Experiment
-from elrea.pipeline.plan import Plan
+from elrea.pipeline.graph import graph_of
 from elrea.store.stage import Store
 from tests.cli.commands import EXAM, TINY
 from tests.cli.test_configs import CONF, composed
@@ -70,7 +70,7 @@ def experiment(model: Path, *words: str) -> Experiment:
 
 
 def keys(it: Experiment, root: Path) -> dict[str, str]:
-    return {name: stage.key for name, stage in Plan(it, Store(root)).stages().items()}
+    return graph_of(it, Store(root)).keys
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
@@ -228,13 +228,15 @@ def test_an_open_number_of_clusters_leaves_experts_to_come(
     small_model: Path, tmp_path: Path
 ) -> None:
     word = "evaluation.strategies=[backbone,base,elrea,compute_matched,parameter_matched]"
-    plan = Plan(experiment(small_model, word, "clustering.k=auto"), Store(tmp_path))
-    assert not plan.counted and plan.clustered
+    graph = graph_of(experiment(small_model, word, "clustering.k=auto"), Store(tmp_path))
+    assert not graph.complete
     known = ["base", "features-train", "clusters", "compute-matched", "features-test"]
-    assert list(plan.stages()) == known
+    assert list(graph.stages) == known
+    names = [name for name, _ in graph.rows]
+    assert names == [*known[:4], "expert-*", "parameter-matched", "features-test", "scores"]
     alone = experiment(small_model, "clustering.k=auto")
     alone = replace(alone, strategies={n: alone.strategies[n] for n in ("backbone", "base")})
-    assert list(Plan(alone, Store(tmp_path)).stages()) == ["base", "scores"]
+    assert list(graph_of(alone, Store(tmp_path)).stages) == ["base", "scores"]
 
 
 def test_early_stop_hangs_on_dev_and_leaves_other_keys_alone(

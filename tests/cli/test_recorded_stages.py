@@ -1,13 +1,12 @@
 """What each stage made when its version number was given.
 
 A stage's key cannot see the code that makes it. Who changes what a stage makes of the same inputs raises its version
-in elrea/pipeline/plan.py (else old results would pass for new ones) and records here what it makes now.
+in elrea/pipeline/steps/ (else old results would pass for new ones) and records here what it makes now.
 """
 
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +42,6 @@ WRITTEN: dict[str, tuple[int, list[float]]] = {
 }
 
 
-@contextmanager
-def silent(_description: str, _total: int) -> Any:
-    yield lambda _n: None
-
-
 def figures(folder: Path) -> list[float]:
     """A few numbers that change when what the stage makes changes."""
     numbers: list[float] = []
@@ -77,11 +71,11 @@ def check(made: dict[str, tuple[int, list[float]]], known: dict[str, Any]) -> No
 
 
 def test_stages_make_what_they_made_under_this_version(small_model: Path, tmp_path: Path) -> None:
-    pipeline = Pipeline(experiment(small_model, RATE), Store(tmp_path), silent)
+    pipeline = Pipeline(experiment(small_model, RATE), Store(tmp_path))
     pipeline.run()
-    other = Pipeline(experiment(small_model, RATE, "routing=distilled"), Store(tmp_path), silent)
+    other = Pipeline(experiment(small_model, RATE, "routing=distilled"), Store(tmp_path))
     other.run()
-    stages = other.plan.stages() | pipeline.plan.stages()
+    stages = other.graph.stages | pipeline.graph.stages
     made = {name: (stage.version, figures(stage.folder)) for name, stage in stages.items()}
     known = RECORDED | DISTILLED
     assert made.keys() == known.keys(), json.dumps(made)
@@ -91,9 +85,9 @@ def test_stages_make_what_they_made_under_this_version(small_model: Path, tmp_pa
 def test_texts_are_those_of_this_version(small_model: Path, tmp_path: Path) -> None:
     words = [RATE, "evaluation.by=generation", "evaluation.strategies=[elrea,self_consistency]"]
     it = experiment(small_model, *words, "evaluation.max_new_tokens=6")
-    pipeline = Pipeline(it, Store(tmp_path), silent)
+    pipeline = Pipeline(it, Store(tmp_path))
     pipeline.run()
-    stages = {name: stage for name, stage in pipeline.plan.stages().items() if name in WRITTEN}
+    stages = {name: stage for name, stage in pipeline.graph.stages.items() if name in WRITTEN}
     made = {name: (stage.version, figures(stage.folder)) for name, stage in stages.items()}
     assert made.keys() == WRITTEN.keys(), json.dumps(made)
     check(made, WRITTEN)

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from elrea.pipeline.until import needed
+from elrea.pipeline.graph import graph_of
+from elrea.store.stage import Store
 from tests.cli.commands import QUIET, run
-
-ORDER = [
-    "base", "features-train", "clusters", "router", "routing", "expert-0", "expert-1", "gates-mole",
-    "features-test", "scores",
-]  # fmt: skip
+from tests.cli.test_keys import experiment
 
 
 def made(store: Path) -> dict[str, int]:
@@ -20,17 +17,38 @@ def made(store: Path) -> dict[str, int]:
     return found
 
 
-def test_what_a_stage_stands_on() -> None:
-    def chain(until: str) -> list[str]:
-        return [name for name in ORDER[: ORDER.index(until) + 1] if needed(name, until)]
+def test_a_run_until_a_stage_makes_what_is_upstream_of_it(
+    small_model: Path, tmp_path: Path
+) -> None:
+    words = ["routing=distilled", "evaluation.strategies=[base,elrea,mole,seed_ensemble]"]
+    graph = graph_of(experiment(small_model, *words), Store(tmp_path))
+    order = list(graph.nodes)
 
+    def chain(until: str) -> list[str]:
+        return [name for name in order if name in graph.needed(until)]
+
+    clusters = ["base", "features-train", "clusters"]
     assert chain("base") == ["base"]
-    assert chain("clusters") == ["base", "features-train", "clusters"]
-    assert chain("expert-1") == ["base", "features-train", "clusters", "expert-1"]
+    assert chain("clusters") == clusters
+    assert chain("expert-1") == [*clusters, "expert-1"]
     assert chain("features-test") == ["base", "features-test"]
-    assert chain("routing") == ["base", "features-train", "clusters", "router", "routing"]
-    assert chain("scores") == ORDER
-    assert chain("gates-mole") == ORDER[: ORDER.index("gates-mole") + 1]
+    assert chain("routing") == [*clusters, "router", "routing"]
+    assert chain("seed-1") == ["seed-1"], "it starts fresh"
+    assert chain("gates-mole") == [*clusters, "expert-0", "expert-1", "gates-mole"]
+    assert set(chain("scores")) == set(order) - {"features-test"}, "which only judges the router"
+
+
+def test_until_is_known_before_data_is_here(tmp_path: Path) -> None:
+    """`until=router` used to be refused as no such stage while the data was not here."""
+    words = ["+experiment=elrea_math", "scale=paper", "plan=true", "hydra.run.dir=out"]
+    for until in ("router", "routing"):
+        ended = run(tmp_path, *words, "routing=distilled", f"until={until}")
+        assert (ended.code, ended.err) == (0, "")
+    ended = run(tmp_path, *words, "until=router")
+    assert ended.error.startswith("until=router: no such stage"), "routed by gradient"
+    for until in ("expert-3", "answers-elrea", "gates-mole"):
+        ended = run(tmp_path, *words, f"until={until}")
+        assert (ended.code, ended.err) == (0, ""), until
 
 
 def test_jobs_share_out_the_work_of_one_run(words: list[str], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from elrea.reporting.plots import canvas, heatmaps, scatter, trends
-from elrea.reporting.plots import run as plots
+from elrea.reporting.plots import figures as plots
 
 
 @pytest.fixture

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from elrea.reporting.plots import run as plots
+from elrea.reporting.plots import figures as plots
 from elrea.reporting.plots.canvas import DOTS, WIDTH
+from elrea.reporting.plots.heatmaps import heat_map, routing
+from elrea.reporting.plots.scatter import scatter
 
 STRATEGIES = {
     "base": {"accuracy": 0.64, "ci95": [0.62, 0.66]},
@@ -66,7 +68,7 @@ def test_no_legend_covers_what_is_drawn(figures: list[Figure], tmp_path: Path) -
     curves = {name: rows([2.0, 1.0]) for name in ["base", *(f"expert-{i}" for i in range(16))]}
     plots.training_curves(curves, tmp_path / "curves.png")
     features = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
-    plots.scatter(features, np.arange(60) % 9, ["a", "b"] * 30, tmp_path / "features.png")
+    scatter(features, np.arange(60) % 9, ["a", "b"] * 30, tmp_path / "features.png")
     seen = 0
     for figure in figures:
         edges = [axis.get_window_extent() for axis in figure.axes]
@@ -83,7 +85,7 @@ def test_no_legend_covers_what_is_drawn(figures: list[Figure], tmp_path: Path) -
 def test_titles_fit_the_picture(width: int, figures: list[Figure], tmp_path: Path) -> None:
     names = [f"cluster {c}" for c in range(width)]
     note = "a name of data that is much longer than its author should have made it"
-    plots.heat_map(np.ones((2, width)), ["a", "b"], names, tmp_path / "map.png", note)
+    heat_map(np.ones((2, width)), ["a", "b"], names, tmp_path / "map.png", note)
     (figure,) = figures
     title: Any = figure._suptitle  # type: ignore[attr-defined]
     assert title.get_window_extent().x1 <= figure.bbox.x1
@@ -115,7 +117,7 @@ def test_the_heat_map_is_ordered_by_the_leading_cluster(
 ) -> None:
     counts = [[0, 1200], [30, 10], [5, 15], [0, 0]]
     path = tmp_path / "heat.png"
-    plots.heat_map(counts, ["a", "b", "c", "none"], ["0", "1"], path)
+    heat_map(counts, ["a", "b", "c", "none"], ["0", "1"], path)
     axis = figures[0].axes[0]
     assert labels(axis.get_yticklabels()) == ["b", "none", "a", "c"]
     assert labels(axis.texts) == ["30", "10", "0", "0", "0", "1,200", "5", "15"]
@@ -127,7 +129,7 @@ def test_the_heat_map_is_ordered_by_the_leading_cluster(
 def test_routing_puts_the_base_first_and_apart(figures: list[Figure], tmp_path: Path) -> None:
     weights = [[0.9, 0.2], [0.1, 0.8], [0.35, 0.45]]  # [members, sources]
     members = ["expert 0", "expert 1", "base"]
-    plots.routing(weights, members, ["x", "y"], tmp_path / "routing.png")
+    routing(weights, members, ["x", "y"], tmp_path / "routing.png")
     axis = figures[0].axes[0]
     assert labels(axis.get_xticklabels()) == ["base", "expert 0", "expert 1"]
     assert labels(axis.get_yticklabels()) == ["x", "y"]
@@ -137,7 +139,7 @@ def test_routing_puts_the_base_first_and_apart(figures: list[Figure], tmp_path: 
 
 @pytest.mark.parametrize("members", [["base"], ["expert 0"]])
 def test_routing_of_one_member_draws(members: list[str], tmp_path: Path) -> None:
-    plots.routing([[0.0, 0.0]], members, ["x", "y"], tmp_path / "routing.png")
+    routing([[0.0, 0.0]], members, ["x", "y"], tmp_path / "routing.png")
     assert size(tmp_path / "routing.png")[0] > 200
 
 
@@ -167,7 +169,7 @@ def test_chance_is_drawn_where_it_is_near(figures: list[Figure], tmp_path: Path)
 def test_no_global_state_and_no_display() -> None:
     """A pyplot import would keep figures alive and pick a backend for the whole process."""
     code = (
-        "import sys; from elrea.reporting.plots import run as plots;"
+        "import sys; from elrea.reporting.plots import figures as plots;"
         "assert 'matplotlib' not in sys.modules, 'slow start';"
         "plots.accuracy({'a': {'accuracy': .5, 'ci95': [.4, .6]}}, sys.argv[1], .25);"
         "assert 'matplotlib.pyplot' not in sys.modules"

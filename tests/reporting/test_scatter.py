@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from elrea.reporting.plots import run as plots
-from elrea.reporting.plots import scatter
+from elrea.reporting.plots.scatter import scatter
 
 
 def drawn(axis: Any) -> dict[str, np.ndarray]:
@@ -24,7 +23,7 @@ def test_one_panel_by_cluster_and_one_by_source(figures: list[Figure], tmp_path:
     assignment = np.repeat([0, 1, -1], [30, 15, 5])
     features[:, 3] += 10 * assignment.astype(np.float16)
     sources = ["a", "b"] * 25
-    plots.scatter(features, assignment, sources, tmp_path / "new" / "features.png", note="a note")
+    scatter(features, assignment, sources, tmp_path / "new" / "features.png", note="a note")
     left, right = figures[0].axes
     by_cluster, by_source = drawn(left), drawn(right)
     assert {name: len(cloud) for name, cloud in by_cluster.items()} == {
@@ -42,10 +41,10 @@ def test_one_panel_by_cluster_and_one_by_source(figures: list[Figure], tmp_path:
 def test_many_points_are_sampled_and_many_sources_share_a_look(
     figures: list[Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scatter, "SAMPLE", 100)
+    monkeypatch.setattr(module, "SAMPLE", 100)
     features = np.random.default_rng(0).standard_normal((900, 4)).astype(np.float32)
     sources = [f"source {index % 30}" for index in range(900)]
-    plots.scatter(features, np.zeros(900, dtype=int), sources, tmp_path / "f.png")
+    scatter(features, np.zeros(900, dtype=int), sources, tmp_path / "f.png")
     left, right = figures[0].axes
     assert len(drawn(left)["cluster 0"]) == 100
     assert len(drawn(right)) == 12 and len(drawn(right)["others"]) > 20
@@ -58,7 +57,7 @@ def test_a_source_has_its_main_clusters_colour_and_a_shape_of_its_own(
     features = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
     assignment = np.array([0] * 20 + [1] * 20)
     sources = ["a"] * 12 + ["b"] * 10 + ["c"] * 18  # b: 8 in cluster 0, 2 in cluster 1
-    plots.scatter(features, assignment, sources, tmp_path / "f.png")
+    scatter(features, assignment, sources, tmp_path / "f.png")
     top, below = figures[0].axes
 
     def looks(axis: Any) -> dict[str, tuple[Any, Any]]:
@@ -78,7 +77,5 @@ def test_little_or_nothing_draws(
     shape: tuple[int, int], figures: list[Figure], tmp_path: Path
 ) -> None:
     count = shape[0]
-    plots.scatter(
-        np.ones(shape, dtype=np.float32), np.zeros(count), ["a"] * count, tmp_path / "f.png"
-    )
+    scatter(np.ones(shape, dtype=np.float32), np.zeros(count), ["a"] * count, tmp_path / "f.png")
     assert sum(map(len, drawn(figures[0].axes[0]).values())) == count

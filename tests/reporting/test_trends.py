@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from elrea.reporting.plots import trends
-from elrea.reporting.plots.run import differences
+from elrea.reporting.plots.figures import differences
 
 
 def test_pictures_are_drawn(tmp_path: Path) -> None:

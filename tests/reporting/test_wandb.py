@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from elrea.errors import ConfigError
-from elrea.reporting.plots import run as plots
+from elrea.reporting.plots import figures as plots
 from elrea.reporting.wandb.tracker import Tracker
 from tests.reporting.wandb_reader import Run, runs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ Scores: {note}
 def save_ensemble(
     folder: Path,
     adapters: Mapping[str, Path],
-    epochs: list[Path],
+    epochs: Sequence[Path],
     centroids: Tensor,
     facts: Mapping[str, Any],
     card: Mapping[str, Any],

@@ -95,6 +95,12 @@ class Recipe:
     training: Training
     """All that base adapter and experts have in common."""
 
+    def steps(self, examples: int) -> int:
+        """Optimiser steps of a training on so many examples."""
+        step = self.training.batch_size * self.training.accumulate
+        total = self.epochs * math.ceil(examples / step)
+        return min(total, self.training.max_steps or total)
+
     def plan(self, examples: Sequence[Item], seed: int, stage: str) -> Schedule:
         """The steps that this comes to.
 

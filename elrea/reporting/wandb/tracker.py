@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from elrea.errors import ConfigError
+from elrea.models.log import SILENT, Task
 from elrea.reporting.wandb.limits import Stall, within
 from elrea.reporting.wandb.opening import open_run, prepare
 from elrea.reporting.wandb.privacy import public, relative
@@ -70,6 +72,7 @@ class Tracker:
         self._kept: Path | None = None  # the folder that has yet to be sent
         self._warned = False
         self._stalled = False
+        self._live: set[str] = set()  # adapters whose curves were sent while they trained
 
     def __enter__(self) -> Tracker:
         return self
@@ -93,6 +96,7 @@ class Tracker:
         if self.mode == "disabled":
             return
         self._warned = self._stalled = False
+        self._live = set()
         self._kept = None
         if not self._call("import", prepare):
             return
@@ -104,26 +108,45 @@ class Tracker:
             self._keep()
 
     def curve(self, adapter: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Logs a training curve on the adapter's own step axis, `<adapter>/step`.
+        """Logs a training curve on the adapter's own step axis, `<adapter>/step`, unless it was logged live.
 
         Args:
-            adapter: e.g. "base" or "expert_00".
+            adapter: e.g. "base" or "expert-0".
             rows: what training writes to curve.json; `step` is the axis (else the row's number).
                 Of long curves every k-th row, the last, and those with a `dev_loss` are sent.
         """
+        if adapter in self._live:
+            return
 
         def send() -> None:
-            axis = f"{adapter}/step"
-            self._run.define_metric(axis, hidden=True)
-            self._run.define_metric(f"{adapter}/*", step_metric=axis)
-            stride = -(-len(rows) // _POINTS)
-            last = len(rows) - 1
+            self._define(adapter)
             for index, row in enumerate(rows):
-                if index % stride == 0 or index == last or "dev_loss" in row:
-                    point = {"step": index, **row}
-                    self._run.log(public({f"{adapter}/{k}": v for k, v in point.items()}))
+                if _is_sent(index, len(rows), row):
+                    self._point(adapter, {"step": index, **row})
 
         self._log("a curve", send)
+
+    @contextmanager
+    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+        """Logs the curve of a training while it runs (`elrea.models.log.Log`); other work is not logged."""
+        if not steps or self._run is None:
+            yield SILENT
+            return
+        self._live.add(name)
+        self._log("a curve", lambda: self._define(name))
+        yield LiveCurve(self, name, steps)
+
+    def point(self, adapter: str, row: Mapping[str, Any]) -> None:
+        """Logs one point of a curve."""
+        self._log("a curve", lambda: self._point(adapter, row))
+
+    def _define(self, adapter: str) -> None:
+        axis = f"{adapter}/step"
+        self._run.define_metric(axis, hidden=True)
+        self._run.define_metric(f"{adapter}/*", step_metric=axis)
+
+    def _point(self, adapter: str, row: Mapping[str, Any]) -> None:
+        self._run.log(public({f"{adapter}/{key}": value for key, value in row.items()}))
 
     def summary(self, values: Mapping[str, Any]) -> None:
         """Sets the run's summary metrics; nested mappings stay nested."""
@@ -241,6 +264,32 @@ class Tracker:
             reason = (public(str(error)).strip().splitlines() or [""])[0][:100]
             _log.warning("W&B: %s failed (%s: %s); going on", what, type(error).__name__, reason)
         self._warned = True
+
+
+class LiveCurve:
+    """A training that is under way, as W&B sees it.
+
+    Args:
+        tracker: With an open run.
+        adapter: What is trained.
+        steps: Optimiser steps of the training.
+    """
+
+    def __init__(self, tracker: Tracker, adapter: str, steps: int) -> None:
+        self._tracker, self._adapter, self._steps = tracker, adapter, steps
+
+    def advance(self, count: int) -> None:
+        """Units are no part of a curve."""
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        """Sends a step, or of long curves every k-th."""
+        if _is_sent(row["step"] - 1, self._steps, row):
+            self._tracker.point(self._adapter, row)
+
+
+def _is_sent(index: int, count: int, row: Mapping[str, Any]) -> bool:
+    """Whether a row of a curve is sent: every k-th, the last, and those with a loss on dev."""
+    return index % -(-count // _POINTS) == 0 or index == count - 1 or "dev_loss" in row
 
 
 def _close(run: Any, failed: bool) -> bool:

@@ -10,14 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from elrea.reporting.plots.canvas import COLOURS, GREY, LINES, WIDTH, legend, legend_height, save
-from elrea.reporting.plots.heatmaps import heat_map, routing
-from elrea.reporting.plots.scatter import scatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-__all__ = ["accuracy", "differences", "heat_map", "routing", "scatter", "training_curves"]
 
 _END = "base, at its end"
 _Curve = tuple[npt.NDArray[Any], npt.NDArray[Any]]

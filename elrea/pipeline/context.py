@@ -1,0 +1,155 @@
+"""What the steps of one experiment share: backbone, prompts, encoded examples, and the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from elrea.data.examples import Example
+from elrea.data.prompts import Encoded, Prompter
+from elrea.method.ensemble.requirements import Needs
+from elrea.method.routing.distilled import Distilled
+from elrea.models.log import SILENT, Log, Task
+from elrea.pipeline.experiment import Experiment
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peft import PeftModel
+    from torch import Tensor
+
+    from elrea.models.backbone import Backbone
+    from elrea.models.lora import Lora
+
+
+class Context:
+    """One experiment at work. What is expensive is made when a step first asks for it.
+
+    Args:
+        experiment: What to do.
+        log: Listens to the work.
+        here: Whether data and backbone are on this machine; else the steps can be listed, but have no keys.
+        part: Of the strategy whose clusters come from features of its own: its name.
+        within: The context of which this is a part; its backbone and prompts are shared.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        log: Log = SILENT,
+        *,
+        here: bool = True,
+        part: str = "",
+        within: Context | None = None,
+    ) -> None:
+        self.experiment, self.log, self.here, self.part, self.within = (
+            experiment, log, here, part, within,
+        )  # fmt: skip
+
+    @cached_property
+    def requirements(self) -> Needs:
+        """What the strategies need between them."""
+        sources = tuple(sorted({example.source for example in self.experiment.corpus.train}))
+        return Needs(
+            self.experiment.strategies, self.experiment.lora, self.experiment.training, sources
+        )
+
+    @property
+    def distils(self) -> bool:
+        """Whether prompts are routed by a distilled router."""
+        return self.requirements.routed and isinstance(self.experiment.router, Distilled)
+
+    @property
+    def distilled(self) -> Distilled:
+        """The distilled router's settings, where prompts are routed by one."""
+        assert isinstance(self.experiment.router, Distilled)
+        return self.experiment.router
+
+    @property
+    def compares(self) -> bool:
+        """Whether the test prompts' features are taken: to route by, or to judge the distilled router."""
+        return self.requirements.routed and getattr(self.experiment.router, "compare", True)
+
+    @cached_property
+    def prompts(self) -> dict[str, Any]:
+        """What decides a prompt's token ids beside the examples; a part of stages' keys."""
+        if self.within:
+            return self.within.prompts
+        return self.experiment.prompts() if self.here else {}
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen model."""
+        if self.within:
+            return self.within.backbone
+        return self.experiment.backbone.load(self.experiment.device)
+
+    @cached_property
+    def prompter(self) -> Prompter:
+        """Words examples; needs the tokenizer alone, so that of several processes only the workers load the model."""
+        if self.within:
+            return self.within.prompter
+        backbone = self.experiment.backbone
+        return Prompter(backbone.tokenizer(), backbone.length(), backbone.use_chat_template)
+
+    @cached_property
+    def encoded_train(self) -> tuple[list[Encoded], list[str]]:
+        """Training examples that fit, and the ids of those that do not."""
+        if self.within:
+            return self.within.encoded_train
+        return self.prompter.train(self.experiment.corpus.train)
+
+    def kept(self, split: str) -> list[Example]:
+        """Examples whose prompts get features: all test examples, and the training examples that fit."""
+        if split == "test":
+            return list(self.experiment.corpus.test)
+        dropped = set(self.encoded_train[1])
+        return [e for e in self.experiment.corpus.train if e.id not in dropped]
+
+    @contextmanager
+    def peft(self, lora: Lora) -> Iterator[PeftModel]:
+        """The backbone with one adapter around it, which is taken off again."""
+        from elrea.models.lora import attach, detach
+
+        model = attach(self.backbone.model, lora, self.experiment.seed)
+        try:
+            yield model
+        finally:
+            detach(model)
+
+    def task(
+        self, name: str, text: str, total: int, steps: int = 0
+    ) -> AbstractContextManager[Task]:
+        """Opens a piece of work in the log (see `Log.task`), named after the part that it belongs to."""
+        if self.part:
+            name, text = f"{self.part}/{name}", f"{self.part}: {text}"
+        return self.log.task(name, text, total, steps)
+
+    @contextmanager
+    def progress(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+        """The same for work without training steps; yields `advance`."""
+        with self.task("", text, total) as task:
+            yield task.advance
+
+    def features_of(
+        self, examples: list[Example], epochs: list[Path], text: str = "features"
+    ) -> Tensor:
+        """δ of any examples' prompts [n, d]; zeros where a prompt has none.
+
+        Args:
+            examples: Any.
+            epochs: The base adapter and Adam's moments at each epoch's end.
+            text: What the log shows.
+        """
+        from elrea.method.features.gradient import extract
+
+        with (
+            self.peft(self.experiment.lora) as model,
+            self.progress(text, len(examples) * len(epochs)) as advance,
+        ):
+            return extract(
+                model, epochs, self.prompter.routing(examples), self.experiment.features,
+                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer, advance=advance,
+            )  # fmt: skip

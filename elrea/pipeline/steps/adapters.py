@@ -1,0 +1,173 @@
+"""Steps 1 and 4: the base adapter, and every adapter beside it (experts, controls)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from elrea.data.prompts import Encoded
+from elrea.method.clustering.assignment import read_clusters
+from elrea.method.ensemble.strategy import BASE, AdapterSpec
+from elrea.models.lora import load
+from elrea.models.training.parallel import Fitting, Work, train_shares
+from elrea.models.training.settings import Recipe
+from elrea.models.training.train import train_adapter
+from elrea.pipeline.context import Context
+from elrea.pipeline.experiment import described
+from elrea.pipeline.step import TO_DO, Step
+from elrea.store.stage import Stage
+
+NOT_KEYED = (
+    "checkpoint_minutes", "recompute", "early_stop",
+    "epochs", "expert_epochs", "learning_rate", "expert_learning_rate",
+)  # fmt: skip
+"""Fields of the training that do not change an adapter, or that its spec replaces; early_stop counts where it acts."""
+
+
+@dataclass(frozen=True)
+class Adapter(Step):
+    """One adapter of a strategy, as "expert-0": trained on all examples, a cluster's or a source's.
+
+    Attributes:
+        spec: Its shape, its start, on what and how long it is trained.
+    """
+
+    kind: ClassVar[str] = "adapter"
+    version: ClassVar[int] = 1
+    sharded: ClassVar[bool] = True
+    oom_advice: ClassVar[str] = (
+        "training.batch_size (training.accumulate makes up for it) or backbone.max_length, or set "
+        "training.recompute=true"
+    )
+
+    spec: AdapterSpec
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        return [
+            cls(name, ("base",) * spec.from_base + ("clusters",) * (spec.cluster is not None), spec)
+            for name, spec in context.requirements.adapters(clusters).items()
+        ]
+
+    @classmethod
+    def later(cls, context: Context, clusters: int | None) -> Sequence[tuple[str, str]]:
+        known = context.requirements
+        listed = known.adapters(clusters)
+        names = replace(known, sources=known.sources or ("?",)).adapters(clusters or 1)
+        patterns = (re.sub(r"-\d+$", "-*", name) for name in names if name not in listed)
+        return [(pattern, TO_DO) for pattern in dict.fromkeys(patterns)]
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        it, spec = context.experiment, self.spec
+        inputs: dict[str, Any] = {
+            "name": self.name,
+            "lora": described(spec.lora),
+            "epochs": spec.epochs,
+            "learning_rate": spec.learning_rate,
+            "training": described(it.training, *NOT_KEYED),
+            "precision": it.device.precision,
+            "seed": it.seed,
+        }
+        if spec.draw:
+            inputs["draw"] = spec.draw
+        if spec.lora.dropout and it.device.together > 1:
+            inputs["processes"] = it.device.together  # each process draws its own dropout masks
+        if spec.from_base:
+            inputs["base"] = upstream["base"].key
+        else:
+            inputs |= {"prompts": context.prompts, "train": it.corpus.fingerprint("train")}
+        if it.training.early_stop and spec.examples == "all":
+            dev = it.corpus.fingerprint("dev")
+            inputs |= {"early_stop": it.training.early_stop, "dev": dev}
+        if spec.source is not None:
+            inputs["source"] = spec.source
+        if spec.cluster is not None:
+            inputs |= {
+                "clusters": upstream["clusters"].key,
+                "examples": spec.examples,
+                "cluster": spec.cluster,
+            }
+        return inputs
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        it, spec = context.experiment, self.spec
+        recipe = Recipe(spec.epochs, spec.learning_rate, it.training)
+        encoded, seed, base = (
+            examples_of(spec, context, upstream), spec.seed(it.seed), self.name == BASE,
+        )  # fmt: skip
+        start = upstream["base"].folder / "adapter" if spec.from_base else None
+        fitting, dev = _must_fit(context) if base else [], self._dev(context)
+        total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
+        with context.task(self.name, f"train {self.name}", total, steps) as task:
+            if it.device.together > 1:
+                work = Work(
+                    folder, encoded, recipe, it.backbone, spec.lora, seed, self.name, start, base, it.device,
+                    fitting, dev,
+                )  # fmt: skip
+                return train_shares(work, task.advance)
+            with context.peft(spec.lora) as model:
+                for part in fitting:
+                    part.fits(model)
+                train_adapter(
+                    model, encoded, recipe, pad_id=context.backbone.pad_id, lora=spec.lora,
+                    base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
+                    start=load(start)[0] if start else None, keep_moments=base,
+                    trainer=it.device.lightning(), dev=dev, advance=task.advance,
+                )  # fmt: skip
+
+    def _dev(self, context: Context) -> list[Encoded]:
+        """Where an early stop measures the loss, if this training has one.
+
+        Raises:
+            DataError: No dev example fits.
+        """
+        it = context.experiment
+        if it.training.early_stop is None or self.spec.examples != "all":
+            return []
+        return context.prompter.train(it.corpus.dev, "dev")[0]
+
+
+@dataclass(frozen=True)
+class BaseAdapter(Adapter):
+    """Step 1: the adapter that is trained on all examples, with Adam's moments at each epoch's end."""
+
+    kind: ClassVar[str] = "base"
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        it = context.experiment
+        spec = AdapterSpec(
+            it.lora, it.training.epochs, it.training.learning_rate, "all", from_base=False
+        )
+        return [cls(BASE, (), spec)]
+
+    @classmethod
+    def later(cls, context: Context, clusters: int | None) -> Sequence[tuple[str, str]]:
+        return ()
+
+
+def examples_of(
+    spec: AdapterSpec, context: Context, upstream: Mapping[str, Stage]
+) -> list[Encoded]:
+    """The training examples that an adapter sees."""
+    encoded = context.encoded_train[0]
+    if spec.examples == "all":
+        return encoded
+    if spec.examples == "source":
+        theirs = {e.id for e in context.kept("train") if e.source == spec.source}
+        return [example for example in encoded if example.id in theirs]
+    column = "assignment" if spec.examples == "cluster" else "random"
+    members = read_clusters(upstream["clusters"].folder)[column].tolist()
+    return [e for e, cluster in zip(encoded, members, strict=True) if cluster == spec.cluster]
+
+
+def _must_fit(context: Context) -> list[Fitting]:
+    """What the base adapter's model has to suit, checked before it is trained."""
+    it = context.experiment
+    found: list[Fitting] = [it.features] if context.requirements.clustered else []
+    if context.distils:
+        found.append(context.distilled.states)
+    return found

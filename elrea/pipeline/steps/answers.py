@@ -1,0 +1,122 @@
+"""The texts that a strategy writes, where texts are judged (5.10)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from elrea.errors import ConfigError
+from elrea.evaluation.generation import Draws, write_texts, written
+from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.strategy import BACKBONE
+from elrea.pipeline.context import Context
+from elrea.pipeline.experiment import described
+from elrea.pipeline.step import TO_DO, Step
+from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, routed_by
+from elrea.store.stage import Stage
+
+
+@dataclass(frozen=True)
+class Answers(Step):
+    """What one strategy writes. It depends on that strategy's own members alone, so that sweeps share it.
+
+    Attributes:
+        strategy: Its name.
+        members: The adapters that it mixes; "backbone" is none.
+        clusters: C.
+    """
+
+    kind: ClassVar[str] = "answers"
+    version: ClassVar[int] = 1
+    oom_advice: ClassVar[str] = "evaluation.batch_size"
+
+    strategy: str
+    members: tuple[str, ...]
+    clusters: int
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        if clusters is None and not context.requirements.any_count:
+            return []
+        if context.here:
+            _check_room(context)
+        gated, count = context.requirements.gates(clusters or 1), clusters or 1
+        found = []
+        for name in _writers(context):
+            strategy = context.experiment.strategies[name]
+            members = tuple(strategy.members(no_prompts(context, count)))
+            upstream = [member for member in members if member != BACKBONE]
+            upstream += [f"gates-{name}"] if name in gated else []
+            upstream += ["clusters", routed_by(context)] if strategy.routed else []
+            found.append(cls(f"answers-{name}", tuple(upstream), name, members, count))
+        return found
+
+    @classmethod
+    def later(cls, context: Context, clusters: int | None) -> Sequence[tuple[str, str]]:
+        if not context.here and context.experiment.evaluation.by == "auto":
+            return [("answers-*", "if the data names a judge")]
+        listed = {step.name for step in cls.of(context, clusters)}
+        names = [f"answers-{name}" for name in _writers(context)]
+        return [(name, TO_DO) for name in names if name not in listed]
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        it, strategy = context.experiment, context.experiment.strategies[self.strategy]
+        test, own = it.corpus.test, it.evaluation
+        all_of_them = len(written(test, own.by, strategy)) == len(test)
+        inputs: dict[str, Any] = {
+            "strategy": described(strategy),
+            "members": {m: None if m == BACKBONE else upstream[m].key for m in self.members},
+            "prompts": context.prompts,
+            "test": it.test,
+            "written": "all" if all_of_them else own.by,
+            "max_new_tokens": own.max_new_tokens,
+            "stop": own.stop,
+        }
+        if (gates := f"gates-{self.strategy}") in self.upstream:
+            inputs["gates"] = upstream[gates].key
+        if strategy.routed:
+            inputs["routed"] = {
+                "by": upstream[routed_by(context)].key,
+                "router": described(it.router, "compare"),
+                "clusters": upstream["clusters"].key,
+            }
+        return inputs
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        it, strategy = context.experiment, context.experiment.strategies[self.strategy]
+        own, backbone = it.evaluation, context.backbone
+        chosen = written(it.corpus.test, own.by, strategy)
+        encoded, _ = context.prompter.test([it.corpus.test[i] for i in chosen], own.max_new_tokens)
+        prompts = {i: e.prompt for i, e in zip(chosen, encoded, strict=True)}
+        too_long = [i for i, prompt in prompts.items() if not prompt]
+        draws = Draws.of(strategy)
+        joint, mixed = prompt_mixtures(context, upstream, [self.strategy], self.clusters)
+        total = (len(prompts) - len(too_long)) * draws.samples * len(mixed)
+        with context.task(self.name, f"answers of {self.strategy}", total) as task:
+            write_texts(
+                folder, {i: prompt for i, prompt in prompts.items() if prompt}, joint, mixed,
+                Decoding(own.max_new_tokens, stop=own.stop), draws, backbone.tokenizer,
+                pad_id=backbone.pad_id, batch_size=own.batch_size, too_long=too_long, advance=task.advance,
+            )  # fmt: skip
+
+
+def _writers(context: Context) -> list[str]:
+    """Strategies that write any text; without the data, those that write whatever it is."""
+    it = context.experiment
+    if not context.here:
+        return list(it.strategies) if it.evaluation.by == "generation" else []
+    return [
+        name for name, s in it.strategies.items() if written(it.corpus.test, it.evaluation.by, s)
+    ]
+
+
+def _check_room(context: Context) -> None:
+    """Refuses texts that leave no room for prompts, before anything is trained."""
+    it = context.experiment
+    if (length := it.evaluation.max_new_tokens) >= it.room and _writers(context):
+        raise ConfigError(
+            f"evaluation.max_new_tokens={length} leaves no room for a prompt in the {it.room} tokens of "
+            "backbone.max_length; lower it, or raise that"
+        )

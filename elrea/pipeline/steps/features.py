@@ -1,0 +1,81 @@
+"""Step 2: the features of the training prompts, and of the test prompts before any response exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from elrea.method.features.parallel import Work, stream_shares
+from elrea.method.features.to_disk import stream
+from elrea.models.training.train import epoch_folders
+from elrea.pipeline.context import Context
+from elrea.pipeline.experiment import described
+from elrea.pipeline.step import Step
+from elrea.store.stage import Stage
+
+SPEED = ("batch_size", "batch_tokens", "buffer_mb", "recompute")
+"""Fields of the features that change them by rounding at most."""
+
+
+@dataclass(frozen=True)
+class Features(Step):
+    """δ of every prompt of one split, as a memory-mapped file [n, d].
+
+    Attributes:
+        split: "train" or "test".
+    """
+
+    kind: ClassVar[str] = "features"
+    version: ClassVar[int] = 2
+    oom_advice: ClassVar[str] = (
+        "features.batch_tokens, features.buffer_mb or features.batch_size, or set features.recompute=true"
+    )
+
+    split: str
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        return [cls.for_split(context, "train")] if context.requirements.clustered else []
+
+    @classmethod
+    def for_split(cls, context: Context, split: str) -> Step:
+        """The step of one split."""
+        upstream = ("base",) if context.experiment.features.from_base else ()
+        return cls(f"features-{split}", upstream, split)
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        it = context.experiment
+        it.features.check(it.training.epochs)
+        identity = it.features.identity() if context.here else {}
+        inputs = {
+            "features": {**described(it.features, *SPEED), **identity},
+            "prompts": context.prompts,
+            "examples": it.corpus.fingerprint("train" if self.split == "train" else "test"),
+        }
+        if it.features.from_base:
+            inputs["base"] = upstream["base"].key
+        return inputs
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        it, prompts = context.experiment, context.prompter.routing(context.kept(self.split))
+        epochs = epoch_folders(upstream["base"].folder) if it.features.from_base else []
+        with context.peft(it.lora) as model:
+            reader = it.features.reader(
+                model, epochs, context.backbone.pad_id, context.backbone.tokenizer
+            )
+            text, total = f"features, {self.split} prompts", len(prompts) * reader.rounds
+            with context.task(self.name, text, total) as task:
+                if it.device.devices == 1:
+                    return stream(folder, prompts, it.features, reader, advance=task.advance)
+                work = Work(folder, prompts, it.features, it.backbone, it.lora, epochs, it.device, it.seed)  # fmt: skip
+                stream_shares(work, task.advance)
+
+
+class FeaturesForTest(Features):
+    """The test prompts' features: to route by, or to judge a distilled router."""
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        return [cls.for_split(context, "test")] if context.compares else []

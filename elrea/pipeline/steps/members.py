@@ -1,0 +1,68 @@
+"""A strategy's members and routing, put together from the stages that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from elrea.evaluation.scoring import Mixture, mixtures
+from elrea.method.ensemble.gates import read_gates
+from elrea.method.ensemble.joint import Adapter, JointModel
+from elrea.method.ensemble.strategy import BACKBONE, Strategy
+from elrea.method.routing.student import read_cosines
+from elrea.method.routing.weights import Routing
+from elrea.models.lora import load
+from elrea.pipeline.context import Context
+from elrea.pipeline.steps.router import cosines_of
+from elrea.store.stage import Stage
+
+ROUTED_BY = ("routing", "features-test")
+"""Stages that prompts may be routed by: a distilled router's cosines come first."""
+
+
+def routed_by(context: Context) -> str:
+    """The stage that this experiment's prompts are routed by."""
+    return ROUTED_BY[0] if context.distils else ROUTED_BY[1]
+
+
+def no_prompts(context: Context, clusters: int) -> Routing:
+    """A routing of no prompt, to ask a strategy for its members' names."""
+    return Routing(
+        torch.empty(0, clusters), context.experiment.router, [], context.requirements.sources
+    )
+
+
+def member_adapter(name: str, upstream: Mapping[str, Stage]) -> Adapter | None:
+    """A finished adapter by its member's name; None for the bare backbone."""
+    return None if name == BACKBONE else load(upstream[name].folder / "adapter")
+
+
+def prompt_routing(context: Context, upstream: Mapping[str, Stage], clusters: int) -> Routing:
+    """How near the test prompts are to the clusters; all cosines are 0 where no strategy asks.
+
+    Args:
+        context: Of the experiment.
+        upstream: Stages by name; of "routing" and "features-test" the first that is there counts.
+        clusters: C.
+    """
+    sources = [example.source for example in context.experiment.corpus.test]
+    if "routing" in upstream:
+        cosines = read_cosines(upstream["routing"].folder)
+    elif "features-test" in upstream:
+        cosines = cosines_of(upstream["features-test"], upstream["clusters"], len(sources))
+    else:
+        cosines = torch.zeros(len(sources), clusters)
+    return Routing(cosines, context.experiment.router, sources, context.requirements.sources)
+
+
+def prompt_mixtures(
+    context: Context, upstream: Mapping[str, Stage], names: Sequence[str], clusters: int
+) -> tuple[JointModel, dict[str, Mixture]]:
+    """One joint model of the members of some strategies, and how each of them mixes the test prompts."""
+    strategies: dict[str, Strategy] = {n: context.experiment.strategies[n] for n in names}
+    return mixtures(
+        strategies, prompt_routing(context, upstream, clusters), context.backbone.model,
+        lambda name: member_adapter(name, upstream),
+        lambda name: read_gates(stage.folder) if (stage := upstream.get(f"gates-{name}")) else {},
+    )  # fmt: skip

@@ -1,0 +1,99 @@
+"""The distilled router: its training, and the test prompts' cosines as it predicts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from elrea.method.clustering.assignment import read_clusters
+from elrea.method.clustering.centroids import cosines
+from elrea.method.features.to_disk import NAME, open_features
+from elrea.method.routing.distilled import NOT_LEARNED
+from elrea.method.routing.student import distil, predict, write_cosines
+from elrea.models.training.train import epoch_folders
+from elrea.pipeline.context import Context
+from elrea.pipeline.experiment import described
+from elrea.pipeline.step import Step
+from elrea.store.stage import Stage
+
+SMALLER = "backbone.max_length (long prompts), or set routing=gradient"
+
+
+@dataclass(frozen=True)
+class DistilledRouter(Step):
+    """A student that learns the training prompts' cosines from the base adapter's hidden states."""
+
+    kind: ClassVar[str] = "router"
+    version: ClassVar[int] = 2
+    oom_advice: ClassVar[str] = SMALLER
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        upstream = ("base", "features-train", "clusters")
+        return [cls("router", upstream)] if context.distils else []
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        it = context.experiment
+        return {
+            "base": upstream["base"].key,
+            "clusters": upstream["clusters"].key,
+            "router": described(it.router, *NOT_LEARNED),
+            "dev": it.corpus.fingerprint("dev"),
+            "seed": it.seed,
+        }
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        it, base = context.experiment, upstream["base"].folder
+        kept, dev, judged = context.kept("train"), list(it.corpus.dev), None
+        learned = cosines_of(upstream["features-train"], upstream["clusters"], len(kept))
+        if dev:
+            features = context.features_of(dev, epoch_folders(base), "features, dev prompts")
+            centroids = read_clusters(upstream["clusters"].folder)["centroids"]
+            judged = context.prompter.routing(dev), cosines(features.numpy(), centroids)
+        with context.peft(it.lora) as model:
+            distil(
+                folder, model, base / "adapter", (context.prompter.routing(kept), learned), judged,
+                context.distilled, seed=it.seed, pad_id=context.backbone.pad_id,
+                progress=context.progress,
+            )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DistilledRouting(Step):
+    """The test prompts' cosines by the distilled router, without any gradient."""
+
+    kind: ClassVar[str] = "routing"
+    version: ClassVar[int] = 1
+    oom_advice: ClassVar[str] = SMALLER
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        return [cls("routing", ("base", "router"))] if context.distils else []
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        return {
+            "router": upstream["router"].key,
+            "test": context.experiment.corpus.fingerprint("test"),
+        }
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        prompts = context.prompter.routing(context.kept("test"))
+        with (
+            context.peft(context.experiment.lora) as model,
+            context.progress("route, test prompts", len(prompts)) as advance,
+        ):
+            found = predict(
+                upstream["router"].folder, model, upstream["base"].folder / "adapter", prompts,
+                context.distilled, pad_id=context.backbone.pad_id, advance=advance,
+            )  # fmt: skip
+        write_cosines(folder, found)
+
+
+def cosines_of(features: Stage, clusters: Stage, count: int) -> Tensor:
+    """cos_c of `count` prompts by their features (5.8): [count, C]."""
+    rows = open_features(features.folder / NAME, count)
+    return cosines(rows, read_clusters(clusters.folder)["centroids"])

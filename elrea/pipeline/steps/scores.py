@@ -1,0 +1,150 @@
+"""The last step: every strategy scored on the test items, by likelihood or by its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from elrea.evaluation import judges
+from elrea.evaluation.generation import Texts, read_texts, written
+from elrea.evaluation.judging import judge_texts
+from elrea.evaluation.scoring import Outcome, questions_of, score, settle
+from elrea.pipeline.context import Context
+from elrea.pipeline.experiment import described
+from elrea.pipeline.step import TO_DO, Step
+from elrea.pipeline.steps.adapters import Adapter
+from elrea.pipeline.steps.answers import Answers
+from elrea.pipeline.steps.gates import Gates
+from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, routed_by
+from elrea.store.files import read_json, write_json
+from elrea.store.stage import Stage
+
+OUTCOMES, TOO_LONG, SHOTS = "outcomes.json", "too_long.json", "shots.json"
+"""Files of the stage; the last one only where test examples have shots."""
+
+
+@dataclass(frozen=True)
+class Scores(Step):
+    """Routes, mixes and scores (section 3 of the method).
+
+    Attributes:
+        members: Adapters beside the base.
+        gates: Steps that train gates.
+        answers: Steps that write texts.
+        clusters: C.
+    """
+
+    kind: ClassVar[str] = "scores"
+    version: ClassVar[int] = 1
+    oom_advice: ClassVar[str] = "evaluation.batch_size"
+
+    members: tuple[str, ...]
+    gates: tuple[str, ...]
+    answers: tuple[str, ...]
+    clusters: int
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        known = context.requirements
+        if clusters is None and not known.any_count:
+            return []
+        members, gates, answers = (
+            tuple(step.name for step in kind.of(context, clusters))
+            for kind in (Adapter, Gates, Answers)
+        )
+        upstream = ["base", *members, *gates, *answers]
+        upstream += ["clusters"] if known.clustered else []
+        upstream += [routed_by(context)] if known.routed else []
+        return [cls("scores", tuple(upstream), members, gates, answers, clusters or 1)]
+
+    @classmethod
+    def later(cls, context: Context, clusters: int | None) -> Sequence[tuple[str, str]]:
+        return [] if cls.of(context, clusters) else [("scores", TO_DO)]
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        it, known = context.experiment, context.requirements
+        gates = {name.removeprefix("gates-"): upstream[name].key for name in self.gates}
+        inputs: dict[str, Any] = {
+            "base": upstream["base"].key,
+            "members": {**{name: upstream[name].key for name in self.members}, **gates},
+            "strategies": {name: described(s) for name, s in it.strategies.items()},
+            "router": described(it.router, "compare"),
+            "clusters": upstream["clusters"].key if known.clustered else None,
+            "prompts": upstream[routed_by(context)].key if known.routed else context.prompts,
+            "test": it.test,
+        }
+        if it.evaluation.mean_logits:
+            inputs["mean_logits"] = True
+        if self.answers:
+            inputs["answers"] = {
+                name.removeprefix("answers-"): upstream[name].key for name in self.answers
+            }
+            inputs["judges"] = judges.VERSION
+            inputs["loss"] = it.evaluation.by != "generation"
+        return inputs
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        it, test, too_long = context.experiment, context.experiment.corpus.test, set[str]()
+        found: dict[str, Outcome] = {}
+        if it.evaluation.by != "generation":
+            found, long = self._likelihoods(context, upstream)
+            too_long.update(long)
+        texts: Texts = {}
+        for name in self.answers:
+            texts |= read_texts(upstream[name].folder)
+        too_long.update(test[i].id for t in texts.values() for i, drawn in t.items() if not drawn)
+        if texts:
+            total = sum(len(drawn) for each in texts.values() for drawn in each.values())
+            with context.progress("judge answers", total) as advance:
+                found = judge_texts(test, texts, found, advance)
+        outcomes = settle(found, it.strategies, prompt_routing(context, upstream, self.clusters))
+        rows = {
+            name: {field: value for field, value in asdict(outcome).items() if value}
+            for name, outcome in outcomes.items()
+        }
+        write_json(folder / OUTCOMES, rows)
+        write_json(folder / TOO_LONG, [example.id for example in test if example.id in too_long])
+        if any(example.shots for example in test):
+            write_json(folder / SHOTS, _shots(context))
+
+    def _likelihoods(
+        self, context: Context, upstream: Mapping[str, Stage]
+    ) -> tuple[dict[str, Outcome], list[str]]:
+        """Outcomes by one pass over the test prompts, and the ids of those that are too long."""
+        it, test = context.experiment, context.experiment.corpus.test
+        encoded, too_long = context.prompter.test(test)
+        choices = [context.prompter.choices(e) for e in test]
+        questions = questions_of(encoded, choices, [e.answer for e in test])
+        joint, mixed = prompt_mixtures(context, upstream, list(it.strategies), self.clusters)
+        if it.evaluation.mean_logits:
+            mixed = {name: mixture.mean() for name, mixture in mixed.items()}
+        text = f"score, {joint.count} members"
+        with context.task(self.name, text, len(questions)) as task:
+            found = score(
+                joint, questions, mixed, batch_size=it.evaluation.batch_size,
+                pad_id=context.backbone.pad_id, advance=task.advance,
+            )  # fmt: skip
+        return found, too_long
+
+
+def read_outcomes(folder: Path) -> dict[str, Outcome]:
+    """By strategy, what the finished stage says of every test item."""
+    return {name: Outcome(**row) for name, row in read_json(folder / OUTCOMES).items()}
+
+
+def read_shots(folder: Path) -> list[int]:
+    """Of each test prompt, how many of its solved examples had room; empty where none has any."""
+    return read_json(folder / SHOTS) if (folder / SHOTS).is_file() else []
+
+
+def _shots(context: Context) -> list[int]:
+    """The same, counted; where a text was written, as it was before the text."""
+    test, own = context.experiment.corpus.test, context.experiment.evaluation
+    wrote = {i for s in context.experiment.strategies.values() for i in written(test, own.by, s)}
+    rooms = (own.max_new_tokens if i in wrote else None for i in range(len(test)))
+    return [
+        context.prompter.test([example], room)[0][0].shots
+        for example, room in zip(test, rooms, strict=True)
+    ]

@@ -1,0 +1,211 @@
+"""Builds the report of a finished run, once, from its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from elrea.evaluation.scoring import Outcome
+from elrea.evaluation.strategy_figures import strategy_figures
+from elrea.method.clustering.assignment import QUALITY, read_clusters
+from elrea.method.clustering.points import known_k
+from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
+from elrea.method.features.to_disk import NAME, read_skipped
+from elrea.method.routing.student import read_figures
+from elrea.method.routing.weights import Routing
+from elrea.models.training.train import epoch_folders
+from elrea.pipeline.experiment import described
+from elrea.pipeline.graph import Branch, Graph
+from elrea.pipeline.run import Pipeline
+from elrea.pipeline.steps.members import prompt_routing
+from elrea.pipeline.steps.router import cosines_of
+from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
+from elrea.reporting.report import Grouping, MadeStage, Members, Report
+from elrea.store.files import read_json
+from elrea.store.manifest import versions
+
+CURVES = ("base", "adapter", "gates")
+"""Kinds of stages that leave a training curve."""
+
+
+def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report:
+    """The report of a run.
+
+    Args:
+        pipeline: Finished.
+        chosen: The strategy that `ensemble=` names.
+        command: The words that were typed.
+
+    Raises:
+        StoreError: A stage's file cannot be read.
+    """
+    it, graph = pipeline.experiment, pipeline.graph
+    main = graph.branches[0]
+    known, stages = main.context.requirements, main.stages
+    routing = prompt_routing(main.context, stages, main.clusters or 1)
+    found, passes = _outcomes(graph)
+    outcomes = {name: found[name] for name in it.strategies}
+    tasks = [it.corpus.task_of(example) for example in it.corpus.test]
+    scores = stages["scores"].folder
+    grouping = _grouping(main) if known.clustered else None
+    return Report(
+        chosen=chosen,
+        command=command,
+        data=it.corpus.title,
+        backbone=it.backbone.shown_name,
+        seed=it.seed,
+        resamples=it.evaluation.resamples,
+        test=it.corpus.test,
+        tasks=tasks,
+        train=len(it.corpus.train),
+        left_out=it.corpus.left_out,
+        outcomes=outcomes,
+        strategies=strategy_figures(outcomes, passes, it.seed, it.evaluation.resamples, tasks),
+        routing=routing if known.routed else None,
+        gradient=_by_gradient(main, routing),
+        router=read_figures(stages["router"].folder) if main.context.distils else {},
+        grouping=grouping,
+        curves=_curves(main),
+        stages=_stages(pipeline),
+        dropped=main.context.encoded_train[1],
+        too_long=read_json(scores / TOO_LONG),
+        shots=read_shots(scores),
+        skipped=_skipped(main),
+        warnings=list(_fewer_clusters(graph)),
+        members=_members(main) if known.routed else None,
+        versions=versions(),
+    )
+
+
+def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
+    """Outcomes of every strategy, and the passes that one prompt costs each."""
+    outcomes: dict[str, Outcome] = {}
+    passes: dict[str, float] = {}
+    for branch in graph.branches:
+        context, stages = branch.context, branch.stages
+        found = read_outcomes(stages["scores"].folder)
+        routing = prompt_routing(context, stages, branch.clusters or 1)
+        per_prompt = _routing_passes(branch)
+        for name, strategy in context.experiment.strategies.items():
+            outcomes[name] = found[name]
+            mixed = _mixing_passes(strategy, strategy.weights(routing), found[name])
+            passes[name] = mixed + per_prompt * bool(strategy.routed)
+    return outcomes, passes
+
+
+def _routing_passes(branch: Branch) -> float:
+    """What routing one prompt costs, in forward passes."""
+    if branch.context.distils:
+        return float(read_figures(branch.stages["router"].folder)["passes"])
+    epochs = epoch_folders(branch.stages["base"].folder)
+    return branch.context.experiment.features.passes(len(epochs))
+
+
+def _mixing_passes(strategy: Strategy, weights: Tensor, outcome: Outcome) -> float:
+    """Forward passes per prompt without routing: one per member that has any weight, as often as texts are drawn."""
+    members = float((weights != 0).sum(1).float().mean())
+    passes = 1.0 if isinstance(strategy, Layerwise) else members
+    if isinstance(strategy, Voting) and (texts := outcome.text):
+        passes *= 1 + (strategy.samples - 1) * (1 - texts.count(None) / len(texts))
+    return passes
+
+
+def _by_gradient(branch: Branch, routing: Routing) -> Routing | None:
+    """How the prompts' gradients would route, where a distilled router does it and is compared with them."""
+    context, stages = branch.context, branch.stages
+    if not (context.distils and context.compares):
+        return None
+    cosines = cosines_of(stages["features-test"], stages["clusters"], len(routing.cosines))
+    return Routing(cosines, context.experiment.router)
+
+
+def _grouping(branch: Branch) -> Grouping:
+    context, stages = branch.context, branch.stages
+    kept = [example.source for example in context.kept("train")]
+    found = read_clusters(stages["clusters"].folder)
+    assignment = found["assignment"].tolist()
+    sources = sorted(set(kept))
+    counts = np.zeros((len(sources), len(found["centroids"])), dtype=int)
+    for source, cluster in zip(kept, assignment, strict=True):
+        if cluster >= 0:
+            counts[sources.index(source), cluster] += 1
+    return Grouping(
+        sources, counts, assignment, kept, stages["features-train"].folder / NAME,
+        read_json(stages["clusters"].folder / QUALITY), known_k(context.experiment.clustering),
+    )  # fmt: skip
+
+
+def _curves(branch: Branch) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: read_json(stage.folder / "curve.json")
+        for name, stage in branch.stages.items()
+        if stage.name in CURVES
+    }
+
+
+def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
+    graph = pipeline.graph
+    return {
+        name: MadeStage(
+            node.stage.name, node.stage.key, round(node.stage.seconds, 3), pipeline.reused[name],
+            graph.upstream(name),
+        )
+        for name, node in graph.nodes.items()
+    }  # fmt: skip
+
+
+def _skipped(branch: Branch) -> dict[str, list[str]]:
+    """By split, ids of examples without a feature; of the test prompts, where they are routed by gradient."""
+    context, stages = branch.context, branch.stages
+    splits = {
+        "train": context.requirements.clustered,
+        "test": context.requirements.routed and not context.distils,
+    }
+    return {
+        split: read_skipped(stages[f"features-{split}"].folder) if taken else []
+        for split, taken in splits.items()
+    }
+
+
+def _fewer_clusters(graph: Graph) -> Iterator[str]:
+    """Says where there are fewer clusters than asked for: those that are too small or empty are dropped."""
+    for branch in graph.branches:
+        context, found = branch.context, branch.clusters
+        wanted = known_k(context.experiment.clustering)
+        if not context.requirements.clustered or wanted is None or found is None or found >= wanted:
+            continue
+        part = f"{context.part}: " if context.part else ""
+        yield (
+            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others would have had too few "
+            "training examples (clustering.min_size, or an equal share)"
+        )
+
+
+def _members(branch: Branch) -> Members:
+    it, stages = branch.context.experiment, branch.stages
+    centroids = read_clusters(stages["clusters"].folder)["centroids"]
+    names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
+    distils = branch.context.distils
+    facts: Mapping[str, Any] = {
+        "backbone": {
+            "name": it.backbone.shown_name,
+            "fingerprint": it.backbone.identity(),
+            "revision": it.backbone.revision,
+            "max_length": it.backbone.max_length,
+            "dtype": it.backbone.dtype,
+            "quantise": it.backbone.quantise,
+        },
+        "use_chat_template": it.backbone.use_chat_template,
+        "features": described(it.features),
+        "router": described(it.router),
+    }
+    return Members(
+        {name: stages[name].folder / "adapter" for name in names},
+        [] if distils else epoch_folders(stages["base"].folder),
+        centroids,
+        stages["router"].folder if distils else None,
+        facts,
+    )

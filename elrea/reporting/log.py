@@ -1,0 +1,41 @@
+"""Several listeners as one: what a run reports goes to the terminal and to W&B."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from elrea.models.log import Log, Task
+
+
+class Logs:
+    """Hands everything on to each of several logs, in their order."""
+
+    def __init__(self, *logs: Log) -> None:
+        self.logs = list(logs)
+
+    def add(self, log: Log) -> None:
+        """One more listener, from the next task on."""
+        self.logs.append(log)
+
+    @contextmanager
+    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+        """One task for all of them."""
+        with ExitStack() as stack:
+            yield _Tasks(
+                [stack.enter_context(log.task(name, text, total, steps)) for log in self.logs]
+            )
+
+
+class _Tasks:
+    def __init__(self, tasks: list[Task]) -> None:
+        self.tasks = tasks
+
+    def advance(self, count: int) -> None:
+        for task in self.tasks:
+            task.advance(count)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        for task in self.tasks:
+            task.step(row)

@@ -1,0 +1,71 @@
+"""All pictures of a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from elrea.evaluation.statistics import paired_interval
+from elrea.method.ensemble.strategy import expert_names
+from elrea.method.features.to_disk import open_features
+from elrea.method.routing.weights import Routing
+from elrea.reporting.plots import figures
+from elrea.reporting.plots.heatmaps import heat_map, routing
+from elrea.reporting.plots.scatter import scatter
+from elrea.reporting.report import Report
+
+
+def draw(folder: Path, report: Report) -> dict[str, Path]:
+    """Draws them as PNG files.
+
+    Args:
+        folder: Where to.
+        report: Of the run.
+
+    Returns:
+        Their paths by name.
+    """
+    folder.mkdir(exist_ok=True)
+    note, grouping = report.data, report.grouping
+    names = ["accuracy", "training"]
+    chance = [1 / len(e.choices) if e.choices else 0.0 for e in report.test]
+    figures.accuracy(report.strategies, folder / "accuracy.png", float(np.mean(chance)), note)
+    figures.training_curves(report.curves, folder / "training.png", note)
+    subjects = gains_by_task(report)
+    if len(subjects) > 1 and report.chosen != "base":
+        names.append("subjects")
+        figures.differences(subjects, folder / "subjects.png", report.chosen, note)
+    if grouping is not None:
+        names += ["clusters", "features"]
+        columns = [f"cluster {c}" for c in range(grouping.clusters)]
+        heat_map(grouping.counts, grouping.sources, columns, folder / "clusters.png", note)
+        rows = open_features(grouping.features)
+        scatter(rows, grouping.assignment, grouping.kept, folder / "features.png", note)
+    if report.routing is not None:
+        names.append("routing")
+        sources, means = _mean_weights(report, report.routing)
+        members = ["base", *expert_names(report.routing.clusters)]
+        routing(means, members, sources, folder / "routing.png", note)
+    return {name: folder / f"{name}.png" for name in names}
+
+
+def gains_by_task(report: Report) -> dict[str, tuple[float, tuple[float, float]]]:
+    """By task of the test items, the chosen strategy's accuracy less the base adapter's, and its paired 95 %
+    interval."""
+    mine, base = (np.array(report.outcomes[name].correct) for name in (report.chosen, "base"))
+    tasks, found = np.array(report.tasks), {}
+    for name in sorted(set(report.tasks)):
+        a, b = (list(correct[tasks == name]) for correct in (mine, base))
+        bounds = paired_interval(a, b, report.seed, report.resamples)
+        found[name] = (float(np.mean(a) - np.mean(b)), bounds)
+    return found
+
+
+def _mean_weights(report: Report, routing: Routing) -> tuple[list[str], np.ndarray]:
+    """Sources of the test items, and the members' mean weights on each [C + 1, sources]."""
+    weights = torch.cat([routing.base[:, None], routing.experts()], dim=1).numpy()
+    sources = sorted({example.source for example in report.test})
+    places = np.array([sources.index(example.source) for example in report.test])
+    return sources, np.stack([weights[places == i].mean(0) for i in range(len(sources))], axis=1)

@@ -1,0 +1,79 @@
+"""Running out of memory ends in a line that names what to lower."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from elrea.errors import ElreaError
+from elrea.pipeline.graph import ORDER
+from elrea.pipeline.run import memory_explained
+from elrea.pipeline.step import Step
+from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
+from elrea.pipeline.steps.answers import Answers
+from elrea.pipeline.steps.features import Features
+from elrea.pipeline.steps.router import DistilledRouter, DistilledRouting
+from elrea.pipeline.steps.scores import Scores
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def blank(kind: type[Step]) -> Step:
+    """A step whose class alone counts."""
+    return object.__new__(kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("base", BaseAdapter, "training.recompute=true"),
+        ("expert-3", Adapter, "training.batch_size"),
+        ("features-test", Features, "features.batch_tokens"),
+        ("instruction_embedding/features-train", Features, "features.batch_tokens"),
+        ("answers-elrea", Answers, "evaluation.batch_size"),
+        ("router", DistilledRouter, "backbone.max_length"),
+        ("routing", DistilledRouting, "backbone.max_length"),
+        ("scores", Scores, "evaluation.batch_size"),
+    ],
+)
+def test_what_to_lower(name: str, kind: type[Step], said: str) -> None:
+    pattern = f"^{name}: out of memory; lower .*{said}"
+    with pytest.raises(ElreaError, match=pattern) as caught, memory_explained(name, blank(kind)):
+        torch.empty(2**50)  # a petabyte: torch's own error
+    assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(ElreaError, match=said), memory_explained(name, blank(kind)):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), memory_explained("base", blank(BaseAdapter)):
+        raise RuntimeError("shapes do not fit")
+
+
+@pytest.mark.parametrize("kind", ORDER)
+def test_the_advice_names_keys_that_exist(kind: type[Step]) -> None:
+    """`routing.batch_size` was advised, and there is no such key."""
+    named = re.findall(r"(\w+)\.(\w+)(?:=\w+)?", kind.oom_advice)
+    assert named
+    for group, key in named:
+        files = (CONF / group).glob("*.yaml")
+        written = any(key in OmegaConf.load(path) for path in files)
+        assert written or key in _fields(group), f"{group}.{key}"
+
+
+def _fields(group: str) -> set[str]:
+    """Fields of the classes that a group's files name, for keys that a file leaves to their default."""
+    found: set[str] = set()
+    for path in (CONF / group).glob("*.yaml"):
+        node: Any = OmegaConf.load(path)
+        if "_target_" in node:
+            home, _, name = node["_target_"].rpartition(".")
+            found |= {field.name for field in fields(getattr(import_module(home), name))}
+    return found
