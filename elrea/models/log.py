@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
 class Task(Protocol):
     """One long piece of work that is under way."""
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int) -> object:
         """`count` more units are done."""
 
-    def step(self, row: Mapping[str, Any]) -> None:
+    def step(self, row: Mapping[str, Any]) -> object:
         """One optimiser step is done.
 
         Args:
             row: The step's row of curve.json: `step`, `epoch`, `examples`, `loss`, `learning_rate`, and with early
                 stop `dev_loss` at an epoch's end.
         """
+
+
+@dataclass(frozen=True)
+class OnlyProgress:
+    """A Task that counts units and ignores the rows of the training steps."""
+
+    count: Callable[[int], object]
+    """Called with the number of units that each `advance` reports."""
+
+    def advance(self, count: int) -> None:
+        self.count(count)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        pass
+
+
+SILENT: Task = OnlyProgress(lambda count: None)
+"""A Task that ignores everything."""
 
 
 class Log(Protocol):

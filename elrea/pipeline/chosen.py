@@ -18,6 +18,7 @@ from elrea.method.features.to_disk import NAME, open_features
 from elrea.method.routing.distilled import Distilled
 from elrea.method.routing.student import distil, predict, write_cosines
 from elrea.method.routing.weights import Routing
+from elrea.models.log import OnlyProgress
 from elrea.models.training.parallel import Fitting
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.prepared import Prepared
@@ -69,7 +70,7 @@ class ChosenStages(Prepared):
         with self.progress(f"train gates of {name}", len(encoded) * recipe.epochs) as advance:
             train_gates(
                 layerwise, encoded, recipe, pad_id=self.backbone.pad_id, seed=it.seed, stage=f"gates-{name}",
-                folder=folder, trainer=it.device.lightning(), advance=advance,
+                folder=folder, trainer=it.device.lightning(), task=OnlyProgress(advance),
             )  # fmt: skip
 
     def _gates(self, name: str, adapters: dict[str, Stage]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from elrea.method.clustering.assignment import QUALITY, make_clusters
 from elrea.method.ensemble.strategy import BASE, Regrouped
 from elrea.method.features.to_disk import read_skipped, stream
 from elrea.method.routing.weights import Router, Routing
+from elrea.models.log import OnlyProgress
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
 from elrea.pipeline.chosen import Progress
@@ -150,7 +151,7 @@ class Pipeline(ScoredStages):
                     folder, encoded, recipe, self.it.backbone, lora, seed, name, start, name == BASE, self.it.device,
                     fitting, dev,
                 )  # fmt: skip
-                return train_shares(work, advance)
+                return train_shares(work, OnlyProgress(advance))
             base = self._tensors(BASE) if job and job.from_base else None
             with self._peft(lora) as model:
                 for part in fitting:
@@ -158,7 +159,7 @@ class Pipeline(ScoredStages):
                 train_adapter(
                     model, encoded, recipe, pad_id=self.backbone.pad_id, lora=lora, base_name=self.backbone.name,
                     seed=seed, stage=name, folder=folder, start=base and base[0], keep_moments=name == BASE,
-                    trainer=self.it.device.lightning(), dev=dev, advance=advance,
+                    trainer=self.it.device.lightning(), dev=dev, task=OnlyProgress(advance),
                 )  # fmt: skip
 
     def _extract(self, split: str, folder: Path) -> None:

@@ -18,15 +18,16 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, signal, sys, torch
 from pathlib import Path
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora
 from tests.models.builders import train
 torch.set_num_threads(1)
 steps = []
-def advance(examples):
+def count(examples):
     steps.append(examples)
     if len(steps) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-train(Path(sys.argv[1]), lora=Lora(r=2, dropout=0.2), checkpoint_minutes=1e-9, advance=advance)
+train(Path(sys.argv[1]), lora=Lora(r=2, dropout=0.2), checkpoint_minutes=1e-9, task=OnlyProgress(count))
 """
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from elrea.errors import TrainingError
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora
 from elrea.models.training import checkpoint as resume
 from elrea.models.training.checkpoint import latest
@@ -24,15 +25,15 @@ class Died(Exception):
     """Stands for whatever ends a process."""
 
 
-def dying_after(steps: int) -> Callable[[int], None]:
+def dying_after(steps: int) -> OnlyProgress:
     left = itertools.count(steps, -1)
     next(left)
 
-    def advance(examples: int) -> None:
+    def count(examples: int) -> None:
         if next(left) == 0:
             raise Died
 
-    return advance
+    return OnlyProgress(count)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,11 @@ def test_a_checkpoint_after_any_step_is_a_place_to_go_on(
     steps: int, tmp_path: Path, unbroken: dict[str, bytes]
 ) -> None:
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(steps))
+        train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
     assert found is not None and found[0] == steps
     counts: list[int] = []
-    train(tmp_path, lora=LORA, advance=counts.append)
+    train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
     assert sum(counts) == 30  # with what was done before, reported first
     assert contents(tmp_path) == unbroken
 
@@ -65,7 +66,7 @@ def test_steps_since_the_last_checkpoint_are_taken_again(
 ) -> None:
     """Dies within an epoch, with no checkpoint but the last epoch's end."""
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, advance=dying_after(steps))
+        train(tmp_path, lora=LORA, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
     assert (found[0] if found else 0) == steps // 3 * 3
     train(tmp_path, lora=LORA)
@@ -75,7 +76,7 @@ def test_steps_since_the_last_checkpoint_are_taken_again(
 def test_dying_again_and_again(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
     for _ in range(8):  # one step each time: the first call on resuming reports what is done
         with pytest.raises(Died):
-            train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(2))
+            train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(2))
     train(tmp_path, lora=LORA)
     assert contents(tmp_path) == unbroken
 
@@ -89,7 +90,7 @@ def test_accumulated_steps_are_never_cut(tmp_path: Path) -> None:
             batch_size=2,
             accumulate=2,
             checkpoint_minutes=0,
-            advance=dying_after(4),
+            task=dying_after(4),
         )
     train(tmp_path / "cut", lora=LORA, batch_size=2, accumulate=2)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
@@ -101,11 +102,11 @@ def test_checkpoints_come_by_the_clock_and_at_epochs_ends(tmp_path: Path, monkey
     monkeypatch.setattr(resume, "monotonic", lambda: 60.0 * next(minutes))
     seen: list[int] = []
 
-    def advance(examples: int) -> None:
+    def look(examples: int) -> None:
         found = latest(tmp_path / "checkpoint")
         seen.append(found[0] if found else 0)
 
-    train(tmp_path, lora=LORA, checkpoint_minutes=2, advance=advance)
+    train(tmp_path, lora=LORA, checkpoint_minutes=2, task=OnlyProgress(look))
     assert seen == [0, 2, 3, 3, 5, 6, 6, 8, 9]
 
 
@@ -152,7 +153,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(
     damage: Callable[[Path], None], tmp_path: Path, unbroken: dict[str, bytes], caplog
 ) -> None:
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(5))
+        train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(5))
     damage(tmp_path / "checkpoint" / "step_00000005")
     train(tmp_path, lora=LORA)
     assert "step_00000005 is damaged" in caplog.text
@@ -169,7 +170,7 @@ def test_a_part_of_a_checkpoint_is_not_one(tmp_path: Path, unbroken: dict[str, b
 @pytest.mark.parametrize("change", [{"seed": 4}, {"learning_rate": 0.01}, {"stage": "expert"}])
 def test_a_checkpoint_of_other_settings_is_refused(change: dict, tmp_path: Path) -> None:
     with pytest.raises(Died):
-        train(tmp_path, checkpoint_minutes=0, advance=dying_after(2))
+        train(tmp_path, checkpoint_minutes=0, task=dying_after(2))
     with pytest.raises(TrainingError, match="of a training with other settings"):
         train(tmp_path, **change)
 
@@ -183,7 +184,7 @@ def test_a_damaged_epoch_is_said_and_trained_anew(
 ) -> None:
     """What an epoch left before a kill is no longer as it was: the features would be of other moments."""
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, advance=dying_after(8))
+        train(tmp_path, lora=LORA, task=dying_after(8))
     path = tmp_path / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -192,7 +193,7 @@ def test_a_damaged_epoch_is_said_and_trained_anew(
     else:
         path.write_bytes(content[:-9] if damage == "cut" else content)
     counts: list[int] = []
-    train(tmp_path, lora=LORA, advance=counts.append)
+    train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
     assert f"{path.parent} is damaged; training goes on from before it" in caplog.text
     assert len(counts) == 9, "every step again"
     assert contents(tmp_path) == unbroken

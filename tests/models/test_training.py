@@ -11,6 +11,7 @@ import torch
 
 from elrea.errors import ConfigError, TrainingError
 from elrea.models import lora as lora_files
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora, attach
 from elrea.models.training.moments import Moments
 from elrea.models.training.schedule import Schedule
@@ -78,7 +79,7 @@ def test_recorded_losses(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     counts: list[int] = []
-    model = train(tmp_path, advance=counts.append)
+    model = train(tmp_path, task=OnlyProgress(counts.append))
     assert counts == [4, 4, 2] * 3
     names = [path.name for path in epoch_folders(tmp_path)]
     assert names == ["epoch_1", "epoch_2", "epoch_3"]

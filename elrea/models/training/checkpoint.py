@@ -23,6 +23,7 @@ from torch import Tensor
 
 from elrea.errors import StoreError, TrainingError
 from elrea.models.training.batches import Step
+from elrea.models.training.curve import CurveWriter
 from elrea.models.training.early_stop import after_best
 from elrea.models.training.schedule import Schedule
 from elrea.store.files import canonical, jsonable, publish, read_json, sha256, walk, write_json
@@ -136,7 +137,7 @@ class Keeper(pl.Callback):
         plan: Schedule,
         minutes: float,
         end_epoch: Callable[[int], None],
-        advance: Callable[[int], object],
+        curve: CurveWriter,
     ) -> None:
         """Nothing is written before the first step.
 
@@ -146,13 +147,13 @@ class Keeper(pl.Callback):
             minutes: write one when so many have gone by since the last; epochs' ends besides.
             end_epoch: called with the epoch's number, before its checkpoint is written, so
                 that whatever a checkpoint has behind it is on disk.
-            advance: called with the number of examples after each step, last of all.
+            curve: reports each step, last of all.
         """
         self.folder = folder
         self.plan = plan
         self.seconds = 60 * minutes
         self.end_epoch = end_epoch
-        self.advance = advance
+        self.curve = curve
         self.last = monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -175,7 +176,8 @@ class Keeper(pl.Callback):
         if trainer.strategy.broadcast(due):  # the first process's clock counts for all
             self._save(trainer, batch.number)
         if trainer.is_global_zero:
-            self.advance(len(batch.names))
+            module: Any = pl_module
+            self.curve.report(module.curve, len(batch.names))
 
     def _save(self, trainer: pl.Trainer, step: int) -> None:
         """Write a checkpoint, then drop the older ones."""

@@ -11,8 +11,10 @@ import torch
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 
 from elrea.errors import ConfigError, Terminated
+from elrea.models.log import Task
 from elrea.models.processes import quiet
 from elrea.models.training.checkpoint import Keeper, SafetensorsIO, latest
+from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import share, strategy
 from elrea.models.training.early_stop import EarlyStop
 from elrea.models.training.module import AdapterModule
@@ -24,7 +26,7 @@ def fit(
     module: AdapterModule,
     folder: Path,
     end_epoch: Callable[[int], None],
-    advance: Callable[[int], object],
+    task: Task,
     options: Mapping[str, Any],
     stop: EarlyStop | None = None,
 ) -> None:
@@ -32,9 +34,9 @@ def fit(
 
     Args:
         module: holds the model, the plan and the examples.
-        folder: of the checkpoints.
+        folder: for `checkpoint/` and curve.json.
         end_epoch: see `resume.Keeper`.
-        advance: see `resume.Keeper`.
+        task: is told every step's row, on resuming those of the checkpoint first.
         options: accelerator, devices, precision and strategy; what is missing follows from the model.
         stop: what measures the epochs' ends on dev; None trains the whole plan.
 
@@ -45,17 +47,18 @@ def fit(
     model, plan = module.model, module.plan
     device = next(model.parameters()).device
     arguments = _arguments(options, device)
-    found = latest(folder)
+    curve, checkpoints = CurveWriter(folder, task), folder / "checkpoint"
+    found = latest(checkpoints)
     if found:
-        if share()[0] == 0:
-            advance(plan.seen(found[0]))
         checkpoint = SafetensorsIO().load_checkpoint(found[1])
+        module.on_load_checkpoint(checkpoint)
+        if share()[0] == 0:
+            curve.resume(module.curve)
         if found[0] == plan.total or (stop and stop.over(checkpoint["curve"])):
             # Killed between the last checkpoint and the result.
-            module.on_load_checkpoint(checkpoint)
             module.load_state_dict(checkpoint["state_dict"])
             return
-    keeper = Keeper(folder, plan, module.settings.checkpoint_minutes, end_epoch, advance)
+    keeper = Keeper(checkpoints, plan, module.settings.checkpoint_minutes, end_epoch, curve)
     cuda = [device] if device.type == "cuda" else []
     with quiet(), torch.random.fork_rng(devices=cuda):
         trainer = pl.Trainer(
@@ -66,7 +69,7 @@ def fit(
             callbacks=[*([stop] if stop else []), keeper],
             # The environment is named so that Lightning does not take over under SLURM.
             plugins=[SafetensorsIO(), LightningEnvironment()],
-            default_root_dir=folder,
+            default_root_dir=checkpoints,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

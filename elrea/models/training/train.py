@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elrea.models.log import SILENT, Task
 from elrea.store.files import write_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def train_adapter(
     keep_moments: bool,
     trainer: dict[str, Any] | None = None,
     dev: Sequence[Encoded] = (),
-    advance: Callable[[int], object] = lambda examples: None,
+    task: Task = SILENT,
 ) -> None:
     """Train one adapter into `folder`, or go on where a killed run left it.
 
@@ -63,8 +64,8 @@ def train_adapter(
             given follows from where the model is. Of several processes that train together
             (`elrea.models.training.parallel`) the first one writes.
         dev: where `training.early_stop` looks; none: the plan is trained to its end.
-        advance: called with the number of examples after each step, and on resuming once with
-            those of the steps that are done.
+        task: is told the number of examples and the row of curve.json after each step; on resuming, first those
+            of the steps that are done.
 
     Raises:
         TrainingError: no examples, an example without loss, a loss that is not finite, or a
@@ -73,6 +74,7 @@ def train_adapter(
     from elrea.models.lora import initialise, load, save, set_state, state
     from elrea.models.training.batches import items
     from elrea.models.training.checkpoint import sums_of
+    from elrea.models.training.curve import CURVE
     from elrea.models.training.distributed import share
     from elrea.models.training.early_stop import EarlyStop, after_best
     from elrea.models.training.loop import fit
@@ -104,14 +106,14 @@ def train_adapter(
     stop, best = None, folder / "checkpoint" / "best"
     if dev and settings.early_stop is not None:
         stop = EarlyStop(items(dev, settings.loss_on), settings.early_stop, best, write_adapter)
-    fit(module, folder / "checkpoint", end_epoch, advance, trainer or {}, stop)
+    fit(module, folder, end_epoch, task, trainer or {}, stop)
     if stop:
         set_state(model, load(best)[0])
     if share()[0] == 0:
         for later in after_best(module.curve):
             shutil.rmtree(folder / later, ignore_errors=True)
         publish(folder / "adapter", write_adapter)
-        write_json(folder / "curve.json", module.curve)
+        write_json(folder / CURVE, module.curve)
 
 
 def epoch_folders(folder: Path) -> list[Path]:
