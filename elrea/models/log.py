@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,24 +23,6 @@ class Task(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class OnlyProgress:
-    """A Task that counts units and ignores the rows of the training steps."""
-
-    count: Callable[[int], object]
-    """Called with the number of units that each `advance` reports."""
-
-    def advance(self, count: int) -> None:
-        self.count(count)
-
-    def step(self, row: Mapping[str, Any]) -> None:
-        pass
-
-
-SILENT: Task = OnlyProgress(lambda count: None)
-"""A Task that ignores everything."""
-
-
 class Log(Protocol):
     """Listens to all long work of a run: the terminal, W&B, or both."""
 
@@ -55,3 +37,34 @@ class Log(Protocol):
             total: Units to do, as examples times epochs.
             steps: Optimiser steps of a training; 0 for other work.
         """
+
+
+class Silent:
+    """A task, and a log of such tasks, that nobody listens to."""
+
+    def advance(self, count: int) -> None:
+        return
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        return
+
+    @contextmanager
+    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+        yield self
+
+
+SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class OnlyProgress:
+    """A task that counts units and ignores the rows of training steps."""
+
+    count: Callable[[int], object]
+    """Called with the number of units of each `advance`."""
+
+    def advance(self, count: int) -> None:
+        self.count(count)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        return

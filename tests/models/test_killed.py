@@ -44,7 +44,7 @@ def test_a_killed_run_called_again_equals_an_unbroken_one(tmp_path: Path) -> Non
     _, said = killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL, said.decode()
     found = latest(broken / "checkpoint")
-    assert found is not None and found[0] == 5  # epochs end at 3, 6 and 9
+    assert found is not None and len(found.progress["curve"]) == 5  # epochs end at 3, 6 and 9
     assert not (broken / "adapter").exists()
     train(broken, lora=Lora(r=2, dropout=0.2))
     assert contents(broken) == contents(whole)

@@ -13,7 +13,7 @@ import pytest
 from elrea.errors import TrainingError
 from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora
-from elrea.models.training import checkpoint as resume
+from elrea.models.training import checkpoint
 from elrea.models.training.checkpoint import latest
 from elrea.store.files import read_json, write_json
 from tests.models.builders import contents, train
@@ -53,7 +53,7 @@ def test_a_checkpoint_after_any_step_is_a_place_to_go_on(
     with pytest.raises(Died):
         train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
-    assert found is not None and found[0] == steps
+    assert found is not None and len(found.progress["curve"]) == steps
     counts: list[int] = []
     train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
     assert sum(counts) == 30  # with what was done before, reported first
@@ -68,7 +68,7 @@ def test_steps_since_the_last_checkpoint_are_taken_again(
     with pytest.raises(Died):
         train(tmp_path, lora=LORA, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
-    assert (found[0] if found else 0) == steps // 3 * 3
+    assert (len(found.progress["curve"]) if found else 0) == steps // 3 * 3
     train(tmp_path, lora=LORA)
     assert contents(tmp_path) == unbroken
 
@@ -99,12 +99,12 @@ def test_accumulated_steps_are_never_cut(tmp_path: Path) -> None:
 def test_checkpoints_come_by_the_clock_and_at_epochs_ends(tmp_path: Path, monkeypatch) -> None:
     """The clock ticks a minute at every look; the limit of 2 minutes is met every second step."""
     minutes = itertools.count()
-    monkeypatch.setattr(resume, "monotonic", lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(checkpoint, "monotonic", lambda: 60.0 * next(minutes))
     seen: list[int] = []
 
     def look(examples: int) -> None:
         found = latest(tmp_path / "checkpoint")
-        seen.append(found[0] if found else 0)
+        seen.append(len(found.progress["curve"]) if found else 0)
 
     train(tmp_path, lora=LORA, checkpoint_minutes=2, task=OnlyProgress(look))
     assert seen == [0, 2, 3, 3, 5, 6, 6, 8, 9]
@@ -112,11 +112,10 @@ def test_checkpoints_come_by_the_clock_and_at_epochs_ends(tmp_path: Path, monkey
 
 def test_a_checkpoint_is_safetensors_and_json(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
-    found = latest(tmp_path / "checkpoint")
-    assert found is not None
-    names = sorted(path.name for path in found[1].iterdir())
+    (folder,) = (tmp_path / "checkpoint").iterdir()
+    names = sorted(path.name for path in folder.iterdir())
     assert names == ["adapter.safetensors", "optimizer.safetensors", "state.json"]
-    assert sum(path.stat().st_size for path in found[1].iterdir()) < 60_000  # and no backbone
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 60_000  # and no backbone
 
 
 def cut_short(folder: Path) -> None:
@@ -131,9 +130,9 @@ def flip_a_bit(folder: Path) -> None:
     path.write_bytes(whole)
 
 
-def lose_the_loops(folder: Path) -> None:
+def lose_the_curve(folder: Path) -> None:
     state = read_json(folder / "state.json")
-    del state["state"]["loops"]
+    del state["state"]["curve"]
     write_json(folder / "state.json", state)
 
 
@@ -147,7 +146,7 @@ def become_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_short, flip_a_bit, lose_the_loops, become_a_list, become_a_file]
+    "damage", [cut_short, flip_a_bit, lose_the_curve, become_a_list, become_a_file]
 )
 def test_a_damaged_checkpoint_is_said_and_not_used(
     damage: Callable[[Path], None], tmp_path: Path, unbroken: dict[str, bytes], caplog
@@ -194,6 +193,6 @@ def test_a_damaged_epoch_is_said_and_trained_anew(
         path.write_bytes(content[:-9] if damage == "cut" else content)
     counts: list[int] = []
     train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
-    assert f"{path.parent} is damaged; training goes on from before it" in caplog.text
+    assert f"{path.parent} is damaged; training resumes from before it" in caplog.text
     assert len(counts) == 9, "every step again"
     assert contents(tmp_path) == unbroken

@@ -38,7 +38,7 @@ def _all(place: Path, member: Member, task: Task) -> None:
     """What one of two processes does for all tests: starting them costs more than the training."""
 
     def run(name: str, strategy: str, **given: Any) -> PeftModel:
-        trainer = {"accelerator": "cpu", "devices": member.size, "strategy": strategy}
+        trainer = {"accelerator": "cpu", "strategy": strategy}
         model: PeftModel = train(place / name, trainer=trainer, **given)
         return model
 

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from elrea.data.prompts import Encoded
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.models.log import SILENT, Task
+from elrea.models.lora import copied
 from elrea.models.training.batches import items
 from elrea.models.training.curve import CURVE
 from elrea.models.training.loop import fit
@@ -84,7 +85,7 @@ def train_gates(
         seed: Of the order.
         stage: The training's name.
         folder: Where all of it goes.
-        trainer: Accelerator, devices and precision.
+        trainer: Accelerator and precision.
         task: As for `train_adapter`.
     """
     model = GatedModel(layerwise)
@@ -94,14 +95,14 @@ def train_gates(
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
-        plan = recipe.plan(examples, seed, stage)
-        module = GateModule(model, plan, examples, recipe.training, pad_id)  # type: ignore[arg-type]
+        schedule = recipe.schedule(examples, seed, stage)
+        module = GateModule(model, schedule, examples, recipe.training, pad_id)  # type: ignore[arg-type]
         with layerwise.rows(weights):
-            fit(module, folder, lambda epoch: None, task, trainer)
+            fit(module, folder, lambda epoch, optimizer: None, task, trainer)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    save_file(module.state_dict(), folder / GATES)
+    save_file(copied(module.trained), folder / GATES)
     write_json(folder / CURVE, module.curve)
 
 

@@ -12,6 +12,9 @@ from elrea.store.files import write_json
 
 CURVE = "curve.json"
 
+DEV_LOSS = "dev_loss"
+"""Key in the curve's row of an epoch's last step: the loss on dev, nats per token, mean over examples."""
+
 INTERVAL = 2.0
 """Seconds between two writes of a growing curve.json, at least."""
 
@@ -55,12 +58,25 @@ class CurveWriter:
         self.task.advance(examples)
         self.task.step(rows[-1])
 
-    def close(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Writes the finished curve."""
-        write_json(self.path, list(rows))
-
     def _write(self, rows: Sequence[Mapping[str, Any]]) -> None:
         start = monotonic()
         write_json(self.path, list(rows))
         end = monotonic()
         self.due = end + max(INTERVAL, (end - start) / SHARE)
+
+
+def dev_losses(curve: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Epoch -> loss on dev at its end, of a training curve; empty where there was no early stop."""
+    return {int(row["epoch"]): row[DEV_LOSS] for row in curve if DEV_LOSS in row}
+
+
+def after_best(curve: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the epochs' folders after the best one; none where there was no early stop."""
+    losses = dev_losses(curve)
+    return [f"epoch_{epoch}" for epoch in losses if epoch > best_epoch(curve)]
+
+
+def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
+    """The epoch with the lowest loss on dev, the earliest of equals."""
+    losses = dev_losses(curve)
+    return min(losses, key=lambda epoch: (losses[epoch], epoch))

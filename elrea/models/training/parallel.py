@@ -76,11 +76,7 @@ def _share(work: Work, member: Member, task: Task) -> None:
     model = attach(backbone.model, work.lora, work.seed)
     for part in work.fitting:
         part.fits(model)
-    trainer = {
-        **member.device.lightning(),
-        "devices": member.size,
-        "strategy": work.device.strategy,
-    }
+    trainer = {**member.device.lightning(), "strategy": work.device.strategy}
     train_adapter(
         model, work.encoded, work.recipe, pad_id=backbone.pad_id, lora=work.lora, base_name=backbone.name,
         seed=work.seed, stage=work.stage, folder=work.folder, start=load(work.start)[0] if work.start else None,
