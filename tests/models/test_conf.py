@@ -1,4 +1,4 @@
-"""The config files of this room make its objects, field for field."""
+"""The config files of adapter and training set every field of their classes."""
 
 from __future__ import annotations
 
