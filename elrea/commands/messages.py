@@ -102,25 +102,37 @@ def _short(error: BaseException) -> str:
 
 def _keys() -> dict[str, list[str]]:
     """Every key of the config files, as one types it, and the choices that have it."""
-    from omegaconf import OmegaConf
-
     folder = Path(sys.argv[0]).resolve().parent / "conf"
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("**/*.yaml")):
+    found: dict[str, list[str]] = {key: [""] for key in _paths(folder, "/config", "")}
+    for path in sorted(folder.glob("*/**/*.yaml")):
         group = path.parent.relative_to(folder).as_posix()
         # Their keys are others' or Hydra's.
         if group.startswith(("hydra", "experiment", "scale", "data/")):
             continue
-        choice = f"{group}={path.stem}" if group != "." else ""
-        prefix = group.replace("/", ".") + "." if choice else ""
-        for key in _paths(OmegaConf.to_container(OmegaConf.load(path)), prefix):
-            found.setdefault(key, []).append(choice)
-        if choice:
-            found.setdefault(prefix[:-1], []).append(choice)
+        name = group.replace("/", ".")
+        for key in dict.fromkeys([*_paths(folder, f"/{group}/{path.stem}", f"{name}."), name]):
+            found.setdefault(key, []).append(f"{group}={path.stem}")
     return found
 
 
-def _paths(node: object, prefix: str) -> Iterator[str]:
+def _paths(folder: Path, file: str, prefix: str) -> Iterator[str]:
+    """The keys of a config file and of the files that it inherits from; those of other groups are listed there."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(OmegaConf.load(folder / f"{file[1:]}.yaml"), resolve=False)
+    inherited = node.pop("defaults", []) if isinstance(node, dict) else []
+    for entry in inherited:
+        if isinstance(entry, str) and entry != "_self_":
+            name, _, package = entry.partition(
+                "@"
+            )  # /data_limits@_here_, pretrained, math@sources.math
+            below = "" if package in ("", "_here_") else f"{package}."
+            parent = name if name.startswith("/") else f"{file.rpartition('/')[0]}/{name}"
+            yield from _paths(folder, parent, prefix + below)
+    yield from _below(node, prefix)
+
+
+def _below(node: object, prefix: str) -> Iterator[str]:
     for name, child in node.items() if isinstance(node, dict) else ():
         yield f"{prefix}{name}"
-        yield from _paths(child, f"{prefix}{name}.")
+        yield from _below(child, f"{prefix}{name}.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from elrea.errors import BackboneError
@@ -27,7 +28,8 @@ PUBLISHED = {
 
 
 def of(name: str, quantise: str | None = None) -> Footprint:
-    shape: Any = OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml").shape)
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        shape: Any = OmegaConf.to_container(compose(None, [f"+backbone={name}"]).backbone.shape)
     return Footprint.of(config_of(shape), Lora(r=8), "bfloat16", quantise)
 
 
@@ -39,7 +41,7 @@ def test_parameters_equal_the_published_counts(name: str) -> None:
 
 
 def test_every_backbone_with_a_shape_is_counted() -> None:
-    shaped = {p.stem for p in CONF.glob("*.yaml") if "\n  model_type:" in p.read_text()}
+    shaped = {p.stem for p in CONF.glob("*.yaml") if "\nshape:\n" in p.read_text()}
     assert shaped == PUBLISHED.keys()
 
 
