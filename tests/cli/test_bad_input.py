@@ -140,6 +140,11 @@ def test_bad_lines(fails: Callable[..., str], tmp_path: Path) -> None:
     write(tmp_path / "a.jsonl", *good)
     both = ["data=jsonl", f"data.train={tmp_path / 'a.jsonl'}", f"data.test={other}"]
     assert "1 of 1 test questions stand in train" in fails(*both)
+    judged = write(
+        tmp_path / "c.jsonl", {"instruction": "1 + 1?", "response": "2", "judge": "math"}
+    )
+    said = fails(*both[:2], f"data.test={judged}")
+    assert f"{tmp_path.name}/c.jsonl:1: no judge 'math'; did you mean maths? (there is: " in said
     assert "9 training examples" in fails(*both, "data.allow_overlap=true", "clustering.k=10")
     assert fails("data=jsonl", "data.train=gone").startswith("gone: no such file or folder (data.")
 

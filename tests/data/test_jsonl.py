@@ -139,6 +139,8 @@ BAD: list[tuple[Any, str]] = [
     (chat(("user", "x")), r"x\.jsonl:2: the last assistant turn must answer a user turn"),
     (chat(("system", "x"), ("assistant", "y")), r"x\.jsonl:2: the last assistant turn must"),
     ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: messages and response; keep one"),
+    ({**GOOD, "judge": "my judge"}, r"x\.jsonl:2: 'my judge' cannot be the name of a judge"),
+    ({**GOOD, "judge": "os.path"}, r"x\.jsonl:2: 'os\.path' cannot be the name of a judge"),
 ]
 
 
@@ -147,6 +149,11 @@ def test_a_bad_line_is_named(write, row, message):
     with pytest.raises(DataError, match=message) as caught:
         read(write("x.jsonl", [GOOD, row]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_judge_of_any_name_is_read(write):
+    """Which judges exist is for the evaluation to know; here a new one needs no entry in a list."""
+    assert read(write("x.jsonl", [{**GOOD, "judge": "my_judge2"}]))[0].judge == "my_judge2"
 
 
 def test_not_utf8(write):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,10 +31,9 @@ NAMES: dict[str, tuple[str, ...]] = {
 END = "<|endoftext|>"
 """A literal that ends the completions of many published prompt/completion files."""
 
-JUDGES = ("maths", "answer", "letter")
-"""Who may be named to judge a generated response (`Example.judge`)."""
-
 _ROLES = ("system", "user", "assistant")
+_JUDGE = re.compile(r"[a-z][a-z0-9_]*")
+"""The form of a judge's name. Which judges exist is checked by `elrea.evaluation.judging.check`."""
 
 
 class RowReader:
@@ -103,8 +103,10 @@ class RowReader:
 
     def _judge(self, values: dict[str, Any], where: str) -> str:
         judge = _text(values, "judge", where) or ""
-        if judge and judge not in JUDGES:
-            raise DataError(f"{where}: no judge {judge!r} (there is: {', '.join(JUDGES)})")
+        if judge and not _JUDGE.fullmatch(judge):
+            raise DataError(
+                f"{where}: {judge!r} cannot be the name of a judge; use lower-case letters, digits and _"
+            )
         return judge
 
     def _by_role(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
