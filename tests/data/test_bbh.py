@@ -75,7 +75,7 @@ def test_fewer_worked_examples_than_are_asked_for(given):
     prompt = "Q: First?\nA: So the answer is x.\n\nQ: Second?\nA: So the answer is y."
     with open(f"{given['root']}/cot-prompts/navigate.txt", "w") as stream:
         stream.write(prompt)
-    assert "navigate.txt: 2 worked examples, and data.shots=3 asks for more" in fails(**given)
+    assert "navigate.txt: 2 worked examples are fewer than data.shots=3" in fails(**given)
     assert len(Bbh(**given, shots=2).load().test[0].shots) == 2
 
 
@@ -105,7 +105,7 @@ def test_a_test_question_in_train(given, write):
 
 def test_a_task_that_is_not_there(given):
     said = fails(**given, tasks=["navigat"])
-    assert said.endswith("has no task 'navigat'; did you mean navigate? (2 of 27 are there)")
+    assert said.endswith("has no task 'navigat'; did you mean navigate? (2 of 27 are available)")
     assert "data.tasks is empty" in fails(**given, tasks=[])
     one = Bbh(**given, tasks=["navigate"], limit_test=2).load()
     assert len(one.test) == 2 and "1 of its 27" in one.note
@@ -118,8 +118,8 @@ def test_a_task_that_is_not_there(given):
         ('{"examples": [{"input": "x", "target": ""}]}', "navigate.json, entry 1: target is empty"),
         ('{"examples": ["x"]}', "navigate.json, entry 1: not a JSON object"),
         ('{"examples": 3}', "navigate.json: no list of examples"),
-        ('[{"Body": "a", "Question": "b", "Answer": 1}]', "entry 1: no list of examples, so no task of BIG-Bench Hard;"
-         " it looks like SVAMP (data=svamp)"),
+        ('[{"Body": "a", "Question": "b", "Answer": 1}]', "entry 1: no list of examples, so not a task of BIG-Bench"
+         " Hard; it looks like SVAMP (data=svamp)"),
         ("{", "navigate.json:1: broken JSON"),
     ],
 )  # fmt: skip
@@ -135,9 +135,9 @@ def test_a_bad_file(given, content, said):
         ("No questions.", 'navigate.txt: no worked example ("Q:" and "A:") in here'),
         (
             "Q: What?\nA: It is so.",
-            'navigate.txt: worked example 1 wants "Q:", "A:", and "the answer is"',
+            'navigate.txt: worked example 1 must have "Q:", "A:", and "the answer is"',
         ),
-        ("Q: What? So the answer is x.", "navigate.txt: worked example 1 wants"),
+        ("Q: What? So the answer is x.", "navigate.txt: worked example 1 must have"),
     ],
 )
 def test_a_bad_prompt(given, prompt, said):
@@ -149,10 +149,10 @@ def test_a_bad_prompt(given, prompt, said):
 def test_settings_that_cannot_be(given, published):
     with pytest.raises(ConfigError, match=r"data\.shots=4 must be 0 to 3"):
         Bbh(**given, shots=4).load()
-    assert "data=bbh needs data.train: BIG-Bench Hard has nothing to train on" in fails(
+    assert "data=bbh needs data.train: BIG-Bench Hard has no training questions" in fails(
         root=given["root"]
     )
-    assert "data=bbh needs data.root=<folder of BIG-Bench Hard's bbh/" in fails(
+    assert "data=bbh needs data.root=<folder with BIG-Bench Hard's bbh/" in fails(
         train=given["train"]
     )
     said = fails(**{**given, "root": str(published("mmlu"))})
@@ -174,7 +174,7 @@ def test_settings_that_cannot_be(given, published):
 def test_a_test_question_in_whatever_layout_it_stands_in_train(given, write, asked, steps):
     rows = [{"instruction": text, "response": "No"} for text in (asked, "Take 1 steps.", "Take 9.")]
     given |= {"train": str(write("t.jsonl", rows)), "chain_of_thought": steps}
-    assert "1 of 5 test questions stand in train, first bbh/test/navigate/1 (train: " in fails(
+    assert "1 of 5 test questions are also in train, first bbh/test/navigate/1 (train: " in fails(
         **given
     )
     assert len(Bbh(**given, overlap="drop").load().train) == 2
@@ -182,7 +182,7 @@ def test_a_test_question_in_whatever_layout_it_stands_in_train(given, write, ask
 
 def test_another_benchmarks_folder_is_known_without_prompts(given, published):
     assert fails(**{**given, "root": str(published("svamp"))}).endswith(
-        "SVAMP.json, entry 1: no list of examples, so no task of BIG-Bench Hard; it looks like SVAMP (data=svamp)"
+        "SVAMP.json, entry 1: no list of examples, so not a task of BIG-Bench Hard; it looks like SVAMP (data=svamp)"
     )
 
 
@@ -190,5 +190,5 @@ def test_a_task_as_a_list(given):
     with open(f"{given['root']}/bbh/navigate.json", "w") as stream:
         json.dump(files.BBH["navigate"], stream)
     assert fails(**given).endswith(
-        'navigate.json, entry 1: a row of BIG-Bench Hard, but no task: write the rows as {"examples": [...]}'
+        'navigate.json, entry 1: a row of BIG-Bench Hard outside a task: write all rows as {"examples": [...]}'
     )

@@ -204,5 +204,5 @@ def test_wrong_settings_are_refused(settings: dict[str, float], said: str) -> No
 
 
 def test_an_exam_without_questions_is_refused() -> None:
-    with pytest.raises(DataError, match="not one test example"):
+    with pytest.raises(DataError, match="there are no test examples"):
         replace(SMALL, test_per_board=0, boards=1).load()

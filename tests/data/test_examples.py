@@ -28,12 +28,12 @@ def test_answer_is_the_index_of_the_response():
 
 
 def test_an_answer_outside_the_choices_is_refused():
-    with pytest.raises(DataError, match=r"id/1: the answer 'c' is none of \['a', 'b'\]"):
+    with pytest.raises(DataError, match=r"id/1: the answer 'c' is not one of \['a', 'b'\]"):
         example(1, response="c", choices=("a", "b"))
 
 
 def test_equal_choices_are_refused():
-    with pytest.raises(DataError, match="read the same"):
+    with pytest.raises(DataError, match="two choices are equal"):
         example(1, response="a", choices=("a", "a"))
 
 
@@ -82,20 +82,13 @@ def test_the_fingerprint_stays_what_it_was():
 @pytest.mark.parametrize(("train", "test", "missing"), [(0, 1, "train"), (1, 0, "test")])
 def test_an_empty_split_is_refused(train: int, test: int, missing: str):
     whole = corpus([example(1)] * train, [example(2)] * test)
-    with pytest.raises(DataError, match=f"mine: there is not one {missing} example"):
+    with pytest.raises(DataError, match=f"mine: there are no {missing} examples"):
         whole.check()
 
 
 def test_a_duplicated_id_is_refused():
-    with pytest.raises(DataError, match="the id 'id/1' stands twice"):
+    with pytest.raises(DataError, match="the id 'id/1' appears twice"):
         corpus([example(1)], [example(1, "other")]).check()
-
-
-def test_a_test_question_in_train_is_refused_unless_allowed():
-    whole = corpus([example(1), example(2, "same  one")], [example(3, "same one"), example(4)])
-    with pytest.raises(DataError, match=r"1 of 2 test questions .* id/3 \(train: id/2\)"):
-        whole.check()
-    whole.check(allow_overlap=True)
 
 
 def test_a_subset_is_seeded_and_keeps_the_order():

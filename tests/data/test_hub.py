@@ -66,7 +66,7 @@ def test_benchmarks(source: Any, more: Any, published: Any, tmp_path: Path) -> N
     on_disk = source(root=str(published(source.name)), train=train, **more).load()
     hub = repository(source.name, tmp_path / "hub")
     if source is Bbh:
-        with pytest.raises(DataError, match=r"has no worked examples: say data\.prompts=<folder"):
+        with pytest.raises(DataError, match=r"has no worked examples: set data\.prompts=<folder"):
             Bbh(hub=hub, train=train).load()
         more["prompts"] = str(tmp_path / "published" / "bbh" / "cot-prompts")
     assert source(hub=hub, train=train, **more).load() == on_disk
@@ -105,7 +105,7 @@ def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     said = fails(Gsm8k(hub=True))
     assert said.startswith("data.hub=openai/gsm8k: cannot reach the hub (")
-    assert "give data.root=<folder of GSM8K's train.jsonl and test.jsonl>" in said
+    assert "set data.root=<folder with GSM8K's train.jsonl and test.jsonl>" in said
     assert "HF_HUB_OFFLINE=1" in said
 
 
@@ -119,8 +119,8 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     said = fails(Gsm8k(hub=True))
     assert said == (
-        "data.hub=openai/gsm8k needs datasets: pip install 'elrea[hub]', or give"
-        " data.root=<folder of GSM8K's train.jsonl and test.jsonl>"
+        "data.hub=openai/gsm8k needs datasets: pip install 'elrea[hub]', or set"
+        " data.root=<folder with GSM8K's train.jsonl and test.jsonl>"
     )
 
 
@@ -140,11 +140,11 @@ def test_a_set_that_is_a_script_is_read_from_the_hubs_own_parquet(
     found = list(hub.rows("some/set", "test", holds="x"))
     assert asked == [None, "refs/convert/parquet"]
     assert [row.value for row in found] == files.GSM8K["test"]
-    with pytest.raises(DataError, match=r"data\.hub=some/set: cannot be read \('none'\); give"):
+    with pytest.raises(DataError, match=r"data\.hub=some/set: cannot be read \('none'\); set"):
         list(hub.rows("some/set", "none", holds="x"))
 
 
 def test_another_benchmarks_columns(tmp_path: Path) -> None:
     folder = repository("dolly", tmp_path / "hub")
     said = fails(Math(hub=folder))
-    assert "no field 'problem', so no file of MATH; it looks like Dolly (data=dolly)" in said
+    assert "no field 'problem', so not a file of MATH; it looks like Dolly (data=dolly)" in said

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from elrea.data.examples import Example
-from elrea.data.readers.jsonl import Jsonl, read_files
+from elrea.data.readers.jsonl import read_files
 from elrea.data.readers.rows import RowReader
+from elrea.data.sources.jsonl import Jsonl
 from elrea.errors import ConfigError, DataError
 
 GOOD = {"instruction": "1 + 1?", "response": "2"}
@@ -105,12 +106,12 @@ def test_a_folder_means_all_its_files_and_names_stay_apart(write, tmp_path):
 
 BAD: list[tuple[Any, str]] = [
     ('{"instruction": "a", ', r"x\.jsonl:2: broken JSON \(.+\)"),
-    ('[{"instruction": "a"}', r"x\.jsonl:2: broken JSON \(.+\); write a JSON list as one object"),
+    ('[{"instruction": "a"}', r"x\.jsonl:2: broken JSON \(.+\); write the items of a JSON list as one object"),
     ("[1]", r"x\.jsonl:2: not a JSON object"),
     ("[" * 99_999, r"x\.jsonl:2: broken JSON"),
     ({**GOOD, "contxt": "x"}, r"x\.jsonl:2: unknown field\(s\) 'contxt'.*data.ignore=\[contxt\]"),
-    ({**GOOD, "output": "2"}, r"x\.jsonl:2: 'output' is a second response"),
-    ({**GOOD, "answer": "2"}, r"x\.jsonl:2: 'answer' without choices.*fields.response=answer"),
+    ({**GOOD, "output": "2"}, r"x\.jsonl:2: 'output' is a second field for the response"),
+    ({**GOOD, "answer": "2"}, r"x\.jsonl:2: field 'answer' without choices.*fields.response=answer"),
     ({"instruction": "a"}, r"x\.jsonl:2: no field 'response'; the line has instruction"),
     ({"response": "a"}, r"x\.jsonl:2: no field 'instruction'"),
     ({}, r"x\.jsonl:2: no field 'instruction'; the line has nothing"),
@@ -118,16 +119,16 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "response": " "}, r"x\.jsonl:2: the response is empty"),
     ({**GOOD, "instruction": "\n"}, r"x\.jsonl:2: the instruction is empty"),
     ({**GOOD, "response": "\ud800"}, r"x\.jsonl:2: not UTF-8: half a surrogate"),
-    ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is outside the 2 choices"),
-    ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is outside"),
+    ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is not one of the 2 choices"),
+    ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is not one of"),
     ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer must be an index from 0.*, not true$"),
     ({**CHOICE, "answer": 1.0}, r"x\.jsonl:2: the answer must be an index from 0.*, not 1\.0$"),
     (
         {**CHOICE, "choices": ["B", "A"], "answer": "A"},
-        r"x\.jsonl:2: the answer 'A' is one choice's text and another's letter; give its index",
+        r"x\.jsonl:2: the answer 'A' is the text of one choice and the letter of another; give an index",
     ),
-    ({**CHOICE, "answer": "C"}, r"x\.jsonl:2: the answer 'C' is outside .* A to B"),
-    ({**CHOICE, "answer": "green"}, r"x\.jsonl:2: the answer 'green' is outside"),
+    ({**CHOICE, "answer": "C"}, r"x\.jsonl:2: the answer 'C' is not one of .* A to B"),
+    ({**CHOICE, "answer": "green"}, r"x\.jsonl:2: the answer 'green' is not one of"),
     (CHOICE, r"x\.jsonl:2: choices without a field 'answer'"),
     ({**CHOICE, "choices": ["a"], "answer": 0}, r"x\.jsonl:2: choices must be 2 to 26"),
     ({**CHOICE, "choices": ["a", "a"], "answer": 0}, r"x\.jsonl:2: choices must be 2 to 26"),
@@ -136,9 +137,9 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": [{"role": "bot", "content": "x"}]}, r"x\.jsonl:2: a message needs a role"),
     ({"messages": [{"role": "user", "content": []}]}, r"x\.jsonl:2: a message needs a role"),
     ({"messages": ["x"]}, r"x\.jsonl:2: a message needs a role"),
-    (chat(("user", "x")), r"x\.jsonl:2: the last assistant turn must answer a user turn"),
+    (chat(("user", "x")), r"x\.jsonl:2: the last assistant turn must follow a user turn"),
     (chat(("system", "x"), ("assistant", "y")), r"x\.jsonl:2: the last assistant turn must"),
-    ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: messages and response; keep one"),
+    ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: both messages and response; keep one"),
     ({**GOOD, "judge": "my judge"}, r"x\.jsonl:2: 'my judge' cannot be the name of a judge"),
     ({**GOOD, "judge": "os.path"}, r"x\.jsonl:2: 'os\.path' cannot be the name of a judge"),
 ]
@@ -165,7 +166,7 @@ def test_not_utf8(write):
 
 def test_a_duplicated_id(write):
     path = write("x.jsonl", [{**GOOD, "id": "a"}, GOOD, {**GOOD, "id": "a"}])
-    with pytest.raises(DataError, match=r"x\.jsonl:3: the id 'a' is line 1's already"):
+    with pytest.raises(DataError, match=r"x\.jsonl:3: duplicate id 'a', first in line 1"):
         read(path)
 
 
@@ -188,7 +189,7 @@ def test_bad_files(write, tmp_path):
 def test_an_unknown_role_suggests_the_nearest():
     with pytest.raises(DataError, match=r"data\.fields\.respons: .* did you mean 'response'\?"):
         RowReader(fields={"respons": "x"})
-    with pytest.raises(DataError, match="there are instruction, input"):
+    with pytest.raises(DataError, match="the roles are instruction, input"):
         RowReader(fields={"qqq": "x"})
 
 
@@ -232,7 +233,7 @@ def test_a_test_question_in_train_is_refused_unless_allowed(write):
         "train": str(write("a.jsonl", rows(9))),
         "test": str(write("b.jsonl", rows(3, 8))),
     }
-    with pytest.raises(DataError, match="1 of 3 test questions stand in train"):
+    with pytest.raises(DataError, match="1 of 3 test questions are also in train"):
         Jsonl(**files, limit_train=1).load()  # seen before the limit hides it
     assert len(Jsonl(**files, allow_overlap=True).load().test) == 3
 
@@ -253,9 +254,9 @@ def test_settings_that_cannot_be(write):
         Jsonl(train=path, shots=50).load()
     with pytest.raises(ConfigError, match=r"data\.limit_test=0"):
         Jsonl(train=path, limit_test=0).load()
-    with pytest.raises(DataError, match="there is not one train example"):
+    with pytest.raises(DataError, match="there are no train examples"):
         Jsonl(train=str(write("one.jsonl", [GOOD]))).load()
-    said = r"train example \(test has 10 examples of 1 question, first \S+/same\.jsonl:1; .* 10% of the"
+    said = r"train examples \(test has 10 examples of 1 question, first \S+/same\.jsonl:1; .* 10% of the"
     with pytest.raises(DataError, match=said):
         Jsonl(train=str(write("same.jsonl", [GOOD] * 10))).load()
 
@@ -276,12 +277,12 @@ def test_a_test_question_in_train_is_dropped_where_that_is_said(write):
         "train.jsonl", [{**row, "instruction": "what is  1+1"}, {**row, "instruction": "1 - 1?"}]
     )
     given: dict[str, Any] = {"train": str(train), "test": str(write("test.jsonl", [row]))}
-    with pytest.raises(DataError, match="data=jsonl: 1 of 1 test questions stand in train"):
+    with pytest.raises(DataError, match="data=jsonl: 1 of 1 test questions are also in train"):
         Jsonl(**given).load()
     corpus = Jsonl(**given, overlap="drop").load()
     assert [e.instruction for e in corpus.train] == ["1 - 1?"]
     assert corpus.note == "own instruction data; 1 dropped from train"
-    assert corpus.left_out[0].startswith("train: 1 dropped from train: stands in test (")
+    assert corpus.left_out[0].startswith("train: 1 dropped from train: also in test (")
 
 
 def test_tasks_are_the_sources_where_there_are_several(write):

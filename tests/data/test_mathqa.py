@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from elrea.data.overlap.dropped import Unparsed
 from elrea.data.sources.mathqa import Mathqa, option, tidy
+from elrea.data.sources.problems import Unparsed
 from elrea.errors import DataError
 from tests.data import published as files
 
@@ -101,27 +101,27 @@ def test_an_amount_without_currency_and_units(text, plain):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("1 hr 8 min", "no one value"),
-        ("2 minutes , 00 seconds", "no one value"),
-        ("14 years and 30 years", "no one value"),
-        ("15 m , 10 m", "no one value"),
-        ("10.5 by 3.5", "no one value"),
-        ("93,75 miles", "no one value"),  # 93.75, or two distances
-        ("30 , 500", "no one value"),  # 30500, or two numbers
-        ("1 / 2 million", "no one value"),
-        ("5 and half", "no one value"),
-        ("16 : 00", "no one value"),  # no ratio
-        ("1,500 +", "no one value"),
-        ("21 % 18 %", "no one value"),
-        ("10 v 2", "no one value"),
-        ("3 )", "no one value"),
-        ("increase by 4.5 %", "no one value"),
-        ("none of these", "no number"),
-        ("x", "no number"),
+        ("1 hr 8 min", "is not one value"),
+        ("2 minutes , 00 seconds", "is not one value"),
+        ("14 years and 30 years", "is not one value"),
+        ("15 m , 10 m", "is not one value"),
+        ("10.5 by 3.5", "is not one value"),
+        ("93,75 miles", "is not one value"),  # 93.75, or two distances
+        ("30 , 500", "is not one value"),  # 30500, or two numbers
+        ("1 / 2 million", "is not one value"),
+        ("5 and half", "is not one value"),
+        ("16 : 00", "is not one value"),  # no ratio
+        ("1,500 +", "is not one value"),
+        ("21 % 18 %", "is not one value"),
+        ("10 v 2", "is not one value"),
+        ("3 )", "is not one value"),
+        ("increase by 4.5 %", "is not one value"),
+        ("none of these", "has no number"),
+        ("x", "has no number"),
     ],
 )
 def test_what_comes_to_no_value(text, reason):
-    with pytest.raises(Unparsed, match=f"^{reason} in the answer$"):
+    with pytest.raises(Unparsed, match=f"^the answer {reason}$"):
         tidy(text)
 
 
@@ -145,7 +145,7 @@ def test_dev_as_train(published):
     root = published("mathqa")
     (root / "train.json").unlink()
     with pytest.raises(
-        DataError, match=r"no train\.json in here; add it, or train on dev\.json by train_split=dev"
+        DataError, match=r"no train\.json in here; add it, or set train_split=dev to train on dev\.json"
     ):
         Mathqa(root=str(root)).load()
     corpus = Mathqa(root=str(root), train_split="dev").load()
@@ -166,9 +166,9 @@ def test_what_cannot_be_read_and_what_stands_in_test(published):
     assert len(corpus.train) == 4 and len(corpus.test) == 5
     assert corpus.test[-1].response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        "mathqa: 1 dropped from train: no number in the answer (mathqa/train.json, entry 5)",
-        "mathqa: 1 in test, scored wrong: no number in the answer (mathqa/test.json, entry 5)",
-        "mathqa: 1 dropped from train: stands in test (mathqa/train/5)",
+        "mathqa: 1 dropped from train: the answer has no number (mathqa/train.json, entry 5)",
+        "mathqa: 1 in test, scored wrong: the answer has no number (mathqa/test.json, entry 5)",
+        "mathqa: 1 dropped from train: also in test (mathqa/train/5)",
     )
     with pytest.raises(DataError, match=r"first mathqa/test/0 \(train: mathqa/train/5\)"):
         Mathqa(root=str(root), overlap="refuse").load()
@@ -181,7 +181,7 @@ def test_an_option_that_no_box_can_hold(published):
     corpus = Mathqa(root=str(root)).load()
     assert corpus.test[-1].response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        "mathqa: 1 in test, scored wrong: \\boxed{} cannot hold the answer (mathqa/test.json, entry 5)",
+        "mathqa: 1 in test, scored wrong: \\boxed{} cannot contain the answer (mathqa/test.json, entry 5)",
     )
 
 
@@ -212,7 +212,7 @@ def test_only_what_is_in_the_test_is_counted_there(published):
         assert corpus.note == f"MathQA without options{expected}"
         assert len(corpus.left_out) == bool(lost)
         if lost:
-            assert corpus.left_out[0].startswith(f"mathqa: {lost} in test, scored wrong: no number")
+            assert corpus.left_out[0].startswith(f"mathqa: {lost} in test, scored wrong: the answer has no number")
 
 
 def test_a_test_problem_leaves_dev(published):
@@ -230,10 +230,10 @@ def test_a_test_problem_leaves_dev(published):
     corpus = Mathqa(root=str(root)).load()
     assert (len(corpus.train), len(corpus.dev)) == (4, 4)
     assert corpus.left_out == (
-        "mathqa: 1 dropped from train: stands in dev (mathqa/train/4)",
-        "mathqa: 1 dropped from dev: stands in test (mathqa/dev/4)",
+        "mathqa: 1 dropped from train: also in dev (mathqa/train/4)",
+        "mathqa: 1 dropped from dev: also in test (mathqa/dev/4)",
     )
-    with pytest.raises(DataError, match="1 of 5 dev questions stand in train"):
+    with pytest.raises(DataError, match="1 of 5 dev questions are also in train"):
         Mathqa(root=str(root), overlap="refuse").load()
     assert len(Mathqa(root=str(root), allow_overlap=True).load().dev) == 5
 

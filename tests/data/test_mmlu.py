@@ -85,7 +85,7 @@ def test_all_subjects_are_57(source):
     with pytest.raises(
         DataError,
         match=r"mmlu: no test questions of abstract_algebra, anatomy, business_ethics, clinical_knowledge,"
-        r" college_biology and 50 more; all of MMLU is 57 subjects: add .* take fewer by data\.subjects=\[",
+        r" college_biology and 50 more; MMLU has 57 subjects: add .* choose fewer subjects with data\.subjects=\[",
     ):
         Mmlu(**source).load()
     whole(root)
@@ -93,16 +93,16 @@ def test_all_subjects_are_57(source):
     assert len(corpus.test) == 57 * 8 and "57 of its 57 subjects" in corpus.note
     assert Mmlu(**{**source, "subjects": ["all"]}).load() == corpus
     (root / "test/astronomy_test.csv").unlink()
-    with pytest.raises(DataError, match="no test questions of astronomy; all of MMLU"):
+    with pytest.raises(DataError, match="no test questions of astronomy; MMLU has 57"):
         Mmlu(**source).load()
     with pytest.raises(
-        DataError, match=r"mmlu: astronomy in dev or val, and not in test; add its test questions"
+        DataError, match=r"mmlu: astronomy in dev or val but not in test; add the test questions"
     ):
         Mmlu(**{**source, "subjects": ["astronomy", "virology"]}).load()
     assert Mmlu(**{**source, "subjects": ["virology"]}).load().test
     save(root / "test/astronomy_test.csv", rows("a", 1))
     save(root / "val/alchemy_val.csv", rows("b", 1))
-    with pytest.raises(DataError, match="mmlu: alchemy in dev or val, and not in test"):
+    with pytest.raises(DataError, match="mmlu: alchemy in dev or val but not in test"):
         Mmlu(**source).load()
 
 
@@ -112,7 +112,7 @@ def test_a_test_question_leaves_dev(source):
     save(Path(source["root"]) / "dev/astronomy_dev.csv", [*rows("astronomy dev", 5), again])
     corpus = Mmlu(**source).load()
     assert "mmlu/dev/astronomy/5" not in {e.id for e in corpus.dev} and len(corpus.dev) == 10
-    assert corpus.left_out == ("mmlu: 1 dropped from dev: stands in test (mmlu/dev/astronomy/5)",)
+    assert corpus.left_out == ("mmlu: 1 dropped from dev: also in test (mmlu/dev/astronomy/5)",)
     assert len(Mmlu(**source, allow_overlap=True).load().dev) == 11
 
 
@@ -166,7 +166,7 @@ def test_in_whatever_layout_it_stands_in_train(source, write, row):
 def test_a_dev_question_in_train_is_refused(source, write):
     row = {"instruction": "astronomy dev 0?", "choices": ["x", "w", "z", "y"], "answer": "w"}
     source["train"] = str(write("t.jsonl", [row, {"instruction": "?", "response": "!"}]))
-    with pytest.raises(DataError, match="1 of 10 dev questions stand in train"):
+    with pytest.raises(DataError, match="1 of 10 dev questions are also in train"):
         Mmlu(**source).load()
 
 
@@ -178,9 +178,9 @@ def test_a_dev_question_in_train_is_refused(source, write):
         ({"root": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.root"),
         ({"train": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.train\)"),
         ({"subjects": ["astronmy"]}, DataError, "no subject 'astronmy'; did you mean astronomy"),
-        ({"subjects": "qqq"}, DataError, r"no subject 'qqq' \(2 of 57 are there\)"),
+        ({"subjects": "qqq"}, DataError, r"no subject 'qqq' \(2 of 57 are available\)"),
         ({"subjects": []}, DataError, "data.subjects is empty"),
-        ({"shots": 6}, DataError, r"astronomy_dev\.csv: 5 rows, and data\.shots=6"),
+        ({"shots": 6}, DataError, r"astronomy_dev\.csv: 5 rows are fewer than data\.shots=6"),
         ({"shots": -1}, ConfigError, "data.shots=-1"),
         ({"limit_test": 0}, ConfigError, "data.limit_test=0"),
     ],
@@ -224,11 +224,11 @@ def test_questions_span_lines_and_marks_are_passed_over(tmp_path):
     [
         (b"", r"x\.csv: the file is empty"),
         (b"\n\n", r"x\.csv: the file is empty"),
-        (GOOD + b"q?,a,b,c,A\n", r"x\.csv:2: 5 columns; there must be 6"),
+        (GOOD + b"q?,a,b,c,A\n", r"x\.csv:2: 5 columns instead of 6"),
         (GOOD + b"q?,a,b,c,d,e,A\n", r"x\.csv:2: 7 columns"),
         (b'"a\nb",a,b,c,d,A\nq?,a\n', r"x\.csv:3: 2 columns"),
-        (GOOD + b"q?,a,b,c,d,E\n", r"x\.csv:2: the answer 'E' is outside the options A, B, C, D"),
-        (b"question,A,B,C,D,answer\n", r"x\.csv:1: the answer 'answer' is outside"),
+        (GOOD + b"q?,a,b,c,d,E\n", r"x\.csv:2: the answer 'E' is not one of A, B, C, D"),
+        (b"question,A,B,C,D,answer\n", r"x\.csv:1: the answer 'answer' is not one of"),
         (GOOD + b" ,a,b,c,d,A\n", r"x\.csv:2: the question is empty"),
         (GOOD + b"q\xe9?,a,b,c,d,A\n", r"x\.csv:2: not UTF-8"),
         (GOOD + b'"q?,a,b,c,d,A\n', r"x\.csv:2: broken CSV"),
@@ -248,7 +248,7 @@ def test_the_real_files(real_mmlu, write):
     assert len(corpus.test) == 14_042
     assert len(corpus.dev) == 285 - 5
     assert [line.partition(" (")[0] for line in corpus.left_out] == [
-        "mmlu: 5 dropped from dev: stands in test"
+        "mmlu: 5 dropped from dev: also in test"
     ]
     assert len({e.category for e in corpus.test}) == 57
     assert {len(e.shots) for e in corpus.test} == {5}

@@ -39,11 +39,12 @@ def test_a_splits_files(tmp_path, names, taken):
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["train_a.jsonl", "train_b.jsonl"], "train_a.jsonl and train_b.jsonl: which is train? Keep one of them in"
-         " here, or name it train.jsonl"),
-        (["train.json", "train.jsonl"], "train.json and train.jsonl: which is train?"),
-        (["train-00000-of-00002.parquet"], "not all parts of train are here, or two sets of them: train-00000"),
-        (["train-0-of-1.json", "train-0-of-1.jsonl"], "not all parts of train are here, or two sets of them: train-0"),
+        (["train_a.jsonl", "train_b.jsonl"], "train_a.jsonl and train_b.jsonl could each be train; keep one of them"
+         " here, or rename it to train.jsonl"),
+        (["train.json", "train.jsonl"], "train.json and train.jsonl could each be train;"),
+        (["train-00000-of-00002.parquet"], "some parts of train are missing, or there are two sets of them: train-0"),
+        (["train-0-of-1.json", "train-0-of-1.jsonl"],
+         "some parts of train are missing, or there are two sets of them: train-0"),
     ],
 )  # fmt: skip
 def test_files_that_may_each_be_meant(tmp_path, names, said):

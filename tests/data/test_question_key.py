@@ -15,7 +15,7 @@ MMLU = "Which  star's the nearest?\nA. Sirius\nB. the Sun.\nC. 61 Cygni\nD. Vega
 def asked(text: str, *choices: str) -> str:
     known = Example("h", "?", "!", "s", header=HEADER)
     given = Example("x", text, choices[0] if choices else "r", "s", choices=choices)
-    return QuestionKey([known]).of(given)
+    return QuestionKey([known]).key_of(given)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_sentence_that_ends_like_a_marker_is_no_list():
 
 def test_system_turns_do_not_count_and_others_do():
     def with_history(*history: tuple[str, str]) -> str:
-        return QuestionKey().of(Example("x", "Why?", "r", "s", history=history))
+        return QuestionKey().key_of(Example("x", "Why?", "r", "s", history=history))
 
     assert with_history(("system", "Be brief.")) == with_history()
     assert with_history(("user", "Hi"), ("assistant", "Ho")) != with_history()

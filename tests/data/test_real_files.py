@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from elrea.data.readers.jsonl import Jsonl
 from elrea.data.sources.bbh import Bbh
 from elrea.data.sources.boxed import last_boxed
 from elrea.data.sources.flan_cot import FlanCot
+from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mathqa import Mathqa
 from elrea.data.sources.maths import Maths
 from elrea.data.sources.mix import Mix
@@ -41,12 +41,12 @@ def test_math_combined(combined):
     assert (
         [line.partition(" (")[0] for line in combined.left_out]
         == [
-            "mathqa: 20 dropped from train: no one value in the answer",
-            "mathqa: 17 dropped from train: no number in the answer",
-            "mathqa: 1 in test, scored wrong: no number in the answer",  # of 11; the limit leaves out ten
-            "mathqa: 3 in test, scored wrong: no one value in the answer",  # of 11 too
-            "math: 1 dropped from train: stands in test",
-            "mathqa: 17 dropped from train: stands in test",
+            "mathqa: 20 dropped from train: the answer is not one value",
+            "mathqa: 17 dropped from train: the answer has no number",
+            "mathqa: 3 in test, scored wrong: the answer is not one value",  # of 11; the limit removes eight
+            "mathqa: 1 in test, scored wrong: the answer has no number",  # of 11
+            "math: 1 dropped from train: also in test",
+            "mathqa: 17 dropped from train: also in test",
         ]
     )
     assert not any("<<" in e.response for e in combined if e.source == "gsm8k")

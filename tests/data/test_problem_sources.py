@@ -44,8 +44,8 @@ def test_an_answer_that_cannot_be_read(published):
     lost = corpus.test[1]
     assert lost.instruction == "0?" and lost.response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        'gsm8k: 2 dropped from train: no number behind "####" (gsm8k/train.jsonl:7; gsm8k/train.jsonl:8)',
-        'gsm8k: 1 in test, scored wrong: no number behind "####" (gsm8k/test.jsonl:2)',
+        'gsm8k: 2 dropped from train: no number after "####" (gsm8k/train.jsonl:7; gsm8k/train.jsonl:8)',
+        'gsm8k: 1 in test, scored wrong: no number after "####" (gsm8k/test.jsonl:2)',
     )
 
 
@@ -63,7 +63,7 @@ def test_a_share_of_train_becomes_dev(published):
     assert (len(corpus.train), len(corpus.dev)) == (4, 2)
     assert corpus.dev == Gsm8k(root=str(published("gsm8k")), dev_size=2).load().dev
     with pytest.raises(
-        ConfigError, match=r"data\.dev_size=6 must be 0 or more, and fewer than the 6"
+        ConfigError, match=r"data\.dev_size=6 must be at least 0 and less than the number of questions, 6"
     ):
         Gsm8k(root=str(published("gsm8k")), dev_size=6).load()
 
@@ -119,8 +119,8 @@ def test_an_answer_that_no_box_can_hold(published, answer):
     (lost,) = (e for e in corpus.test if e.instruction == "test?")
     assert lost.response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        "math: 1 dropped from train: \\boxed{} cannot hold the answer (math/train.jsonl:4)",
-        "math: 1 in test, scored wrong: \\boxed{} cannot hold the answer (math/test.jsonl:4)",
+        "math: 1 dropped from train: \\boxed{} cannot contain the answer (math/train.jsonl:4)",
+        "math: 1 in test, scored wrong: \\boxed{} cannot contain the answer (math/test.jsonl:4)",
     )
 
 
@@ -131,23 +131,23 @@ def test_a_test_question_in_train(published):
     files.lines(root / "train.jsonl", [*files.GSM8K["train"], again])
     said = fails(Gsm8k(root=str(root)))
     assert said.startswith(
-        "data=gsm8k: 1 of 1 test questions stand in train, first gsm8k/test/0 (train: gsm8k/train/6)"
+        "data=gsm8k: 1 of 1 test questions are also in train, first gsm8k/test/0 (train: gsm8k/train/6)"
     )
     assert "data.overlap=drop" in said
     corpus = Gsm8k(root=str(root), overlap="drop").load()
     assert len(corpus.train) == 6 and corpus.note == "GSM8K; 1 dropped from train"
-    assert corpus.left_out == ("gsm8k: 1 dropped from train: stands in test (gsm8k/train/6)",)
+    assert corpus.left_out == ("gsm8k: 1 dropped from train: also in test (gsm8k/train/6)",)
     assert len(Gsm8k(root=str(root), allow_overlap=True).load().train) == 7
 
 
 @pytest.mark.parametrize(
     ("given", "source", "said"),
     [
-        ("svamp", Gsm8k, "no file train* in here; data.root holds GSM8K's train.jsonl and test.jsonl; it looks like"
+        ("svamp", Gsm8k, "no file train* in here; data.root must have GSM8K's train.jsonl and test.jsonl; it looks like"
          " SVAMP (data=svamp)"),
         ("math", Gsm8k, "no file train* in here"),
-        ("gsm8k", Svamp, "test.jsonl:1: no field 'Body', so no file of SVAMP; it looks like GSM8K (data=gsm8k)"),
-        ("gsm8k", Math, "train.jsonl:1: no field 'problem', so no file of MATH; it looks like GSM8K (data=gsm8k)"),
+        ("gsm8k", Svamp, "test.jsonl:1: no field 'Body', so not a file of SVAMP; it looks like GSM8K (data=gsm8k)"),
+        ("gsm8k", Math, "train.jsonl:1: no field 'problem', so not a file of MATH; it looks like GSM8K (data=gsm8k)"),
         ("bbh", Gsm8k, "it looks like BIG-Bench Hard (data=bbh)"),
         ("mmlu", Math, "it looks like MMLU (data=mmlu)"),
     ],
@@ -177,7 +177,7 @@ def test_bad_files_are_named_with_their_line(published):
         assert said in fails(Gsm8k(root=str(root)))
     svamp = published("svamp")
     for bad, said in [
-        ("[1]", "SVAMP.json, entry 1: not a JSON object but int"),
+        ("[1]", "SVAMP.json, entry 1: int instead of a JSON object"),
         ("[{", "SVAMP.json:1: broken JSON"),
         ("[]", "SVAMP.json: the file is empty"),
     ]:
@@ -185,9 +185,9 @@ def test_bad_files_are_named_with_their_line(published):
         assert said in fails(Svamp(root=str(svamp)))
     (svamp / "SVAMP.json").write_bytes(b'[\n"\xff"]')
     assert "SVAMP.json:2: not UTF-8" in fails(Svamp(root=str(svamp)))
-    assert "gone: no such file or folder (data.root holds SVAMP.json)" in fails(Svamp(root="gone"))
+    assert "gone: no such file or folder (data.root must have SVAMP.json)" in fails(Svamp(root="gone"))
     assert fails(Svamp()) == (
-        "data=svamp needs data.root=<folder of SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
+        "data=svamp needs data.root=<folder with SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
     )
 
 
@@ -203,7 +203,7 @@ def test_other_versions_beside_the_files_are_not_read(published, tmp_path):
         files.lines(tmp_path / "lines" / f"{split}_first1.jsonl", rows[:1])
     assert Math(root=str(tmp_path / "lines")).load() == Math(root=str(published("math"))).load()
     (tmp_path / "lines" / "train.jsonl").rename(tmp_path / "lines" / "train_all.jsonl")
-    assert "train_all.jsonl and train_first1.jsonl: which is train?" in fails(
+    assert "train_all.jsonl and train_first1.jsonl could each be train;" in fails(
         Math(root=str(tmp_path / "lines"))
     )
 
@@ -222,7 +222,7 @@ def test_a_number_of_many_digits_in_an_id(published):
     root = published("svamp")
     rows = [{**row, "ID": "chal-" + "7" * (5000 - i)} for i, row in enumerate(files.SVAMP)]
     (root / "SVAMP.json").write_text(json.dumps(rows))
-    train = Svamp(root=str(root)).parts().train
+    train = Svamp(root=str(root)).read().train
     assert [e.instruction for e in train[:2]] == [
         "There are 12 cats. How many ears are there?",
         "There are 11 cats, How many ears are there?",
@@ -253,4 +253,4 @@ def test_a_problem_spelt_otherwise_in_train_and_test(published):
     (root / "train/algebra/1.json").write_text(json.dumps(row))
     corpus = Math(root=str(root)).load()
     assert corpus.note == "MATH; 1 dropped from train"
-    assert "1 of 3 test questions stand in train" in fails(Math(root=str(root), overlap="refuse"))
+    assert "1 of 3 test questions are also in train" in fails(Math(root=str(root), overlap="refuse"))
