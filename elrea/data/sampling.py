@@ -130,7 +130,8 @@ def _take(
             taken.update(group)
     if count and not taken:
         all_groups = [groups.get(question, [question]) for question in questions]
-        taken.update(min(all_groups, key=len))
+        smallest: list[str] = min(all_groups, key=len)
+        taken.update(smallest)
         if len(taken) == len(set(questions)):
             raise DataError(
                 f"all {len(taken):,} questions are turns of the same chats, so none can be held out as {split}; add"

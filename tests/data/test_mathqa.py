@@ -1,4 +1,4 @@
-"""MathQA without its options, and what is made of the right one's text."""
+"""MathQA without options, and the normal form of the right option's text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.data import published as files
         ("['a ) 4 inches', 'b ) 6 inches', 'c ) 5', 'd ) 8', 'e ) 10 inches']", "e", "10 inches"),
     ],
 )
-def test_the_right_options_text(options, letter, text):
+def test_the_text_of_the_right_option(options, letter, text):
     assert option(options, letter) == text
 
 
@@ -31,7 +31,7 @@ def test_the_right_options_text(options, letter, text):
     ("options", "letter"),
     [("a ) 1 , b ) 2", "c"), ("a ) 1 , c ) 2", "a"), ("a ) , b ) 2", "a"), ("x", "a")],
 )
-def test_options_that_cannot_be_told_apart(options, letter):
+def test_options_that_cannot_be_separated_are_unparsed(options, letter):
     with pytest.raises(Unparsed):
         option(options, letter)
 
@@ -81,7 +81,7 @@ def test_options_that_cannot_be_told_apart(options, letter):
         ("78 + ( 4 / 7 ) %", "78 + ( 4 / 7 )"),
         ("x = 3", "3"),
         ("e = 2 √ 2", r"2 \sqrt{2}"),
-        # What is no one amount, but can be compared, stays as it is.
+        # More than one amount, but comparable: not changed.
         ("3 x", "3 x"),
         ("8 2 / 3 a", r"8\frac{2}{3} a"),
         ("1200 bc", "1200 bc"),  # b boxes in each of c cases
@@ -110,7 +110,7 @@ def test_an_amount_without_currency_and_units(text, plain):
         ("30 , 500", "is not one value"),  # 30500, or two numbers
         ("1 / 2 million", "is not one value"),
         ("5 and half", "is not one value"),
-        ("16 : 00", "is not one value"),  # no ratio
+        ("16 : 00", "is not one value"),  # not a ratio
         ("1,500 +", "is not one value"),
         ("21 % 18 %", "is not one value"),
         ("10 v 2", "is not one value"),
@@ -120,7 +120,7 @@ def test_an_amount_without_currency_and_units(text, plain):
         ("x", "has no number"),
     ],
 )
-def test_what_comes_to_no_value(text, reason):
+def test_text_without_a_value_is_unparsed(text, reason):
     with pytest.raises(Unparsed, match=f"^the answer {reason}$"):
         tidy(text)
 
@@ -129,7 +129,7 @@ def save(root, split, rows):
     (root / f"{split}.json").write_text(json.dumps(rows))
 
 
-def test_the_files(published):
+def test_rationale_and_answer_become_the_response(published):
     root = published("mathqa")
     corpus = Mathqa(root=str(root)).load()
     first = corpus.train[0]
@@ -141,11 +141,12 @@ def test_the_files(published):
     assert Mathqa(root=str(root)).load().dev == ()
 
 
-def test_dev_as_train(published):
+def test_training_on_the_dev_file(published):
     root = published("mathqa")
     (root / "train.json").unlink()
     with pytest.raises(
-        DataError, match=r"no train\.json in here; add it, or set train_split=dev to train on dev\.json"
+        DataError,
+        match=r"no train\.json in here; add it, or set train_split=dev to train on dev\.json",
     ):
         Mathqa(root=str(root)).load()
     corpus = Mathqa(root=str(root), train_split="dev").load()
@@ -153,7 +154,7 @@ def test_dev_as_train(published):
     assert corpus.note == "MathQA without options, trained on dev"
 
 
-def test_what_cannot_be_read_and_what_stands_in_test(published):
+def test_unparsed_answers_and_overlap_are_counted(published):
     root = published("mathqa")
     none = {**files.MATHQA["train"][0], "Problem": "which ?", "correct": "e"}
     again = {
@@ -174,7 +175,7 @@ def test_what_cannot_be_read_and_what_stands_in_test(published):
         Mathqa(root=str(root), overlap="refuse").load()
 
 
-def test_an_option_that_no_box_can_hold(published):
+def test_an_option_with_unbalanced_braces_is_unparsed(published):
     root = published("mathqa")
     row = {**files.MATHQA["test"][0], "Problem": "which ?", "options": "a ) 3 } , b ) 4"}
     save(root, "test", [*files.MATHQA["test"], {**row, "correct": "a"}])
@@ -185,8 +186,8 @@ def test_an_option_that_no_box_can_hold(published):
     )
 
 
-def test_an_answer_that_cannot_be_read_leaves_the_category(published):
-    """Else it would be a task of its own, all wrong."""
+def test_an_unparsed_answer_keeps_its_category(published):
+    """Otherwise it would be a task of its own in the macro average, always wrong."""
     root = published("mathqa")
     save(
         root,
@@ -199,7 +200,7 @@ def test_an_answer_that_cannot_be_read_leaves_the_category(published):
     }
 
 
-def test_only_what_is_in_the_test_is_counted_there(published):
+def test_unparsed_answers_are_counted_after_the_limit(published):
     root = published("mathqa")
     none = [
         {**files.MATHQA["test"][0], "Problem": f"which {i} ?", "correct": "e"} for i in range(40)
@@ -212,11 +213,13 @@ def test_only_what_is_in_the_test_is_counted_there(published):
         assert corpus.note == f"MathQA without options{expected}"
         assert len(corpus.left_out) == bool(lost)
         if lost:
-            assert corpus.left_out[0].startswith(f"mathqa: {lost} in test, scored wrong: the answer has no number")
+            assert corpus.left_out[0].startswith(
+                f"mathqa: {lost} in test, scored wrong: the answer has no number"
+            )
 
 
-def test_a_test_problem_leaves_dev(published):
-    """Else early stop and tuning would choose by it."""
+def test_a_test_problem_is_dropped_from_dev(published):
+    """Otherwise early stopping and tuning would use a test problem."""
     root = published("mathqa")
     save(root, "dev", [*files.MATHQA["dev"], {**files.MATHQA["test"][0]}])
     save(
@@ -238,7 +241,7 @@ def test_a_test_problem_leaves_dev(published):
     assert len(Mathqa(root=str(root), allow_overlap=True).load().dev) == 5
 
 
-def test_half_a_surrogate_in_the_rationale(published):
+def test_half_a_surrogate_in_the_rationale_is_refused(published):
     root = published("mathqa")
     save(root, "train", [{**files.MATHQA["train"][0], "Rationale": "bad \ud800 half"}])
     with pytest.raises(DataError, match=r"train\.json, entry 1: the rationale is not UTF-8"):

@@ -1,4 +1,4 @@
-"""Sources as one: MATH-Combined and mixes, and the command that writes the first."""
+"""Mixes of sources, MATH-Combined, and the command that writes MATH-Combined to files."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fails(source, kind=DataError) -> str:
     return str(caught.value)
 
 
-def test_shares_of_every_source_are_held_out(root, published, write):
+def test_test_and_dev_are_held_out_of_every_source(root, published, write):
     published("gsm8k")
     lines = [{"prompt": f"{i}?", "completion": "a<|endoftext|>"} for i in range(20)]
     write("published/t0/one.jsonl", lines[:10])
@@ -79,7 +79,7 @@ def test_shares_of_every_source_are_held_out(root, published, write):
     assert other.test != Mix(mix, root=root, only=["t0"]).load().test
 
 
-def test_a_sources_own_settings_hold(root, tmp_path):
+def test_a_sources_own_settings_apply(root, tmp_path):
     own = Dolly(root=f"{root}/dolly", limit_train=4, limit_test=1, test_share=0.5)
     corpus = Mix({"mine": own}).load()
     assert (len(corpus.train), len(corpus.test)) == (4, 1)
@@ -87,7 +87,7 @@ def test_a_sources_own_settings_hold(root, tmp_path):
     assert corpus.train[0].source == "mine" and corpus.train[0].category == "open_qa"
 
 
-def test_what_stands_in_another_sources_test(published, root, tmp_path):
+def test_a_question_of_another_sources_test_is_refused_or_dropped(published, root, tmp_path):
     published("gsm8k")
     files.lines(tmp_path / "own" / "train.jsonl", [
         *({"instruction": f"{i}?", "response": "1"} for i in range(9)),
@@ -105,7 +105,7 @@ def test_what_stands_in_another_sources_test(published, root, tmp_path):
     assert Mix(mix, allow_overlap=True, test_share=0.12).load()
 
 
-def test_mixes_that_cannot_be(root):
+def test_wrong_mixes_are_refused(root):
     assert "data=mix has no source: set data.root=" in fails(Mix({"dolly": Dolly()}))
     assert "data=mix has no source" in fails(Mix({"flan_cot": FlanCot(), "t0": Jsonl()}, hub=True))
     assert "data.only: no source 'doly'; did you mean dolly? (there is: dolly)" in fails(
@@ -208,17 +208,15 @@ def test_the_command_writes_what_was_held_out_as_dev(four, tmp_path, monkeypatch
         command(monkeypatch, "--root", four, "--out", str(out), "dev_per_source=2")
 
 
-OTHERWISE = [
+OTHER_LAYOUTS = [
     "TOM eats 2 of 5 figs ... how many are left",
     "Tom eats 2 of 5 figs. How many are left?",
 ]
 
 
-@pytest.mark.parametrize("asked", OTHERWISE)
-def test_another_sources_test_question_leaves_train_whoever_judges_it(
-    root, published, write, asked
-):
-    """A line without a judge, in other case and marks, or as an earlier turn of a chat."""
+@pytest.mark.parametrize("asked", OTHER_LAYOUTS)
+def test_another_sources_test_question_is_dropped_from_train(root, published, write, asked):
+    """Also with another judge, in other case and punctuation, and in an earlier turn of a chat."""
     published("gsm8k")
     turns = [("user", asked), ("assistant", "3"), ("user", "Why?"), ("assistant", "So.")]
     write("published/t0/one.jsonl", [
@@ -240,7 +238,7 @@ def test_another_sources_test_question_leaves_train_whoever_judges_it(
         Mix(own, root=root, overlap="refuse").load()
 
 
-def test_what_is_said_of_a_mix_goes_before_what_its_sources_say(four, tmp_path):
+def test_overlap_of_a_mix_overrides_that_of_its_sources(four, tmp_path):
     row = {
         **files.GSM8K["train"][0],
         "question": f"{files.SVAMP[0]['Body']} how many ears are there",
@@ -248,16 +246,16 @@ def test_what_is_said_of_a_mix_goes_before_what_its_sources_say(four, tmp_path):
     files.lines(tmp_path / "published/gsm8k/train.jsonl", [*files.GSM8K["train"], row])
     maths = [Maths(root=four, seed=seed) for seed in range(20)]
     dropped = next(m for m in maths if "dropped from train" in m.load().note)
-    assert dropped.load().left_out == (
-        "gsm8k: 1 dropped from train: also in test (gsm8k/train/6)",
-    )
+    assert dropped.load().left_out == ("gsm8k: 1 dropped from train: also in test (gsm8k/train/6)",)
     said = fails(Maths(root=four, seed=dropped.seed, overlap="refuse"))
-    assert said.startswith("data.sources.gsm8k: 1 of ") and "are also in train, first svamp/" in said
+    assert (
+        said.startswith("data.sources.gsm8k: 1 of ") and "are also in train, first svamp/" in said
+    )
     one = dropped.sources | {"gsm8k": Gsm8k(overlap="refuse")}
     assert "data.sources.gsm8k: 1 of " in fails(Maths(one, root=four, seed=dropped.seed))
 
 
-def test_a_file_that_combine_wrote_is_known_again(four, tmp_path, monkeypatch, capsys):
+def test_overlap_is_found_in_a_file_of_the_command(four, tmp_path, monkeypatch, capsys):
     command(monkeypatch, "--root", four, "--out", str(tmp_path / "out"))
     mine = Jsonl(
         train=[str(tmp_path / "out/test.jsonl"), str(tmp_path / "out/train.jsonl")], test_share=0.04
@@ -267,7 +265,7 @@ def test_a_file_that_combine_wrote_is_known_again(four, tmp_path, monkeypatch, c
     assert "out/test.jsonl:gsm8k/test/0" in corpus.left_out[-1]
 
 
-def test_rows_that_a_limit_leaves_out_of_the_test_are_not_counted(four, tmp_path):
+def test_test_rows_beyond_a_limit_are_not_counted(four, tmp_path):
     none = [
         {**files.MATHQA["test"][0], "Problem": f"which {i} ?", "correct": "e"} for i in range(9)
     ]
@@ -281,7 +279,7 @@ def test_rows_that_a_limit_leaves_out_of_the_test_are_not_counted(four, tmp_path
 
 
 @pytest.mark.parametrize("name", ["train_per_source", "test_per_source"])
-def test_a_limit_out_of_range_is_named_as_it_is_set(four, name):
+def test_a_limit_out_of_range_is_reported_by_its_setting(four, name):
     mix = Maths(root=four)
     setattr(mix, name, 0)
     said = fails(mix, ConfigError)

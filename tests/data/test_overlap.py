@@ -1,4 +1,4 @@
-"""Questions that stand in two splits: which are found, and what becomes of them."""
+"""Questions in two splits: they are found, and refused or dropped."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def examples(name: str, *texts: str, **more: Any) -> tuple[Example, ...]:
 
 
 def chat(name: str, *turns: str) -> Example:
-    """A chat of users' turns, each of them answered."""
+    """A chat in which every turn of the user is answered."""
     history = [pair for turn in turns[:-1] for pair in (("user", turn), ("assistant", "Well."))]
     return Example(name, turns[-1], "r", "s", history=tuple(history))
 
 
-def test_test_leaves_train_and_dev_and_dev_leaves_train() -> None:
+def test_test_is_dropped_from_train_and_dev_and_dev_from_train() -> None:
     parts = Splits(
         examples("train", "one", "TWO!", "three", "four"),
         examples("dev", "two", "Three", "five"),
@@ -51,36 +51,36 @@ def test_test_leaves_train_and_dev_and_dev_leaves_train() -> None:
         ("b?", "b", "data=mine: 1 of 1 dev questions are also in train, first dev/0 (train: train/0)"),
     ],
 )  # fmt: skip
-def test_or_is_refused(train: str, dev: str, said: str) -> None:
+def test_overlap_is_refused(train: str, dev: str, said: str) -> None:
     parts = Splits(examples("train", train), examples("dev", dev), examples("test", "a", "c"))
     with pytest.raises(DataError) as caught:
         resolve_overlap(parts, "refuse", "data=mine")
     assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
 
 
-def left(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
+def remaining(train: Sequence[Example], test: Sequence[Example]) -> list[str]:
     return [e.id for e in HeldOut((), test).remove_from("train", train, "drop", Drops(), "x")]
 
 
-def test_an_earlier_turn_of_a_chat_counts() -> None:
+def test_a_held_out_question_is_found_in_an_earlier_turn() -> None:
     train = [chat("first", "What is it?", "Why?"), chat("middle", "Hi", "what is IT", "Thanks")]
     train += [chat("last", "Hi", "What is it?"), chat("other", "Hi", "Why?")]
-    assert left(train, examples("test", "What is it?")) == ["other"]
-    # What is asked in a chat is asked with what came before it.
+    assert remaining(train, examples("test", "What is it?")) == ["other"]
+    # A question of a chat includes the turns before it.
     asked = [chat("t", "What is it?", "Why?")]
-    assert left([*train, chat("longer", "What is it?", "Why?", "And?")], asked) == [
+    assert remaining([*train, chat("longer", "What is it?", "Why?", "And?")], asked) == [
         "middle", "last", "other",
     ]  # fmt: skip
 
 
-def test_a_benchmarks_header_does_not_count() -> None:
+def test_a_benchmarks_header_is_ignored() -> None:
     test = examples("test", "Q: Is it so?\nA:", header="Say whether  it is so.")
     train = examples("train", "Say whether it is so.\n\nQ: Is it so?\nA: ", "Say whether it is so.")
-    assert left(train, test) == ["train/1"]
+    assert remaining(train, test) == ["train/1"]
 
 
-def test_what_is_split_is_never_refused() -> None:
-    """However much of it is asked twice, or within a chat."""
+def test_a_split_never_has_overlap() -> None:
+    """Even if questions are asked several times and in several turns of chats."""
     pool = [*examples("plain", *(f"Question {i % 30}{'?' * (i % 3)}" for i in range(60)))]
     pool += [chat(f"chat/{i}", f"question {i}", f"and {i % 7}?") for i in range(40)]
     pool += [chat(f"long/{i}", f"question {i}", f"And {i % 7}", "So?") for i in range(20)]
@@ -93,9 +93,11 @@ def test_what_is_split_is_never_refused() -> None:
         assert (train, test) == split(pool, 0.2, seed)
 
 
-def test_questions_that_cannot_be_parted() -> None:
+def test_questions_that_chats_connect_cannot_be_split() -> None:
     pool = [*examples("plain", "Hi"), *(chat(f"chat/{i}", "hi!", f"{i}?") for i in range(9))]
-    with pytest.raises(DataError, match="all 10 questions are turns of the same chats, so none can"):
+    with pytest.raises(
+        DataError, match="all 10 questions are turns of the same chats, so none can"
+    ):
         split(pool, 0.1, 0)
     train, test = split([*pool, *examples("other", "What?")], 0.1, 0)
     assert len(train) == 10 and [e.id for e in test] == ["other/0"]
@@ -103,7 +105,7 @@ def test_questions_that_cannot_be_parted() -> None:
 
 @pytest.mark.parametrize("subjects", ["mastered", "all"])
 def test_the_exam_asks_no_question_twice(subjects: str) -> None:
-    """Its stems stand in several splits, with other options and in other boards' words."""
+    """Its stems are in several splits, with other options and in other boards' words."""
     exam = Exam(subjects=subjects, train_per_board=400, dev_per_board=60, test_per_board=150)
     corpus = exam.load()
     assert len(corpus.train) == 8 * 400 and len(corpus.test) == 8 * 150

@@ -1,4 +1,4 @@
-"""GSM8K, SVAMP and MATH from their published files, made small."""
+"""GSM8K, SVAMP and MATH, from small files in their layouts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_gsm8k(published):
     assert "<<2+1000=1002>>" in kept.response and kept.header == "In a box."
 
 
-def test_an_answer_that_cannot_be_read(published):
+def test_an_unparsed_answer_is_dropped_or_scored_wrong(published):
     root = published("gsm8k")
     bad = [{"question": f"{i}?", "answer": text} for i, text in enumerate(["yes", "a\n#### many"])]
     files.lines(root / "train.jsonl", [*files.GSM8K["train"], *bad])
@@ -49,7 +49,7 @@ def test_an_answer_that_cannot_be_read(published):
     )
 
 
-def test_many_places_are_cut_short(published):
+def test_a_line_lists_twenty_places(published):
     root = published("gsm8k")
     files.lines(
         root / "train.jsonl", [*files.GSM8K["train"], *[{"question": "?", "answer": "x"}] * 23]
@@ -63,7 +63,8 @@ def test_a_share_of_train_becomes_dev(published):
     assert (len(corpus.train), len(corpus.dev)) == (4, 2)
     assert corpus.dev == Gsm8k(root=str(published("gsm8k")), dev_size=2).load().dev
     with pytest.raises(
-        ConfigError, match=r"data\.dev_size=6 must be at least 0 and less than the number of questions, 6"
+        ConfigError,
+        match=r"data\.dev_size=6 must be at least 0 and less than the number of questions, 6",
     ):
         Gsm8k(root=str(published("gsm8k")), dev_size=6).load()
 
@@ -84,12 +85,12 @@ def test_svamp_is_split_by_seed(published):
     assert {e.id for e in capped.test} <= {e.id for e in corpus.test}
 
 
-def test_math_from_either_layout(published, tmp_path):
+def test_both_layouts_of_math_give_the_same_examples(published, tmp_path):
     folder = published("math")
     corpus = Math(root=str(folder)).load()
     first = corpus.train[0]
     assert (first.id, first.category) == ("math/train/0", "Algebra")
-    assert first.response == "It is $\\boxed{1}$, as $1+0=1$."  # the solution as it is
+    assert first.response == "It is $\\boxed{1}$, as $1+0=1$."  # the unchanged solution
     for split, rows in files.MATH.items():
         name = "test_first3.jsonl" if split == "test" else "train.jsonl"
         files.lines(tmp_path / "lines" / name, rows[::-1])
@@ -105,7 +106,7 @@ def test_math_from_either_layout(published, tmp_path):
 
 
 @pytest.mark.parametrize("answer", ["\\frac{7", "}7{", "7 }", "7\\"])
-def test_an_answer_that_no_box_can_hold(published, answer):
+def test_an_answer_with_unbalanced_braces_is_unparsed(published, answer):
     root = published("math")
     for split in ("train", "test"):
         rows = [
@@ -124,7 +125,7 @@ def test_an_answer_that_no_box_can_hold(published, answer):
     )
 
 
-def test_a_test_question_in_train(published):
+def test_a_test_question_in_train_is_refused_or_dropped(published):
     root = published("gsm8k")
     again = {"question": 'Tom  eats "2" of 5 figs; How many are left?', "answer": "#### 3"}
     again["answer"] = "5-2\n#### 3"
@@ -152,11 +153,11 @@ def test_a_test_question_in_train(published):
         ("mmlu", Math, "it looks like MMLU (data=mmlu)"),
     ],
 )  # fmt: skip
-def test_another_benchmarks_files(published, given, source, said):
+def test_another_benchmarks_files_are_recognised(published, given, source, said):
     assert said in fails(source(root=str(published(given))))
 
 
-def test_bad_files_are_named_with_their_line(published):
+def test_bad_files_are_reported_with_their_line(published):
     root = published("gsm8k")
     good = json.dumps(files.GSM8K["train"][0])
     for bad, said in [
@@ -185,14 +186,16 @@ def test_bad_files_are_named_with_their_line(published):
         assert said in fails(Svamp(root=str(svamp)))
     (svamp / "SVAMP.json").write_bytes(b'[\n"\xff"]')
     assert "SVAMP.json:2: not UTF-8" in fails(Svamp(root=str(svamp)))
-    assert "gone: no such file or folder (data.root must have SVAMP.json)" in fails(Svamp(root="gone"))
+    assert "gone: no such file or folder (data.root must have SVAMP.json)" in fails(
+        Svamp(root="gone")
+    )
     assert fails(Svamp()) == (
         "data=svamp needs data.root=<folder with SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
     )
 
 
-def test_other_versions_beside_the_files_are_not_read(published, tmp_path):
-    """The published folders hold them: GSM8K's with questions in between, MATH's first thousand."""
+def test_other_versions_of_a_split_are_not_read(published, tmp_path):
+    """Published folders have such files: GSM8K's with questions between the steps, and MATH's first thousand."""
     root = published("gsm8k")
     plain = Gsm8k(root=str(root)).load()
     for split, rows in files.GSM8K.items():
@@ -208,7 +211,7 @@ def test_other_versions_beside_the_files_are_not_read(published, tmp_path):
     )
 
 
-def test_problems_that_differ_in_marks_alone_are_on_one_side(published):
+def test_problems_that_differ_in_punctuation_are_in_one_split(published):
     root = published("svamp")
     twice = [{**row, "ID": f"chal-{100 + i}", "Question": "how many ears, are there"}
              for i, row in enumerate(files.SVAMP)]  # fmt: skip
@@ -218,7 +221,7 @@ def test_problems_that_differ_in_marks_alone_are_on_one_side(published):
         assert (len(corpus.train), len(corpus.dev), len(corpus.test)) == (12, 4, 8)
 
 
-def test_a_number_of_many_digits_in_an_id(published):
+def test_an_id_may_have_a_number_of_many_digits(published):
     root = published("svamp")
     rows = [{**row, "ID": "chal-" + "7" * (5000 - i)} for i, row in enumerate(files.SVAMP)]
     (root / "SVAMP.json").write_text(json.dumps(rows))
@@ -238,7 +241,7 @@ def test_a_number_of_many_digits_in_an_id(published):
         (Math, {**files.MATH["train"][0], "type": "\ud800"}, "train.jsonl:1: type is not UTF-8"),
     ],
 )  # fmt: skip
-def test_half_a_surrogate_in_a_field_that_need_not_be_there(tmp_path, source, row, said):
+def test_half_a_surrogate_in_an_optional_field_is_refused(tmp_path, source, row, said):
     if source is Svamp:
         (tmp_path / "SVAMP.json").write_text(json.dumps([row]))
     else:
@@ -246,11 +249,13 @@ def test_half_a_surrogate_in_a_field_that_need_not_be_there(tmp_path, source, ro
     assert said in fails(source(root=str(tmp_path)))
 
 
-def test_a_problem_spelt_otherwise_in_train_and_test(published):
-    """As one of MATH's is."""
+def test_a_test_problem_in_train_is_found_in_another_spelling(published):
+    """MATH has one such problem."""
     root = published("math")
     row = {**files.MATH["test"][0], "problem": "What is  ${0} + {1}$ (Test)?"}
     (root / "train/algebra/1.json").write_text(json.dumps(row))
     corpus = Math(root=str(root)).load()
     assert corpus.note == "MATH; 1 dropped from train"
-    assert "1 of 3 test questions are also in train" in fails(Math(root=str(root), overlap="refuse"))
+    assert "1 of 3 test questions are also in train" in fails(
+        Math(root=str(root), overlap="refuse")
+    )

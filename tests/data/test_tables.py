@@ -1,4 +1,4 @@
-"""Which files are a split's, and files that cannot be read."""
+"""Finding the files of a split, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elrea.errors import DataError
 
 
 def found(folder: Path, *names: str) -> list[str]:
-    """A folder with these files: which of them are train."""
+    """The names of train's files in a folder with these files."""
     for name in names:
         (folder / name).write_text("{}\n")
     return [file.name for file in split_files(folder, "train")]
@@ -32,7 +32,7 @@ def found(folder: Path, *names: str) -> list[str]:
         (["test.jsonl", "train.txt"], []),
     ],
 )
-def test_a_splits_files(tmp_path, names, taken):
+def test_files_of_a_split(tmp_path, names, taken):
     assert found(tmp_path, *names) == taken
 
 
@@ -47,13 +47,13 @@ def test_a_splits_files(tmp_path, names, taken):
          "some parts of train are missing, or there are two sets of them: train-0"),
     ],
 )  # fmt: skip
-def test_files_that_may_each_be_meant(tmp_path, names, said):
+def test_ambiguous_or_missing_files_are_refused(tmp_path, names, said):
     with pytest.raises(DataError) as caught:
         found(tmp_path, *names)
     assert str(caught.value).startswith(f"{tmp_path}: {said}")
 
 
-def test_a_broken_archive_is_named(tmp_path):
+def test_a_damaged_archive_is_reported(tmp_path):
     file = tmp_path / "a.jsonl.gz"
     rows = "".join(json.dumps({"text": f"{i} {i * i}"}) + "\n" for i in range(500))
     whole = gzip.compress(rows.encode(), mtime=0)
