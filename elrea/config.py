@@ -42,10 +42,9 @@ MOVED = {
 """Where modules are that a config of an older version names: prefix by prefix, the first that fits."""
 MOVED_DATA = {
     "exam": "exam.exam",
-    "jsonl": "readers.jsonl",
     **{
         name: f"sources.{name}"
-        for name in "bbh dolly flan_cot gsm8k less math mathqa maths mix mmlu oasst svamp".split()
+        for name in "bbh dolly flan_cot gsm8k jsonl less math mathqa maths mix mmlu oasst svamp".split()
     },
 }
 """Where the modules of `elrea.data` are."""

@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 from elrea.data.batches import by_tokens
 from elrea.data.exam.exam import Exam
 from elrea.data.prompts import Encoded, Prompter
-from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.jsonl import Jsonl
 from elrea.method.clustering.kmeans import FaissKMeans
 from elrea.method.clustering.points import Points
 from elrea.method.features.embedding import Embedding

@@ -108,7 +108,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("data=jsonl", "data=jsonl needs data.train: one or more .jsonl files"),
         (
             "data=mmlu",
-            "data=mmlu needs data.root=<folder of MMLU's dev/ and test/>, or data.hub=true",
+            "data=mmlu needs data.root=<folder with MMLU's dev/ and test/>, or data.hub=true",
         ),
     ],
 )
@@ -139,17 +139,22 @@ def test_bad_lines(fails: Callable[..., str], tmp_path: Path) -> None:
     other = write(tmp_path / "b.jsonl", {"instruction": " Say  3.", "response": "3"})
     write(tmp_path / "a.jsonl", *good)
     both = ["data=jsonl", f"data.train={tmp_path / 'a.jsonl'}", f"data.test={other}"]
-    assert "1 of 1 test questions stand in train" in fails(*both)
+    assert "1 of 1 test questions are also in train" in fails(*both)
+    judged = write(
+        tmp_path / "c.jsonl", {"instruction": "1 + 1?", "response": "2", "judge": "math"}
+    )
+    said = fails(*both[:2], f"data.test={judged}")
+    assert f"{tmp_path.name}/c.jsonl:1: no judge 'math'; did you mean maths? (there is: " in said
     assert "9 training examples" in fails(*both, "data.allow_overlap=true", "clustering.k=10")
     assert fails("data=jsonl", "data.train=gone").startswith("gone: no such file or folder (data.")
 
 
 def test_bad_rows_of_mmlu(fails: Callable[..., str], tmp_path: Path) -> None:
     where = "<>/mmlu/test/astronomy_test.csv"
-    assert f"{where}:2: 4 columns; there must be 6" in fails(
+    assert f"{where}:2: 4 columns instead of 6" in fails(
         *mmlu(tmp_path / "mmlu", ROW + "Why?,one,two,A\n")
     )
-    assert f"{where}:1: the answer 'E' is outside the options A, B, C, D" in fails(
+    assert f"{where}:1: the answer 'E' is not one of A, B, C, D" in fails(
         *mmlu(tmp_path / "mmlu", ROW.replace(",A\n", ",E\n"))
     )
     assert f"{where}: the file is empty" in fails(*mmlu(tmp_path / "mmlu", ""))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from elrea.commands.predict import read_prompts
 from elrea.commands.store import used_by
 from elrea.config import build
-from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mmlu import read_csv
 from elrea.errors import ElreaError
 from elrea.method.ensemble.saved import read_ensemble, save_ensemble
