@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -13,6 +12,7 @@ from elrea.data.overlap.held_out import resolve_overlap
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.data.parts import Parts
 from elrea.errors import DataError
+from elrea.store.files import sha256_of
 
 Split = Literal["train", "dev", "test"]
 
@@ -41,7 +41,7 @@ class Corpus:
 
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
-        digest = hashlib.sha256()
+        digest = sha256_of()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
             if not row["judge"]:

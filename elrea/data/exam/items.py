@@ -7,10 +7,10 @@ reading the examiner follows is left with two options out of four.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from random import Random
 
 from elrea.data.exam.subjects import SUBJECTS
+from elrea.store.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +63,5 @@ def split_of(item: Item) -> str:
     It follows from the question and its option set alone, so that splits are disjoint whatever the seed, the board
     or the order of the options, and the tiny backbone's own training text is drawn from train as well.
     """
-    bucket = int.from_bytes(sha256(item.identity.encode()).digest()[:4], "big") % 50
+    bucket = int.from_bytes(sha256_of(item.identity).digest()[:4], "big") % 50
     return "train" if bucket < 40 else "dev" if bucket < 43 else "test"

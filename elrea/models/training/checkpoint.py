@@ -8,7 +8,6 @@ Lightning's own `.ckpt` is pickle, which runs what it reads, and holds the backb
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -25,7 +24,15 @@ from elrea.errors import StoreError, TrainingError
 from elrea.models.training.batches import Step
 from elrea.models.training.early_stop import after_best
 from elrea.models.training.schedule import Schedule
-from elrea.store.files import canonical, jsonable, publish, read_json, sha256, walk, write_json
+from elrea.store.files import (
+    checksums,
+    json_checksum,
+    jsonable,
+    publish,
+    read_json,
+    sha256,
+    write_json,
+)
 
 ADAPTER = "adapter.safetensors"
 OPTIMIZER = "optimizer.safetensors"
@@ -68,7 +75,9 @@ class SafetensorsIO(CheckpointIO):
             save_file(moments, folder / OPTIMIZER)
             sums = {name: sha256(folder / name) for name in (ADAPTER, OPTIMIZER)}
             state = jsonable(rest)
-            write_json(folder / STATE, {"state": state, "sha256": sums, "own_sha256": _sum(state)})
+            write_json(
+                folder / STATE, {"state": state, "sha256": sums, "own_sha256": json_checksum(state)}
+            )
 
         publish(Path(path), write)
 
@@ -93,7 +102,7 @@ class SafetensorsIO(CheckpointIO):
             written = read_json(folder / STATE)
             checkpoint: dict[str, Any] = written["state"]
             sums = {name: sha256(folder / name) for name in (ADAPTER, OPTIMIZER)}
-            if written["sha256"] != sums or written["own_sha256"] != _sum(checkpoint):
+            if written["sha256"] != sums or written["own_sha256"] != json_checksum(checkpoint):
                 raise ValueError("its checksums do not hold")
             group = checkpoint.pop("optimizer")
             group["betas"] = tuple(group["betas"])
@@ -112,11 +121,6 @@ class SafetensorsIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         """Delete a checkpoint folder, if it is there."""
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _sum(state: Any) -> str:
-    """SHA-256 of what state.json says."""
-    return hashlib.sha256(canonical(state).encode()).hexdigest()
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -199,7 +203,7 @@ def latest(folder: Path) -> tuple[int, Path] | None:
             for name, sums in checkpoint.get("epochs", {}).items():
                 if name in given_up and not (folder.parent / name).exists():
                     continue  # an early stop's tidying up was under way
-                if sums != sums_of(folder.parent / name):
+                if sums != checksums(folder.parent / name):
                     raise TrainingError(f"{folder.parent / name} is damaged")
         except (TrainingError, StoreError) as error:
             log.warning("%s; training goes on from before it", error)
@@ -208,11 +212,6 @@ def latest(folder: Path) -> tuple[int, Path] | None:
         else:
             return step, path
     return None
-
-
-def sums_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder, by its path there."""
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in sorted(walk(folder))}
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

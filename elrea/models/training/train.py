@@ -72,12 +72,11 @@ def train_adapter(
     """
     from elrea.models.lora import initialise, load, save, set_state, state
     from elrea.models.training.batches import items
-    from elrea.models.training.checkpoint import sums_of
     from elrea.models.training.distributed import share
     from elrea.models.training.early_stop import EarlyStop, after_best
     from elrea.models.training.loop import fit
     from elrea.models.training.module import AdapterModule
-    from elrea.store.files import publish
+    from elrea.store.files import checksums, publish
 
     settings = recipe.training
     examples = items(encoded, settings.loss_on)
@@ -99,7 +98,7 @@ def train_adapter(
 
         if keep_moments:
             publish(folder / f"epoch_{epoch}", write)
-            module.epochs[f"epoch_{epoch}"] = sums_of(folder / f"epoch_{epoch}")
+            module.epochs[f"epoch_{epoch}"] = checksums(folder / f"epoch_{epoch}")
 
     stop, best = None, folder / "checkpoint" / "best"
     if dev and settings.early_stop is not None:
