@@ -17,7 +17,7 @@ from elrea.data.prompts import Prompter
 from elrea.data.sampling import with_shots
 from elrea.data.sources.mmlu import read_csv
 from elrea.evaluation.generation import Draws, read_texts, write_texts
-from elrea.evaluation.judges import judge_of
+from elrea.evaluation.judge import judge_of
 from elrea.evaluation.scoring import Mixture, questions_of, score
 from elrea.method.ensemble.decoding import Decoding
 from elrea.method.ensemble.joint import JointModel
