@@ -298,7 +298,7 @@ def _annotation(hint: Any) -> Any:
     if origin is Path:
         return Annotated[Path, Strict(False)]
     if origin is Sequence:
-        return _annotation(tuple[args[0], ...] if args else tuple)
+        origin, args = tuple, (*args, ...) if args else ()
     if origin in (tuple, list, dict, Mapping):
         items = tuple(arg if arg is ... else _annotation(arg) for arg in args)
         return Annotated[origin[items] if items else origin, Strict(False)]
