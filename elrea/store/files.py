@@ -1,8 +1,8 @@
 """Atomic writes, checksums and strict JSON.
 
-`atomic_file` and `publish` are the two ways to write: a file or a folder is made under a temporary name, flushed to the
-disk and renamed, so that a process killed at any moment leaves the old content or the new one. `sha256`, `sha256_of`,
-`json_checksum` and `checksums` are the checksums.
+`atomic_file` and `publish` write a file or a folder under a temporary name, flush it to the disk and rename it, so that
+a process killed at any moment never leaves a part of it. `sha256` is the checksum of a file, `sha256_of` of bytes or
+text, `json_checksum` of a JSON value, and `checksums` lists those of a folder's files.
 """
 
 from __future__ import annotations

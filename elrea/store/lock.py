@@ -7,7 +7,7 @@ publishing anything.
 
 Why not filelock's SoftFileLease (tried with 4.2.11 against tests/store/test_lock.py): it replaces a dead holder's file
 by exchanging two names, which NFS refuses, and then waits for ever; it waits for ever on an empty file, which a process
-killed while locking leaves; and it takes a zombie for alive.
+killed while locking leaves; and it takes over from a zombie only when the lease has expired.
 """
 
 from __future__ import annotations
