@@ -218,9 +218,7 @@ class Stage:
         notes = self._sibling("tries.json")
         earlier = 0.0
         if notes.exists():
-            with suppress(
-                StoreError, KeyError, TypeError
-            ):  # an estimate may be wrong, but must not fail
+            with suppress(StoreError, KeyError, TypeError):  # it is only an estimate
                 attempts = read_json(notes)
                 last = max((path.stat().st_mtime for path in work.rglob("*")), default=0.0)
                 earlier = attempts["seconds"] + max(0.0, last - attempts["started"])
