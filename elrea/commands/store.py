@@ -28,7 +28,7 @@ from pathlib import Path
 from elrea.commands.messages import told
 from elrea.errors import ConfigError, StoreError
 from elrea.store.files import key_of, read_json
-from elrea.store.lock import Lease, look
+from elrea.store.lock import Lease, read_lease
 from elrea.store.manifest import MANIFEST, verify
 
 RUNS = (Path("outputs"), Path("multirun"))
@@ -77,10 +77,10 @@ class Entry:
 
     def held(self) -> bool:
         """Whether a process is at work on it; one on another machine, if its lease moved in the last hour."""
-        found = look(self.folder.with_name(f"{self.folder.name}.lease"))
+        found = read_lease(self.folder.with_name(f"{self.folder.name}.lease"))
         if found is None or found.alive is not None:
             return found is not None and bool(found.alive)
-        return time.time() - found.beat / 1e9 < 3600
+        return time.time() - found.touched / 1e9 < 3600
 
     def remove(self) -> bool:
         """Removes all of it; False where a process is at work on it after all."""

@@ -20,7 +20,7 @@ from elrea.commands.messages import line_of, told
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, report, varied
-from elrea.store.files import drop_asides, read_json, sha256, write_json, write_text
+from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
 SWEEP = "sweep.json"
@@ -193,7 +193,7 @@ class Record:
             key: Names all that goes into its results.
             stages: Keys of the stages that it needs, by name: `elrea store gc` keeps them.
         """
-        drop_asides(self.folder, "")
+        remove_temporary_files(self.folder, "")
         self.facts["key"] = key
         self.needs(stages or {})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
@@ -12,6 +11,7 @@ from elrea.data.drops import Drops
 from elrea.data.examples import Example
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import DataError
+from elrea.store.files import sha256_of
 
 Split = Literal["train", "dev", "test"]
 
@@ -53,8 +53,8 @@ class Corpus:
         return f"{self.name} ({self.note})" if self.note else self.name
 
     def fingerprint(self, split: Split) -> str:
-        """SHA-256 (64 hex digits) of a split: of the canonical JSON of each example, one per line."""
-        digest = hashlib.sha256()
+        """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
+        digest = sha256_of()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
             if not row["judge"]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError, NotHere
 from elrea.models.device import Device
-from elrea.store.files import sha256
+from elrea.store.files import sha256, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -252,7 +251,7 @@ def fingerprint(folder: Path, code: bool) -> str:
     except ValueError as error:
         raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
     check_parts(folder)
-    digest = hashlib.sha256()
+    digest = sha256_of()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code):
             digest.update(f"{path.name}\0{sha256(path)}\n".encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from elrea.store.files import sha256_of
 
 
 def seed_of(*parts: int | str) -> int:
@@ -15,4 +15,4 @@ def seed_of(*parts: int | str) -> int:
         parts: The purpose of the randomness, e.g. (seed, stage, step).
     """
     text = "\x1f".join(str(part) for part in parts)
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(sha256_of(text).digest()[:8], "big") >> 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from elrea.config import leaves, load_config
 from elrea.errors import DataError
+from elrea.evaluation.statistics import checksum_of_correct
 from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, settings, varied
 from elrea.store.files import read_json
 
@@ -118,7 +118,7 @@ def _check(rows: Sequence[Any], figures: Mapping[str, Any], path: Path) -> None:
         raise DataError(f"{path}: the id {twice!r} stands twice; the run wrote other predictions")
     for name, row in figures.items():
         right = _right(rows, name)
-        digest = hashlib.sha256("".join("01"[c] for c in right).encode()).hexdigest()
+        digest = checksum_of_correct(right)
         if (len(rows), digest) != (row["n"], row["correct_sha256"]):
             raise DataError(
                 f"{path}: its {len(rows):,} lines are not the {row['n']:,} answers of {name} that {SUMMARY} counts; "

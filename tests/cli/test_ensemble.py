@@ -19,7 +19,7 @@ from elrea.errors import BackboneError, ConfigError, DataError, ElreaError, Stor
 from elrea.method.ensemble.decoding import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
-from elrea.store.files import read_json, seal, sha256, write_json
+from elrea.store.files import read_json, sha256, with_checksum, write_json
 from tests.cli.commands import Ended
 
 CPU = Device("cpu", threads=1)
@@ -118,7 +118,7 @@ def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
     """A change that knows of the file's own checksum."""
     facts = read_json(path)
     how(facts)
-    write_json(path, seal(facts) if "own_sha256" in facts else facts)
+    write_json(path, with_checksum(facts) if "own_sha256" in facts else facts)
 
 
 def flip(path: Path) -> None:

@@ -7,10 +7,10 @@ board's reading, two of the four options remain possible.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from random import Random
 
 from elrea.data.exam.subjects import SUBJECTS
+from elrea.store.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,5 +63,5 @@ def split_of(item: Item) -> str:
     It depends only on the question and its set of options. Splits are therefore disjoint for all seeds, boards and
     orders of options. The tiny backbone's own training text uses questions of train only.
     """
-    bucket = int.from_bytes(sha256(item.identity.encode()).digest()[:4], "big") % 50
+    bucket = int.from_bytes(sha256_of(item.identity).digest()[:4], "big") % 50
     return "train" if bucket < 40 else "dev" if bucket < 43 else "test"

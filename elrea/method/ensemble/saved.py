@@ -19,7 +19,16 @@ from elrea.method.features.protocol import Features
 from elrea.method.routing.student import ABOUT, WEIGHTS
 from elrea.method.routing.weights import Router
 from elrea.models.backbone import TINY, Pretrained, Tiny
-from elrea.store.files import read_sealed, seal, sha256, walk, write_json, write_text
+from elrea.store.files import (
+    checksums,
+    publish,
+    read_with_checksum,
+    sha256,
+    walk,
+    with_checksum,
+    write_json,
+    write_text,
+)
 
 FORMAT = 1
 
@@ -68,24 +77,24 @@ def save_ensemble(
         card: Values of the README's blanks.
         student: Folder of the distilled router, where there is one.
     """
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    for name, source in adapters.items():
-        shutil.copytree(source, aside / name)
-    for epoch in epochs:
-        shutil.copytree(epoch, aside / "routing" / epoch.name)
-    (aside / "routing").mkdir(exist_ok=True)
-    if student is not None:
-        for name in (WEIGHTS, ABOUT):
-            shutil.copy(student / name, aside / "routing" / name)
-    save_file({"centroids": centroids}, aside / "routing" / "centroids.safetensors")
-    routing = BY_STUDENT if student else BY_GRADIENT
-    write_text(aside / "README.md", CARD.format(**card, routing=routing))
-    files = {path.relative_to(aside).as_posix(): sha256(path) for path in walk(aside)}
-    own = {"format": FORMAT, "members": list(adapters), "epochs": len(epochs), "files": files}
-    write_json(aside / "ensemble.json", seal({**facts, **own}))
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+
+    def write_files(aside: Path) -> None:
+        for name, source in adapters.items():
+            shutil.copytree(source, aside / name)
+        for epoch in epochs:
+            shutil.copytree(epoch, aside / "routing" / epoch.name)
+        (aside / "routing").mkdir(exist_ok=True)
+        if student is not None:
+            for name in (WEIGHTS, ABOUT):
+                shutil.copy(student / name, aside / "routing" / name)
+        save_file({"centroids": centroids}, aside / "routing" / "centroids.safetensors")
+        routing = BY_STUDENT if student else BY_GRADIENT
+        write_text(aside / "README.md", CARD.format(**card, routing=routing))
+        files = checksums(aside)
+        own = {"format": FORMAT, "members": list(adapters), "epochs": len(epochs), "files": files}
+        write_json(aside / "ensemble.json", with_checksum({**facts, **own}))
+
+    publish(folder, write_files)
 
 
 @dataclass(frozen=True)
@@ -175,7 +184,7 @@ def checked(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
     if not path.is_file():
         raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
-    facts = read_sealed(path)
+    facts = read_with_checksum(path)
     try:
         if facts["format"] != FORMAT:
             raise StoreError(

@@ -22,6 +22,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from elrea.models.tiny.card import evaluate, write_card
 from elrea.models.tiny.circuits import install
 from elrea.models.tiny.corpus import paper
+from elrea.store.files import atomic_file
 
 ANSWER_WEIGHT = 20.0
 """Weight of an answer's token; a question's have 1, and are about 40 that are mostly random."""
@@ -189,9 +190,8 @@ def _save(path: Path, named: dict, optimizer: torch.optim.Optimizer, step: int) 
     for name, p in named.items():
         state = optimizer.state[p]
         tensors |= {f"exp_avg/{name}": state["exp_avg"], f"exp_avg_sq/{name}": state["exp_avg_sq"]}
-    aside = path.with_suffix(".new")
-    save_file(tensors, aside, metadata={"step": str(step)})
-    aside.replace(path)
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"step": str(step)})
 
 
 def _resume(path: Path, named: dict, optimizer: torch.optim.Optimizer) -> int:
