@@ -8,7 +8,7 @@ import numpy as np
 
 from elrea.errors import ClusterError, ConfigError
 from elrea.method.clustering.lloyd import nearest_members
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.clustering.sizes import by_size, dissolve
 from elrea.method.clustering.view import View
 
@@ -21,7 +21,7 @@ CHUNK = 250
 
 
 @dataclass(frozen=True)
-class Birch:
+class Birch(Clustering):
     """Fits on a sample, assigns every point by it, and clusters again what came out too large."""
 
     splits: list[int] = field(default_factory=lambda: [5, 4, 3])
@@ -45,10 +45,6 @@ class Birch:
                 raise ConfigError(
                     f"clustering.{name}={getattr(self, name)}: must be at least {least}"
                 )
-
-    @property
-    def k(self) -> None:
-        """Known once the clustering ran."""
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
         """Assigns every point.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from elrea.errors import ClusterError, ConfigError
 from elrea.method.clustering.auto import choose_k
 from elrea.method.clustering.lloyd import nearest, nearest_members, passes, train
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.clustering.sizes import by_size, dissolve
 from elrea.method.clustering.view import View
 
@@ -20,7 +20,7 @@ a sample of that size, and all rows decide after that."""
 
 
 @dataclass(frozen=True)
-class FaissKMeans:
+class FaissKMeans(Clustering):
     """Groups features by the cosine to their cluster's mean direction, with restarts; all of them are used."""
 
     k: int | Literal["auto"] = 8
@@ -87,6 +87,12 @@ class FaissKMeans:
 
         least = min(self.min_size, len(points) // k)
         return by_size(dissolve(assignment, k, least, next_nearest))
+
+    def known_k(self) -> int | None:
+        return self.k if isinstance(self.k, int) else None
+
+    def with_k(self, k: int) -> FaissKMeans:
+        return self if isinstance(self.k, int) else replace(self, k=k)
 
     def centres(self, rows: np.ndarray, k: int, seed: int) -> np.ndarray:
         """Centres [k, d] of rows in memory [n, d]."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import mmap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -98,24 +99,37 @@ class Points:
         return replace(self, rows=rows, sources=[self.sources[i] for i in index.tolist()])
 
 
-class Clustering(Protocol):
-    """Groups points; a dataclass that a config names."""
+class Clustering(ABC):
+    """Groups the features of the training examples (step 3).
 
-    @property
-    def k(self) -> Any:
-        """C where it is known before anything ran, else None or "auto": see `known_k`."""
+    A new clustering is a frozen dataclass that derives from this class, in a file of this package, and a YAML file in
+    conf/clustering.
+    """
 
-    @property
-    def min_size(self) -> int:
-        """Fewest members of a cluster."""
-
+    @abstractmethod
     def __call__(self, points: Points, seed: int) -> np.ndarray:
-        """Cluster of each point [n], int64, numbered from 0 by falling size without gaps."""
+        """Assigns every point to a cluster.
+
+        Args:
+            points: Features to group.
+            seed: Seed of anything drawn at random.
+
+        Returns:
+            Cluster of each point [n], int64, numbered from 0 by falling size without gaps.
+        """
+
+    def known_k(self) -> int | None:
+        """C if the settings alone determine it (small clusters may still be dissolved), else None."""
+        return None
+
+    def with_k(self, k: int) -> Clustering:
+        """The same clustering with k clusters, if it would choose their number itself; else this one."""
+        return self
 
 
 def known_k(clustering: Clustering) -> int | None:
-    """The number of clusters where settings alone say it (small ones may still be dissolved)."""
-    return clustering.k if isinstance(clustering.k, int) else None
+    """`clustering.known_k()`."""
+    return clustering.known_k()
 
 
 def _give_back(array: Any) -> None:

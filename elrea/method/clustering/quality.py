@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -83,8 +82,7 @@ def stability(
     """
     from sklearn.metrics import adjusted_rand_score
 
-    if getattr(clustering, "k", None) == "auto":
-        clustering = with_k(clustering, int(assignment.max()) + 1)
+    clustering = clustering.with_k(int(assignment.max()) + 1)
     try:
         same = points.subset(points.draw(SEED_POINTS, seed))
         runs = [clustering(same, seed + run) for run in range(1, RUNS + 1)]
@@ -100,13 +98,6 @@ def stability(
         "stability_seeds": _mean(np.array(seeds)),
         "stability_samples": _mean(np.array(samples)),
     }
-
-
-def with_k(clustering: Any, k: int) -> Any:
-    """The clustering with a number of clusters; inside, where it takes sizes from another one."""
-    if hasattr(clustering, "of"):
-        return replace(clustering, of=with_k(clustering.of, k))
-    return replace(clustering, k=k)
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,21 +10,17 @@ from elrea.method.clustering.points import Clustering, Points
 
 
 @dataclass(frozen=True)
-class RandomClusters:
+class RandomClusters(Clustering):
     """Deals the members of another clustering's clusters out at random; sizes stay."""
 
     of: Clustering
     """The clustering whose number of clusters and sizes are taken."""
 
-    @property
-    def k(self) -> Any:
-        """As of the other clustering."""
-        return self.of.k
+    def known_k(self) -> int | None:
+        return self.of.known_k()
 
-    @property
-    def min_size(self) -> int:
-        """As of the other clustering."""
-        return self.of.min_size
+    def with_k(self, k: int) -> RandomClusters:
+        return replace(self, of=self.of.with_k(k))
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
         """Assigns every point.

@@ -7,22 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.clustering.sizes import by_size, dissolve
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SourceClusters:
+class SourceClusters(Clustering):
     """Groups examples by the data set that they come from."""
 
     min_size: int = 32
     """A smaller source joins, as a whole, the one whose mean feature has the highest cosine with its own."""
-
-    @property
-    def k(self) -> None:
-        """Known once the sources are counted."""
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
         """Assigns every point; what joins what is logged.

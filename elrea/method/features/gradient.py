@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from elrea.models.footprint import Footprint
+
 
 @dataclass(frozen=True)
-class GradientFeatures:
-    """Gradients of a prompt's own tokens with respect to the base adapter, projected."""
+class GradientFeatures(Features):
+    """Gradients of a prompt's own tokens with respect to the base adapter, projected (5.2 to 5.7)."""
 
     projection: Projection = field(default_factory=Sjlt)
     """How a gradient of some 10⁴ to 10⁸ entries becomes a feature."""
@@ -53,6 +55,7 @@ class GradientFeatures:
     """Keep no activations inside the layers but compute them again in the backward pass: a third more time, for a
     fraction of the memory."""
     from_base: ClassVar[bool] = True
+    speed_fields: ClassVar[tuple[str, ...]] = (*Features.speed_fields, "buffer_mb", "recompute")
 
     def __post_init__(self) -> None:
         if self.form not in ("adam", "sgd"):
@@ -70,14 +73,28 @@ class GradientFeatures:
         """A forward and a backward pass per checkpoint that weighs anything."""
         return 2 * sum(weight > 0 for weight in self._weights(epochs))
 
-    def identity(self) -> dict[str, Any]:
-        return {}
-
-    def check(self, epochs: int) -> None:
-        self._weights(epochs)
+    def check(self, epochs: int | None) -> None:
+        """Rejects epoch weights whose number differs from that of the epochs, or when that number is open."""
+        if epochs is not None:
+            self._weights(epochs)
+        elif self.epoch_weights:
+            raise ConfigError(
+                "features.epoch_weights has a weight for every epoch, and training.early_stop leaves their number "
+                "open; set features.epoch_weights=null"
+            )
 
     def fits(self, model: PeftModel) -> None:
+        """Rejects `layers` that select no matrix of the adapter."""
         PerExampleGradients(model, self.layers)
+
+    def memory(self, footprint: Footprint, length: int) -> tuple[float, str]:
+        """Backbone, activations of the largest batch, Adam's moments, and the buffer of collected gradients."""
+        prompts = max(1, min(self.batch_size, self.batch_tokens // length))
+        activations = footprint.saved(prompts, length, prompts * length, self.recompute)
+        buffer = max(4 * footprint.adapter * self.batch_size, self.buffer_mb * 2**20)
+        used = activations + buffer + footprint.weights + 4 * footprint.adapter
+        again = ", recomputed" if self.recompute else ""
+        return used, f"{prompts} x {length:,} tokens{again}"
 
     def reader(
         self,

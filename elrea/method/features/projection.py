@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,18 +16,24 @@ BLOCK = 4096
 """Rows of Rᵀ that are held at once."""
 
 
-class Projection(Protocol):
-    """Maps gradients [n, |θ|] to features [n, d], the same way for every example."""
+class Projection(ABC):
+    """Maps gradients to features, the same way for every example.
 
-    def __call__(self, gradients: Tensor) -> Tensor: ...
+    A new one is a frozen dataclass that derives from this class, in a file of this package, and a YAML file in
+    conf/features/projection.
+    """
 
+    @abstractmethod
+    def __call__(self, gradients: Tensor) -> Tensor:
+        """Projects each row of [n, |θ|] to [n, d]; `gradients` stay as they are."""
+
+    @abstractmethod
     def dimension(self, size: int) -> int:
         """d for gradients of length `size`."""
-        ...
 
 
 @dataclass(frozen=True)
-class Rademacher:
+class Rademacher(Projection):
     """The paper's projection: R_ij uniform in {-1, +1}, made again from the seed wherever it is needed."""
 
     d: int = 1024
@@ -68,7 +74,7 @@ class Rademacher:
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(Projection):
     """No projection: full gradients, for small adapters."""
 
     def dimension(self, size: int) -> int:

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.features.projection import random_bytes, unpack_signs
+from elrea.method.features.projection import Projection, random_bytes, unpack_signs
 
 GROUP_WORDS = 1 << 17
 """Coordinates, about, whose signs are made together."""
 
 
 @dataclass(frozen=True)
-class Sjlt:
+class Sjlt(Projection):
     """Sparse Johnson-Lindenstrauss: each coordinate is added to `nonzeros` of d buckets, with random signs.
 
     Coordinates are cut into blocks of d. A block's coordinate i goes to the buckets (i + shift_j) mod d, with

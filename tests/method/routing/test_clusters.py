@@ -12,18 +12,15 @@ import torch
 from elrea.data.examples import Example
 from elrea.errors import DataError
 from elrea.method.clustering.assignment import QUALITY, make_clusters, read_clusters
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.features.to_disk import stream
 from elrea.store.files import read_json
 from tests.method.features.stub import Drawn, DrawnReader, prompts
 
 
 @dataclass(frozen=True)
-class Halves:
+class Halves(Clustering):
     """By the sign of the first coordinate, the larger half first."""
-
-    k: int = 2
-    min_size: int = 1
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
         right = points.take(slice(None))[:, 0] > 0
