@@ -34,7 +34,7 @@ class Router:
     """Weighs the experts by a softmax of standardised cosines, and the base adapter by 1 - the highest cosine (5.9).
 
     A new router is a frozen dataclass that derives from this class, in a file of this package, and a YAML file in
-    conf/routing. One that weighs otherwise overrides `base` or `experts`; one that predicts the cosines derives from
+    conf/routing. One that weighs otherwise overrides `base` or `scores`; one that predicts the cosines derives from
     `LearnedRouter`.
     """
 
@@ -62,11 +62,24 @@ class Router:
         """
         return 1 - cosines.max(dim=1).values
 
-    def experts(self, cosines: Tensor, top_k: int | None = None) -> Tensor:
-        """w_c = softmax_c(z_c / temperature), z_c = (cos_c - μ)/σ, with the mean μ and the population's standard
-        deviation σ over the prompt's own clusters (5.9).
+    def scores(self, cosines: Tensor) -> Tensor:
+        """z_c = (cos_c - μ)/σ, with the mean μ and the population's standard deviation σ over the prompt's own
+        clusters (5.9). Where all cosines are equal, σ is 0 and so are all z_c.
 
-        Where all cosines are equal, σ is 0 and all experts get the same weight.
+        Args:
+            cosines: cos_c [n, C].
+
+        Returns:
+            [n, C].
+        """
+        centred = cosines - cosines.mean(dim=1, keepdim=True)
+        spread = centred.square().mean(dim=1, keepdim=True).sqrt()
+        return torch.where(
+            spread > FLAT, centred / spread.clamp(min=FLAT), torch.zeros_like(centred)
+        )
+
+    def experts(self, cosines: Tensor, top_k: int | None = None) -> Tensor:
+        """w_c = softmax_c(z_c / temperature) (5.9).
 
         Args:
             cosines: cos_c [n, C].
@@ -75,9 +88,7 @@ class Router:
         Returns:
             [n, C]; rows sum to 1 (top-k without `renormalise`: to less).
         """
-        centred = cosines - cosines.mean(dim=1, keepdim=True)
-        spread = centred.square().mean(dim=1, keepdim=True).sqrt()
-        z = torch.where(spread > FLAT, centred / spread.clamp(min=FLAT), torch.zeros_like(centred))
+        z = self.scores(cosines)
         z = z - z.max(dim=1, keepdim=True).values  # a small temperature must not overflow
         weights = torch.softmax(z.double() / self.temperature, dim=1).to(z)
         if top_k is None or top_k >= weights.shape[1]:
