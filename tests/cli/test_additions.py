@@ -95,7 +95,7 @@ def test_additions_train_export_load_and_generate(project: Path, small_model: Pa
 
     folder = project / "out" / "ensemble"
     used: dict[str, Any] = json.loads(python(project, "-c", USE, str(folder), str(small_model)))
-    assert used["features"].startswith("TokenCounts(projection=Fold(d=16)")
+    assert used["features"].startswith("TokenCounts(projection=Fold(d=24)")
     assert used["router"] == "RawCosines(temperature=1.0, renormalise=True, sharpness=4.0)"
     assert used["judge"] == "first_word"
     for cosines, (base, *experts) in zip(used["cosines"], used["weights"], strict=True):

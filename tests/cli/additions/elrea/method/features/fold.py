@@ -14,7 +14,7 @@ from elrea.method.features.projection import Projection
 class Fold(Projection):
     """g'_i = Σ_k g_{i + k·d}."""
 
-    d: int = 16
+    d: int = 24
 
     def dimension(self, size: int) -> int:
         return self.d
