@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COLDEST = 1e-30
-"""Lower temperatures are replaced by it: both draw from the likeliest tokens only, and float32 cannot divide by less."""
+"""Lower temperatures are replaced by it: both draw from the likeliest tokens, and float32 cannot divide by less."""
 
 REPLACEMENT = "\ufffd"
 """A tokenizer's output for bytes that are not a whole character yet."""
@@ -49,8 +49,8 @@ class Decoding:
     max_new_tokens: int = 128
     """Maximum number of tokens of an answer."""
     temperature: float = 0.0
-    """0 takes the likeliest token (greedy decoding, as in the paper). Otherwise the mixed logits are divided by it and a
-    token is drawn. The members' weights need not sum to 1, and their sum acts as an inverse temperature too."""
+    """0 takes the likeliest token (greedy decoding, as in the paper). Otherwise the mixed logits are divided by it and
+    a token is drawn. The members' weights need not sum to 1, and their sum acts as an inverse temperature too."""
     top_k: int | None = None
     """Draw from this number of likeliest tokens only; None: from all."""
     top_p: float = 1.0

@@ -76,7 +76,7 @@ class JointModel:
 
     @staticmethod
     def _adder(a: Tensor, b: Tensor) -> Callable[..., Tensor]:
-        """A forward hook that adds (α/r)·B A x, for Aᵀ [members or rows, in, r] and (α/r)·Bᵀ [members or rows, r, out]."""
+        """A forward hook that adds (α/r)·B A x, for Aᵀ [members or rows, in, r] and (α/r)·Bᵀ [same, r, out]."""
 
         def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             low = torch.bmm(inputs[0].to(a.dtype).reshape(a.shape[0], -1, a.shape[1]), a)

@@ -56,5 +56,5 @@ def test_the_rest_is_grouped_as_if_they_were_not_there(tmp_path: Path) -> None:
 
 
 def test_not_one_feature_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^not one of 40 training prompts has a feature"):
+    with pytest.raises(DataError, match=r"^none of 40 training prompts has a feature"):
         made(tmp_path, bad=list(range(40)))
