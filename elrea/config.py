@@ -53,18 +53,24 @@ MOVED_DATA = {
 """Where the modules of `elrea.data` are."""
 
 
-def build(node: Any, key: str) -> Any:
+def build(node: Any, key: str, base: type | None = None) -> Any:
     """Makes what a node names; nodes inside it that name something are made first.
 
     Args:
         node: a node of a composed config, or plain containers. Without `_target_` it comes back
             as plain containers, with what was made inside.
         key: where the node stands in the config, for the messages.
+        base: the class that the named one has to derive from, if it is known.
 
     Raises:
         ConfigError: what is wrong, in one line that begins with the key.
     """
-    return _build(_contain(node, key), key)
+    contained = _contain(node, key)
+    if base is not None:
+        target = contained.get(TARGET) if isinstance(contained, dict) else None
+        if not issubclass(_find(target, f"{key}.{TARGET}"), base):
+            raise ConfigError(f"{key}.{TARGET}: {target} is not a subclass of {base.__name__}")
+    return _build(contained, key)
 
 
 def _build(node: Any, key: str) -> Any:

@@ -118,6 +118,8 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
 def _judged(
     cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str]
 ) -> tuple[Any, dict[str, Any]]:
+    from elrea.method.ensemble.strategy import Strategy
+
     evaluation = build(cfg.evaluation, "evaluation")
     nodes = strategy_nodes(folder, [*evaluation.strategies, chosen])
     files = {name: build(nodes[name], f"ensemble[{name}]") for name in FIXED if name in nodes}
@@ -135,7 +137,7 @@ def _judged(
                 )
         keys[name] = f"evaluation.settings.{name}"
         nodes[name] = OmegaConf.merge(nodes[name], own)
-    strategies = {name: build(node, keys[name]) for name, node in nodes.items()}
+    strategies = {name: build(node, keys[name], Strategy) for name, node in nodes.items()}
     for name, file in files.items():
         if strategies[name] != file:
             raise ConfigError(f"{keys[name]}: {name} is what the others are held against; leave it")
@@ -164,6 +166,9 @@ def _config_of(folder: Path) -> DictConfig:
 def _experiment(
     cfg: DictConfig, corpus: Corpus, strategies: dict[str, Any], evaluation: Any
 ) -> Experiment:
+    from elrea.method.clustering.points import Clustering
+    from elrea.method.features.protocol import Features
+    from elrea.method.routing.weights import Router
     from elrea.pipeline.experiment import Experiment
 
     return Experiment(
@@ -171,9 +176,9 @@ def _experiment(
         backbone=build(cfg.backbone, "backbone"),
         lora=build(cfg.adapter, "adapter"),
         training=build(cfg.training, "training"),
-        features=build(cfg.features, "features"),
-        clustering=build(cfg.clustering, "clustering"),
-        router=build(cfg.routing, "routing"),
+        features=build(cfg.features, "features", Features),
+        clustering=build(cfg.clustering, "clustering", Clustering),
+        router=build(cfg.routing, "routing", Router),
         strategies=strategies,
         evaluation=evaluation,
         device=build(cfg.trainer, "trainer"),
