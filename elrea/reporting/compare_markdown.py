@@ -8,6 +8,8 @@ from elrea.reporting.compare_table import Comparison, Difference, Interval, Meas
 
 MOST_SEEDS = 5
 """Seeds that have a column each; of more, the least and the greatest are shown."""
+INTERVALS = {"items": "items_ci95", "seeds": "seeds_ci95", "both": "seeds_items_ci95"}
+"""Intervals of a difference by their name in the table; one that no row has is left out."""
 LEGEND = (
     "Intervals are 95 %. items: paired bootstrap over test items, per item the mean over seeds; seeds: Student's t "
     "over the seeds' differences; both: bootstrap over seeds and items at once."
@@ -35,7 +37,8 @@ def markdown(table: Comparison, extra: Mapping[str, Sequence[str]] | None = None
     macro = any(row.macro is not None for row in table.rows)
     passes = any(row.passes is not None for row in table.rows)
     show = _Numbers(table.measure)
-    intervals = [f"95 %, {name}" for name in ("items", "seeds", "both")]
+    shown = [name for name, field in INTERVALS.items() if _any(table, field)]
+    intervals = [f"95 %, {name}" for name in shown]
     heads = [*table.settings, "strategy", show.heading, *["macro"] * macro]
     heads += [f"seed {seed}" for seed in seeds] if each else ["seeds, least to most"]
     heads += [f"{table.leader} minus it", *intervals] if table.leader else []
@@ -48,8 +51,8 @@ def markdown(table: Comparison, extra: Mapping[str, Sequence[str]] | None = None
         cells += [show.plain(row.macro)] * macro
         least, most = show.plain(min(row.per_seed)), show.plain(max(row.per_seed))
         cells += [show.plain(x) for x in row.per_seed] if each else [f"{least} to {most}"]
-        cells += show.difference(row.leader_minus_row) if table.leader else []
-        cells += show.difference(row.row_minus_baseline) if table.baseline else []
+        cells += show.difference(row.leader_minus_row, shown) if table.leader else []
+        cells += show.difference(row.row_minus_baseline, shown) if table.baseline else []
         cells += ["-" if row.passes is None else f"{row.passes:.1f}"] * passes
         cells += [column[i] for column in (extra or {}).values()]
         lines.append(f"| {' | '.join(cells)} |")
@@ -62,6 +65,11 @@ def note(table: Comparison) -> str:
     seeds = sorted({seed for row in table.rows for seed in row.seeds})
     items = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     return f"{table.data}; {items} test items; seeds {', '.join(map(str, seeds))}"
+
+
+def _any(table: Comparison, field: str) -> bool:
+    both = (found for row in table.rows for found in (row.leader_minus_row, row.row_minus_baseline))
+    return any(getattr(found, field) is not None for found in both if found is not None)
 
 
 class _Numbers:
@@ -80,9 +88,9 @@ class _Numbers:
     def interval(self, bounds: Interval | None) -> str:
         return "-" if bounds is None else f"[{', '.join(map(self.signed, bounds))}]"
 
-    def difference(self, found: Difference | None) -> list[str]:
-        """The mean and its three intervals."""
+    def difference(self, found: Difference | None, intervals: Sequence[str]) -> list[str]:
+        """The mean and its intervals."""
         if found is None:
-            return ["-"] * 4
-        bounds = (found.items_ci95, found.seeds_ci95, found.seeds_items_ci95)
+            return ["-"] * (1 + len(intervals))
+        bounds = [getattr(found, INTERVALS[name]) for name in intervals]
         return [self.signed(found.mean), *map(self.interval, bounds)]

@@ -14,6 +14,7 @@ meaning or is removed.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections import defaultdict
@@ -32,7 +33,7 @@ from elrea.evaluation.statistics import paired_interval
 from elrea.reporting.runs import Answers, finished, read_run
 from elrea.reporting.sweeps import settings as settings_of
 from elrea.reporting.sweeps import varied
-from elrea.store.files import read_json, write_json
+from elrea.store.files import read_json, write_text
 
 VERSION = 1
 RESAMPLES = 10_000
@@ -302,8 +303,12 @@ def part(table: Comparison, value: str) -> Comparison:
 
 
 def save(table: Comparison, path: Path) -> None:
-    """Writes a table as JSON, atomically."""
-    write_json(path, table.model_dump(mode="json"), ordered=True)
+    """Writes a table as JSON, a line per row, atomically."""
+    plain = table.model_dump(mode="json")
+    rows = ",\n".join(f"    {_json(row)}" for row in plain.pop("rows"))
+    details = _json(plain.pop("details"))
+    head = "".join(f"  {_json(key)}: {_json(value)},\n" for key, value in plain.items())
+    write_text(path, f'{{\n{head}  "rows": [\n{rows}\n  ],\n  "details": {details}\n}}\n')
 
 
 def load(path: Path) -> Comparison:
@@ -332,6 +337,10 @@ def command_line() -> str:
         shown = Path(script.name)
     python = ["python"] if script.suffix == ".py" else []
     return shlex.join([*python, str(shown), *sys.argv[1:]])
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
 def _rounded(value: float | np.floating[Any]) -> float:

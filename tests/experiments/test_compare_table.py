@@ -99,7 +99,7 @@ def test_one_seed_has_no_interval_over_seeds() -> None:
     found = tables.compare([one], command="c", baseline="base", resamples=50)
     gain = found.rows[1].row_minus_baseline
     assert gain is not None and gain.seeds_ci95 is None and gain.seeds_items_ci95 is None
-    assert markdown(found).splitlines()[-1].endswith("| - | - |")
+    assert markdown(found).splitlines()[0].endswith("| minus base | 95 %, items |")
 
 
 def test_markdown_has_a_cell_for_every_heading() -> None:
@@ -142,6 +142,9 @@ def test_json_goes_and_comes_back(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     tables.save(found, path)
     assert tables.load(path) == found
+    assert sum(line.startswith("    {") for line in path.read_text().splitlines()) == 2, (
+        "a line per row"
+    )
     assert json.loads(path.read_text())["schema_name"] == "elrea-comparison"
 
 
