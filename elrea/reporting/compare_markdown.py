@@ -25,18 +25,21 @@ def page(table: Comparison, extra: Mapping[str, Sequence[str]] | None = None) ->
     )
 
 
-def markdown(table: Comparison, extra: Mapping[str, Sequence[str]] | None = None) -> str:
+def markdown(
+    table: Comparison, extra: Mapping[str, Sequence[str]] | None = None, digits: int | None = None
+) -> str:
     """The rows as a Markdown table: accuracy in %, its differences in points, losses in nats per token.
 
     Args:
         table: From `compare`.
         extra: By heading, a cell per row; columns that a study adds on the right.
+        digits: After the point; None takes 1 for accuracies and 3 for losses.
     """
     seeds = table.rows[0].seeds if table.rows else []
     each = all(row.seeds == seeds for row in table.rows) and len(seeds) <= MOST_SEEDS
     macro = any(row.macro is not None for row in table.rows)
     passes = any(row.passes is not None for row in table.rows)
-    show = _Numbers(table.measure)
+    show = _Numbers(table.measure, digits)
     shown = [name for name, field in INTERVALS.items() if _any(table, field)]
     intervals = [f"95 %, {name}" for name in shown]
     heads = [*table.settings, "strategy", show.heading, *["macro"] * macro]
@@ -75,8 +78,9 @@ def _any(table: Comparison, field: str) -> bool:
 class _Numbers:
     """Scores as text."""
 
-    def __init__(self, measure: Measure) -> None:
-        self.scale, self.digits = (100, 1) if measure == "accuracy" else (1, 3)
+    def __init__(self, measure: Measure, digits: int | None) -> None:
+        self.scale, usual = (100, 1) if measure == "accuracy" else (1, 3)
+        self.digits = usual if digits is None else digits
         self.heading = "accuracy, %" if measure == "accuracy" else "loss, nats per token"
 
     def plain(self, value: float | None) -> str:
