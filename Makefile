@@ -64,16 +64,16 @@ backbone: $(STAMP) ## Train the built-in backbone anew, as it was shipped (takes
 	$(BIN)/python -m elrea.models.tiny.train $(ARGS)
 
 bench-features: $(STAMP) ## Measure what gradient features cost (half an hour; ARGS='--models tiny': minutes)
-	$(BIN)/python experiments/benchmarks/features.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.features $(ARGS)
 
 bench-clusters: $(STAMP) ## Measure what clustering costs, up to 200,000 features (some minutes)
-	$(BIN)/python experiments/benchmarks/clusters.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.clusters $(ARGS)
 
 bench-inference: $(STAMP) ## Measure what all members at once cost (an hour; ARGS='--models tiny': minutes)
-	$(BIN)/python experiments/benchmarks/inference.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.inference $(ARGS)
 
 bench-sweep: $(STAMP) ## Measure what a sweep costs over its stages, and over its jobs alone (half an hour)
-	$(BIN)/python experiments/benchmarks/sweep.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.sweep $(ARGS)
 
 clean: ## Remove .venv and the caches; runs and the store stay
 	rm -rf $(VENV) build elrea.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -35,7 +35,7 @@ from elrea.reporting.sweeps import settings as settings_of
 from elrea.reporting.sweeps import varied
 from elrea.store.files import read_json, write_text
 
-VERSION = 1
+VERSION: Literal[1] = 1
 RESAMPLES = 10_000
 DIGITS = 6
 

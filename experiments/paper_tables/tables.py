@@ -162,7 +162,7 @@ def chapter(column: dict[str, Any], table: Comparison, tasks: dict[str, dict[str
 
 def cost(paper: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The cost table, as Markdown and as figures; ours come from `inference.py --paper gemma-2b` of the benchmarks."""
-    ours = (read_json(COST) or {}).get("paper_toy") or {}
+    ours = ((read_json(COST) or {}).get("paper_toy") or {}).get("figures", {})
     lines = [f"### {paper['title']}", "", "| | ours | paper |", "|---|---|---|"]
     for name, value in paper["figures"].items():
         own = ours.get(name)

@@ -122,3 +122,14 @@ def test_few_tasks_have_a_column_each(tmp_path: Path) -> None:
 def test_a_column_that_has_not_run_has_the_papers_numbers_alone(tmp_path: Path) -> None:
     text = chapter({"title": "T", "accuracy": {"base": 18.61}}, tmp_path / "none")
     assert text.splitlines()[0] == "### T (not run)" and text.splitlines()[-1] == "| base | 18.61 |"
+
+
+def test_the_cost_table_reads_the_benchmarks_figures(tmp_path: Path, monkeypatch) -> None:
+    measured = tmp_path / "inference.json"
+    measured.write_text(json.dumps({"paper_toy": {"device": "d", "figures": {"experts": 12.3}}}))
+    monkeypatch.setattr(tables, "COST", measured)
+    text, figures = tables.cost(PAPER["cost"])
+    assert "| experts | 12.3 | 246.0 |" in text and "| inference | - | 262.0 |" in text
+    assert figures["ours"] == {"experts": 12.3}
+    measured.write_text('{"paper_toy": null}')
+    assert tables.cost(PAPER["cost"])[1]["ours"] is None
