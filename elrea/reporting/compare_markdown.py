@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from elrea.reporting.compare_table import Comparison, Difference, Interval, Measure
+from elrea.evaluation.seed_intervals import Interval
+from elrea.reporting.compare_table import Comparison, Difference, Measure
 
 MOST_SEEDS = 5
 """Seeds that have a column each; of more, the least and the greatest are shown."""

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from elrea.errors import DataError, did_you_mean
-from elrea.evaluation.seed_intervals import seeds_interval, seeds_items_interval
+from elrea.evaluation.seed_intervals import Interval, seeds_interval, seeds_items_interval
 from elrea.evaluation.statistics import paired_interval
 from elrea.reporting.runs import Answers, finished, read_run
 from elrea.reporting.sweeps import settings as settings_of
@@ -39,7 +39,6 @@ VERSION: Literal[1] = 1
 RESAMPLES = 10_000
 DIGITS = 6
 
-Interval = tuple[float, float]
 Measure = Literal["accuracy", "loss"]
 
 

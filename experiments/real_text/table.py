@@ -34,7 +34,7 @@ from elrea.reporting.compare_table import (
 )
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH
 from elrea.reporting.plots.canvas import save as save_plot
-from elrea.reporting.plots.run import heat_map
+from elrea.reporting.plots.heatmaps import heat_map
 from elrea.reporting.runs import Answers, finished, read_run
 from elrea.store.files import read_json, write_text
 
