@@ -64,16 +64,16 @@ backbone: $(STAMP) ## Train the built-in backbone again, as for the release (tak
 	$(BIN)/python -m elrea.models.tiny.train $(ARGS)
 
 bench-features: $(STAMP) ## Measure the cost of gradient features (half an hour; ARGS='--models tiny': minutes)
-	$(BIN)/python experiments/benchmarks/features.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.features $(ARGS)
 
 bench-clusters: $(STAMP) ## Measure the cost of clustering, up to 200,000 features (some minutes)
-	$(BIN)/python experiments/benchmarks/clusters.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.clusters $(ARGS)
 
 bench-inference: $(STAMP) ## Measure the cost of inference with all members (an hour; ARGS='--models tiny': minutes)
-	$(BIN)/python experiments/benchmarks/inference.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.inference $(ARGS)
 
 bench-sweep: $(STAMP) ## Measure the overhead of a sweep per stage and per job (half an hour)
-	$(BIN)/python experiments/benchmarks/sweep.py $(ARGS)
+	$(BIN)/python -m experiments.benchmarks.sweep $(ARGS)
 
 clean: ## Remove .venv and the caches, but no runs and not the store
 	rm -rf $(VENV) build elrea.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from elrea.config import leaves, load_config
 from elrea.errors import DataError
@@ -39,6 +37,9 @@ class Answers:
         correct: By strategy, item by item.
         chosen: The strategy that `ensemble=` named.
         settings: The run's config, by keys with points.
+        losses: By strategy, item by item, nats per token of the reference response; None where the item did not fit.
+        figures: By strategy, its row in summary.json.
+        data: The name of the data.
     """
 
     folder: Path
@@ -47,6 +48,9 @@ class Answers:
     correct: dict[str, list[bool]]
     chosen: str
     settings: dict[str, Any]
+    losses: dict[str, list[float | None]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: str = ""
 
     def own(self, name: str) -> dict[str, Any]:
         """What the run's config says of a strategy beside its file."""
@@ -101,6 +105,12 @@ def read_run(folder: Path) -> Answers:
             {name: _right(rows, name) for name in job["strategies"]},
             job["chosen"],
             settings,
+            {
+                name: [row["strategies"][name].get("loss") for row in rows]
+                for name in job["strategies"]
+            },
+            job["strategies"],
+            job["data"],
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not as a run writes it ({error!r})") from error
@@ -212,27 +222,6 @@ def finished(
             )
         _check_rows(folder, job, jobs[0], need)
     return jobs
-
-
-def answers(
-    folder: Path, need: Sequence[str] = (), *, several: bool = False
-) -> tuple[list[dict[str, Any]], dict[tuple[str, ...], dict[str, np.ndarray]]]:
-    """The jobs as `finished` has them, and by setting and strategy what was right, [seeds, items] in the jobs' order.
-
-    Raises:
-        ElreaError: What `finished` or `read_run` refuses, or seeds of one setting have other test items.
-    """
-    jobs = finished(folder, need, several=several)
-    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
-    for job in jobs:
-        runs[job["setting"]].append(read_run(folder / job["number"]))
-    for each in runs.values():
-        if any(run.items != each[0].items for run in each):
-            raise DataError(f"{folder}: seeds of one setting have other test items")
-    return jobs, {
-        setting: {name: np.array([run.correct[name] for run in each]) for name in each[0].correct}
-        for setting, each in runs.items()
-    }
 
 
 def _check_rows(
