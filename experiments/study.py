@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval
 from elrea.reporting.plots import trends
@@ -126,5 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

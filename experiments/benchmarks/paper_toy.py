@@ -106,7 +106,8 @@ def tune(work: Path, shape: str) -> tuple[Path, dict[str, float]]:
 def asked(run: Path, prompts: list[str]) -> dict[str, float]:
     """Seconds and peak memory of answering all prompts: routing, all members, and the base adapter alone."""
     from elrea.data.examples import Example
-    from elrea.method.ensemble.decoding import Decoding, generate
+    from elrea.method.ensemble.decoding import generate
+    from elrea.method.ensemble.decoding_settings import Decoding
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.method.ensemble.joint import JointModel
     from elrea.models import lora

@@ -17,7 +17,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, save
 from elrea.reporting.plots.scatter import MARKERS
@@ -149,5 +149,5 @@ def draw(found: list[dict[str, Any]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import paired_interval, wilson
 from elrea.reporting.plots.figures import accuracy
@@ -86,5 +86,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

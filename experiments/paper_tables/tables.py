@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
 from elrea.reporting.runs import read_run
@@ -201,5 +201,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from omegaconf import OmegaConf
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
 from elrea.evaluation.statistics import paired_interval
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, save
@@ -234,5 +234,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

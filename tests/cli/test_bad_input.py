@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from elrea.commands.messages import _short
+from elrea.commands.messages import line_of_hydra
 from tests.cli.commands import EXAM, QUIET, Ended, run
 from tests.reporting.wandb_reader import runs
 
@@ -267,5 +267,5 @@ def test_shots_without_room(tiny: list[str], tmp_path: Path) -> None:
 
 
 def test_an_unforeseen_message_stays_one_line() -> None:
-    assert _short(ValueError("first.\n\n  second\nthird")) == "first; second"
-    assert _short(ValueError()) == "ValueError"
+    assert line_of_hydra(ValueError("first.\n\n  second\nthird")) == "first; second"
+    assert line_of_hydra(ValueError()) == "ValueError"

@@ -1,4 +1,4 @@
-"""`python -m elrea.tracking.dashboard`: its panels name what runs log, and it fails in one line."""
+"""`elrea dashboard`: its panels read only what runs log, and its errors are one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.reporting.wandb_reader import Run, runs
 def dashboard(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     home = {"HOME": str(folder), "WANDB_CONFIG_DIR": str(folder), "WANDB_CACHE_DIR": str(folder)}
     return subprocess.run(
-        [sys.executable, "-m", "elrea.tracking.dashboard", *words],
+        [sys.executable, "-m", "elrea.commands", "dashboard", *words],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **home, **environment},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
@@ -141,7 +141,7 @@ def test_another_knob_and_other_strategies(tmp_path: Path) -> None:
     assert spec["spec"]["section"]["runSets"][0]["filters"]["filters"] == []
 
 
-def test_help_is_instant(tmp_path: Path) -> None:
+def test_help_is_fast(tmp_path: Path) -> None:
     began = time.monotonic()
     done = dashboard(tmp_path, "--help")
     assert done.returncode == 0 and "--against" in done.stdout

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from tests.cli.commands import ROOT, Ended
@@ -198,7 +198,7 @@ def test_repeated_draws_differ(lm: Any) -> None:
     assert lm.generate_until(asked) == found  # by lm-eval's own seed
 
 
-def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_error_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
     from elrea.commands import lm_eval as harness
     from elrea.commands.lm_eval_model import ElreaLM
 
@@ -208,8 +208,8 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
         ({"path": run, "topk": 1}, "model_args: topk: unknown; did you mean top_k"),
         ({"path": run, "top_k": "all"}, "top_k='all'"),
         ({"path": run, "top_k": 0}, "top_k=0: must be at least 1"),
-        ({"path": run, "device": "tpu"}, "device=tpu: wants cpu, cuda or mps"),
-        ({"path": run, "batch_size": 0}, "batch_size=0: wants a number of 1 or more"),
+        ({"path": run, "device": "tpu"}, "device=tpu: must be cpu, cuda or mps"),
+        ({"path": run, "batch_size": 0}, "batch_size=0: must be a number of 1 or more"),
     ):
         with pytest.raises(ConfigError, match=line):
             ElreaLM(**arguments)
@@ -225,6 +225,6 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
         str(tmp_path / "t.yaml"),
     ]
     monkeypatch.setattr("sys.argv", ["harness", *words])
-    with pytest.raises(SystemExit) as ended, told():
+    with pytest.raises(SystemExit) as ended, one_line_errors():
         harness.main()
     assert ended.value.code == 1 and "no ensemble.json there" in capsys.readouterr().err

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from elrea.commands import compare
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import ElreaError
 from elrea.evaluation.statistics import mcnemar, paired_interval
 from elrea.reporting.runs import read_run
@@ -64,7 +64,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *
     """What the command says: its output, or the line of its error."""
     monkeypatch.setattr("sys.argv", ["compare", *map(str, words)])
     try:
-        with told():
+        with one_line_errors():
             compare.main()
     except SystemExit as end:
         assert end.code == 1
@@ -127,7 +127,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, monkeypatch, capsys
     without = write_run(tmp_path / "without", 4, {"base": BASE[0], "elrae": BASE[1]})
     (tmp_path / "empty").mkdir()
     assert "no predictions.jsonl there" in line(tmp_path / "empty")
-    assert "have other test items (40 and 40)" in line(sweep, other)
+    assert "have different test items (40 and 40)" in line(sweep, other)
     assert "have seed 1 and score elrea differently" in line(sweep, again)
     assert "no strategy 'elrea' with seed 4; did you mean elrae? (there is: base, elrae)" in line(
         sweep, without

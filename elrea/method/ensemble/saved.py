@@ -15,13 +15,12 @@ from torch import Tensor
 
 from elrea.config import build
 from elrea.errors import BackboneError, ElreaError, StoreError
+from elrea.method.ensemble.folder import FORMAT, checked
 from elrea.method.features.protocol import Features
 from elrea.method.routing.student import ABOUT, WEIGHTS
 from elrea.method.routing.weights import Router
 from elrea.models.backbone import TINY, Pretrained, Tiny
-from elrea.store.files import read_sealed, seal, sha256, walk, write_json, write_text
-
-FORMAT = 1
+from elrea.store.files import seal, sha256, walk, write_json, write_text
 
 BY_GRADIENT = """the clusters' centroids (`centroids.safetensors`), and the base
   adapter with Adam's moments at each epoch's end (`epoch_1/` ...), with which the prompt's gradient is taken."""
@@ -162,45 +161,6 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
     if len(members) != 1 + len(found.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
     return found
-
-
-def checked(folder: Path) -> dict[str, Any]:
-    """What an ensemble's `ensemble.json` says, every file of the folder held against it.
-
-    Raises:
-        StoreError: A file is missing, damaged, of another version, or leads out of the folder.
-    """
-    path = folder / "ensemble.json"
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
-    if not path.is_file():
-        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
-    facts = read_sealed(path)
-    try:
-        if facts["format"] != FORMAT:
-            raise StoreError(
-                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
-            )
-        _check(folder, {str(name): str(digest) for name, digest in facts["files"].items()})
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
-    return facts
-
-
-def _check(folder: Path, files: dict[str, str]) -> None:
-    """Every file that is listed is there, inside the folder, and as it was written."""
-    for name, wanted in files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise StoreError(f"{folder / 'ensemble.json'}: {name!r} leads out of the folder")
-        if not path.is_file():
-            raise StoreError(f"{path} is missing; copy the ensemble anew")
-        if sha256(path) != wanted:
-            raise StoreError(f"{path} is not as it was written; copy the ensemble anew")
-    for path in walk(folder):
-        name = path.relative_to(folder).as_posix()
-        if name not in files and name != "ensemble.json":
-            raise StoreError(f"{path} does not belong to the ensemble; remove it")
 
 
 CLASSES = {
