@@ -70,7 +70,7 @@ def line_of(error: Exception) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return line_of_hydra(error)
     if isinstance(error, ValueError) and "Config group override" in str(error):
-        return "a config group wants the name of a choice, as data=exam; not null or a number"
+        return "a config group needs the name of a choice, as data=exam, not null or a number"
     if isinstance(error, OSError):  # e.g. no permission; the system's message and the file
         return f"{error.filename or 'system'}: {error.strerror or error}"
     return None

@@ -7,7 +7,7 @@ folder of that name is finished, whatever was killed when. Who makes a stage aft
 renames that one's `.partial` folder to its own name and goes on from the checkpoints in it; a
 process that was only suspended then finds its folder gone, and cannot publish what it made.
 
-`python -m elrea.store ls|verify|gc` looks after it all.
+`elrea store ls|verify|gc` looks after it all.
 """
 
 from __future__ import annotations

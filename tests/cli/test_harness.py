@@ -1,4 +1,4 @@
-"""A finished run by lm-eval: its accuracy, its log-likelihoods, its answers; each prompt routed once."""
+"""A finished run in lm-eval: accuracy, log-likelihoods and answers are ours; each prompt is routed once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LETTERS = [" A", " B", " C", " D"]
 
 @dataclass
 class Asked:
-    """What a model reads of lm-eval's Instance."""
+    """The part of lm-eval's Instance that a model reads."""
 
     args: tuple[Any, ...]
 
@@ -115,11 +115,11 @@ def test_a_prompt_is_routed_once(lm: Any, test: list[Example], monkeypatch) -> N
     prompts = [example.instruction for example in test]
     lm.loglikelihood([Asked((p, letter)) for letter in LETTERS for p in prompts])
     lm.generate_until([Asked((p, {"max_gen_toks": 2})) for p in prompts])
-    lm.loglikelihood([Asked((f"{prompts[0]} ", "A"))])  # the space is the answer's
+    lm.loglikelihood([Asked((f"{prompts[0]} ", "A"))])  # the space belongs to the answer
     assert routed == prompts
 
 
-def test_continuations_are_scored_as_they_stand(lm: Any, ensemble: Ensemble) -> None:
+def test_continuations_are_scored_without_changes(lm: Any, ensemble: Ensemble) -> None:
     prompts = [f"Say {number}." for number in range(20)]
     answers = ensemble.generate(prompts, Decoding(max_new_tokens=1))
     # A token of a byte; half a letter could not be asked for as text.
@@ -142,14 +142,14 @@ def test_continuations_are_scored_as_they_stand(lm: Any, ensemble: Ensemble) -> 
 
 
 def logs_by_hand(lm: Any, ids: list[int], weights: torch.Tensor) -> torch.Tensor:
-    """log P of each token after the first [t - 1], by the weighed sum of the members' logits."""
+    """log P of each token after the first [t - 1], by the weighted sum of the members' logits."""
     places = torch.arange(len(ids) - 1)
     logits = lm.ensemble.joint.logits(torch.tensor([ids]), places)
     mixed = torch.einsum("mtv,m->tv", logits, weights)
     return mixed.log_softmax(-1)[places, torch.tensor(ids[1:])]
 
 
-def test_a_long_context_loses_its_beginning(lm: Any, ensemble: Ensemble, caplog) -> None:
+def test_a_long_context_is_cut_at_its_beginning(lm: Any, ensemble: Ensemble, caplog) -> None:
     context = "word " * 90 + "end"
     with caplog.at_level(logging.WARNING):
         ((log_p, _),) = lm.loglikelihood([Asked((context, " yes"))])
