@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elrea.commands.messages import line_of, told
+from elrea.commands.messages import line_of, one_line_errors
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, report, varied
@@ -66,10 +66,10 @@ class Sweep(Callback):
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """As `told`, and what that lets through ends the process too: Hydra makes a warning of what a callback raises, and
-    goes on."""
+    """As `one_line_errors`, and other errors end the process too: Hydra turns what a callback raises into a warning
+    and goes on."""
     try:
-        with told():
+        with one_line_errors():
             yield
     except Exception:
         traceback.print_exc()

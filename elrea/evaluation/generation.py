@@ -18,7 +18,8 @@ from elrea.data.examples import Example
 from elrea.data.prompts import Ids
 from elrea.errors import StoreError
 from elrea.evaluation.scoring import Mixture
-from elrea.method.ensemble.decoding import Decoding, generate, stopped
+from elrea.method.ensemble.decoding import generate, stopped
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.strategy import Strategy, Voting
 from elrea.store.files import read_json, sha256_of, write_json

@@ -8,7 +8,7 @@ always complete, whenever a process was killed.
 To resume after a killed process, the next one renames its `.partial` folder and continues from the checkpoints in it.
 If the first process was only suspended, it finds its folder gone and cannot publish.
 
-`python -m elrea.store ls|verify|gc` lists, verifies and cleans a store.
+`elrea store ls|verify|gc` lists, verifies and cleans a store.
 """
 
 from __future__ import annotations

@@ -108,7 +108,8 @@ def tune(work: Path, shape: str) -> tuple[Path, dict[str, float]]:
 def inference(run: Path, prompts: list[str]) -> dict[str, float]:
     """Seconds and peak memory for all prompts: of routing, of all members, and of the base adapter alone."""
     from elrea.data.examples import Example
-    from elrea.method.ensemble.decoding import Decoding, generate
+    from elrea.method.ensemble.decoding import generate
+    from elrea.method.ensemble.decoding_settings import Decoding
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.method.ensemble.joint import JointModel
     from elrea.models import lora

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
 from elrea.reporting.compare_markdown import page
 from elrea.reporting.compare_table import (
@@ -148,5 +148,5 @@ def draw(table: Comparison, texts: Sequence[float], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

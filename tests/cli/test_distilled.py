@@ -12,7 +12,7 @@ import torch
 
 from elrea.data.exam.exam import Exam
 from elrea.errors import StoreError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.device import Device

@@ -16,7 +16,7 @@ import elrea
 from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
 from elrea.errors import BackboneError, ConfigError, DataError, ElreaError, StoreError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from elrea.store.files import read_json, sha256, with_checksum, write_json

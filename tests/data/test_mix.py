@@ -155,7 +155,7 @@ def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys
     ]
     out = tmp_path / "one"
     assert said[7] == (
-        f"{out}: python run.py data=jsonl data.train={out}/train.jsonl data.dev={out}/dev.jsonl"
+        f"{out}: elrea run data=jsonl data.train={out}/train.jsonl data.dev={out}/dev.jsonl"
         f" data.test={out}/test.jsonl"
     )
     assert said[6] == 'gsm8k: 1 dropped from train: no number after "####" (gsm8k/train.jsonl:7)'
@@ -176,10 +176,10 @@ def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "--root: say which folder holds math/"),
-        (["--root", "x", "seed"], "'seed': wants key=value"),
+        ([], "--root: give the folder of math/"),
+        (["--root", "x", "seed"], "'seed': must be key=value"),
         (["--root", "x", "sed=1"], "data.sed: unknown key; did you mean seed?"),
-        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.exam.Exam"], "wants key=value"),
+        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.exam.Exam"], "must be key=value"),
     ],
 )
 def test_the_command_refuses(words, said, tmp_path, monkeypatch):
@@ -190,7 +190,7 @@ def test_the_command_refuses(words, said, tmp_path, monkeypatch):
 
 def test_the_command_overwrites_nothing(tmp_path, monkeypatch, four):
     (tmp_path / "train.jsonl").write_text("mine")
-    with pytest.raises(ConfigError, match=r"train\.jsonl is there already; name another folder"):
+    with pytest.raises(ConfigError, match=r"train\.jsonl exists already; name another folder"):
         command(monkeypatch, "--root", four, "--out", str(tmp_path))
     assert (tmp_path / "train.jsonl").read_text() == "mine"
 
@@ -204,7 +204,7 @@ def test_the_command_writes_what_was_held_out_as_dev(four, tmp_path, monkeypatch
         name: str(out / f"{name}.jsonl") for name in ("train", "dev", "test")
     }
     assert len(Jsonl(**files_read).load().dev) == 8
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         command(monkeypatch, "--root", four, "--out", str(out), "dev_per_source=2")
 
 

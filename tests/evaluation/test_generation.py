@@ -19,7 +19,7 @@ from elrea.evaluation.judge import Judged
 from elrea.evaluation.judging import check, judge_texts, majority
 from elrea.evaluation.scoring import Mixture, Outcome
 from elrea.method.ensemble import decoding
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting

@@ -19,7 +19,7 @@ from elrea.data.sources.mmlu import read_csv
 from elrea.evaluation.generation import Draws, read_texts, write_texts
 from elrea.evaluation.judge import judge_of
 from elrea.evaluation.scoring import Mixture, questions_of, score
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.models.backbone import Backbone, Tiny
 from elrea.models.device import Device

@@ -26,7 +26,7 @@ from elrea.models.device import Device
 from elrea.store.files import is_text
 
 if TYPE_CHECKING:
-    from elrea.method.ensemble.decoding import Decoding
+    from elrea.method.ensemble.decoding_settings import Decoding
 
 BATCH = 16
 """Prompts in one pass."""
@@ -176,7 +176,8 @@ class Ensemble:
         Raises:
             DataError: A prompt is empty, or too long to leave room for an answer.
         """
-        from elrea.method.ensemble.decoding import Decoding, generate, stopped
+        from elrea.method.ensemble.decoding import generate, stopped
+        from elrea.method.ensemble.decoding_settings import Decoding
 
         settings = decoding or Decoding()
         encoded = self._encode(_examples(prompts), settings.max_new_tokens)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from elrea.config import build
 from elrea.errors import BackboneError, ConfigError, ElreaError, StoreError
+from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.features.protocol import Features
 from elrea.method.routing.weights import Router
@@ -22,18 +23,12 @@ from elrea.models.backbone import TINY, Pretrained, Tiny
 from elrea.store.files import (
     checksums,
     publish,
-    read_with_checksum,
-    sha256,
-    walk,
     with_checksum,
     write_json,
     write_text,
 )
 
-FORMAT = 1
-"""Version of the folder's layout."""
-
-ENSEMBLE, ROUTING, CENTROIDS = "ensemble.json", "routing", "centroids.safetensors"
+ROUTING, CENTROIDS = "routing", "centroids.safetensors"
 
 CARD = """---
 library_name: peft
@@ -183,45 +178,6 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
     if len(members) != 1 + len(saved.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
     return saved
-
-
-def checked(folder: Path) -> dict[str, Any]:
-    """The contents of an ensemble's `ensemble.json`, after a check of every file in the folder.
-
-    Raises:
-        StoreError: A file is missing, damaged, of another version, or outside the folder.
-    """
-    path = folder / ENSEMBLE
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
-    if not path.is_file():
-        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
-    facts = read_with_checksum(path)
-    try:
-        if facts["format"] != FORMAT:
-            raise StoreError(
-                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
-            )
-        _check_files(folder, {str(name): str(digest) for name, digest in facts["files"].items()})
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
-    return facts
-
-
-def _check_files(folder: Path, files: dict[str, str]) -> None:
-    """Compares the folder with the list: every file is inside the folder and unchanged, and no other is there."""
-    for name, expected in files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise StoreError(f"{folder / ENSEMBLE}: {name!r} is outside the folder")
-        if not path.is_file():
-            raise StoreError(f"{path} is missing; copy the ensemble again")
-        if sha256(path) != expected:
-            raise StoreError(f"{path}: checksum mismatch; copy the ensemble again")
-    for path in walk(folder):
-        name = path.relative_to(folder).as_posix()
-        if name not in files and name != ENSEMBLE:
-            raise StoreError(f"{path} does not belong to the ensemble; remove it")
 
 
 def _epochs(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
