@@ -95,7 +95,7 @@ class Rows:
 def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[tuple[list[int], Rows]]:
     """Batches of prompts of similar length: their numbers, and their rows.
 
-    If all continuations of a prompt are single tokens, one row with the prompt is enough for all of them; otherwise each
+    If all continuations of a prompt are single tokens, one row with the prompt is enough for all; otherwise each
     continuation has its own row.
     """
     for one_token in (True, False):

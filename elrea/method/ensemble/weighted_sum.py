@@ -54,10 +54,10 @@ def reduced(adapter: Adapter, rank: int) -> tuple[Adapter, float]:
         rank: R, at most the adapter's rank.
 
     Returns:
-        The adapter, and the share of the updates' squared norm that it keeps, Σ_layers Σ_{i≤R} S_i² / Σ_layers Σ_i S_i².
+        The adapter, and the share of the updates' squared norm that it keeps: Σ_{i≤R} S_i² / Σ_i S_i² over all layers.
 
     Raises:
-        ConfigError: The rank is below 1, or above the adapter's own.
+        ConfigError: The rank is below 1, or above the adapter's rank.
     """
     tensors, lora = adapter
     if not 1 <= rank <= lora.r:
