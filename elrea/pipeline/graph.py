@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.clustering.assignment import read_clusters
-from elrea.method.clustering.points import known_k
 from elrea.method.ensemble.strategy import Regrouped
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.context import Context
@@ -188,7 +187,7 @@ class Builder:
         return graph
 
     def _add(self, graph: Graph, context: Context, store: Store) -> None:
-        branch = Branch(context, known_k(context.experiment.clustering))
+        branch = Branch(context, context.experiment.clustering.known_k())
         known = {node.stage.key: node.stage for node in graph.nodes.values()}
         prefix = f"{context.part}/" if context.part else ""
         for kind in ORDER:

@@ -11,7 +11,6 @@ from torch import Tensor
 from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.strategy_figures import strategy_figures
 from elrea.method.clustering.assignment import QUALITY, read_clusters
-from elrea.method.clustering.points import known_k
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
@@ -134,7 +133,7 @@ def _grouping(branch: Branch) -> Grouping:
             counts[sources.index(source), cluster] += 1
     return Grouping(
         sources, counts, assignment, kept, stages["features-train"].folder / NAME,
-        read_json(stages["clusters"].folder / QUALITY), known_k(context.experiment.clustering),
+        read_json(stages["clusters"].folder / QUALITY), context.experiment.clustering.known_k(),
     )  # fmt: skip
 
 
@@ -174,7 +173,7 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
     """Says where there are fewer clusters than asked for: those that are too small or empty are dropped."""
     for branch in graph.branches:
         context, found = branch.context, branch.clusters
-        wanted = known_k(context.experiment.clustering)
+        wanted = context.experiment.clustering.known_k()
         if not context.requirements.clustered or wanted is None or found is None or found >= wanted:
             continue
         part = f"{context.part}: " if context.part else ""

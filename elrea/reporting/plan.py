@@ -5,7 +5,6 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from elrea.errors import ConfigError, NotHere
-from elrea.method.clustering.points import known_k
 from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
@@ -58,7 +57,7 @@ def show_ahead(cfg: DictConfig, it: Experiment, missing: NotHere) -> None:
     say(out, f"Plan: {it.corpus.name}, seed {it.seed}. {missing}: so stages have no keys yet")
     out.print(plan_table(_rows(graph, keys=False), ""))
     sizes = Sizes.at_most(it, *expected)
-    out.print(forecast_table(forecast(it, sizes, known_k(it.clustering))))
+    out.print(forecast_table(forecast(it, sizes, it.clustering.known_k())))
 
 
 def _rows(graph: Graph, keys: bool) -> list[tuple[str, str, str]]:

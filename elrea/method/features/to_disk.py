@@ -201,7 +201,7 @@ def _sum(path: Path, chunk: Chunk) -> str:
 
 
 def _plan(chunks: list[Chunk], d: int, kind: Kind) -> str:
-    """SHA-256 of all that a chunk's number stands for."""
+    """SHA-256 of the chunks, the dimension and the type: progress is valid for the same ones only."""
     digest = sha256_of(json.dumps([d, kind]))
     for chunk in chunks:
         digest.update(json.dumps(chunk).encode())

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from elrea.errors import ClusterError
 from elrea.method.clustering.assignment import make_clusters
-from elrea.method.clustering.points import known_k
 from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import Step
@@ -41,7 +40,7 @@ class Clusters(Step):
             ClusterError: Fewer examples than clusters; said before anything is trained.
         """
         it = context.experiment
-        count, k = len(it.corpus.train), known_k(it.clustering)
+        count, k = len(it.corpus.train), it.clustering.known_k()
         if context.here and k is not None and count < k:
             raise ClusterError(
                 f"{count} training examples cannot make clustering.k={k} clusters; lower it or give more data"
