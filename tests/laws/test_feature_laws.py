@@ -1,4 +1,4 @@
-"""Laws of gradients, Adam's form and projections, on examples that nobody chose."""
+"""Properties of gradients, Adam's form and projections, on random examples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members mixed inside the layers, against one adapter made by hand for each prompt."""
+"""Members mixed inside the layers equal one adapter per prompt that is computed in the test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One adapter in place of several: against dense sums of the updates, by hand."""
+"""A merged adapter equals the dense sum of the updates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Embeddings: the backbone's own states averaged by hand, and a model of sentences made on the spot."""
+"""Embeddings: means of the backbone's states, and a sentence-transformers model made by the test."""
 
 from __future__ import annotations
 

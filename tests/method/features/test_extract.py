@@ -1,4 +1,4 @@
-"""δ put together by hand over two checkpoints."""
+"""δ over two checkpoints equals a sum computed in the test."""
 
 from __future__ import annotations
 

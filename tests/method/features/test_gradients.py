@@ -262,7 +262,7 @@ def test_a_fresh_adapter_has_gradients_in_b_alone() -> None:
         assert bool(part.any()) == ("lora_B" in slot.name)
 
 
-def test_columns_stand_by_sorted_name() -> None:
+def test_columns_are_sorted_by_name() -> None:
     model = adapted("llama")
     gradients, tensors = PerExampleGradients(model), state(model)
     assert [slot.name for slot in gradients.slots] == sorted(tensors)

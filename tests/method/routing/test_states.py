@@ -1,4 +1,4 @@
-"""What the distilled router looks at, by hand: the base adapter's own hidden states, of any layer, pooled."""
+"""The distilled router's inputs equal the base adapter's pooled hidden states of any layer."""
 
 from __future__ import annotations
 
