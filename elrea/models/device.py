@@ -9,6 +9,7 @@ from typing import Any, Literal
 from elrea.errors import ConfigError
 
 _MOST_THREADS = 1024
+PRECISIONS = ("32-true", "32", "bf16-mixed")  # "32" is Lightning's other name of "32-true"
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,11 @@ class Device:
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu", "mps"):
             raise ValueError(f"accelerator={self.accelerator} must be auto, cpu, gpu or mps")
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"precision={self.precision} must be 32-true or bf16-mixed "
+                "(a bfloat16 backbone with its float32 adapter is 32-true)"
+            )
         if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
             raise ValueError(f"threads={self.threads} must be 1 to {_MOST_THREADS}, or null")
         if not 1 <= self.devices <= _MOST_THREADS:
@@ -88,11 +94,6 @@ class Device:
             torch.cuda.set_device(job % torch.cuda.device_count())
 
     def lightning(self) -> dict[str, Any]:
-        """Arguments for Lightning's Trainer, on the device that this process has set."""
+        """How to train by Lightning on this device: accelerator and precision."""
         name = {"cuda": "gpu"}.get(self.resolve(), self.resolve())
-        devices: int | list[int] = 1
-        if name == "gpu":
-            import torch
-
-            devices = [torch.cuda.current_device()]
-        return {"accelerator": name, "devices": devices, "precision": self.precision}
+        return {"accelerator": name, "precision": self.precision}

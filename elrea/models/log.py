@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
 class Task(Protocol):
     """One long piece of work that is under way."""
 
-    def advance(self, count: int) -> None:
+    def advance(self, count: int) -> object:
         """`count` more units are done."""
 
-    def step(self, row: Mapping[str, Any]) -> None:
+    def step(self, row: Mapping[str, Any]) -> object:
         """One optimiser step is done.
 
         Args:
@@ -53,3 +54,17 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class OnlyProgress:
+    """A task that counts units and ignores the rows of training steps."""
+
+    count: Callable[[int], object]
+    """Called with the number of units of each `advance`."""
+
+    def advance(self, count: int) -> None:
+        self.count(count)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        return

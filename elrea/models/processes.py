@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,8 +20,7 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from elrea.errors import ElreaError
 from elrea.models.device import Device
-
-Advance = Callable[[int], object]
+from elrea.models.log import Task
 
 LOOK = 0.2
 """Seconds between two looks at how far the processes are."""
@@ -42,6 +41,34 @@ class Member:
     device: Device
 
 
+class Reports:
+    """A Task that any of the processes may report to, and that the parent reads.
+
+    Args:
+        done: A shared counter of units.
+        rows: A queue of training steps' rows. Each is one small write, so a killed process leaves no part of one.
+    """
+
+    def __init__(self, done: Any, rows: Any) -> None:
+        self.done, self.rows = done, rows
+        self.passed_on = 0
+
+    def advance(self, count: int) -> None:
+        with self.done.get_lock():
+            self.done.value += count
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        self.rows.put(dict(row))
+
+    def pass_on(self, task: Task) -> None:
+        """Tells the parent's task what has been reported since the last call."""
+        now = self.done.value
+        task.advance(now - self.passed_on)
+        self.passed_on = now
+        while not self.rows.empty():
+            task.step(self.rows.get())
+
+
 class _Quiet(DDPStrategy):
     """Says nothing of processes that find each other."""
 
@@ -50,20 +77,21 @@ class _Quiet(DDPStrategy):
             super().setup_environment()
 
 
-def launch(device: Device, work: Callable[[Member, Advance], None], advance: Advance) -> None:
+def launch(device: Device, work: Callable[[Member, Task], None], task: Task) -> None:
     """Has `device.devices` processes do some work; torch.distributed connects them.
 
     Args:
         device: Of which each process takes one.
         work: What each does, told who it is and whom to tell of its progress; it has to be picklable.
-        advance: Told now and then what all processes have told since.
+        task: Told a few times a second what all processes have reported since.
 
     Raises:
         ElreaError: What one of the processes raised, or that one died; the others are stopped.
         OSError: Likewise.
     """
     context = multiprocessing.get_context("spawn")
-    done, errors = context.Value("q", 0), context.SimpleQueue()
+    errors = context.SimpleQueue()
+    reports = Reports(context.Value("q", 0), context.SimpleQueue())
     fabric = Fabric(
         accelerator=device.lightning()["accelerator"],
         devices=device.devices,
@@ -73,8 +101,8 @@ def launch(device: Device, work: Callable[[Member, Advance], None], advance: Adv
         ],  # not a scheduler's: one job may have started this process
     )
     try:
-        with quiet(), _watched(done, advance):
-            fabric.launch(partial(_one, device, work, done, errors))
+        with quiet(), _watched(reports, task):
+            fabric.launch(partial(_one, device, work, reports, errors))
     except ProcessExitedException as failure:
         if errors.empty():
             raise ElreaError(
@@ -89,8 +117,8 @@ def launch(device: Device, work: Callable[[Member, Advance], None], advance: Adv
 
 def _one(
     device: Device,
-    work: Callable[[Member, Advance], None],
-    done: Any,
+    work: Callable[[Member, Task], None],
+    reports: Reports,
     errors: Any,
     fabric: Fabric,
 ) -> None:
@@ -99,12 +127,8 @@ def _one(
     own = replace(device, accelerator="cpu" if fabric.device.type == "cpu" else "auto")
     own.apply(fabric.world_size)
 
-    def advance(count: int) -> None:
-        with done.get_lock():
-            done.value += count
-
     try:
-        work(Member(fabric.global_rank, fabric.world_size, own), advance)
+        work(Member(fabric.global_rank, fabric.world_size, own), reports)
     except (ElreaError, OSError) as error:
         errors.put(error)
         os._exit(1)  # no traceback: the first process prints the line
@@ -118,16 +142,13 @@ def _end_with_parent() -> None:
 
 
 @contextmanager
-def _watched(done: Any, advance: Advance) -> Iterator[None]:
-    """Passes on what the processes count."""
-    over, told = threading.Event(), 0
+def _watched(reports: Reports, task: Task) -> Iterator[None]:
+    """Passes on what the processes report."""
+    over = threading.Event()
 
     def look() -> None:
-        nonlocal told
         while not over.wait(LOOK):
-            now = done.value
-            advance(now - told)
-            told = now
+            reports.pass_on(task)
 
     watcher = threading.Thread(target=look, daemon=True)
     watcher.start()
@@ -136,7 +157,7 @@ def _watched(done: Any, advance: Advance) -> Iterator[None]:
     finally:
         over.set()
         watcher.join()
-        advance(done.value - told)
+        reports.pass_on(task)
 
 
 @contextmanager

@@ -131,7 +131,11 @@ class Context:
     def progress(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
         """The same for work without training steps; yields `advance`."""
         with self.task("", text, total) as task:
-            yield task.advance
+
+            def advance(count: int) -> None:
+                task.advance(count)
+
+            yield advance
 
     def features_of(
         self, examples: list[Example], epochs: list[Path], text: str = "features"

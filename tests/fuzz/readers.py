@@ -25,7 +25,7 @@ from elrea.method.routing.distilled import Distilled
 from elrea.models import lora
 from elrea.models.backbone import Pretrained
 from elrea.models.lora import Lora
-from elrea.models.training.checkpoint import SafetensorsIO
+from elrea.models.training.checkpoint import Checkpoint
 from elrea.models.training.moments import Moments
 from elrea.reporting.sweeps import as_csv, means, read_jobs, settings, varied
 from elrea.store.files import read_json, seal, sha256
@@ -118,9 +118,9 @@ def _moments(folder: Path) -> None:
 def _checkpoint(folder: Path) -> None:
     group = {"lr": 0.1, "betas": (0.9, 0.999), "param_names": ["a"], "params": [0]}
     state = {0: {"step": torch.tensor(1.0), "exp_avg": torch.ones(2), "exp_avg_sq": torch.ones(2)}}
-    optimizers = [{"state": state, "param_groups": [group]}]
-    whole = {"state_dict": {"a": torch.ones(2)}, "optimizer_states": optimizers, "epoch": 0}
-    SafetensorsIO().save_checkpoint(whole, folder / "step")
+    optimizer = {"state": state, "param_groups": [group]}
+    progress = {"curve": [], "epochs": {}, "plan": ""}
+    Checkpoint({"a": torch.ones(2)}, optimizer, progress).save(folder / "step")
 
 
 def _stage(folder: Path) -> None:
@@ -237,7 +237,7 @@ def _read_features(folder: Path) -> object:
 
 
 def _read_checkpoint(folder: Path) -> object:
-    return SafetensorsIO().load_checkpoint(folder / "step")
+    return Checkpoint.load(folder / "step")
 
 
 def _read_stage(folder: Path) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,20 @@ def train(folder: Path, kind: str = "llama", lora: Lora | None = None, **given: 
     }
     train_adapter(model, **{**arguments, **given})
     return model
+
+
+class Recorder:
+    """A Task that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def advance(self, count: int) -> None:
+        self.counts.append(count)
+
+    def step(self, row: Mapping[str, Any]) -> None:
+        self.rows.append(dict(row))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -18,15 +18,16 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import os, signal, sys, torch
 from pathlib import Path
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora
 from tests.models.builders import train
 torch.set_num_threads(1)
 steps = []
-def advance(examples):
+def count(examples):
     steps.append(examples)
     if len(steps) == 5:
         os.kill(os.getpid(), signal.SIGKILL)
-train(Path(sys.argv[1]), lora=Lora(r=2, dropout=0.2), checkpoint_minutes=1e-9, advance=advance)
+train(Path(sys.argv[1]), lora=Lora(r=2, dropout=0.2), checkpoint_minutes=1e-9, task=OnlyProgress(count))
 """
 
 
@@ -43,7 +44,7 @@ def test_a_killed_run_called_again_equals_an_unbroken_one(tmp_path: Path) -> Non
     _, said = killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL, said.decode()
     found = latest(broken / "checkpoint")
-    assert found is not None and found[0] == 5  # epochs end at 3, 6 and 9
+    assert found is not None and len(found.progress["curve"]) == 5  # epochs end at 3, 6 and 9
     assert not (broken / "adapter").exists()
     train(broken, lora=Lora(r=2, dropout=0.2))
     assert contents(broken) == contents(whole)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from elrea.errors import TrainingError
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora
-from elrea.models.training import checkpoint as resume
+from elrea.models.training import checkpoint
 from elrea.models.training.checkpoint import latest
 from elrea.store.files import read_json, write_json
 from tests.models.builders import contents, train
@@ -24,15 +25,15 @@ class Died(Exception):
     """Stands for whatever ends a process."""
 
 
-def dying_after(steps: int) -> Callable[[int], None]:
+def dying_after(steps: int) -> OnlyProgress:
     left = itertools.count(steps, -1)
     next(left)
 
-    def advance(examples: int) -> None:
+    def count(examples: int) -> None:
         if next(left) == 0:
             raise Died
 
-    return advance
+    return OnlyProgress(count)
 
 
 @pytest.fixture(scope="module")
@@ -50,11 +51,11 @@ def test_a_checkpoint_after_any_step_is_a_place_to_go_on(
     steps: int, tmp_path: Path, unbroken: dict[str, bytes]
 ) -> None:
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(steps))
+        train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
-    assert found is not None and found[0] == steps
+    assert found is not None and len(found.progress["curve"]) == steps
     counts: list[int] = []
-    train(tmp_path, lora=LORA, advance=counts.append)
+    train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
     assert sum(counts) == 30  # with what was done before, reported first
     assert contents(tmp_path) == unbroken
 
@@ -65,9 +66,9 @@ def test_steps_since_the_last_checkpoint_are_taken_again(
 ) -> None:
     """Dies within an epoch, with no checkpoint but the last epoch's end."""
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, advance=dying_after(steps))
+        train(tmp_path, lora=LORA, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
-    assert (found[0] if found else 0) == steps // 3 * 3
+    assert (len(found.progress["curve"]) if found else 0) == steps // 3 * 3
     train(tmp_path, lora=LORA)
     assert contents(tmp_path) == unbroken
 
@@ -75,7 +76,7 @@ def test_steps_since_the_last_checkpoint_are_taken_again(
 def test_dying_again_and_again(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
     for _ in range(8):  # one step each time: the first call on resuming reports what is done
         with pytest.raises(Died):
-            train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(2))
+            train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(2))
     train(tmp_path, lora=LORA)
     assert contents(tmp_path) == unbroken
 
@@ -89,7 +90,7 @@ def test_accumulated_steps_are_never_cut(tmp_path: Path) -> None:
             batch_size=2,
             accumulate=2,
             checkpoint_minutes=0,
-            advance=dying_after(4),
+            task=dying_after(4),
         )
     train(tmp_path / "cut", lora=LORA, batch_size=2, accumulate=2)
     assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
@@ -98,24 +99,23 @@ def test_accumulated_steps_are_never_cut(tmp_path: Path) -> None:
 def test_checkpoints_come_by_the_clock_and_at_epochs_ends(tmp_path: Path, monkeypatch) -> None:
     """The clock ticks a minute at every look; the limit of 2 minutes is met every second step."""
     minutes = itertools.count()
-    monkeypatch.setattr(resume, "monotonic", lambda: 60.0 * next(minutes))
+    monkeypatch.setattr(checkpoint, "monotonic", lambda: 60.0 * next(minutes))
     seen: list[int] = []
 
-    def advance(examples: int) -> None:
+    def look(examples: int) -> None:
         found = latest(tmp_path / "checkpoint")
-        seen.append(found[0] if found else 0)
+        seen.append(len(found.progress["curve"]) if found else 0)
 
-    train(tmp_path, lora=LORA, checkpoint_minutes=2, advance=advance)
+    train(tmp_path, lora=LORA, checkpoint_minutes=2, task=OnlyProgress(look))
     assert seen == [0, 2, 3, 3, 5, 6, 6, 8, 9]
 
 
 def test_a_checkpoint_is_safetensors_and_json(tmp_path: Path) -> None:
     train(tmp_path, epochs=1)
-    found = latest(tmp_path / "checkpoint")
-    assert found is not None
-    names = sorted(path.name for path in found[1].iterdir())
+    (folder,) = (tmp_path / "checkpoint").iterdir()
+    names = sorted(path.name for path in folder.iterdir())
     assert names == ["adapter.safetensors", "optimizer.safetensors", "state.json"]
-    assert sum(path.stat().st_size for path in found[1].iterdir()) < 60_000  # and no backbone
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 60_000  # and no backbone
 
 
 def cut_short(folder: Path) -> None:
@@ -130,9 +130,9 @@ def flip_a_bit(folder: Path) -> None:
     path.write_bytes(whole)
 
 
-def lose_the_loops(folder: Path) -> None:
+def lose_the_curve(folder: Path) -> None:
     state = read_json(folder / "state.json")
-    del state["state"]["loops"]
+    del state["state"]["curve"]
     write_json(folder / "state.json", state)
 
 
@@ -146,13 +146,13 @@ def become_a_file(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_short, flip_a_bit, lose_the_loops, become_a_list, become_a_file]
+    "damage", [cut_short, flip_a_bit, lose_the_curve, become_a_list, become_a_file]
 )
 def test_a_damaged_checkpoint_is_said_and_not_used(
     damage: Callable[[Path], None], tmp_path: Path, unbroken: dict[str, bytes], caplog
 ) -> None:
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, checkpoint_minutes=0, advance=dying_after(5))
+        train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(5))
     damage(tmp_path / "checkpoint" / "step_00000005")
     train(tmp_path, lora=LORA)
     assert "step_00000005 is damaged" in caplog.text
@@ -169,7 +169,7 @@ def test_a_part_of_a_checkpoint_is_not_one(tmp_path: Path, unbroken: dict[str, b
 @pytest.mark.parametrize("change", [{"seed": 4}, {"learning_rate": 0.01}, {"stage": "expert"}])
 def test_a_checkpoint_of_other_settings_is_refused(change: dict, tmp_path: Path) -> None:
     with pytest.raises(Died):
-        train(tmp_path, checkpoint_minutes=0, advance=dying_after(2))
+        train(tmp_path, checkpoint_minutes=0, task=dying_after(2))
     with pytest.raises(TrainingError, match="of a training with other settings"):
         train(tmp_path, **change)
 
@@ -183,7 +183,7 @@ def test_a_damaged_epoch_is_said_and_trained_anew(
 ) -> None:
     """What an epoch left before a kill is no longer as it was: the features would be of other moments."""
     with pytest.raises(Died):
-        train(tmp_path, lora=LORA, advance=dying_after(8))
+        train(tmp_path, lora=LORA, task=dying_after(8))
     path = tmp_path / name
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -192,7 +192,7 @@ def test_a_damaged_epoch_is_said_and_trained_anew(
     else:
         path.write_bytes(content[:-9] if damage == "cut" else content)
     counts: list[int] = []
-    train(tmp_path, lora=LORA, advance=counts.append)
-    assert f"{path.parent} is damaged; training goes on from before it" in caplog.text
+    train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
+    assert f"{path.parent} is damaged; training resumes from before it" in caplog.text
     assert len(counts) == 9, "every step again"
     assert contents(tmp_path) == unbroken

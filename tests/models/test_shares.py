@@ -16,13 +16,14 @@ from torch.distributed.tensor import DTensor
 from elrea.errors import TrainingError
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
+from elrea.models.log import OnlyProgress, Task
 from elrea.models.lora import Lora, load
-from elrea.models.processes import Advance, Member, launch
+from elrea.models.processes import Member, launch
 from elrea.models.training.moments import Moments
 from elrea.models.training.parallel import Work, train_shares
 from elrea.models.training.settings import Recipe, Training
 from elrea.store.files import read_json
-from tests.models.builders import BUILDERS, contents, examples, train
+from tests.models.builders import BUILDERS, Recorder, contents, examples, train
 
 TWO = Device("cpu", threads=1, devices=2)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -33,11 +34,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _all(place: Path, member: Member, advance: Advance) -> None:
+def _all(place: Path, member: Member, task: Task) -> None:
     """What one of two processes does for all tests: starting them costs more than the training."""
 
     def run(name: str, strategy: str, **given: Any) -> PeftModel:
-        trainer = {"accelerator": "cpu", "devices": member.size, "strategy": strategy}
+        trainer = {"accelerator": "cpu", "strategy": strategy}
         model: PeftModel = train(place / name, trainer=trainer, **given)
         return model
 
@@ -51,9 +52,15 @@ def _all(place: Path, member: Member, advance: Advance) -> None:
             shutil.copytree(folder, broken / "checkpoint" / folder.name, dirs_exist_ok=True)
             shutil.copytree(place / "unbroken" / "epoch_1", broken / "epoch_1", dirs_exist_ok=True)
 
-    run("unbroken", "ddp", checkpoint_minutes=0, lora=Lora(r=2, dropout=0.2), advance=copy)
+    run(
+        "unbroken",
+        "ddp",
+        checkpoint_minutes=0,
+        lora=Lora(r=2, dropout=0.2),
+        task=OnlyProgress(copy),
+    )
     torch.distributed.barrier()
-    run("broken", "ddp", lora=Lora(r=2, dropout=0.2), advance=advance)
+    run("broken", "ddp", lora=Lora(r=2, dropout=0.2), task=task)
     model = run("parts", "sharded")
     held = [p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor)]
     whole = sum(p.numel() for p in BUILDERS["llama"]().parameters())
@@ -63,9 +70,10 @@ def _all(place: Path, member: Member, advance: Advance) -> None:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("together")
-    told: list[int] = []
-    launch(TWO, partial(_all, folder), told.append)
-    assert sum(told) == 30, "10 examples, 3 epochs, those before the kill told at once"
+    recorder = Recorder()
+    launch(TWO, partial(_all, folder), recorder)
+    assert sum(recorder.counts) == 30, "10 examples, 3 epochs, those before the kill told at once"
+    assert recorder.rows == read_json(folder / "broken" / "curve.json")
     return folder
 
 
@@ -109,5 +117,5 @@ def test_what_goes_wrong_in_the_processes_is_one_line_here(
     recipe, lora = Recipe(3, 1e30, training), Lora(r=2, dropout=0.0)
     work = Work(tmp_path, examples(10), recipe, backbone, lora, 3, "base", None, True, TWO)
     with pytest.raises(TrainingError, match=r"base: the loss is \w+ at step"):
-        train_shares(work, lambda _n: None)
+        train_shares(work)
     assert not multiprocessing.active_children()

@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from elrea.errors import ConfigError, TrainingError
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import attach, load, set_state
 from elrea.models.training.early_stop import EarlyStop, best_epoch, dev_losses
 from elrea.store.files import read_json
@@ -120,7 +121,7 @@ def test_dying_again_and_again(stopped: Path, tmp_path: Path) -> None:
     """A kill every few steps, with checkpoints at epochs' ends alone, and one after each later step."""
     for minutes, steps in itertools.islice(itertools.cycle([(0, 3), (10, 7), (0, 2)]), 40):
         try:
-            train(tmp_path, **LONG, checkpoint_minutes=minutes, advance=dying_after(steps))
+            train(tmp_path, **LONG, checkpoint_minutes=minutes, task=dying_after(steps))
         except Died:
             continue
         break
@@ -132,7 +133,7 @@ def test_dying_again_and_again(stopped: Path, tmp_path: Path) -> None:
 def test_called_again_after_its_end_it_trains_nothing(stopped: Path, tmp_path: Path) -> None:
     train(tmp_path, **LONG)
     steps: list[int] = []
-    train(tmp_path, **LONG, advance=steps.append)
+    train(tmp_path, **LONG, task=OnlyProgress(steps.append))
     assert len(steps) == 1  # what was done before, and no step
     assert contents(tmp_path) == contents(stopped)
 

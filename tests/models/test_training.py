@@ -11,6 +11,8 @@ import torch
 
 from elrea.errors import ConfigError, TrainingError
 from elrea.models import lora as lora_files
+from elrea.models.device import Device
+from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora, attach
 from elrea.models.training.moments import Moments
 from elrea.models.training.schedule import Schedule
@@ -78,7 +80,7 @@ def test_recorded_losses(tmp_path: Path) -> None:
 
 def test_what_is_written(tmp_path: Path) -> None:
     counts: list[int] = []
-    model = train(tmp_path, advance=counts.append)
+    model = train(tmp_path, task=OnlyProgress(counts.append))
     assert counts == [4, 4, 2] * 3
     names = [path.name for path in epoch_folders(tmp_path)]
     assert names == ["epoch_1", "epoch_2", "epoch_3"]
@@ -176,7 +178,7 @@ def test_clipping_bounds_the_first_moment(tmp_path: Path) -> None:
 
 
 def test_bf16_autocast_trains_a_float32_adapter(tmp_path: Path) -> None:
-    train(tmp_path / "a", trainer={"accelerator": "cpu", "devices": 1, "precision": "bf16-mixed"})
+    train(tmp_path / "a", trainer={"accelerator": "cpu", "precision": "bf16-mixed"})
     train(tmp_path / "b")
     losses = [[row["loss"] for row in curve(tmp_path / f)] for f in "ab"]
     assert losses[0] != losses[1]
@@ -192,17 +194,9 @@ def test_lightning_is_silent(tmp_path: Path, capsys, caplog, recwarn) -> None:
     assert caplog.text == "" and not recwarn.list
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"devices": 2}, "trainer.devices=2"),
-        ({"precision": "16-mixed"}, "trainer.precision=16-mixed"),
-        ({"strategy": "ddp"}, "trainer.strategy"),
-    ],
-)
-def test_trainer_options_that_do_not_fit(options: dict, said: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=said):
-        train(tmp_path, trainer=options)
+def test_a_precision_that_training_does_not_have_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^precision=16-mixed must be 32-true or bf16-mixed"):
+        Device(precision="16-mixed")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from elrea.reporting.plots import scatter as module
 from elrea.reporting.plots.scatter import scatter
 
 

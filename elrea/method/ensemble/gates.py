@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,10 @@ from transformers import PreTrainedModel
 
 from elrea.data.prompts import Encoded
 from elrea.method.ensemble.layerwise import LayerwiseModel
+from elrea.models.log import SILENT, Task
+from elrea.models.lora import copied
 from elrea.models.training.batches import items
+from elrea.models.training.curve import CURVE
 from elrea.models.training.loop import fit
 from elrea.models.training.module import AdapterModule
 from elrea.models.training.settings import Recipe
@@ -68,7 +71,7 @@ def train_gates(
     stage: str,
     folder: Path,
     trainer: dict[str, Any],
-    advance: Callable[[int], None] = lambda examples: None,
+    task: Task = SILENT,
 ) -> None:
     """Trains a layerwise strategy's gates into `folder`, or goes on where a killed run left them.
 
@@ -82,8 +85,8 @@ def train_gates(
         seed: Of the order.
         stage: The training's name.
         folder: Where all of it goes.
-        trainer: Accelerator, devices and precision.
-        advance: Called with the number of examples after each step.
+        trainer: Accelerator and precision.
+        task: As for `train_adapter`.
     """
     model = GatedModel(layerwise)
     examples = items(encoded, recipe.training.loss_on)
@@ -92,15 +95,15 @@ def train_gates(
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
-        plan = recipe.plan(examples, seed, stage)
-        module = GateModule(model, plan, examples, recipe.training, pad_id)  # type: ignore[arg-type]
+        schedule = recipe.schedule(examples, seed, stage)
+        module = GateModule(model, schedule, examples, recipe.training, pad_id)  # type: ignore[arg-type]
         with layerwise.rows(weights):
-            fit(module, folder / "checkpoint", lambda epoch: None, advance, trainer)
+            fit(module, folder, lambda epoch, optimizer: None, task, trainer)
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    save_file(module.state_dict(), folder / GATES)
-    write_json(folder / "curve.json", module.curve)
+    save_file(copied(module.trained), folder / GATES)
+    write_json(folder / CURVE, module.curve)
 
 
 def read_gates(folder: Path) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from elrea.method.features.protocol import Advance, Features
 from elrea.method.features.to_disk import stream
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
+from elrea.models.log import OnlyProgress, Task
 from elrea.models.lora import Lora, attach
 from elrea.models.processes import Member, launch
 
@@ -48,13 +49,13 @@ def stream_shares(work: Work, advance: Advance) -> None:
         ElreaError: What one of the processes raised; the others are stopped.
         OSError: Likewise.
     """
-    launch(work.device, partial(_share, work), advance)
+    launch(work.device, partial(_share, work), OnlyProgress(advance))
 
 
-def _share(work: Work, member: Member, advance: Advance) -> None:
+def _share(work: Work, member: Member, task: Task) -> None:
     """One process's part."""
     backbone = work.backbone.load(member.device)
     model = attach(backbone.model, work.lora, work.seed)
     reader = work.features.reader(model, work.checkpoints, backbone.pad_id, backbone.tokenizer)
     share = (member.rank, member.size)
-    stream(work.folder, work.prompts, work.features, reader, share=share, advance=advance)
+    stream(work.folder, work.prompts, work.features, reader, share=share, advance=task.advance)

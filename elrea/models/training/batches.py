@@ -32,6 +32,10 @@ class Batch(NamedTuple):
     targets: Tensor  # LongTensor [n], the tokens to predict
     weights: Tensor  # FloatTensor [n], 1 / (tokens of the example · examples of the step)
 
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device."""
+        return Batch(*(tensor.to(device) for tensor in self))
+
 
 class Step(NamedTuple):
     """One optimiser step: the batches whose gradients are added up."""
@@ -88,63 +92,47 @@ def collate(chosen: Sequence[Item], pad_id: int, step_size: int) -> Batch:
     return Batch(ids, torch.tensor(places), torch.tensor(targets), torch.tensor(weights))
 
 
-class Steps:
-    """The steps of a plan that are still to do, made one at a time as they are asked for.
+def steps(
+    schedule: Schedule,
+    examples: Sequence[Item],
+    *,
+    pad_id: int,
+    batch_size: int,
+    done: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Step]:
+    """Yields the optimiser steps of a schedule that follow the first `done` ones.
 
-    `len` is the whole plan's, as Lightning counts; iterating begins after the `taken` steps.
+    Args:
+        schedule: Says which examples are in which step.
+        examples: What the schedule's indices point at.
+        pad_id: The token id of the padding.
+        batch_size: Most examples in one forward pass.
+        done: Number of steps already taken, of which nothing is yielded.
+        share: (k, n): the batches hold only every n-th of a step's examples, from the k-th on.
     """
+    order: list[list[int]] = []
+    for number in range(done + 1, schedule.total + 1):
+        within = (number - 1) % schedule.steps_per_epoch
+        if not order or within == 0:
+            order = schedule.order(schedule.epoch(number))
+        chosen = [examples[index] for index in order[within]]
+        names = tuple(item.id for item in chosen)
+        yield Step(number, names, _batches(chosen, pad_id, batch_size, share))
 
-    def __init__(
-        self,
-        plan: Schedule,
-        examples: Sequence[Item],
-        *,
-        pad_id: int,
-        batch_size: int,
-        taken: int,
-        share: tuple[int, int] = (0, 1),
-    ) -> None:
-        """Args as in `Schedule` and `collate`; `batch_size` is a forward pass's largest.
 
-        Of a step's examples only every n-th from the k-th on are in the batches where share is (k, n).
-        """
-        self.plan = plan
-        self.examples = examples
-        self.pad_id = pad_id
-        self.batch_size = batch_size
-        self.taken = taken
-        self.first, self.stride = share
-
-    def __len__(self) -> int:
-        """Optimiser steps of the whole plan."""
-        return self.plan.total
-
-    def __iter__(self) -> Iterator[Step]:
-        """The steps from `taken` + 1 on."""
-        per_epoch = self.plan.steps_per_epoch
-        order: list[list[int]] = []
-        for number in range(self.taken + 1, self.plan.total + 1):
-            within = (number - 1) % per_epoch
-            if not order or within == 0:
-                order = self.plan.order(self.plan.epoch(number))
-            yield self._make(number, [self.examples[index] for index in order[within]])
-
-    def _make(self, number: int, chosen: list[Item]) -> Step:
-        """Cut one step's examples into batches."""
-        mine = chosen[self.first :: self.stride]
-        batches = [
-            collate(mine[start : start + self.batch_size], self.pad_id, len(chosen))
-            for start in range(0, len(mine), self.batch_size)
-        ]
-        # Where weights are gathered in each pass, processes that have fewer examples must not make fewer passes.
-        if len(batches) < len(range(0, len(chosen[:: self.stride]), self.batch_size)):
-            filler = collate(chosen[:1], self.pad_id, len(chosen))
-            batches.append(filler._replace(weights=torch.zeros_like(filler.weights)))
-        return Step(number, tuple(item.id for item in chosen), tuple(batches))
-
-    def state_dict(self) -> dict[str, int]:
-        """Nothing: the number of steps taken, which the loop keeps, says where to go on."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to do, see `state_dict`. Both tell Lightning that this loader can resume."""
+def _batches(
+    chosen: Sequence[Item], pad_id: int, batch_size: int, share: tuple[int, int]
+) -> tuple[Batch, ...]:
+    """One process's share of a step's examples, cut into forward passes."""
+    first, stride = share
+    mine = chosen[first::stride]
+    batches = [
+        collate(mine[start : start + batch_size], pad_id, len(chosen))
+        for start in range(0, len(mine), batch_size)
+    ]
+    # A sharded backbone gathers its weights in every pass, so all processes must make equally many passes.
+    if len(batches) < len(range(0, len(chosen[::stride]), batch_size)):
+        filler = collate(chosen[:1], pad_id, len(chosen))
+        batches.append(filler._replace(weights=torch.zeros_like(filler.weights)))
+    return tuple(batches)

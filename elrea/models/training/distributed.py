@@ -1,7 +1,7 @@
-"""One adapter trained by several processes, so that its steps are those of one process.
+"""Several processes that train one adapter, in the same optimiser steps as one process would.
 
 Each process takes its share of a step's examples. A token's loss carries its weight in the whole step (`collate`
-divides by the step's examples, wherever they are), so that the sum of the processes' gradients is the gradient of one
+divides by the step's examples, wherever they are), so the sum of the processes' gradients is the gradient of one
 process, whatever the shares and however they are cut into batches. It is summed once a step: a LoRA adapter's
 gradients are one small message, where DDP's own reducer would send one for every backward pass and divide by the
 number of processes.
@@ -9,11 +9,10 @@ number of processes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 from torch import Tensor, distributed, nn
 
 if TYPE_CHECKING:
@@ -21,10 +20,19 @@ if TYPE_CHECKING:
 
 
 def share() -> tuple[int, int]:
-    """(which of the processes this one is, how many there are); (0, 1) for a process alone."""
+    """(rank of this process, number of processes); (0, 1) for a process alone."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
+
+
+def agreed(value: bool) -> bool:
+    """The first process's value, in every process."""
+    if share()[1] == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
 
 
 def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> None:
@@ -43,67 +51,19 @@ def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor) -> None:
     loss.copy_(flat[-1])
 
 
-class Replicas(DDPStrategy):
-    """Every process has the whole backbone. Its gradients are summed by `sum_gradients`, not by DDP's wrapper."""
+def shard(model: PeftModel, device: torch.device) -> None:
+    """Leaves this process its part of every backbone weight (FSDP2); the adapter stays whole.
 
-    def configure_ddp(self) -> None:
-        """Leave the module unwrapped."""
-
-
-class Shards(ModelParallelStrategy):
-    """Every process has a part of each backbone weight (FSDP2), and the whole adapter.
-
-    So a checkpoint is what it is for one process, and is written and read as Lightning does for one.
-    """
-
-    def __init__(self, devices: int) -> None:
-        super().__init__(data_parallel_size=devices, tensor_parallel_size=1)
-
-    @property
-    def lightning_restore_optimizer(self) -> bool:
-        return True
-
-    def lightning_module_state_dict(self) -> dict[str, Any]:
-        return Strategy.lightning_module_state_dict(self)
-
-    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
-        Strategy.load_model_state_dict(self, checkpoint, strict)
-
-    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        return Strategy.optimizer_state(self, optimizer)
-
-    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        Strategy.load_optimizer_state_dict(self, checkpoint)
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
-    ) -> None:
-        Strategy.save_checkpoint(self, checkpoint, filepath, storage_options)
-
-    def load_checkpoint(
-        self, checkpoint_path: Any, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
-
-
-def strategy(name: str, devices: int) -> Strategy | str:
-    """Lightning's strategy for one of `elrea.models.device.Device.strategy`'s names."""
-    if name == "ddp":
-        return Replicas()
-    return Shards(devices) if name == "sharded" else "auto"
-
-
-def shard(model: PeftModel, mesh: Any) -> None:
-    """Leave this process its part of every backbone weight; the adapter stays whole.
-
-    Decoder layers are gathered one at a time as the pass comes to them, all else (embeddings, norm, head) once.
+    Decoder layers are gathered one at a time during a pass, all else (embeddings, norm, head) once.
 
     Args:
         model: Backbone and adapter.
-        mesh: One dimension of devices.
+        device: Where this process computes.
     """
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
+    mesh = init_device_mesh(device.type, (share()[1],))
     backbone: nn.Module = model.get_base_model()
     adapter = {parameter for parameter in model.parameters() if parameter.requires_grad}
     lists = [module for module in backbone.modules() if isinstance(module, nn.ModuleList)]

@@ -1,4 +1,4 @@
-"""Early stop: the dev examples' loss after every epoch, which epoch was best, and when to give up."""
+"""Early stop: the loss on dev after every epoch, which epoch was best, and when to stop."""
 
 from __future__ import annotations
 
@@ -7,70 +7,58 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
 
 from elrea.errors import TrainingError
 from elrea.models.loss import batch_loss
-from elrea.models.training.batches import Item, Step, collate
+from elrea.models.training.batches import Item, collate
+from elrea.models.training.curve import DEV_LOSS, after_best, best_epoch, dev_losses
+from elrea.models.training.distributed import share
 from elrea.store.files import publish
 
 if TYPE_CHECKING:
     from elrea.models.training.module import AdapterModule
 
-DEV_LOSS = "dev_loss"
-"""What the row of an epoch's last step in the training curve has besides: nats per token, mean over dev examples."""
+__all__ = ["DEV_LOSS", "EarlyStop", "after_best", "best_epoch", "dev_losses"]
 
 
-class EarlyStop(pl.Callback):
-    """Measures each epoch's end on dev, keeps the best adapter, ends the training when waiting is over.
+class EarlyStop:
+    """Measures the loss on dev at each epoch's end, keeps the best adapter, and says when to stop.
 
     Args:
-        dev: The examples; in no step of the training.
-        patience: Epochs in a row without a lower loss after which it ends.
+        dev: Held-out examples; in no step of the training.
+        patience: Epochs in a row without a lower loss after which training stops.
         best: Folder of the best epoch's adapter, replaced whole.
-        write: Fills that folder with the module's adapter.
+        write: Writes the module's adapter into that folder.
     """
 
     def __init__(
         self, dev: Sequence[Item], patience: int, best: Path, write: Callable[[Path], None]
     ) -> None:
-        # Like lengths together: less padding. The sum does not ask for an order.
+        # Similar lengths together: less padding. The order does not change the mean.
         self.dev = sorted(dev, key=lambda item: len(item.tokens))
         self.patience = patience
         self.best = best
         self.write = write
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Step,
-        batch_idx: int,
-    ) -> None:
-        """After an epoch's last step; comes before the checkpoint that has this epoch behind it.
+    def end_epoch(self, module: AdapterModule, epoch: int) -> None:
+        """Adds the loss on dev to the curve's last row; keeps the adapter if it is the best so far.
 
         Raises:
             TrainingError: The loss on dev is not a finite number.
         """
-        module: AdapterModule = pl_module  # type: ignore[assignment]
-        if not module.plan.ends_epoch(batch.number):
-            return
         loss = self.measure(module)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"{module.plan.stage}: the loss on dev is {loss} after epoch {module.plan.epoch(batch.number)}; "
+                f"{module.schedule.stage}: the loss on dev is {loss} after epoch {epoch}; "
                 "lower the learning rate or set training.clip=1"
             )
         module.curve[-1][DEV_LOSS] = loss
-        if best_epoch(module.curve) == module.plan.epoch(batch.number) and trainer.is_global_zero:
+        if best_epoch(module.curve) == epoch and share()[0] == 0:
             publish(self.best, self.write)
-        if self.over(module.curve):
-            trainer.should_stop = True
 
     def measure(self, module: AdapterModule) -> float:
-        """The loss that training has, on dev and without dropout: mean over examples of the mean over their tokens."""
+        """The training loss on dev, without dropout: mean over examples of the mean over their tokens."""
         model, size = module.model, module.settings.batch_size
         backbone: Any = model.get_base_model()
         total = torch.zeros((), device=module.device)
@@ -78,28 +66,11 @@ class EarlyStop(pl.Callback):
         with torch.no_grad():
             for start in range(0, len(self.dev), size):
                 part = collate(self.dev[start : start + size], module.pad_id, len(self.dev))
-                total += batch_loss(backbone, type(part)(*(t.to(module.device) for t in part)))
+                total += batch_loss(backbone, part.to(module.device))
         model.train()
         return total.item()
 
     def over(self, curve: Sequence[Mapping[str, Any]]) -> bool:
-        """Whether the training of this curve ends here."""
+        """Whether training stops after the last epoch of this curve."""
         losses = dev_losses(curve)
         return bool(losses) and max(losses) - best_epoch(curve) >= self.patience
-
-
-def dev_losses(curve: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Epoch -> loss on dev at its end, of a training curve; empty where there was no early stop."""
-    return {int(row["epoch"]): row[DEV_LOSS] for row in curve if DEV_LOSS in row}
-
-
-def after_best(curve: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the epochs' folders behind the best one; none where there was no early stop."""
-    losses = dev_losses(curve)
-    return [f"epoch_{epoch}" for epoch in losses if epoch > best_epoch(curve)]
-
-
-def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
-    """The epoch with the lowest loss on dev, the earliest of equals."""
-    losses = dev_losses(curve)
-    return min(losses, key=lambda epoch: (losses[epoch], epoch))

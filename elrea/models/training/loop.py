@@ -1,130 +1,179 @@
-"""Lightning's Trainer around an AdapterModule: set up, resumed, quiet, and cleaned up after."""
+"""The training loop: optimiser steps by Fabric, resumed from the newest checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
+from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from torch.optim import Adam
 
-from elrea.errors import ConfigError, Terminated
+from elrea.errors import TrainingError
+from elrea.models.log import Task
+from elrea.models.lora import copied
 from elrea.models.processes import quiet
-from elrea.models.training.checkpoint import Keeper, SafetensorsIO, latest
-from elrea.models.training.distributed import share, strategy
+from elrea.models.training.batches import Step, steps
+from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
+from elrea.models.training.curve import CurveWriter
+from elrea.models.training.distributed import agreed, shard, share, sum_gradients
 from elrea.models.training.early_stop import EarlyStop
 from elrea.models.training.module import AdapterModule
-
-PRECISIONS = ("32-true", "32", "bf16-mixed")
 
 
 def fit(
     module: AdapterModule,
     folder: Path,
-    end_epoch: Callable[[int], None],
-    advance: Callable[[int], object],
+    end_epoch: Callable[[int, Adam], None],
+    task: Task,
     options: Mapping[str, Any],
     stop: EarlyStop | None = None,
 ) -> None:
-    """Train `module` to the end of its plan, or to its early stop, from its newest checkpoint if there is one.
+    """Trains `module` to the end of its schedule or to its early stop, from its newest checkpoint if there is one.
 
     Args:
-        module: holds the model, the plan and the examples.
-        folder: of the checkpoints.
-        end_epoch: see `resume.Keeper`.
-        advance: see `resume.Keeper`.
-        options: accelerator, devices, precision and strategy; what is missing follows from the model.
-        stop: what measures the epochs' ends on dev; None trains the whole plan.
+        module: Holds the model, the schedule and the examples.
+        folder: For `checkpoint/` and curve.json.
+        end_epoch: Called in the first process with an epoch's number and the optimiser, before the epoch's checkpoint
+            is written, so that what the checkpoint refers to is on disk.
+        task: Gets every step's row; on resuming, first those of the checkpoint.
+        options: accelerator, precision and strategy, see `elrea.models.device.Device`; the accelerator follows from
+            the model if it is missing.
+        stop: Measures the loss on dev at epochs' ends; None trains the whole schedule.
 
     Raises:
-        ConfigError: an option that training an adapter does not have.
-        TrainingError: see `train_adapter`.
+        TrainingError: See `train_adapter`.
     """
-    model, plan = module.model, module.plan
-    device = next(model.parameters()).device
-    arguments = _arguments(options, device)
-    found = latest(folder)
-    if found:
-        if share()[0] == 0:
-            advance(plan.seen(found[0]))
-        checkpoint = SafetensorsIO().load_checkpoint(found[1])
-        if found[0] == plan.total or (stop and stop.over(checkpoint["curve"])):
-            # Killed between the last checkpoint and the result.
-            module.on_load_checkpoint(checkpoint)
-            module.load_state_dict(checkpoint["state_dict"])
-            return
-    keeper = Keeper(folder, plan, module.settings.checkpoint_minutes, end_epoch, advance)
-    cuda = [device] if device.type == "cuda" else []
-    with quiet(), torch.random.fork_rng(devices=cuda):
-        trainer = pl.Trainer(
-            **arguments,
-            min_epochs=0,  # an early stop may come before the end of
-            max_epochs=1,  # the plan's epochs are one pass to Lightning: see AdapterModule
-            # What is measured on dev is in the checkpoint: first the one, then the other.
-            callbacks=[*([stop] if stop else []), keeper],
-            # The environment is named so that Lightning does not take over under SLURM.
-            plugins=[SafetensorsIO(), LightningEnvironment()],
-            default_root_dir=folder,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
+    curve, first = CurveWriter(folder, task), share()[0] == 0
+    saved = latest(folder / "checkpoint")
+    if saved:
+        module.resume(saved.adapter, saved.names, saved.progress)
+        if first:
+            curve.resume(module.curve)
+    if len(module.curve) == module.schedule.total or (stop and stop.over(module.curve)):
+        return  # killed between the last checkpoint and the result
+    with _prepared(module, **options) as fabric:
+        optimizer = module.configure_optimizers()
+        if saved:
+            optimizer.load_state_dict(saved.optimizer)
+        checkpoints = Checkpoints(folder / "checkpoint", module.settings.checkpoint_minutes)
+        for step in steps(
+            module.schedule, module.examples, pad_id=module.pad_id, batch_size=module.settings.batch_size,
+            done=len(module.curve), share=share(),
+        ):  # fmt: skip
+            _take(step, module, optimizer, fabric)
+            ended, epoch = module.schedule.ends_epoch(step.number), module.curve[-1]["epoch"]
+            if ended and stop:  # first: the checkpoint holds the loss on dev
+                stop.end_epoch(module, epoch)
+            if ended and first:
+                end_epoch(epoch, optimizer)
+            if agreed(ended or checkpoints.due()) and first:
+                adapter = copied(module.trained)
+                checkpoints.save(Checkpoint(adapter, optimizer.state_dict(), module.progress()))
+            if first:
+                curve.report(module.curve, len(step.names))
+            if stop and stop.over(module.curve):
+                break
+
+
+def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) -> None:
+    """Takes one optimiser step and adds its row to the curve.
+
+    Raises:
+        TrainingError: The loss is not a finite number.
+    """
+    rank, processes = share()
+    _seed(module.schedule.dropout_seed(step.number) + rank, module.device)
+    rate = module.schedule.rate(step.number)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad()
+    total = torch.zeros((), device=module.device)
+    for number, batch in enumerate(step.batches):
+        with fabric.autocast():
+            loss = module.training_step(batch.to(module.device), number)
+            loss.backward()
+        total += loss.detach()
+    parameters = list(module.trained.values())
+    if processes > 1:
+        sum_gradients(parameters, total)
+    value = total.item()
+    if not math.isfinite(value):
+        raise TrainingError(
+            f"{module.schedule.stage}: the loss is {value} at step {step.number} (examples "
+            f"{', '.join(step.names)}); lower the learning rate or set training.clip=1"
         )
+    if module.settings.clip is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, module.settings.clip)
+    optimizer.step()
+    seen = module.curve[-1]["examples"] if module.curve else 0
+    module.curve.append(
+        {
+            "step": step.number,
+            "epoch": module.schedule.epoch(step.number),
+            "examples": seen + len(step.names),
+            "loss": value,
+            "learning_rate": rate,
+        }
+    )
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seeds dropout on the device, whatever ran before."""
+    if device.type == "cpu":
+        # torch.manual_seed would also queue a call for every absent GPU, which is slow.
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
+@contextmanager
+def _prepared(
+    module: AdapterModule,
+    accelerator: str | None = None,
+    precision: Any = "32-true",
+    strategy: str = "one",
+) -> Iterator[Fabric]:
+    """Puts the model on its device, in train mode; afterwards back, in eval mode and without gradients.
+
+    The global random state is left as it was.
+    """
+    home = next(module.model.parameters()).device
+    accelerator = accelerator or {"cuda": "gpu"}.get(home.type, home.type)
+    devices = [torch.cuda.current_device()] if accelerator == "gpu" else 1
+    # The environment is named so that Fabric does not look for a scheduler's, such as SLURM.
+    environment = LightningEnvironment()
+    with quiet():
+        fabric = Fabric(
+            accelerator=accelerator, devices=devices, precision=precision, plugins=[environment]
+        )
+    model, recompute = module.model, module.settings.recompute
+    if strategy == "sharded":
+        shard(model, fabric.device)
+    module.to(fabric.device)
+    cuda = [fabric.device] if fabric.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
         model.train()
         backbone: Any = model.get_base_model()
-        if module.settings.recompute:
-            _named(backbone, "enable")({"use_reentrant": False})
+        if recompute:
+            _activation_checkpointing(backbone, "enable")({"use_reentrant": False})
         try:
-            trainer.fit(module, ckpt_path=str(found[1]) if found else None)
-        except SystemExit as ended:
-            # Lightning ends the process itself: at Ctrl-C with the code of an error, at SIGTERM with that of success.
-            if isinstance(ended.__context__, KeyboardInterrupt):
-                raise type(ended.__context__) from ended  # Terminated is one, too
-            if trainer.received_sigterm:
-                raise Terminated from ended
-            raise
+            yield fabric
         finally:
-            # Lightning leaves the model on the CPU, in train mode, with its last gradients.
-            if module.settings.recompute:
-                _named(backbone, "disable")()
+            if recompute:
+                _activation_checkpointing(backbone, "disable")()
             model.zero_grad(set_to_none=True)
-            model.eval().to(device)
+            module.to(home).eval()
 
 
-def _named(backbone: Any, what: str) -> Callable[..., None]:
-    """transformers' switch of activation checkpointing, by its newer name where there is one."""
-    older = f"gradient_checkpointing_{what}"
-    found: Callable[..., None] = getattr(
-        backbone, f"activation_checkpointing_{what}", None
+def _activation_checkpointing(backbone: Any, switch: str) -> Callable[..., None]:
+    """transformers' method that enables or disables it, by its newer name where there is one."""
+    older = f"gradient_checkpointing_{switch}"
+    method: Callable[..., None] = getattr(
+        backbone, f"activation_checkpointing_{switch}", None
     ) or getattr(backbone, older)
-    return found
-
-
-def _arguments(options: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """The Trainer's arguments that a user chooses, checked."""
-    where = {"cuda": "gpu"}.get(device.type, device.type)
-    chosen = {"accelerator": where, "devices": 1, "precision": "32-true", "strategy": "one"}
-    arguments: dict[str, Any] = {**chosen, **options}
-    unknown = sorted(arguments.keys() - chosen.keys())
-    if unknown:
-        raise ConfigError(f"trainer.{unknown[0]}: training has {', '.join(chosen)}")
-    processes = share()[1]
-    if processes == 1 and arguments["devices"] == "auto":
-        arguments["devices"] = 1
-    if arguments["devices"] != processes and not isinstance(arguments["devices"], list):
-        raise ConfigError(
-            f"trainer.devices={arguments['devices']}: an adapter trains on 1 device, or say trainer=ddp"
-        )
-    if str(arguments["precision"]) not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision={arguments['precision']}: choose one of {', '.join(PRECISIONS)} "
-            "(a bf16 backbone with its float32 adapter is 32-true)"
-        )
-    if processes == 1 and arguments["strategy"] != "one":
-        raise ConfigError(
-            f"trainer.strategy={arguments['strategy']}: this process is alone; see elrea.models.training.parallel"
-        )
-    return {**arguments, "strategy": strategy(arguments["strategy"], processes)}
+    return method

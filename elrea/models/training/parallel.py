@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Protocol
 from elrea.data.prompts import Encoded
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
+from elrea.models.log import SILENT, Task
 from elrea.models.lora import Lora, attach, load
-from elrea.models.processes import Advance, Member, launch
+from elrea.models.processes import Member, launch
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
 
@@ -49,21 +50,21 @@ class Work:
     """As for `train_adapter`."""
 
 
-def train_shares(work: Work, advance: Advance) -> None:
+def train_shares(work: Work, task: Task = SILENT) -> None:
     """Trains one adapter by `work.device.devices` processes, to the adapter of one (but for rounding, and dropout).
 
     Args:
         work: What to do.
-        advance: Told now and then how many examples are done.
+        task: As for `train_adapter`; told a few times a second.
 
     Raises:
         ElreaError: What one of the processes raised; the others are stopped.
         OSError: Likewise.
     """
-    launch(work.device, partial(_share, work), advance)
+    launch(work.device, partial(_share, work), task)
 
 
-def _share(work: Work, member: Member, advance: Advance) -> None:
+def _share(work: Work, member: Member, task: Task) -> None:
     """One process's part."""
     sharded = work.device.strategy == "sharded"
     where, pretrained = member.device, work.backbone
@@ -75,13 +76,9 @@ def _share(work: Work, member: Member, advance: Advance) -> None:
     model = attach(backbone.model, work.lora, work.seed)
     for part in work.fitting:
         part.fits(model)
-    trainer = {
-        **member.device.lightning(),
-        "devices": member.size,
-        "strategy": work.device.strategy,
-    }
+    trainer = {**member.device.lightning(), "strategy": work.device.strategy}
     train_adapter(
         model, work.encoded, work.recipe, pad_id=backbone.pad_id, lora=work.lora, base_name=backbone.name,
         seed=work.seed, stage=work.stage, folder=work.folder, start=load(work.start)[0] if work.start else None,
-        keep_moments=work.keep_moments, trainer=trainer, dev=work.dev, advance=advance,
+        keep_moments=work.keep_moments, trainer=trainer, dev=work.dev, task=task,
     )  # fmt: skip

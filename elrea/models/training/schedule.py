@@ -1,7 +1,7 @@
-"""The plan of a training run: which examples each optimiser step sees, and at what rate.
+"""The schedule of a training: which examples each optimiser step sees, and its learning rate.
 
-A plan is a pure function of its fields. Nothing about the order, the rate or the dropout of a
-step has to be saved for a resumed run: the step's number is enough.
+A schedule is a pure function of its fields. A resumed run needs no saved order, learning rate or dropout state: the
+step's number determines them.
 """
 
 from __future__ import annotations
@@ -25,35 +25,35 @@ class Schedule:
     step_size: int
     """Examples per optimiser step; one step of an epoch has what is left over."""
     learning_rate: float
-    """The highest rate."""
+    """The highest learning rate."""
     warmup: float
-    """Share of all steps in which the rate rises."""
+    """Share of all steps in which the learning rate rises."""
     seed: int
-    """Of the order and the dropout."""
+    """Seed of the order and of dropout."""
     stage: str
-    """Name of the training, so that two adapters of one job see different orders."""
+    """Name of the training, so that two adapters of one run see different orders."""
     max_steps: int | None = None
-    """End after so many steps, with the decay fitted to them; None: all epochs whole."""
+    """Stop after this many steps, with the linear decay ending there; None trains all epochs."""
     lengths: tuple[int, ...] | None = None
-    """Tokens per example, to put examples of similar length in one step; None: plain shuffle."""
+    """Tokens per example, to put examples of similar length in one step; None shuffles all."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps of a whole epoch."""
+        """Optimiser steps of one epoch."""
         return math.ceil(self.examples / self.step_size)
 
     @property
     def total(self) -> int:
-        """Optimiser steps of the whole run."""
+        """Optimiser steps of the whole training."""
         steps = self.epochs * self.steps_per_epoch
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def epoch(self, step: int) -> int:
-        """The epoch in which step number `step` lies."""
+        """The epoch of a step."""
         return (step - 1) // self.steps_per_epoch + 1
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether an epoch's state is due after `step` (the run's last step always is one)."""
+        """Whether `step` is the last of an epoch, or of the training."""
         return step % self.steps_per_epoch == 0 or step == self.total
 
     def seen(self, step: int) -> int:
@@ -65,8 +65,8 @@ class Schedule:
     def rate(self, step: int) -> float:
         """The learning rate of `step`: linear up over the warm-up, then linear down to 0.
 
-        With T steps and W of warm-up, step s has s/W of the highest rate up to s = W and
-        (T - s + 1)/(T - W) after: no step is wasted on a rate of 0.
+        With T steps, W of them warm-up, step s has s/W of the highest rate up to s = W, and
+        (T - s + 1)/(T - W) of it after. No step has a rate of 0.
         """
         warm = round(self.warmup * self.total)
         if step <= warm:
@@ -80,16 +80,16 @@ class Schedule:
         return math.fsum(self.rate(s) for s in range(first, last + 1)) / (last - first + 1)
 
     def dropout_seed(self, step: int) -> int:
-        """Seed of everything random inside `step`."""
+        """Seed of all randomness inside `step`: dropout."""
         return seed_of(self.seed, self.stage, "step", step)
 
     def order(self, epoch: int) -> list[list[int]]:
-        """The epoch's steps, each a list of indices of examples."""
+        """The steps of an epoch, each a list of indices of examples."""
         return epoch_order(
             self.examples, self.step_size, self.seed, self.stage, epoch - 1, self.lengths
         )
 
     def fingerprint(self) -> str:
-        """SHA-256 of all fields: a checkpoint of another plan must not be gone on with."""
+        """SHA-256 of all fields: a training resumes only from a checkpoint of the same schedule."""
         text = ",".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
         return hashlib.sha256(text.encode()).hexdigest()

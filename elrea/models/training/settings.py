@@ -101,13 +101,13 @@ class Recipe:
         total = self.epochs * math.ceil(examples / step)
         return min(total, self.training.max_steps or total)
 
-    def plan(self, examples: Sequence[Item], seed: int, stage: str) -> Schedule:
-        """The steps that this comes to.
+    def schedule(self, examples: Sequence[Item], seed: int, stage: str) -> Schedule:
+        """The schedule of a training.
 
         Args:
-            examples: what is trained on.
-            seed: of the order and the dropout.
-            stage: the training's name.
+            examples: The training examples.
+            seed: Of the order and of dropout.
+            stage: The training's name.
         """
         from elrea.models.training.schedule import Schedule
 

@@ -1,21 +1,26 @@
-"""Steps 1 and 4 of the method: an adapter trained from a start, its epochs' ends kept."""
+"""Trains one adapter: step 1 of the method (base adapter) and step 4 (experts)."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.store.files import write_json
+from elrea.models.log import SILENT, Task
+from elrea.store.files import publish, write_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
+    from torch.optim import Adam
 
     from elrea.data.prompts import Encoded
     from elrea.models.lora import Lora
-    from elrea.models.training.settings import Recipe
+    from elrea.models.training.early_stop import EarlyStop
+    from elrea.models.training.module import AdapterModule
+    from elrea.models.training.settings import Recipe, Training
 
 
 def train_adapter(
@@ -33,87 +38,131 @@ def train_adapter(
     keep_moments: bool,
     trainer: dict[str, Any] | None = None,
     dev: Sequence[Encoded] = (),
-    advance: Callable[[int], object] = lambda examples: None,
+    task: Task = SILENT,
 ) -> None:
-    """Train one adapter into `folder`, or go on where a killed run left it.
+    """Trains one adapter into `folder`, or resumes a killed training there.
 
-    Writes `adapter/` (a PEFT folder) and `curve.json` (a row per optimiser step: step, epoch,
-    examples seen, loss, learning_rate; with early stop dev_loss at epochs' ends), and with
-    `keep_moments` a folder `epoch_1`, `epoch_2`,
-    … per epoch: the adapter at its end and Adam's moments. `checkpoint/` is what a second call
-    resumes from; on one CPU and thread count its outcome equals the unbroken run's bit for bit.
-
-    The outcome depends on the arguments alone, not on what the model's adapter held before or
-    on the global random state, which is left as it was. The model comes back in eval mode on
-    its device, holding the trained adapter.
+    The outcome depends on the arguments alone, not on the model's adapter before the call or the global random state,
+    which is left as it was. On one CPU and thread count a resumed training equals an unbroken one bit for bit. The
+    model comes back on its device, in eval mode, with the trained adapter.
 
     Args:
-        model: backbone and adapter, as `lora.attach` makes it.
-        encoded: the training examples.
-        recipe: how to train.
-        pad_id: the padding's token id.
-        lora: the shape that `model` was attached with; it is written beside the weights.
-        base_name: what the PEFT folders call the backbone.
-        seed: of the first A (if there is no `start`), the order and the dropout.
-        stage: the adapter's name within the job, e.g. "base" or "expert-03".
-        folder: where all of it goes.
-        start: the adapter to start from; None draws a fresh one. The optimiser is always fresh.
-        keep_moments: write the epochs' folders.
-        trainer: accelerator, devices, precision and strategy for Lightning's Trainer; what is not
-            given follows from where the model is. Of several processes that train together
-            (`elrea.models.training.parallel`) the first one writes.
-        dev: where `training.early_stop` looks; none: the plan is trained to its end.
-        advance: called with the number of examples after each step, and on resuming once with
-            those of the steps that are done.
+        model: Backbone and adapter, as `lora.attach` makes it.
+        encoded: The training examples.
+        recipe: Epochs, learning rate and settings.
+        pad_id: The padding's token id.
+        lora: The shape that `model` was attached with; it is written beside the weights.
+        base_name: The backbone's name in the PEFT folders.
+        seed: Of the first A (without `start`), the order and dropout.
+        stage: The adapter's name within the run, as "base" or "expert-03".
+        folder: Gets `adapter/` (a PEFT folder), `curve.json` (one row per optimiser step, see `models.log.Task`), and
+            `checkpoint/`, from which a second call resumes.
+        start: The adapter to start from; None draws a fresh one. The optimiser is always fresh.
+        keep_moments: Write a folder `epoch_1`, `epoch_2`, … per epoch: the adapter at its end and Adam's moments.
+        trainer: accelerator, precision and strategy, see `Device`; the accelerator follows from the model if it is
+            missing. Of several processes that train together (see `parallel`) the first one writes.
+        dev: The held-out examples of `training.early_stop`; without any, all epochs are trained.
+        task: Gets the number of examples and the curve's row of each step; on resuming, those of the steps already
+            taken first.
 
     Raises:
-        TrainingError: no examples, an example without loss, a loss that is not finite, or a
-            checkpoint that cannot be read or is of other settings.
+        TrainingError: No examples, an example without loss, a loss that is not finite, or a checkpoint that cannot be
+            read or is of other settings.
     """
-    from elrea.models.lora import initialise, load, save, set_state, state
-    from elrea.models.training.batches import items
-    from elrea.models.training.checkpoint import sums_of
-    from elrea.models.training.distributed import share
-    from elrea.models.training.early_stop import EarlyStop, after_best
+    from elrea.models.lora import load, set_state
     from elrea.models.training.loop import fit
-    from elrea.models.training.module import AdapterModule
-    from elrea.store.files import publish
 
-    settings = recipe.training
-    examples = items(encoded, settings.loss_on)
-    plan = recipe.plan(examples, seed, stage)
+    module = _module(model, encoded, recipe, pad_id, seed, stage, start)
+    write = partial(_write_adapter, model, lora, base_name)
+    stop = _early_stop(dev, recipe.training, folder / "checkpoint" / "best", write)
+    end_epoch = partial(_write_epoch, module, folder, write) if keep_moments else _write_no_epoch
+    fit(module, folder, end_epoch, task, trainer or {}, stop)
+    if stop:
+        set_state(model, load(stop.best)[0])
+    _write_result(module, folder, write)
+
+
+def _module(
+    model: PeftModel,
+    encoded: Sequence[Encoded],
+    recipe: Recipe,
+    pad_id: int,
+    seed: int,
+    stage: str,
+    start: dict[str, Tensor] | None,
+) -> AdapterModule:
+    """The model with its adapter at the start of the training."""
+    from elrea.models.lora import initialise, set_state
+    from elrea.models.training.batches import items
+    from elrea.models.training.module import AdapterModule
+
+    examples = items(encoded, recipe.training.loss_on)
     if start is None:
         initialise(model, seed)
     else:
         set_state(model, start)
-    module = AdapterModule(model, plan, examples, settings, pad_id)
+    schedule = recipe.schedule(examples, seed, stage)
+    return AdapterModule(model, schedule, examples, recipe.training, pad_id)
+
+
+def _early_stop(
+    dev: Sequence[Encoded], settings: Training, best: Path, write: Callable[[Path], None]
+) -> EarlyStop | None:
+    """None without dev examples, or if the settings train all epochs."""
+    from elrea.models.training.batches import items
+    from elrea.models.training.early_stop import EarlyStop
+
+    if not dev or settings.early_stop is None:
+        return None
+    return EarlyStop(items(dev, settings.loss_on), settings.early_stop, best, write)
+
+
+def _write_adapter(model: PeftModel, lora: Lora, base_name: str, folder: Path) -> None:
+    """Writes the model's adapter as a PEFT folder."""
+    from elrea.models.lora import save, state
+
     transposed = bool(getattr(model.peft_config[model.active_adapter], "fan_in_fan_out", False))
+    save(folder, state(model), lora, base_name, transposed=transposed)
 
-    def write_adapter(place: Path) -> None:
-        save(place, state(model), lora, base_name, transposed=transposed)
 
-    def end_epoch(epoch: int) -> None:
-        def write(place: Path) -> None:
-            write_adapter(place)
-            module.moments(epoch).save(place)
+def _write_epoch(
+    module: AdapterModule,
+    folder: Path,
+    write_adapter: Callable[[Path], None],
+    epoch: int,
+    optimizer: Adam,
+) -> None:
+    """Writes `epoch_<epoch>`: adapter and moments."""
+    from elrea.models.training.checkpoint import checksums
 
-        if keep_moments:
-            publish(folder / f"epoch_{epoch}", write)
-            module.epochs[f"epoch_{epoch}"] = sums_of(folder / f"epoch_{epoch}")
+    def write(place: Path) -> None:
+        write_adapter(place)
+        module.moments(epoch, optimizer).save(place)
 
-    stop, best = None, folder / "checkpoint" / "best"
-    if dev and settings.early_stop is not None:
-        stop = EarlyStop(items(dev, settings.loss_on), settings.early_stop, best, write_adapter)
-    fit(module, folder / "checkpoint", end_epoch, advance, trainer or {}, stop)
-    if stop:
-        set_state(model, load(best)[0])
-    if share()[0] == 0:
-        for later in after_best(module.curve):
-            shutil.rmtree(folder / later, ignore_errors=True)
-        publish(folder / "adapter", write_adapter)
-        write_json(folder / "curve.json", module.curve)
+    name = f"epoch_{epoch}"
+    publish(folder / name, write)
+    module.epochs[name] = checksums(folder / name)
+
+
+def _write_no_epoch(epoch: int, optimizer: Adam) -> None:
+    """For an adapter whose moments nobody needs."""
+
+
+def _write_result(
+    module: AdapterModule, folder: Path, write_adapter: Callable[[Path], None]
+) -> None:
+    """Writes the trained adapter and its curve, in the first process; deletes the epochs after the best one."""
+    from elrea.models.training.curve import CURVE, after_best
+    from elrea.models.training.distributed import share
+
+    if share()[0] != 0:
+        return
+    for later in after_best(module.curve):
+        shutil.rmtree(folder / later, ignore_errors=True)
+    publish(folder / "adapter", write_adapter)
+    write_json(folder / CURVE, module.curve)
 
 
 def epoch_folders(folder: Path) -> list[Path]:
-    """The folders `epoch_1`, `epoch_2`, … that `train_adapter` wrote, in their order."""
+    """The folders `epoch_1`, `epoch_2`, … that `train_adapter` wrote, in order."""
     return sorted(folder.glob("epoch_*[0-9]"), key=lambda path: int(path.name.split("_")[1]))

@@ -107,7 +107,7 @@ class Adapter(Step):
                     folder, encoded, recipe, it.backbone, spec.lora, seed, self.name, start, base, it.device,
                     fitting, dev,
                 )  # fmt: skip
-                return train_shares(work, task.advance)
+                return train_shares(work, task)
             with context.peft(spec.lora) as model:
                 for part in fitting:
                     part.fits(model)
@@ -115,7 +115,7 @@ class Adapter(Step):
                     model, encoded, recipe, pad_id=context.backbone.pad_id, lora=spec.lora,
                     base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
                     start=load(start)[0] if start else None, keep_moments=base,
-                    trainer=it.device.lightning(), dev=dev, advance=task.advance,
+                    trainer=it.device.lightning(), dev=dev, task=task,
                 )  # fmt: skip
 
     def _dev(self, context: Context) -> list[Encoded]:

@@ -78,5 +78,5 @@ class Gates(Step):
         with context.task(self.name, text, total, steps) as task:
             train_gates(
                 layerwise, encoded, recipe, pad_id=context.backbone.pad_id, seed=it.seed, stage=self.name,
-                folder=folder, trainer=it.device.lightning(), advance=task.advance,
+                folder=folder, trainer=it.device.lightning(), task=task,
             )  # fmt: skip

@@ -19,6 +19,7 @@ from elrea.method.features.projection import Rademacher
 from elrea.method.features.to_disk import cut, stream
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
+from elrea.models.log import SILENT
 from elrea.models.lora import Lora, attach
 from elrea.models.processes import Member, launch
 from elrea.models.training.train import epoch_folders
@@ -88,10 +89,10 @@ def test_the_processes_of_a_killed_run_end(work: Work, tmp_path: Path) -> None:
 
 
 def _launch_and_wait(device: Device, ids: Any) -> None:
-    launch(device, partial(_wait, ids), lambda _n: None)
+    launch(device, partial(_wait, ids), SILENT)
 
 
-def _wait(ids: Any, _member: Member, _advance: Any) -> None:
+def _wait(ids: Any, _member: Member, _task: Any) -> None:
     ids.put(os.getpid())
     time.sleep(600)
 
