@@ -1,23 +1,26 @@
-"""From a config node to the object that it names, and back to a file.
+"""Builds the objects that a config names, validates their fields, and loads and saves configs.
 
-A node names a dataclass of this package (`_target_`); its other keys are that class's fields. Every
-mistake in it becomes one line that begins with the key. Classes of other packages cannot be named:
-what is needed of them, a class of this package makes.
+A config node names a dataclass of this package (`_target_`), and its other keys are that class's fields. Every mistake
+is an error of one line that begins with the key. Classes of other packages are refused; a class of this package has to
+create them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
+from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
 from elrea.errors import ConfigError, ElreaError, did_you_mean
@@ -39,30 +42,35 @@ MOVED = {
     "elrea.sweep": "elrea.commands.sweep",
     "elrea.tracking.wandb": "elrea.reporting.wandb.tracker",
 }
-"""Where modules are that a config of an older version names: prefix by prefix, the first that fits."""
+"""Old module prefixes, as in the config of an older run, and their new ones; the first that matches counts."""
 MOVED_DATA = {
     "exam": "exam.exam",
-    "jsonl": "readers.jsonl",
     **{
         name: f"sources.{name}"
-        for name in "bbh dolly flan_cot gsm8k less math mathqa maths mix mmlu oasst svamp".split()
+        for name in "bbh dolly flan_cot gsm8k jsonl less math mathqa maths mix mmlu oasst svamp".split()
     },
 }
 """Where the modules of `elrea.data` are."""
 
 
-def build(node: Any, key: str) -> Any:
+def build(node: Any, key: str, base: type | None = None) -> Any:
     """Makes what a node names; nodes inside it that name something are made first.
 
     Args:
         node: a node of a composed config, or plain containers. Without `_target_` it comes back
             as plain containers, with what was made inside.
         key: where the node stands in the config, for the messages.
+        base: the class that the named one has to derive from, if it is known.
 
     Raises:
         ConfigError: what is wrong, in one line that begins with the key.
     """
-    return _build(_contain(node, key), key)
+    contained = _contain(node, key)
+    if base is not None:
+        target = contained.get(TARGET) if isinstance(contained, dict) else None
+        if not issubclass(_find(target, f"{key}.{TARGET}"), base):
+            raise ConfigError(f"{key}.{TARGET}: {target} is not a subclass of {base.__name__}")
+    return _build(contained, key)
 
 
 def _build(node: Any, key: str) -> Any:
@@ -84,18 +92,18 @@ def _make(cls: type, given: dict[Any, Any], key: str) -> Any:
             raise ConfigError(f"{key}.{name}: unknown key{_nearest(str(name), fields)}")
     try:
         hints = get_type_hints(cls)
-    except NameError as error:  # its annotations are not there at run time: made for other use
-        raise ConfigError(f"{key}: {cls.__name__} is no config class: {error}") from error
+    except NameError as error:  # an annotation that exists for type checkers only
+        raise ConfigError(f"{key}: {cls.__name__} is not a config class: {error}") from error
     values = {}
     for name, field in fields.items():
         if name in given:
             try:
                 values[name] = fit(given[name], hints[name])
             except Misfit as misfit:
-                wanted, got = spell(hints[name]), misfit.args[0]
-                raise ConfigError(f"{key}.{name}: wants {wanted}, not {got}") from misfit
+                wanted, given_value = spell(hints[name]), misfit.args[0]
+                raise ConfigError(f"{key}.{name}: wants {wanted}, not {given_value}") from misfit
         elif field.default is field.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{key}.{name}: not given; it wants {spell(hints[name])}")
+            raise ConfigError(f"{key}.{name}: missing; it wants {spell(hints[name])}")
     try:
         return cls(**values)
     except ConfigError as error:
@@ -110,16 +118,18 @@ def _make(cls: type, given: dict[Any, Any], key: str) -> Any:
 
 
 def _find(target: Any, key: str) -> type:
-    """The class that a `_target_` names, if it is one that a config may name.
+    """The class that a `_target_` names, if a config may name it.
 
-    A name's beginning says nothing about what it leads to (`elrea.store.stage.shutil.rmtree`), so that
-    one module of this package is imported, one name is looked up in it, and what is found there
-    has to be a dataclass that says itself that it comes from this package.
+    A check of the prefix is not enough, because a name can lead elsewhere (`elrea.store.stage.shutil.rmtree`). So one
+    module of this package is imported, one name is looked up in it, and the result has to be a dataclass whose
+    `__module__` is in this package.
     """
     if not isinstance(target, str):
         raise ConfigError(f"{key}: wants the name of a class, not {target!r}")
     if not re.fullmatch(rf"{PACKAGE}(\.[A-Za-z]\w*)+", target):
-        raise ConfigError(f"{key}: {target!r} is refused: a config names classes of {PACKAGE} only")
+        raise ConfigError(
+            f"{key}: {target!r} is refused: a config may name classes of {PACKAGE} only"
+        )
     home, _, name = target.rpartition(".")
     home = _moved(home)
     try:
@@ -130,15 +140,15 @@ def _find(target: Any, key: str) -> type:
             line = f"{key}: {target} needs {missing}, which is not installed"
             raise ConfigError(f"{line}: pip install {missing}") from error
         raise ConfigError(f"{key}: there is no {target}: no module {missing}") from error
-    found = vars(module).get(name)
-    if found is None or not _may_be_named(found):
+    cls = vars(module).get(name)
+    if cls is None or not _may_be_named(cls):
         classes = [name for name, value in vars(module).items() if _may_be_named(value)]
-        raise ConfigError(f"{key}: {target!r} is no config class{_nearest(name, classes)}")
-    return found
+        raise ConfigError(f"{key}: {target!r} is not a config class{_nearest(name, classes)}")
+    return cls
 
 
 def _moved(home: str) -> str:
-    """The module that has come in the place of one that an older version's config names."""
+    """The present name of a module that an older version's config names."""
     for old, new in MOVED.items():
         if home == old or home.startswith(f"{old}."):
             return new + home.removeprefix(old)
@@ -164,7 +174,7 @@ def plain(cfg: Any) -> dict[str, Any]:
     """A composed config as plain containers, with every interpolation resolved.
 
     Raises:
-        ConfigError: a value that had to be given was not, or an interpolation leads nowhere.
+        ConfigError: A mandatory value is missing, or an interpolation cannot be resolved.
     """
     contained = _contain(cfg, "")
     if not isinstance(contained, dict):
@@ -173,22 +183,22 @@ def plain(cfg: Any) -> dict[str, Any]:
 
 
 def load_config(path: Path) -> DictConfig:
-    """Reads what `save_config` wrote.
+    """Reads a config that `save_config` wrote.
 
     Raises:
-        ConfigError: It is no YAML file, or holds no mapping.
+        ConfigError: The file is missing, is not YAML, or is not a mapping.
     """
     try:
         cfg = OmegaConf.load(path)
     except (YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path} is no YAML file: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path} is not a YAML file: {str(error).splitlines()[0]}") from error
     if not isinstance(cfg, DictConfig):
-        raise ConfigError(f"{path} is no config of a run")
+        raise ConfigError(f"{path} is not the config of a run")
     return cfg
 
 
 def leaves(cfg: DictConfig) -> dict[str, Any]:
-    """Every value of a config by its key with points, as `clustering.k`; interpolations stay as they are written."""
+    """Every value of a config by its dotted key, such as `clustering.k`; interpolations are not resolved."""
 
     def below(node: Any, key: str) -> Iterator[tuple[str, Any]]:
         if not isinstance(node, dict):
@@ -201,16 +211,16 @@ def leaves(cfg: DictConfig) -> dict[str, Any]:
 
 
 def save_config(cfg: DictConfig, path: Path) -> None:
-    """Writes a config as YAML with everything resolved but the environment's values.
+    """Writes a config as YAML, with all interpolations resolved except those of environment variables.
 
-    `${oc.env:NAME}` stays as it is, wherever a value comes from it: a saved config travels, and
-    what is in the environment of one machine (a key, a home folder) is not to travel with it.
+    `${oc.env:NAME}` is kept wherever a value comes from it, because a saved config may be shared, and values of one
+    machine's environment (an API key, a home folder) must not be shared with it.
 
     Raises:
-        ConfigError: an interpolation leads nowhere.
-        StoreError: the file cannot be written.
+        ConfigError: An interpolation cannot be resolved.
+        StoreError: The file cannot be written.
     """
-    OmegaConf.register_new_resolver("oc.env", _spell_env, replace=True)
+    OmegaConf.register_new_resolver("oc.env", _env_interpolation, replace=True)
     try:
         contained = _contain(cfg, "", missing=True)
     finally:
@@ -219,7 +229,7 @@ def save_config(cfg: DictConfig, path: Path) -> None:
 
 
 def _contain(node: Any, key: str, missing: bool = False) -> Any:
-    """Plain containers of a node, resolved; `missing` lets "???" through."""
+    """Converts a node to plain containers, resolved; `missing` accepts mandatory values ("???") that are not set."""
     if isinstance(node, dict):
         return {name: _contain(child, f"{key}.{name}") for name, child in node.items()}
     if isinstance(node, list | tuple):
@@ -231,12 +241,12 @@ def _contain(node: Any, key: str, missing: bool = False) -> Any:
     except OmegaConfBaseException as error:
         where = error.full_key or key
         if isinstance(error, MissingMandatoryValue):
-            raise ConfigError(f"{where}: has to be given: say {where}=...") from error
+            raise ConfigError(f"{where}: has to be given: set {where}=...") from error
         raise ConfigError(f"{where}: {(error.msg or str(error)).splitlines()[0]}") from error
 
 
-def _spell_env(name: str, *default: Any) -> str:
-    """What stands for an environment variable in a saved config: the interpolation itself."""
+def _env_interpolation(name: str, *default: Any) -> str:
+    """Replaces the resolver `oc.env` while saving: returns the interpolation itself, not the variable's value."""
     words = [name]
     for value in default:
         text = "null" if value is None else str(value)
@@ -247,60 +257,85 @@ def _spell_env(name: str, *default: Any) -> str:
 
 
 class Misfit(ValueError):
-    """A value that does not fit; `args[0]` spells the value."""
+    """A value of the wrong type; `args[0]` is the value as messages show it."""
 
 
 def fit(value: Any, hint: Any) -> Any:
-    """The value as the type wants it.
+    """Validates a value against an annotation with pydantic's strict mode, and converts it.
+
+    Text is never read as a number, and `true` is not 1. An int becomes a float, a list a tuple, and text a Path, where
+    the annotation wants one.
 
     Args:
-        value: plain containers and scalars, or an object that was made from a node.
-        hint: a resolved annotation: a class, `X | Y`, `Literal`, or a container of such.
+        value: Plain containers and scalars, or an object that was made from a node.
+        hint: A resolved annotation: a class, `X | Y`, `Literal`, or a container of such.
 
     Raises:
-        Misfit: it does not fit, at any depth.
+        Misfit: The value, or part of it, has another type.
     """
-    origin, args = get_origin(hint), get_args(hint)
-    if hint is Any or isinstance(hint, TypeVar):
-        return value
-    if origin in (Union, types.UnionType):
-        return _first(value, args)
-    if origin is Literal:
-        # 1 == True, but `epochs: 1` is not `epochs: true`.
-        if any(type(value) is type(choice) and value == choice for choice in args):
-            return value
-        raise Misfit(repr(value))
-    if hint is None or hint is type(None):
-        return _exactly(value, value is None)
-    if hint is float:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return float(_exactly(value, number))
-    if hint is int:
-        return _exactly(value, isinstance(value, int) and not isinstance(value, bool))
-    if hint is Path:
-        return Path(_exactly(value, isinstance(value, str | Path)))
-    kind = origin or hint
-    if kind is tuple:
-        return _tuple(value, args)
-    if kind is list or kind is Sequence:
-        _exactly(value, isinstance(value, list | tuple))
-        items = [fit(item, args[0]) for item in value] if args else list(value)
-        return items if kind is list else tuple(items)
-    if kind is dict or kind is Mapping:
-        _exactly(value, isinstance(value, dict))
-        wanted = args or (Any, Any)
-        return {fit(k, wanted[0]): fit(v, wanted[1]) for k, v in value.items()}
     try:
-        return _exactly(value, isinstance(value, kind))
-    except TypeError:  # a protocol that cannot be asked at run time: any object, no plain value
-        return _exactly(value, not isinstance(value, str | int | float | list | dict | None))
+        return _validator(hint).validate_python(value)
+    except ValidationError as error:
+        part = value if _is_union(hint) else error.errors(include_url=False)[0]["input"]
+        text = "null" if part is None else repr(part)
+        short = text if len(text) <= 60 else f"{text[:57]}... ({type(part).__name__})"
+        raise Misfit(short) from error
+
+
+@functools.cache
+def _validator(hint: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(_annotation(hint), config=ConfigDict(strict=True))
+
+
+def _annotation(hint: Any) -> Any:
+    """The annotation with what pydantic's strict mode would otherwise refuse, or accept too much of.
+
+    Strict mode takes neither lists for tuples nor text for paths, takes `true` for Literal[1], and would make a
+    dataclass from a mapping without `_target_`.
+    """
+    origin, args = get_origin(hint) or hint, get_args(hint)
+    if hint is Any or isinstance(hint, TypeVar):
+        return Any
+    if _is_union(hint):
+        return Union[tuple(map(_annotation, args))]  # noqa: UP007  # a tuple of alternatives
+    if origin in (int, float, bool, str, None, type(None)):
+        return hint
+    if origin is Path:
+        return Annotated[Path, Strict(False)]
+    if origin is Sequence:
+        origin, args = tuple, (*args, ...) if args else ()
+    if origin in (tuple, list, dict, Mapping):
+        items = tuple(arg if arg is ... else _annotation(arg) for arg in args)
+        return Annotated[origin[items] if items else origin, Strict(False)]
+    check = partial(_one_of, args) if origin is Literal else partial(_instance_of, origin)
+    return Annotated[Any, AfterValidator(check)]
+
+
+def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        raise ValueError("none of the choices")
+    return value
+
+
+def _instance_of(cls: Any, value: Any) -> Any:
+    try:
+        matches = isinstance(value, cls)
+    except TypeError:  # a protocol without isinstance: accept any object, but no plain value
+        matches = not isinstance(value, str | int | float | list | dict | None)
+    if not matches:
+        raise ValueError("another type")
+    return value
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
 
 
 def spell(hint: Any) -> str:
-    """The type in a reader's words: `int | None` and the like, without module names."""
+    """The type as messages show it: "int or null", without module names."""
     if get_origin(hint) is Literal:
         return " or ".join(repr(choice) for choice in get_args(hint))
-    if get_origin(hint) in (Union, types.UnionType):
+    if _is_union(hint):
         return " or ".join(spell(arg) for arg in get_args(hint))
     if hint is None or hint is type(None):
         return "null"
@@ -308,36 +343,3 @@ def spell(hint: Any) -> str:
         inner = ", ".join("..." if arg is ... else spell(arg) for arg in get_args(hint))
         return f"{spell(get_origin(hint))}[{inner}]"
     return str(getattr(hint, "__name__", hint))
-
-
-def _first(value: Any, hints: Sequence[Any]) -> Any:
-    """The first alternative that takes the value as it is, or else the first that takes it."""
-    fitting = []
-    for hint in hints:
-        try:
-            fitting.append(fit(value, hint))
-        except Misfit:
-            continue
-    if not fitting:
-        raise Misfit(_got(value))
-    return next((made for made in fitting if type(made) is type(value)), fitting[0])
-
-
-def _tuple(value: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    _exactly(value, isinstance(value, list | tuple))
-    if not args or args[-1] is ...:
-        return tuple(fit(item, args[0] if args else Any) for item in value)
-    _exactly(value, len(value) == len(args))
-    return tuple(fit(item, arg) for item, arg in zip(value, args, strict=True))
-
-
-def _exactly(value: Any, fits: bool) -> Any:
-    if not fits:
-        raise Misfit(_got(value))
-    return value
-
-
-def _got(value: Any) -> str:
-    """The value in a message: whole if it is short, its kind otherwise."""
-    text = "null" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}... ({type(value).__name__})"

@@ -1,4 +1,4 @@
-"""What can go wrong, in one line each: what happened, where, and what to change."""
+"""Errors that a user can fix; each message is one line: what is wrong, where, and what to change."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Iterable
 
 
 class ElreaError(Exception):
-    """Base of every error that a user can mend. Its message is one line."""
+    """Base of every error that a user can fix. Its message is one line."""
 
 
 class ConfigError(ElreaError):
-    """An unknown key, an unknown class, or a value of the wrong kind."""
+    """An unknown key, an unknown class, or a value of the wrong type."""
 
 
 class DataError(ElreaError):
-    """A file or an example that cannot be used."""
+    """A data file or an example that cannot be used."""
 
 
 class BackboneError(ElreaError):
-    """A model folder or hub name that cannot be loaded, or does not fit."""
+    """A model folder or hub name that cannot be loaded, or does not match."""
 
 
 class NotHere(DataError, BackboneError):
-    """Data or a model that would have to be fetched first."""
+    """Data or a model that has to be downloaded first."""
 
 
 class StoreError(ElreaError):
@@ -31,18 +31,18 @@ class StoreError(ElreaError):
 
 
 class TrainingError(ElreaError):
-    """Training that cannot start or cannot go on."""
+    """Training that cannot start or resume."""
 
 
 class ClusterError(ElreaError):
-    """Features that cannot be grouped as asked."""
+    """Features that cannot be clustered with these settings."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """What to add to an error about an unknown name: the nearest valid one, or nothing."""
+    """Completes an error about an unknown name: suggests the nearest valid name, or is empty."""
     near = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came: to be cleaned up after as after Ctrl-C."""
+    """Raised on SIGTERM; handled like Ctrl-C."""

@@ -1,11 +1,12 @@
-"""The table and the pictures of a study, from the folder of its sweep.
+"""Writes the table and the plots of a study from the folder of its sweep.
 
     python experiments/study.py multirun/<day>/<time> --into experiments/cluster_count
     python experiments/study.py multirun/<day>/<time> --into experiments/conflict --against compute_matched
+    python experiments/study.py multirun/<day>/<time> --into experiments/first_results --chance 0.25
 
-In every setting of the sweep: each strategy's accuracy (mean over seeds), and ELREA's difference to it in points with a
-95 % interval, paired: per test item the mean over seeds, resampled over items (10,000 times). Writes table.md and
-results.json, the sweep's own pictures, and with `--against` what ELREA, whole and top-1, gains on that strategy.
+The table (`elrea.reporting.compare_table`) has every strategy in every setting of the sweep, and what the leader, ELREA
+by default, scores above each. Writes table.md, results.json and the sweep's own plots; with `--against` also a plot of
+the gain of ELREA and of its top-1 on that strategy.
 """
 
 from __future__ import annotations
@@ -14,90 +15,55 @@ import argparse
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
-from elrea.evaluation.statistics import paired_interval
+from elrea.reporting.compare_markdown import note, page
+from elrea.reporting.compare_table import (
+    Scores,
+    command_line,
+    compare,
+    difference,
+    read_sweep,
+    save,
+)
 from elrea.reporting.plots import trends
-from elrea.reporting.runs import answers
-from elrea.reporting.sweeps import draw, means, settings, varied
-from elrea.store.files import write_json, write_text
+from elrea.reporting.sweeps import draw, means
+from elrea.store.files import write_text
 
-Right = dict[str, np.ndarray]
-"""Per strategy what was right [seeds, items]."""
-OF = "elrea"
+LEADER = "elrea"
 GAINS = ("elrea", "elrea_top1")
+"""Strategies whose gain is drawn with `--against`."""
 
 
-def read(
-    folder: Path, need: Sequence[str]
-) -> tuple[list[str], dict[tuple[str, ...], Right], list[dict[str, Any]]]:
-    """What was varied beside the seed; per setting what was right; the jobs.
+def draw_gains(
+    keys: Sequence[str], scores: Sequence[Scores], against: str, path: Path, small_print: str
+) -> None:
+    """Draws the gain on a strategy over the values of the first key, with a line per value of the other keys."""
+    lines: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
+    for each in scores:
+        others = [f"{key}={value}" for key, value in zip(keys[1:], each.setting[1:], strict=True)]
+        for name in GAINS:
+            gain = difference(each.items[name], each.items[against])
+            point = (float(each.setting[0]), gain.mean, *gain.items_ci95)
+            lines[", ".join([name, *others])].append(point)
+    trends.trend(lines, keys[0], path, gain_on=against, note=small_print)
+
+
+def check_numbers(keys: Sequence[str], scores: Sequence[Scores]) -> None:
+    """Refuses `--against` unless the first key of the sweep has numbers as values.
 
     Raises:
-        ElreaError: It is no finished sweep, or lacks a strategy of `need`.
+        ConfigError: The sweep varies nothing but the seed, or a value is not a number.
     """
-    jobs, rights = answers(folder, need, several=True)
-    return settings(varied(jobs)), rights, jobs
-
-
-def difference(a: np.ndarray, b: np.ndarray) -> tuple[float, float, float]:
-    """Mean of a less mean of b, and the ends of its interval, as shares of 1."""
-    return float(a.mean() - b.mean()), *paired_interval(a, b, 0)
-
-
-def table(
-    keys: list[str], rights: dict[tuple[str, ...], Right]
-) -> tuple[str, list[dict[str, Any]]]:
-    """As Markdown, and as rows."""
-    lines = [
-        f"| {' | '.join([*keys, 'strategy'])} | accuracy | seeds, least to most | {OF} minus it | 95 % interval |",
-        "|---" * (len(keys) + 5) + "|",
-    ]
-    rows = []
-    for group, each in rights.items():
-        for name, right in each.items():
-            delta, low, high = (round(100 * x, 2) for x in difference(each[OF], right))
-            seeds = 100 * right.mean(1)
-            row = {
-                **dict(zip(keys, group, strict=True)), "strategy": name,
-                "accuracy": round(100 * float(right.mean()), 2),
-                "seeds": seeds.round(2).tolist(), "elrea_minus_it": delta, "elrea_minus_it_ci95": [low, high],
-            }  # fmt: skip
-            rows.append(row)
-            shown = ["-", "-"] if name == OF else [f"{delta:+.1f}", f"[{low:+.1f}, {high:+.1f}]"]
-            span = f"{seeds.min():.1f} to {seeds.max():.1f}"
-            cells = [*group, name, f"{right.mean() * 100:.1f}", span, *shown]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines), rows
-
-
-def gains(
-    keys: list[str], rights: dict[tuple[str, ...], Right], against: str, path: Path, note: str
-) -> None:
-    """Draws what ELREA gains on a strategy against the first key; the others name lines."""
-    lines: dict[str, list[tuple[float, float, float, float]]] = defaultdict(list)
-    for group, each in rights.items():
-        for name in GAINS:
-            others = [f"{key}={value}" for key, value in zip(keys[1:], group[1:], strict=True)]
-            point = (float(group[0]), *difference(each[name], each[against]))
-            lines[", ".join([name, *others])].append(point)
-    trends.trend(lines, keys[0], path, gain_on=against, note=note)
-
-
-def check_numbers(keys: list[str], rights: dict[tuple[str, ...], Right]) -> None:
-    """Refuses `--against` where what was varied first is no number."""
     if not keys:
-        raise ConfigError("--against: nothing was varied beside the seed; leave it out")
-    for value, *_ in rights:
+        raise ConfigError("--against: the sweep varies nothing but the seed; leave it out")
+    for each in scores:
         try:
-            float(value)
+            float(each.setting[0])
         except ValueError:
             raise ConfigError(
-                f"--against is drawn over numbers, and {keys[0]}={value} is none; leave it out"
+                f"--against needs numbers on its axis, and {keys[0]}={each.setting[0]} is not one; leave it out"
             ) from None
 
 
@@ -105,26 +71,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--into", type=Path, required=True, help="where table and pictures go")
-    parser.add_argument("--against", help="the strategy on which ELREA's gain is drawn")
+    parser.add_argument("folder", type=Path, help="a finished sweep")
+    parser.add_argument("--into", type=Path, required=True, help="folder for table and plots")
+    parser.add_argument("--leader", default=LEADER, help=f"compared with each row ({LEADER})")
+    parser.add_argument("--against", help="draw ELREA's gain on this strategy")
+    parser.add_argument("--chance", type=float, help="accuracy of guessing, to mark in the plot")
     given = parser.parse_args()
-    need = [OF, *GAINS, given.against] if given.against else [OF]
-    keys, rights, jobs = read(given.folder, need)
+    need = [given.leader, *GAINS, given.against] if given.against else [given.leader]
+    keys, scores, jobs = read_sweep(given.folder, need, several=True)
     if given.against:
-        check_numbers(keys, rights)
-    some = next(iter(rights.values()))[OF]
-    note = f"{jobs[0]['data']}; {some.shape[1]:,} test items, {some.shape[0]} seeds"
-    text, rows = table(keys, rights)
-    print(f"{note}\n\n{text}")
+        check_numbers(keys, scores)
+    table = compare(
+        scores, command=command_line(), data=jobs[0]["data"], settings=keys, leader=given.leader
+    )
+    text = page(table)
+    print(text)
     given.into.mkdir(parents=True, exist_ok=True)
-    write_text(given.into / "table.md", f"{note}\n\n{text}\n")
-    write_json(given.into / "results.json", {"note": note, "rows": rows})
-    draw(means(jobs), keys, given.into, note)
+    write_text(given.into / "table.md", text)
+    save(table, given.into / "results.json")
+    draw(means(jobs), keys, given.into, note(table), given.chance)
     if given.against:
-        gains(keys, rights, given.against, given.into / f"gain_on_{given.against}.png", note)
+        path = given.into / f"gain_on_{given.against}.png"
+        draw_gains(keys, scores, given.against, path, note(table))
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

@@ -23,6 +23,16 @@ for name in (
     os.environ.pop(name, None)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many tests real data and models would add (`tests.real_files`)."""
+    from tests.real_files import skipped_tests
+
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = [str(report.longrepr[2]) for report in skipped if isinstance(report.longrepr, tuple)]
+    if line := skipped_tests(reasons):
+        terminalreporter.write_line(line)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
     """The models are tiny, and sums come out the same in every process."""

@@ -1,4 +1,4 @@
-"""A config node becomes the object that it names, and every mistake one line with its key."""
+"""A config node becomes the object that it names, and every mistake an error of one line with its key."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ class Strict:
 
 
 @dataclass
-class Unasked:
-    """A dataclass that is not made for configs: its annotation is not there at run time."""
+class Internal:
+    """A dataclass that is not for configs: its annotation does not exist at run time."""
 
     model: NotThere  # type: ignore[name-defined]  # noqa: F821
 
@@ -62,12 +62,12 @@ class NoDataclass:
 
 @pytest.fixture(autouse=True)
 def classes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A module of the package that defines the classes above, and has what others have around."""
+    """Puts the classes above in a module of the package, with other names that a module may have."""
     module = types.ModuleType("elrea.sample")
-    for cls in (Outer, Inner, Strict, Unasked, NoDataclass):
+    for cls in (Outer, Inner, Strict, Internal, NoDataclass):
         monkeypatch.setattr(cls, "__module__", "elrea.sample")
         setattr(module, cls.__name__, cls)
-    # What get_type_hints looks up in a class's own module.
+    # get_type_hints looks these up in the module of the class.
     vars(module).update(Path=Path, Any=Any, Literal=Literal)
     vars(module).update(os=os, types=types, function=lambda: None, Foreign=Foreign)
     monkeypatch.setitem(sys.modules, "elrea.sample", module)
@@ -119,11 +119,11 @@ def test_a_node_becomes_its_class_with_nodes_inside() -> None:
         inner=Inner(2),
         anything=[{"deep": Inner()}],
     )
-    # A key of the store is made of these: 1 and 1.0 have to be one value, and lists plain lists.
+    # Stage keys are made of these values: 1 has to become 1.0, and lists plain lists.
     assert type(made.rate) is float and type(made.targets) is list
 
 
-def test_without_a_target_it_stays_plain_with_what_was_made_inside() -> None:
+def test_a_node_without_a_target_stays_plain_around_its_objects() -> None:
     cfg = OmegaConf.create({"a": [1, {"_target_": "elrea.sample.Inner"}], "b": None})
     made = build(cfg, "trainer")
     assert made == {"a": [1, Inner()], "b": None} and type(made) is dict
@@ -219,6 +219,7 @@ def test_nothing_outside_the_package_is_even_imported(
         ({"targets": ["q", 1]}, "clustering.targets: wants list[str] or 'all-linear', not"),
         ({"pair": [1]}, "clustering.pair: wants tuple[int, float], not [1]"),
         ({"shares": {"a": "b"}}, "clustering.shares: wants dict[str, float], not 'b'"),
+        ({"rate": 10**400}, "clustering.rate: wants float, not 1000"),
         ({"inner": {"rank": 2}}, "clustering.inner: wants Inner, not {'rank': 2}"),
         ({"name": ["x" * 500]}, "... (list)"),
     ],
@@ -227,13 +228,13 @@ def test_a_mistake_is_named_by_its_key(fields: dict, said: str) -> None:
     assert said in message(node(**fields))
 
 
-def test_a_field_that_is_needed_and_not_given() -> None:
+def test_a_missing_field() -> None:
     assert message({"_target_": "elrea.sample.Outer"}) == (
-        "clustering.clusters: not given; it wants int"
+        "clustering.clusters: missing; it wants int"
     )
 
 
-def test_a_mistake_deep_inside_names_the_whole_way() -> None:
+def test_a_mistake_deep_inside_has_its_full_key() -> None:
     inner = {"_target_": "elrea.sample.Inner", "rang": 1}
     assert message(node(anything=[{"x": inner}])).startswith(
         "clustering.anything[0].x.rang: unknown key; did you mean rank?"
@@ -242,7 +243,7 @@ def test_a_mistake_deep_inside_names_the_whole_way() -> None:
 
 def test_a_misspelt_class_suggests_the_nearest() -> None:
     said = message({"_target_": "elrea.sample.Outr"})
-    assert "did you mean Outer? (there is: Inner, Outer, Strict, Unasked)" in said
+    assert "did you mean Outer? (there is: Inner, Internal, Outer, Strict)" in said
     assert "no module elrea.sampel" in message({"_target_": "elrea.sampel.Outer"})
 
 
@@ -257,8 +258,8 @@ def test_a_package_that_is_not_installed_is_named(
     assert "needs not_there_at_all, which is not installed" in said
 
 
-def test_a_dataclass_that_is_not_made_for_configs() -> None:
-    assert "Unasked is no config class" in message({"_target_": "elrea.sample.Unasked"})
+def test_a_dataclass_that_is_not_for_configs() -> None:
+    assert "Internal is not a config class" in message({"_target_": "elrea.sample.Internal"})
 
 
 @pytest.mark.parametrize("top", [0, -1])
@@ -268,14 +269,14 @@ def test_a_value_that_the_class_refuses(top: int) -> None:
     )
 
 
-def test_other_errors_of_the_class_stay_what_they_are() -> None:
+def test_other_errors_of_the_class_are_passed_on() -> None:
     with pytest.raises(DataError, match=r"^no such file: x$"):
         build({"_target_": "elrea.sample.Strict", "top": -2}, "data")
 
 
-def test_missing_values_and_loose_interpolations() -> None:
+def test_missing_values_and_broken_interpolations() -> None:
     cfg = OmegaConf.create({"data": node(name="???"), "other": node(name="${nowhere}")})
-    assert message(cfg.data, "data") == "data.name: has to be given: say data.name=..."
+    assert message(cfg.data, "data") == "data.name: has to be given: set data.name=..."
     assert message(cfg.other, "other").startswith("other.name: ")
     with pytest.raises(ConfigError, match=r"^data\.name: has to be given"):
         plain(cfg)
@@ -314,10 +315,10 @@ def test_a_saved_config_holds_no_value_of_the_environment(
     text = (tmp_path / "run" / "config.yaml").read_text()
     assert "s3cret" not in text and "copy: 3\n" in text
 
-    # It means the same when it is read again, here and where the environment is another.
+    # Reading it gives the same values, here and in another environment.
     again = OmegaConf.load(tmp_path / "run" / "config.yaml")
     expected = OmegaConf.to_container(cfg, resolve=True)
     assert OmegaConf.to_container(again, resolve=True) == expected
-    assert cfg.direct == "s3cret", "the environment's resolver was not put back"
+    assert cfg.direct == "s3cret", "the resolver oc.env was not restored"
     monkeypatch.setenv("SECRET", "another")
     assert again.whole.another == "another" and again.listed[0] == "key=another!"

@@ -1,14 +1,22 @@
-"""Which values fit which annotations, and what becomes of them."""
+"""Which values fit which annotations, and how they are converted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import pytest
 
 from elrea.config import Misfit, fit, spell
+
+
+@dataclass
+class Rank:
+    """Pydantic alone would make one from a mapping."""
+
+    rank: int
 
 
 class Speaks(Protocol):
@@ -20,7 +28,7 @@ class Speaks(Protocol):
     [
         (3, float, 3.0),
         (3, int | float, 3),
-        (3, float | int, 3),  # as it is before turned into something
+        (3, float | int, 3),  # unchanged rather than converted
         (3, float | None, 3.0),
         (True, int | bool, True),
         ("x", Path | str, "x"),
@@ -34,7 +42,7 @@ class Speaks(Protocol):
         ({"a": 1}, Mapping[str, float], {"a": 1.0}),
         ({"a": [1]}, dict[str, Any], {"a": [1]}),
         (len, Callable[[Any], int], len),
-        (len, Speaks, len),  # a protocol cannot be asked
+        (len, Speaks, len),  # isinstance does not work with a plain protocol
         (1, Literal[1, "1"], 1),
     ],
 )
@@ -57,6 +65,9 @@ def test_fits(value: Any, hint: Any, made: Any) -> None:
         ([1], dict),
         ({"a": "b"}, dict[str, int]),
         (0, None),
+        ({"a": True}, dict[str, float]),
+        ("1e-4", float | None),
+        ({"rank": 2}, Rank),
         (3, Callable[[], int]),
     ],
 )

@@ -1,1 +1,1 @@
-"""What a user types: the job itself, sweeps, and the commands on a finished run."""
+"""The command line: `elrea run`, sweeps, and the commands that work on a finished run."""

@@ -1,43 +1,58 @@
-"""Talks with a finished ensemble, and shows which of its members answer.
+"""Talks with a finished ensemble, and shows the members that weigh most in each answer.
 
-python -m elrea.chat outputs/<day>/<time>
-echo "What is 2 + 2?" | python -m elrea.chat outputs/<day>/<time>
+    elrea chat outputs/<day>/<time>
+    echo "What is 2 + 2?" | elrea chat outputs/<day>/<time>
+
+Every line of input is a prompt.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from elrea.commands.messages import told
+from elrea.commands.arguments import ensemble_parser, load_ensemble
+from elrea.commands.messages import one_line_errors
+from elrea.method.ensemble.decoding_settings import Decoding
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble, Route
 
 SHOWN = 3
-"""Members that a line of weights names."""
+"""Members in the line of weights."""
 
 
-def main() -> None:
-    parser = command("chat", __doc__)
-    parser.add_argument("--turns", action="store_true", help="every line goes on from those before")
-    given = parser.parse_args()
-    ensemble = opened(given)
-    if sys.stdin.isatty():
-        print("A line is a prompt; Ctrl-D ends.")
-    talk(ensemble, given)
-
-
-def talk(ensemble: Ensemble, given: argparse.Namespace) -> None:
-    """Answers line after line until there is none."""
-    from elrea.data.examples import Example
-    from elrea.method.ensemble.decoding import Decoding
-
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with these words, or with those of the process."""
+    parser = ensemble_parser("chat", __doc__)
+    parser.add_argument(
+        "--turns", action="store_true",
+        help="one conversation: each prompt sees the prompts and answers before it (default: no)",
+    )  # fmt: skip
+    given = parser.parse_args(argv)
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
+    ensemble = load_ensemble(given)
+    if sys.stdin.isatty():
+        print("Type a prompt and press Enter; Ctrl-D ends.")
+    talk(ensemble, settings, turns=given.turns)
+
+
+def talk(ensemble: Ensemble, settings: Decoding, *, turns: bool = False) -> None:
+    """Answers every line of standard input.
+
+    Args:
+        ensemble: The ensemble that answers.
+        settings: How tokens are chosen.
+        turns: Whether a prompt sees the prompts and answers before it.
+
+    Raises:
+        DataError: A prompt is too long.
+    """
+    from elrea.data.examples import Example
+
     history: list[tuple[str, str]] = []
-    while (line := _line()) is not None:
+    while (line := _read_line()) is not None:
         if not line.strip():
             continue
         prompt = Example("the prompt", line, "", "", history=tuple(history))
@@ -50,55 +65,18 @@ def talk(ensemble: Ensemble, given: argparse.Namespace) -> None:
             tell=lambda _n, piece: print(piece, end="", flush=True),
         )
         print("\n")
-        if given.turns:
+        if turns:
             history += [("user", line), ("assistant", answer)]
 
 
-def command(name: str, description: str | None, *, writes: bool = True) -> argparse.ArgumentParser:
-    """A parser of `python -m elrea.<name>` with what every command on a finished ensemble takes.
-
-    Args:
-        name: The command's.
-        description: What `--help` opens with.
-        writes: Whether it writes answers, and takes how.
-    """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m elrea.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "run", type=Path, help="a run's folder, as outputs/<day>/<time>, or its ensemble/"
-    )
-    parser.add_argument("--backbone", help="folder or hub id of the model, if it has moved")
-    parser.add_argument("--top-k", type=int, help="the k nearest experts alone (all)")
-    if not writes:
-        return parser
-    parser.add_argument(
-        "--max-new-tokens", type=int, default=128, help="of an answer, at most (128)"
-    )
-    parser.add_argument(
-        "--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (0)")
-    return parser
-
-
-def opened(given: argparse.Namespace) -> Ensemble:
-    """The ensemble of a run, on the backbone that the run had."""
-    from elrea.pipeline.assemble import ensemble_of
-
-    return ensemble_of(given.run, given.backbone, top_k=given.top_k)
-
-
 def members(route: Route) -> str:
-    """The members that weigh most, with their weights."""
-    most = sorted(route.weights.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {weight:.2f}" for name, weight in most[:SHOWN] if weight)
+    """The members with the largest weights, as `expert-1 0.65, base 0.20`."""
+    largest = sorted(route.weights.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {weight:.2f}" for name, weight in largest[:SHOWN] if weight)
 
 
-def _line() -> str | None:
-    """The next line of input, None at its end."""
+def _read_line() -> str | None:
+    """The next line of standard input; None at its end."""
     if not sys.stdin.isatty():
         line = sys.stdin.readline()
         return line.removeprefix("\ufeff").rstrip("\n") if line else None
@@ -110,5 +88,5 @@ def _line() -> str | None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors(resumable=False):
         main()

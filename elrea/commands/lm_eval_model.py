@@ -1,6 +1,6 @@
 """A finished ensemble as a model of EleutherAI's lm-evaluation-harness.
 
-    python -m elrea.harness --model elrea --model_args path=outputs/<day>/<time> --tasks ... --batch_size 16
+    elrea harness --model elrea --model_args path=outputs/<day>/<time> --tasks ... --batch_size 16
 
 Importing this module registers `elrea` with lm-eval, for its `simple_evaluate(model="elrea", model_args=...)`.
 """
@@ -26,7 +26,8 @@ from elrea.data.batches import by_length
 from elrea.data.examples import Example
 from elrea.data.prompts import Ids
 from elrea.errors import ConfigError, DataError, did_you_mean
-from elrea.method.ensemble.decoding import Decoding, generate, stopped
+from elrea.method.ensemble.decoding import generate, stopped
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import BATCH
 from elrea.method.ensemble.likelihood import Asked, Likelihood, likelihoods
 from elrea.method.routing.weights import Routing
@@ -37,31 +38,37 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
 ARGUMENTS = ("path", "backbone", "top_k", "base_share", "device", "batch_size", "max_batch_size")
+"""Arguments of `ElreaLM`, which lm-eval gets as --model_args."""
+DEVICES = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps", "auto": "auto"}
+"""torch's name of a device -> ours."""
+USED = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
+"""Keys of `gen_kwargs` that are used."""
 ROUTED = 256
-"""Prompts that are routed between two steps of the bar."""
+"""Contexts that are routed between two updates of the progress bar."""
 
 log = logging.getLogger(__name__)
 
 
 @register_model("elrea")
 class ElreaLM(LM):
-    """Scores and continues lm-eval's contexts with an ensemble; a context is routed once, whatever is asked of it.
+    """Scores and continues lm-eval's contexts with an ensemble; each context is routed once.
 
-    A context is an instruction, worded as in training (chat template, BOS); the few-shot examples that lm-eval puts
-    there are routed by too. One that is too long loses its beginning. A blank context has no gradient: there, and
-    in `loglikelihood_rolling`, where nothing stands before the text, the base adapter weighs 1 and all experts alike.
+    A context is an instruction in the prompt format of training (chat template, BOS). The few-shot examples that
+    lm-eval puts into it take part in routing. A context that is too long is cut at its beginning. A blank context has
+    no gradient: there, and in `loglikelihood_rolling`, where there is no context, the weights are those of a feature
+    of zeros.
 
     Args:
-        path: A run's folder, or its `ensemble/`.
-        backbone: Folder or hub id of the model, where it has moved.
-        top_k: Let the k nearest experts answer alone, with the base's share.
-        base_share: Let the base adapter take part with w_base.
-        device: `cpu`, `cuda` or `mps`; None takes a GPU where there is one.
-        batch_size: Contexts in one joint pass; `auto` is 16. Changes nothing but speed and memory.
-        max_batch_size: lm-eval passes it; not used.
+        path: Folder of a run, or `ensemble/` in it.
+        backbone: Folder or hub id of the model; None: where the run had it.
+        top_k: Use only the k nearest experts; None: all.
+        base_share: Whether the base adapter takes part, with weight w_base.
+        device: `cpu`, `cuda` or `mps`; None: a GPU if there is one.
+        batch_size: Contexts in one joint pass; `auto` is 16. It changes only speed and memory.
+        max_batch_size: Ignored; lm-eval passes it.
 
     Raises:
-        ElreaError: An argument, the folder or the backbone is not usable.
+        ElreaError: An argument, the folder or the backbone cannot be used.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class ElreaLM(LM):
             raise ConfigError("model_args: path=... is missing; give a run's folder")
         if not isinstance(base_share, bool) or not isinstance(top_k, int | None):
             raise ConfigError(
-                f"model_args: top_k={top_k!r}, base_share={base_share!r}: want a number, true or false"
+                f"model_args: top_k={top_k!r}, base_share={base_share!r}: must be a number, and true or false"
             )
         self.batch_size = batch_size_of(batch_size)
         self.ensemble = ensemble_of(
@@ -98,13 +105,13 @@ class ElreaLM(LM):
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[tuple[float, bool]]:
-        """log P(continuation | context) and whether greedy decoding writes it, request by request."""
+        """log P(continuation | context) of each request, and whether greedy decoding generates it."""
         pairs = [_split(*request.args) for request in requests]
         texts: dict[str, dict[str, Ids]] = {}
         following = self.ensemble.prompter.following
         for context, text in pairs:
             texts.setdefault(context, {})[text] = following(_example(context), text)
-        found: dict[tuple[str, str], tuple[float, bool]] = {}
+        scores: dict[tuple[str, str], tuple[float, bool]] = {}
         kept = {c: [text for text, ids in row.items() if ids] for c, row in texts.items()}
         contexts = [context for context, row in kept.items() if row]
         weights = self._weights_of(contexts, disable_tqdm)
@@ -115,13 +122,13 @@ class ElreaLM(LM):
             both = list(zip(prompts, asked, strict=True))
             rows = self._likelihoods(both, weights, self.batch_size, bar)
         for context, row in zip(contexts, rows, strict=True):
-            found |= {(context, t): (*one,) for t, one in zip(kept[context], row, strict=True)}
-        return [found.get(pair, (0.0, True)) for pair in pairs]  # P of no tokens is 1
+            scores |= {(context, t): (*one,) for t, one in zip(kept[context], row, strict=True)}
+        return [scores.get(pair, (0.0, True)) for pair in pairs]  # P of no tokens is 1
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """log P of whole texts, in windows of the ensemble's length, by one set of weights for all of them."""
+        """log P of whole texts, in windows of the ensemble's `max_length`; all texts get the same weights."""
         asked: list[Asked] = []
         owners = []
         for number, request in enumerate(requests):
@@ -135,13 +142,15 @@ class ElreaLM(LM):
         sums = [0.0] * len(requests)
         weights = torch.tensor([self._blank()] * len(asked))
         with _bar("windows", len(asked), disable_tqdm) as bar:
-            rows = self._likelihoods(asked, weights, 1, bar)  # logits of every place are held
+            rows = self._likelihoods(
+                asked, weights, 1, bar
+            )  # it keeps the logits of every position
         for owner, row in zip(owners, rows, strict=True):
             sums[owner] += row[0].log_p
         return sums
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continues contexts until a stop string, the end of the answer or `max_gen_toks` tokens."""
+        """Continuations of contexts, up to a stop string, the end of the answer or `max_gen_toks` tokens."""
         contexts = [_split(request.args[0], "")[0] for request in requests]
         weights = self._weights_of(contexts, disable_tqdm)
         groups: dict[str, tuple[Decoding, list[int]]] = {}
@@ -155,7 +164,7 @@ class ElreaLM(LM):
                 length = settings.max_new_tokens
                 prompts = self._prompts([contexts[i] for i in group], [length] * len(group))
                 for batch in by_length(list(map(len, prompts)), self.batch_size):
-                    draw += 1  # else requests that are repeated would get the same answers
+                    draw += 1  # otherwise repeated requests would get equal answers
                     numbers = [group[i] for i in batch]
                     texts = self._generate(
                         [prompts[i] for i in batch], weights[numbers], replace(settings, seed=draw)
@@ -169,23 +178,28 @@ class ElreaLM(LM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Refused: prompts are worded as in training anyway."""
+        """Refused: prompts always have the format of training.
+
+        Raises:
+            ConfigError: Always.
+        """
         raise ConfigError(
-            "--apply_chat_template: an ensemble words its prompts as in training, by the chat template where it had "
+            "--apply_chat_template: an ensemble formats its prompts as in training, with the chat template if it had "
             "one; leave the option out"
         )
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm-eval tells caches of requests apart by."""
+        """The name in lm-eval's keys of cached requests."""
         return self.ensemble.backbone.name
 
     def _generate(self, prompts: list[Ids], weights: Tensor, settings: Decoding) -> list[str]:
-        own = self.ensemble.backbone
-        written = generate(
-            self.ensemble.joint, prompts, weights, settings, own.tokenizer, pad_id=own.pad_id
+        backbone = self.ensemble.backbone
+        tokenizer = backbone.tokenizer
+        answers = generate(
+            self.ensemble.joint, prompts, weights, settings, tokenizer, pad_id=backbone.pad_id
         )
-        texts = [str(own.tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in written]
+        texts = [str(tokenizer.decode(list(ids), skip_special_tokens=True)) for ids in answers]
         return [stopped(text, settings.stop)[0] for text in texts]
 
     def _likelihoods(
@@ -197,7 +211,7 @@ class ElreaLM(LM):
         )  # fmt: skip
 
     def _weights_of(self, contexts: Sequence[str], quiet: bool) -> Tensor:
-        """Weights of the members for each context [n, members]; no context is routed twice."""
+        """Weights of the members for each context, [n, members]; known contexts are not routed again."""
         new = [c for c in dict.fromkeys(contexts) if c.strip() and c not in self._weights]
         with _bar("routes", len(new), quiet) as bar:
             for start in range(0, len(new), ROUTED):
@@ -208,14 +222,18 @@ class ElreaLM(LM):
         return torch.tensor([self._weights.get(c) or self._blank() for c in contexts])
 
     def _blank(self) -> list[float]:
-        """Weights where there is no prompt: those of a prompt without a gradient."""
+        """Weights of a prompt without a gradient, for requests without a context."""
         saved = self.ensemble.saved
         routing = Routing(torch.zeros(1, len(saved.centroids)), saved.router)
         weights: list[float] = self.ensemble.strategy.weights(routing)[0].tolist()
         return weights
 
     def _prompts(self, contexts: Sequence[str], rooms: Sequence[int]) -> list[Ids]:
-        """Token ids of contexts that leave room for so many tokens each, cut off at the beginning where need be."""
+        """Token ids of contexts, each cut at its beginning so that `rooms` tokens fit behind it.
+
+        Raises:
+            DataError: The tokens alone do not fit.
+        """
         limit, prompts, cut = self.ensemble.prompter.max_length, [], 0
         for context, room in zip(contexts, rooms, strict=True):
             if room >= limit:
@@ -231,12 +249,12 @@ class ElreaLM(LM):
             first = ids[:1] if ids[0] == self._start and len(ids) - over > 1 else ()
             prompts.append(first + ids[over + len(first) :] if over > 0 else ids)
         if cut:
-            log.warning("%d contexts are too long and lose their beginning", cut)
+            log.warning("%d contexts are too long and are cut at their beginning", cut)
         return prompts
 
 
 def _split(context: str, text: str) -> tuple[str, str]:
-    """Context and continuation with the spaces between them at the continuation, where tokenizers have them."""
+    """Context and continuation; spaces between them go to the continuation, as in the tokens of running text."""
     bare = context.rstrip(" ")
     return bare, context[len(bare) :] + text
 
@@ -246,60 +264,53 @@ def _example(context: str) -> Example:
 
 
 @contextmanager
-def _bar(what: str, total: int, quiet: bool) -> Iterator[Any]:
-    with tqdm(total=total, desc=what, disable=quiet or not total) as bar:
+def _bar(description: str, total: int, quiet: bool) -> Iterator[Any]:
+    with tqdm(total=total, desc=description, disable=quiet or not total) as bar:
         yield bar
 
 
-DEVICES = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps", "auto": "auto"}
-USED = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
-"""Of lm-eval's settings of a generation."""
-
-log = logging.getLogger(__name__)
-
-
 def decoding_of(given: dict[str, Any]) -> Decoding:
-    """The settings of a generation, from those that lm-eval gives (`gen_kwargs`).
+    """Our settings of text generation from lm-eval's (`gen_kwargs`).
 
-    Without a temperature, `do_sample` draws at 1, as transformers does.
+    `do_sample` without a temperature samples at temperature 1, as transformers does.
 
     Raises:
-        ConfigError: A value out of range.
+        ConfigError: A value is out of range.
     """
-    found: dict[str, Any] = dict(normalize_gen_kwargs(given))
-    if unused := sorted(found.keys() - USED):
-        log.warning("not used: gen_kwargs %s", ", ".join(unused))
-    sampled = found["do_sample"]
-    top_k = found.get("top_k") or 0
+    settings: dict[str, Any] = dict(normalize_gen_kwargs(given))
+    if unused := sorted(settings.keys() - USED):
+        log.warning("ignored: gen_kwargs %s", ", ".join(unused))
+    sampled = settings["do_sample"]
+    top_k = settings.get("top_k") or 0
     return Decoding(
-        max_new_tokens=found["max_gen_toks"],
-        temperature=float(found.get("temperature", 1.0)) if sampled else 0.0,
+        max_new_tokens=settings["max_gen_toks"],
+        temperature=float(settings.get("temperature", 1.0)) if sampled else 0.0,
         top_k=top_k if sampled and top_k > 0 else None,
-        top_p=float(found.get("top_p") or 1.0) if sampled else 1.0,
-        stop=[text for text in found["until"] if text],
+        top_p=float(settings.get("top_p") or 1.0) if sampled else 1.0,
+        stop=[text for text in settings["until"] if text],
     )
 
 
 def device_of(name: str | None) -> Device:
-    """Where to compute, by torch's name of it; None takes a GPU where there is one.
+    """The device of this name in torch; None: a GPU if there is one.
 
     Raises:
-        ConfigError: No such device.
+        ConfigError: There is no such device.
     """
     kind, _, number = str(name or "auto").partition(":")
     if kind not in DEVICES or number not in ("", "0"):
-        raise ConfigError(f"device={name}: wants cpu, cuda or mps")
+        raise ConfigError(f"device={name}: must be cpu, cuda or mps")
     return Device(DEVICES[kind])
 
 
 def batch_size_of(given: int | str | None) -> int:
-    """Contexts in one pass; None and `auto` are the ensemble's own number.
+    """Contexts in one joint pass; None and `auto` are the ensemble's default.
 
     Raises:
-        ConfigError: No such number.
+        ConfigError: It is no number of 1 or more.
     """
     if given is None or str(given).startswith("auto"):
         return BATCH
     if not str(given).isdecimal() or int(given) < 1:
-        raise ConfigError(f"batch_size={given}: wants a number of 1 or more, or auto")
+        raise ConfigError(f"batch_size={given}: must be a number of 1 or more, or auto")
     return int(given)

@@ -1,22 +1,37 @@
-"""Makes one plain LoRA adapter of an ensemble: the members' updates summed by fixed weights, without routing.
+"""Merges the adapters of an ensemble into one plain LoRA adapter: a weighted sum with fixed weights, without routing.
 
-    python -m elrea.merge outputs/<day>/<time> --out merged
-    python -m elrea.merge outputs/<day>/<time> --out merged --weights base=0.2,expert-0=0.5 --rank 2
-    python -m elrea.merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
+    elrea merge outputs/<day>/<time> --out merged
+    elrea merge outputs/<day>/<time> --out merged --weights base=0.2,expert-0=0.5 --rank 2
+    elrea merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
 
-ΔW = Σ λ_m (α/r) B_m A_m with λ = w/Σw, exactly (its rank is the sum of the members'), or nearest by --rank. With
-prompts (a line is `{"prompt": ...}`), w is the mean of their routing weights. PEFT alone loads the folder.
+The merged update is ΔW = Σ λ_m (α/r) B_m A_m with λ = w/Σw. It is exact, and its rank is the sum of the members'
+ranks; --rank takes the nearest update of a lower rank. With --prompts, w is the mean of the prompts' routing weights
+(a line is `{"prompt": ...}`). PEFT loads the folder.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from elrea.commands.chat import command
-from elrea.commands.messages import told
+from elrea.commands.arguments import (
+    check_arguments,
+    ensemble_folder,
+    ensemble_parser,
+    load_ensemble,
+)
+from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.predict import read_prompts
+from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError, StoreError
+from elrea.method.ensemble.folder import checked
+from elrea.store.files import publish, read_json, write_text
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.ensemble import Ensemble
 
 CARD = """---
 library_name: peft
@@ -25,7 +40,7 @@ base_model: {backbone}
 # One adapter of an ELREA ensemble on {backbone}
 
 A plain LoRA of rank {rank}: ΔW = Σ λ_m (α/r) B_m A_m over the ensemble's members, {how}.
-Every prompt gets these weights, where the ensemble itself would route.
+Every prompt gets these weights; the ensemble itself would route each prompt.
 
 `PeftModel.from_pretrained(backbone, folder)` loads it.
 
@@ -37,40 +52,61 @@ Every prompt gets these weights, where the ensemble itself would route.
 """
 
 
-def main() -> None:
-    parser = command("merge", __doc__, writes=False)
-    parser.add_argument("--out", type=Path, required=True, help="the PEFT folder to make")
-    weighing = parser.add_mutually_exclusive_group()
-    weighing.add_argument(
-        "--weights", default="uniform", help="uniform (default), or as base=0.2,expert-0=0.5"
-    )
-    weighing.add_argument("--prompts", type=Path, help="JSON lines of prompts to weigh by")
-    parser.add_argument("--rank", type=int, help="reduce to this rank (exact)")
-    given = parser.parse_args()
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with these words, or with those of the process.
+
+    Raises:
+        ElreaError: An argument, the ensemble or a prompt cannot be used.
+    """
+    given = _parser().parse_args(argv)
+    folder, prompts = ensemble_folder(given.run), []
     if given.out.exists():
-        raise ConfigError(f"{given.out}: is there already; name another folder")
+        raise ConfigError(f"{given.out}: exists already; name another folder")
     if given.top_k is not None and given.prompts is None:
-        raise ConfigError("--top-k: says how prompts are routed; give --prompts too")
-    folder = given.run / "ensemble" if (given.run / "ensemble").is_dir() else given.run
+        raise ConfigError("--top-k changes how prompts are routed; give --prompts too")
     if given.prompts:
-        weights = mean_weights(given.run, given.backbone, given.top_k, given.prompts)
+        check_arguments(given)
+        prompts = [prompt for _, prompt in read_prompts(given.prompts)]
+    members = members_of(folder)
+    weights = parse_weights(given.weights, members)
+    check_rank(given.rank, folder, [name for name, weight in weights.items() if weight])
+    if given.prompts:
+        weights = mean_weights(load_ensemble(given), prompts)
         source = f"mean routing weights of the prompts in {given.prompts.name}, over their sum"
     else:
-        weights = parse_weights(given.weights, members_of(folder))
+        announce("loading the adapters ...")
         source = "alike" if given.weights == "uniform" else "given by hand"
     merge(folder, given.out, weights, given.rank, source)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = ensemble_parser("merge", __doc__, generates=False)
+    parser.add_argument("--out", type=Path, required=True, help="PEFT folder to write")
+    weighing = parser.add_mutually_exclusive_group()
+    weighing.add_argument(
+        "--weights", default="uniform",
+        help="uniform, or weights as base=0.2,expert-0=0.5; other members get 0 (default: uniform)",
+    )  # fmt: skip
+    weighing.add_argument(
+        "--prompts", type=Path,
+        help="file of prompts, as JSON lines; weigh by their mean route (default: --weights)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rank", type=int, help="reduce the merged adapter to this rank (default: exact sum)"
+    )
+    return parser
 
 
 def merge(
     folder: Path, out: Path, weights: Mapping[str, float], rank: int | None, source: str
 ) -> None:
-    """Writes the merged adapter, whole or not at all, and prints what it is made of.
+    """Writes the merged adapter, whole or not at all, and prints the members' weights.
 
     Args:
-        folder: An ensemble's, whose files were checked.
-        out: Where to; not there yet.
-        weights: w of members by name, 0 or more and not all 0.
-        rank: R of a nearest sum; None: the exact one.
+        folder: Folder of the ensemble, already verified.
+        out: Folder to write; it must not exist.
+        weights: w by member's name, 0 or more and not all 0.
+        rank: Rank of the nearest sum; None: the exact sum.
         source: Where the weights come from, for the card.
 
     Raises:
@@ -78,7 +114,6 @@ def merge(
     """
     from elrea.method.ensemble.weighted_sum import reduced, weighted_sum
     from elrea.models import lora as lora_files
-    from elrea.store.files import publish, read_json, write_text
 
     total = sum(weights.values())
     shares = {name: weight / total for name, weight in weights.items()}
@@ -98,7 +133,7 @@ def merge(
         write_text(aside / "README.md", card)
 
     if (aside := out.with_name(f"{out.name}.partial")).exists():
-        raise DataError(f"{aside} is in the way, of a stopped merge or your own; remove it")
+        raise DataError(f"{aside} exists already, perhaps from an interrupted merge; remove it")
     publish(out, write)
     width = max(map(len, shares))
     print(f"{'member':{width}}  weight")
@@ -112,10 +147,8 @@ def members_of(folder: Path) -> list[str]:
     """Names of an ensemble's members, the base adapter first.
 
     Raises:
-        StoreError: No ensemble's folder, or not whole.
+        StoreError: There is no ensemble in the folder, or it is damaged.
     """
-    from elrea.method.ensemble.saved import checked
-
     facts = checked(folder)
     names = [str(name) for name in facts.get("members", ())]
     if not names or not all(f"{name}/adapter_config.json" in facts["files"] for name in names):
@@ -123,15 +156,35 @@ def members_of(folder: Path) -> list[str]:
     return names
 
 
-def parse_weights(text: str, members: list[str]) -> dict[str, float]:
-    """Every member's weight from `uniform` or `base=0.2,expert-0=0.5`; who is not named weighs 0.
+def check_rank(rank: int | None, folder: Path, names: Sequence[str]) -> None:
+    """Checks --rank against the rank of the exact sum, which is the sum of these members' ranks.
 
     Raises:
-        ConfigError: Malformed, an unknown or repeated member, a weight below 0, a sum of 0, or either not finite.
+        ConfigError: The rank is below 1 or above that.
+    """
+    if rank is None:
+        return
+    exact = 0
+    for name in names:
+        path = folder / name / "adapter_config.json"
+        config = read_json(path)
+        if not isinstance(config, dict) or type(config.get("r")) is not int:
+            raise StoreError(f"{path}: has no rank r")
+        exact += config["r"]
+    if not 1 <= rank <= exact:
+        raise ConfigError(f"--rank {rank}: must be 1 to {exact}, the rank of the exact sum")
+
+
+def parse_weights(text: str, members: list[str]) -> dict[str, float]:
+    """Every member's weight from `uniform` or `base=0.2,expert-0=0.5`; a member that is not named has 0.
+
+    Raises:
+        ConfigError: The text is malformed; a member is unknown or named twice; a weight is negative or not finite; or
+            the sum is 0 or not finite.
     """
     if text == "uniform":
         return dict.fromkeys(members, 1.0)
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = (word.strip() for word in part.partition("="))
         try:
@@ -140,36 +193,29 @@ def parse_weights(text: str, members: list[str]) -> dict[str, float]:
             weight = math.nan
         if not 0 <= weight < math.inf:
             raise ConfigError(
-                f"--weights: {part.strip()!r}: wants member=number, the number 0 or more; or uniform"
+                f"--weights: {part.strip()!r}: must be member=number with a number of 0 or more, or uniform"
             )
         if name not in members:
             raise ConfigError(f"--weights: no member {name!r} (there is: {', '.join(members)})")
-        if name in found:
-            raise ConfigError(f"--weights: {name} stands twice")
-        found[name] = weight
-    total = sum(found.values())
+        if name in weights:
+            raise ConfigError(f"--weights: the member {name!r} appears twice")
+        weights[name] = weight
+    total = sum(weights.values())
     if not 0 < total < math.inf:
         raise ConfigError(
-            "--weights: they sum to 0; let one member weigh something"
+            "--weights: their sum is 0; give a member a weight above 0"
             if total == 0
             else "--weights: their sum is not finite; make them smaller"
         )
-    return {name: found.get(name, 0.0) for name in members}
+    return {name: weights.get(name, 0.0) for name in members}
 
 
-def mean_weights(
-    run: Path, backbone: str | None, top_k: int | None, path: Path
-) -> dict[str, float]:
-    """Mean over a file's prompts of each member's routing weight.
+def mean_weights(ensemble: Ensemble, prompts: Sequence[Example]) -> dict[str, float]:
+    """Each member's routing weight, as the mean over prompts.
 
     Raises:
-        ElreaError: The ensemble, its backbone or the prompts cannot be used.
+        DataError: A prompt is too long.
     """
-    from elrea.commands.predict import read_prompts
-    from elrea.pipeline.assemble import ensemble_of
-
-    prompts = [prompt for _, prompt in read_prompts(path)]
-    ensemble = ensemble_of(run, backbone, top_k=top_k)
     routes = ensemble.route(prompts)
     return {
         name: math.fsum(route.weights[name] for route in routes) / len(routes)
@@ -178,5 +224,5 @@ def mean_weights(
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors(resumable=False):
         main()

@@ -1,4 +1,4 @@
-"""Turns whatever goes wrong on the command line into one line and exit code 1."""
+"""Errors on the command line: one line on stderr and an exit code instead of a traceback."""
 
 from __future__ import annotations
 
@@ -10,38 +10,42 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from elrea.errors import ElreaError, Terminated, did_you_mean
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
-MORE = ("optuna", "joblib", "submitit_local", "submitit_slurm")
-"""Sweepers and launchers that the extra `sweep` brings."""
 TERMINATED = 143
-"""After SIGTERM."""
+"""Exit code after SIGTERM."""
+SWEEP_PLUGINS = ("optuna", "joblib", "submitit_local", "submitit_slurm")
+"""Sweepers and launchers that the extra `sweep` installs."""
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Ends the process where a user can mend what went wrong: one line on stderr, exit code 1.
+def one_line_errors(*, resumable: bool = True) -> Iterator[None]:
+    """Ends the process with one line on stderr and exit code 1 on an error that the user can fix.
 
-    `debug=true` on the command line lets every traceback through.
+    Other errors keep their traceback; with `debug=true` on the command line, all of them do. Ctrl-C ends with exit
+    code 130, SIGTERM with 143.
+
+    Args:
+        resumable: Whether the same command resumes after Ctrl-C or SIGTERM; the line then says so.
     """
-    # Else Hydra prints errors in its own way and exits before anybody can shorten them.
+    # Otherwise Hydra prints errors in its own way and exits before they can be shortened.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     if any(word.lstrip("+") in ("debug=true", "debug=True") for word in sys.argv[1:]):
         yield
         return
-    logging.raiseExceptions = False  # a full disk fails the log's own lines too
+    logging.raiseExceptions = False  # on a full disk, writing the log fails too
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)
+    hint = "; the same command resumes from the last checkpoint" if resumable else ""
     try:
         yield
     except Terminated:
-        _end("terminated; the same command goes on from the last checkpoint", TERMINATED)
+        _end(f"terminated{hint}", TERMINATED)
     except KeyboardInterrupt:
-        _end("stopped; the same command goes on from the last checkpoint", INTERRUPTED)
+        _end(f"stopped{hint}", INTERRUPTED)
     except Exception as error:
         line = line_of(error)
         if line is None:
@@ -50,29 +54,36 @@ def told() -> Iterator[None]:
 
 
 def line_of(error: Exception) -> str | None:
-    """What to say of an error that a user can mend; None for a fault of the program."""
+    """The message for an error that the user can fix; None for a fault of the program."""
+    if isinstance(error, ElreaError):
+        return str(error)
+    # Imported here: most errors are our own, and Hydra takes a while to import.
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from elrea.store.files import is_disk_full
 
-    if isinstance(error, ElreaError):
-        return str(error)
     if is_disk_full(error):
         return (
-            "no space left for the run's folder: free some, and the same command goes on from there"
+            "no space left for the run's folder: free some, and the same command resumes from there"
         )
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _short(error)
+        return line_of_hydra(error)
     if isinstance(error, ValueError) and "Config group override" in str(error):
-        return "a config group wants the name of a choice, as data=exam; not null or a number"
-    if isinstance(error, OSError):  # no permission, say: the system's own words name the file
+        return "a config group needs the name of a choice, as data=exam, not null or a number"
+    if isinstance(error, OSError):  # e.g. no permission; the system's message and the file
         return f"{error.filename or 'system'}: {error.strerror or error}"
     return None
 
 
+def announce(line: str) -> None:
+    """Says on a terminal what is about to take longer than two seconds; pipes and logs do not get it."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
+
+
 def _terminate(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is tidying up
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
     raise Terminated
 
 
@@ -81,46 +92,22 @@ def _end(line: str, code: int) -> None:
     sys.exit(code)
 
 
-def _short(error: BaseException) -> str:
-    """Hydra's message in one line, with the nearest name that exists where one was not found."""
+def line_of_hydra(error: BaseException) -> str:
+    """Hydra's message in one line; for an unknown name it adds the most similar one that exists."""
     text = str(error)
     if option := re.search(r"Could not find '([\w/]+)/([^'/]+)'", text):
         group, name = option.groups()
         names = re.findall(r"^\t(\w+)$", text, re.MULTILINE)
         there = f"there is: {', '.join(names) or 'none'}"
-        if group in ("hydra/sweeper", "hydra/launcher") and name in MORE:
+        if group in ("hydra/sweeper", "hydra/launcher") and name in SWEEP_PLUGINS:
             return f"{group}={name} is not installed: pip install 'elrea[sweep]'"
         return f"{group}={name}: no such choice{did_you_mean(name, names)} ({there})"
     if key := re.match(r"Could not override '([^']+)'\.?\s+To append", text):
-        choices = _keys()
+        from elrea.commands.config_files import known_keys
+
+        choices = known_keys()
         if key[1] in choices:
             return f"{key[1]}: unknown key here; it belongs to {' or '.join(choices[key[1]])}"
         return f"{key[1]}: unknown key{did_you_mean(key[1], choices)}"
     lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
     return "; ".join(lines[:2]) or type(error).__name__
-
-
-def _keys() -> dict[str, list[str]]:
-    """Every key of the config files, as one types it, and the choices that have it."""
-    from omegaconf import OmegaConf
-
-    folder = Path(sys.argv[0]).resolve().parent / "conf"
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("**/*.yaml")):
-        group = path.parent.relative_to(folder).as_posix()
-        # Their keys are others' or Hydra's.
-        if group.startswith(("hydra", "experiment", "scale", "data/")):
-            continue
-        choice = f"{group}={path.stem}" if group != "." else ""
-        prefix = group.replace("/", ".") + "." if choice else ""
-        for key in _paths(OmegaConf.to_container(OmegaConf.load(path)), prefix):
-            found.setdefault(key, []).append(choice)
-        if choice:
-            found.setdefault(prefix[:-1], []).append(choice)
-    return found
-
-
-def _paths(node: object, prefix: str) -> Iterator[str]:
-    for name, child in node.items() if isinstance(node, dict) else ():
-        yield f"{prefix}{name}"
-        yield from _paths(child, f"{prefix}{name}.")

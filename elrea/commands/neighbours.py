@@ -1,25 +1,34 @@
-"""The training examples whose gradients lie nearest to a prompt's, by the index that is saved with the clusters.
+"""Lists the training examples whose gradients are nearest to a prompt's, by the index of the clusters' stage.
 
-python -m elrea.features.neighbours RUN "a prompt"
+elrea neighbours outputs/<day>/<time> "What is 2 + 2?"
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from elrea.commands.messages import told
+from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
 
-WORDS = 60
-"""Characters of an example that are shown."""
+SHOWN = 60
+"""Characters of an example in the table."""
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    """A training example near a prompt."""
+    """A training example near a prompt.
+
+    Attributes:
+        cosine: Of its feature and the prompt's, -1 to 1.
+        id: Its id in the data.
+        source: Its data source.
+        cluster: The number of its cluster.
+        text: Its instruction, on one line.
+    """
 
     cosine: float
     id: str
@@ -32,34 +41,34 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
     """The k training examples of a finished run that are nearest to a prompt, nearest first.
 
     Args:
-        run: The run's folder.
-        prompt: An instruction, as a training example words it.
-        k: How many.
-        store: Where the run's stages are, if not where its config says.
+        run: Folder of the run.
+        prompt: An instruction, worded as in the training data.
+        k: Number of examples.
+        store: Folder of the run's stages; None: where its config says.
 
     Raises:
-        ElreaError: The run is not finished, its data or store has moved, or the prompt has no gradient.
+        ElreaError: The run is not finished, its data or store was moved, or the prompt has no gradient.
     """
+    _check(prompt, k, store)
     from elrea.data.examples import Example
+    from elrea.pipeline.assemble import of_run
+
+    announce("reading the run's data and loading its backbone ...")
+    experiment, configured = of_run(run)
+    # Imported after the checks above and in of_run: these bring torch.
     from elrea.method.clustering.assignment import read_clusters
     from elrea.method.clustering.index import search
     from elrea.models.training.train import epoch_folders
-    from elrea.pipeline.assemble import of_run
     from elrea.pipeline.graph import clusters_of
     from elrea.store.stage import Store
 
-    if k < 1:
-        raise ConfigError(f"k={k}: must be at least 1")
-    if not is_text(prompt):
-        raise ConfigError("the prompt is not UTF-8 text")
-    experiment, own = of_run(run)
     experiment.device.apply()
-    context, stages = clusters_of(experiment, Store(store or own))
+    context, stages = clusters_of(experiment, Store(store or configured))
     for name, stage in stages.items():
         if not stage.done():
             raise ConfigError(
-                f"{run}: its stage {name} is not in {stage.folder.parent}; run from the folder that the run was "
-                "started in, or say --store"
+                f"{run}: its stage {name} is not in {stage.folder.parent}; call this in the folder where the run was "
+                "started, or give --store"
             )
     epochs = epoch_folders(stages["base"].folder)
     query = context.features_of([Example("prompt", prompt, "", "prompt")], epochs)
@@ -70,30 +79,48 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
     cosines, rows = search(clusters, query.numpy(), k)
     return [
         Neighbour(
-            float(cosine), e.id, e.source, int(assignment[row]), " ".join(e.instruction.split())
+            float(cosine),
+            examples[row].id,
+            examples[row].source,
+            int(assignment[row]),
+            " ".join(examples[row].instruction.split()),
         )
         for cosine, row in zip(cosines[0], rows[0], strict=True)
-        for e in (examples[row],)
     ]
 
 
-def main() -> None:
+def _check(prompt: str, k: int, store: Path | None) -> None:
+    """Refuses arguments that need no run to be refused."""
+    if k < 1:
+        raise ConfigError(f"k={k}: must be at least 1")
+    if not is_text(prompt):
+        raise ConfigError("the prompt is not UTF-8 text")
+    if store is not None and not store.is_dir():
+        raise ConfigError(f"--store {store}: no such folder")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with these words, or with those of the process."""
     parser = argparse.ArgumentParser(
-        prog="python -m elrea.features.neighbours", description=__doc__
+        prog="elrea neighbours",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", type=Path, help="a finished run's folder, as outputs/<day>/<time>")
+    parser.add_argument("run", type=Path, help="folder of a finished run, as outputs/<day>/<time>")
     parser.add_argument("prompt", help="an instruction")
-    parser.add_argument("-k", type=int, default=10, help="how many examples (10)")
-    parser.add_argument("--store", type=Path, help="folder of the run's stages, if it has moved")
-    given = parser.parse_args()
-    found = neighbours(given.run, given.prompt, given.k, given.store)
-    width = max(len(neighbour.source) for neighbour in found)
+    parser.add_argument("-k", type=int, default=10, help="number of examples (default: 10)")
+    parser.add_argument(
+        "--store", type=Path, help="folder of the run's stages (default: where the run had it)"
+    )
+    given = parser.parse_args(argv)
+    nearest = neighbours(given.run, given.prompt, given.k, given.store)
+    width = max(len(one.source) for one in nearest)
     print(f"{'cosine':>7}  cluster  {'source':{width}}  example")
-    for one in found:
-        text = one.text if len(one.text) <= WORDS else one.text[: WORDS - 3] + "..."
+    for one in nearest:
+        text = one.text if len(one.text) <= SHOWN else one.text[: SHOWN - 3] + "..."
         print(f"{one.cosine:7.3f}  {one.cluster:7}  {one.source:{width}}  {text}  ({one.id})")
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors(resumable=False):
         main()

@@ -1,4 +1,4 @@
-"""`python -m elrea.chat` and its siblings as they were called before `elrea chat`; they go with version 0.3."""
+"""The old spellings of the commands, as `python -m elrea.chat` for `elrea chat`; version 0.3 removes them."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ COMMANDS = {
     "elrea.data.combine": "combine",
     "elrea.store.__main__": "store",
 }
-"""Old module -> file in this package."""
+"""Old module -> module in this package."""
 PACKAGES = {"elrea.features", "elrea.tracking"}
-"""Old packages that are gone, and of which a command was a part."""
+"""Old packages that no longer exist and had a command in them."""
 
 
 class OldNames(MetaPathFinder):
-    """Finds the commands under their old names."""
+    """Imports a command's module under its old name."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """As the import system calls it."""
+        """The spec of a module of an old name; None for any other. The import system calls this."""
         if fullname in COMMANDS:
             return spec_from_file_location(
                 fullname, Path(__file__).with_name(f"{COMMANDS[fullname]}.py")

@@ -1,12 +1,13 @@
 """Answers a file of prompts with a finished ensemble.
 
-    python -m elrea.predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
+    elrea predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
 
-A line of the prompts is `{"prompt": ...}` (or `instruction`, with or without `input`), and may have an `id` and
-`choices`: then the likeliest choice is the answer. What else `data=jsonl` reads (`response`, `source`, ...) is passed
-over, and so is a field whose name begins with "_"; others are refused, and so are chats. A line of the answers has the
-prompt's `id`, the `answer`, the `nearest` cluster and the members' `weights`. Stopped anywhere, the same command goes
-on after the last whole line.
+A line of prompts.jsonl is `{"prompt": ...}`, or has `instruction` and optionally `input`. It may have an `id`, and
+`choices`, of which the likeliest becomes the answer. Other fields of data=jsonl (`response`, `source`, ...) and fields
+that begin with "_" are ignored; unknown fields and chats are refused.
+
+A line of answers.jsonl has the prompt's `id`, the `answer`, the `nearest` cluster and the members' `weights`. After an
+interruption the same command resumes behind the last complete batch.
 """
 
 from __future__ import annotations
@@ -19,47 +20,66 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.commands.chat import command, opened
-from elrea.commands.messages import told
+from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
+from elrea.commands.messages import one_line_errors
 from elrea.data.examples import Example
 from elrea.data.readers.rows import NAMES
 from elrea.data.readers.tables import parse_row
 from elrea.errors import DataError, did_you_mean
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.store.files import is_text, key_of
 from elrea.store.lock import Lease
 
 if TYPE_CHECKING:
-    from elrea.method.ensemble.decoding import Decoding
     from elrea.method.ensemble.ensemble import Ensemble
 
 ROLES = {name: role for role, names in NAMES.items() for name in names}
-"""What a field of a prompt is, by its name."""
-
-ASKING = ("instruction", "input", "choices", "id")
-"""Roles that this command reads."""
-
+"""Role of a field in data=jsonl, by the field's name."""
+PROMPT_ROLES = ("instruction", "input", "choices", "id")
+"""Roles that this command uses."""
 BATCH = 16
-"""Prompts that are answered together, and that a stopped run loses at most."""
+"""Prompts in one batch: an interruption loses at most so many answers."""
 
 
-def main() -> None:
-    parser = command("predict", __doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with these words, or with those of the process.
+
+    Raises:
+        ElreaError: An argument, the ensemble or a prompt cannot be used; the file of answers holds other answers, or
+            another process writes it.
+    """
+    parser = ensemble_parser("predict", __doc__)
     parser.add_argument(
-        "--in", dest="prompts", type=Path, required=True, help="JSON lines of prompts"
+        "--in", dest="prompts", type=Path, required=True, help="file of prompts, as JSON lines"
     )
     parser.add_argument(
-        "--out", dest="answers", type=Path, required=True, help="JSON lines to write"
+        "--out", dest="answers", type=Path, required=True, help="file of answers to write or resume"
     )
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     if not given.answers.parent.is_dir():
         raise DataError(f"{given.answers.parent}: no such folder; make it, or give another --out")
-    prompts = read_prompts(given.prompts)
-    from elrea.method.ensemble.decoding import Decoding
-
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
-    made_by = {"settings": vars(settings), "top_k": given.top_k}
-    ensemble = opened(given)
-    predict(ensemble, prompts, settings, given.answers, made_by)
+    facts = check_arguments(given)
+    prompts = read_prompts(given.prompts)
+    key = key_of(
+        {
+            "settings": vars(settings),
+            "top_k": given.top_k,
+            "files": dict(facts["files"]),
+            "prompts": [repr(prompt) for prompt in prompts],
+        }
+    )
+    with alone(given.answers):
+        done, size = _answered(given.answers, key, len(prompts))
+        if done:
+            print(f"{done:,} of {len(prompts):,} prompts are answered already", flush=True)
+        if done < len(prompts):
+            ensemble = load_ensemble(given)
+            ensemble.check([prompt for _, prompt in prompts], settings)
+        if given.answers.exists():
+            os.truncate(given.answers, size)
+        if done < len(prompts):
+            predict(ensemble, prompts, settings, given.answers, key, done)
 
 
 def predict(
@@ -67,62 +87,49 @@ def predict(
     prompts: Sequence[tuple[str, Example]],
     settings: Decoding,
     out: Path,
-    made_by: dict[str, Any],
+    key: str,
+    done: int = 0,
 ) -> None:
-    """Appends an answer for every prompt that has none yet, batch by batch.
+    """Appends the answers that are missing, batch by batch.
 
     Args:
-        ensemble: Answers.
+        ensemble: The ensemble that answers.
         prompts: Ids and prompts.
-        settings: How answers are written.
-        out: The answers' file.
-        made_by: What else decides the answers; a file of other answers is refused.
+        settings: How tokens are chosen.
+        out: The file of answers.
+        key: Written as `by` into every line: the hash of all that decides the answers.
+        done: Answers in the file.
 
     Raises:
-        DataError: A prompt cannot be answered, the file holds something else, or another process writes it.
+        OSError: The file cannot be written.
     """
-    facts = {**made_by, "files": ensemble.saved.files, "prompts": [repr(p) for p in prompts]}
-    by = key_of(facts)
-    ensemble.check([prompt for _, prompt in prompts], settings)
-    with alone(out):
-        done = _done(out, by, len(prompts))
-        if done:
-            print(f"{done:,} of {len(prompts):,} prompts are answered already")
-        if done < len(prompts):
-            _answer(ensemble, prompts, settings, out, by, done)
-
-
-def _answer(
-    ensemble: Ensemble,
-    prompts: Sequence[tuple[str, Example]],
-    settings: Decoding,
-    out: Path,
-    by: str,
-    done: int,
-) -> None:
     from elrea.reporting.progress import bar
 
     with out.open("ab") as file, bar("answers", len(prompts) - done, "prompts") as advance:
         for start in range(done, len(prompts), BATCH):
-            part = prompts[start : start + BATCH]
+            batch = prompts[start : start + BATCH]
             drawn = replace(settings, seed=settings.seed + start)
-            rows = _answers(ensemble, [prompt for _, prompt in part], drawn)
+            rows = _answers(ensemble, [prompt for _, prompt in batch], drawn)
             lines = [
-                json.dumps({"id": name, **row, "by": by}, ensure_ascii=False)
-                for (name, _), row in zip(part, rows, strict=True)
+                json.dumps({"id": name, **row, "by": key}, ensure_ascii=False)
+                for (name, _), row in zip(batch, rows, strict=True)
             ]
             file.write("".join(f"{line}\n" for line in lines).encode())
             file.flush()
             os.fsync(file.fileno())
-            advance(len(part))
+            advance(len(batch))
 
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Keeps other processes from answering into the same file."""
+    """Locks the file of answers against other processes.
+
+    Raises:
+        DataError: Another process has the lock.
+    """
     lease = Lease(out.with_name(f".{out.name}.lease"))
     if not lease.acquire(wait=False):
-        raise DataError(f"{out}: another process is answering into it; name another file")
+        raise DataError(f"{out}: another process writes this file; name another one")
     try:
         yield
     finally:
@@ -130,12 +137,12 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def read_prompts(path: Path) -> list[tuple[str, Example]]:
-    """Ids and prompts of a file; a prompt's own id is its place in the file, for messages.
+    """Ids and prompts of a file. For messages, the id of the `Example` is its place in the file, `path:line`.
 
     Raises:
-        DataError: No such file, an empty one, or a bad line.
+        DataError: The file is missing or empty, or a line is malformed.
     """
-    found: list[tuple[str, Example]] = []
+    prompts: list[tuple[str, Example]] = []
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, 1):
@@ -145,30 +152,40 @@ def read_prompts(path: Path) -> list[tuple[str, Example]]:
                     name, prompt = str(values.get("id", number)), _prompt(values, where)
                     if not is_text("".join([name, prompt.instruction, *prompt.choices])):
                         raise DataError(f"{where}: is not UTF-8 text")
-                    found.append((name, prompt))
+                    prompts.append((name, prompt))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not found:
-        raise DataError(f"{path}: holds no prompts; write one JSON object a line")
-    return found
+    if not prompts:
+        raise DataError(f"{path}: the file has no prompts; write one JSON object per line")
+    return prompts
 
 
 def _by_role(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The row's values that are not null, by the role they play in `data=jsonl`."""
+    """The row's values by their role in data=jsonl, without nulls.
+
+    Raises:
+        DataError: An unknown field, two fields of one role, or an id that is neither text nor number.
+    """
     values: dict[str, Any] = {}
     for name, value in row.items():
         role = ROLES.get(name)
         if role == "messages":
-            raise DataError(f"{where}: messages are not answered here; give the last one as prompt")
-        if role is None and not name.startswith("_"):
-            near = did_you_mean(name, [known for known, role in ROLES.items() if role in ASKING])
             raise DataError(
-                f"{where}: unknown field {name!r}{near}; it may be half of the question: rename it, or begin it with _"
+                f"{where}: a chat in `messages` is not supported; give its last message as `prompt`"
+            )
+        if role is None and not name.startswith("_"):
+            near = did_you_mean(
+                name, [known for known, role in ROLES.items() if role in PROMPT_ROLES]
+            )
+            raise DataError(
+                f"{where}: unknown field {name!r}; rename it, or let it begin with _ to have it ignored{near}"
             )
         if role is None or value is None:
             continue
-        if role in ASKING and role in values:
-            raise DataError(f"{where}: {name!r} is a second {role}; keep one of the two")
+        if role in PROMPT_ROLES and role in values:
+            raise DataError(
+                f"{where}: {name!r} is a second field for the {role}; keep one of the two"
+            )
         values[role] = value
     if type(values.get("id", "")) not in (str, int, float):
         raise DataError(f"{where}: the id must be a text or a number")
@@ -179,10 +196,12 @@ def _prompt(row: Mapping[str, Any], where: str) -> Example:
     texts = [row.get("instruction"), row.get("input")]
     words = [text for text in texts if text]
     if not isinstance(texts[0], str) or not all(isinstance(text, str) for text in words):
-        raise DataError(f"{where}: wants a text as prompt (or instruction, with or without input)")
+        raise DataError(f"{where}: `prompt` (or `instruction`, `input`) must be a text")
+    if not "".join(words).strip():
+        raise DataError(f"{where}: the prompt is empty")
     choices = row.get("choices") or []
     if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
-        raise DataError(f"{where}: choices are a list of texts that are not empty")
+        raise DataError(f"{where}: `choices` must be a list of non-empty texts")
     return Example(
         where, "\n".join(words), choices[0] if choices else "", "", choices=tuple(choices)
     )
@@ -191,6 +210,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> Example:
 def _answers(
     ensemble: Ensemble, prompts: list[Example], settings: Decoding
 ) -> list[dict[str, Any]]:
+    """A row per prompt: answer, log-likelihoods of its choices if it has any, nearest cluster and weights."""
     routes = ensemble.route(prompts)
     rows: list[dict[str, Any]] = [{} for _ in prompts]
     free = [i for i, prompt in enumerate(prompts) if not prompt.choices]
@@ -211,29 +231,28 @@ def _answers(
     return rows
 
 
-def _done(out: Path, by: str, count: int) -> int:
-    """How many of the same answers are there, in whole batches; what a stopped run wrote beyond is cut off.
+def _answered(out: Path, key: str, count: int) -> tuple[int, int]:
+    """Answers that the file has, in complete batches, and their size in bytes; the rest of the file is to be cut off.
 
     Raises:
-        DataError: The file holds something else.
+        DataError: The file has other answers.
     """
     if not out.exists():
-        return 0
-    with out.open("r+b") as file:
-        content = file.read()
-        lines = content.rpartition(b"\n")[0].split(b"\n") if b"\n" in content else []
-        mine = all(row and row.get("by") == by for row in map(_parsed, lines))
-        if not mine or len(lines) > count or (content and not lines):
-            raise DataError(
-                f"{out}: holds other answers (of another ensemble, prompts or settings); name another file"
-            )
-        if len(lines) < count:  # draws go batch by batch
-            lines = lines[: len(lines) // BATCH * BATCH]
-        file.truncate(sum(len(line) + 1 for line in lines))
-    return len(lines)
+        return 0, 0
+    content = out.read_bytes()
+    lines = content.rpartition(b"\n")[0].split(b"\n") if b"\n" in content else []
+    ours = all(row and row.get("by") == key for row in map(_parsed, lines))
+    if not ours or len(lines) > count or (content and not lines):
+        raise DataError(
+            f"{out}: has answers of another ensemble, other prompts or other settings; name another file"
+        )
+    if len(lines) < count:  # a batch shares one seed, so that it is answered as a whole
+        lines = lines[: len(lines) // BATCH * BATCH]
+    return len(lines), sum(len(line) + 1 for line in lines)
 
 
 def _parsed(line: bytes) -> Any:
+    """The row of a line; None if it is malformed."""
     try:
         return parse_row(line, "")
     except DataError:
@@ -241,5 +260,5 @@ def _parsed(line: bytes) -> Any:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

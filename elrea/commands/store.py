@@ -1,14 +1,14 @@
-"""Looks after a store: what is in it, whether it is whole, and what nobody uses any more.
+"""Looks after a store: lists its stages, verifies them, and removes those that no run uses.
 
-    python -m elrea.store ls
-    python -m elrea.store verify
-    python -m elrea.store gc            # what would go
-    python -m elrea.store gc --yes      # removes it
+    elrea store ls
+    elrea store verify
+    elrea store gc            # shows what would be removed
+    elrea store gc --yes      # removes it
 
-A stage is used by every run whose folder says so (summary.json, or status.json of one that is under way or was
-stopped): all below outputs/ and multirun/, or what `--runs` names. `gc` leaves these, whatever was made or used in the
-last day (`--hours`), and whatever a process is at work on. What no store makes it never touches: a stage is a folder
-named by a key, with a manifest.
+A run uses the stages that its folder lists (summary.json, or status.json while it runs or after it was stopped). The
+runs are all folders below outputs/ and multirun/, or those given with --runs. `gc` keeps the stages of these runs,
+those that were made or used in the last day (--hours), and those that a process works on. It removes only what a store
+makes: folders named by a key and with a manifest, and the leftovers of unfinished stages.
 """
 
 from __future__ import annotations
@@ -20,75 +20,77 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from elrea.commands.messages import told
+from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError, StoreError
 from elrea.store.files import key_of, read_json
-from elrea.store.lock import Lease, look
+from elrea.store.lock import Lease, read_lease
 from elrea.store.manifest import MANIFEST, verify
 
 RUNS = (Path("outputs"), Path("multirun"))
-"""Where runs leave their folders, seen from where they were started."""
+"""Default folders of runs, relative to the working folder."""
 STAGE = re.compile("[a-z0-9][a-z0-9_-]*")
-"""Folders of a store."""
-OWN = re.compile(
+"""Names of the folders in a store, one per stage name."""
+STORED = re.compile(
     r"([0-9a-f]{16})(?:|(?:\..+)?\.partial|\.lease(?:\.[0-9a-f]+)?|\.damaged|\.gone|\.tries\.json)"
     r"|\.([0-9a-f]{16})\.tries\.json\.\d+\.tmp"
 )
-"""Names that a store gives in there: a stage's key, and what stands beside it while it is made or removed."""
+"""Names in those folders: the key of a stage, and with suffixes what exists while it is made or removed."""
 
 
 @dataclass
 class Entry:
-    """What stands in the store under one key: a finished stage, or what the making of one has left."""
+    """Everything in the store under one key: a finished stage, or the leftovers of an unfinished one."""
 
     folder: Path
-    """`<store>/<name>/<key>`, where the finished stage is or would be."""
+    """`<store>/<name>/<key>`: the finished stage, which may not exist."""
     paths: list[Path]
-    """All that there is, in and beside that folder."""
+    """Files and folders that exist under that key, `folder` and its siblings with suffixes."""
     used: int
-    """By so many runs."""
+    """Number of runs that use it."""
 
     @property
-    def ours(self) -> bool:
-        """Whether a store made it: what only bears a key's name, or is a link, is somebody's and not to be removed."""
+    def removable(self) -> bool:
+        """Whether a store made it: not a link, and not a folder that has a key's name but no manifest."""
         return not self.finished or (
             (self.folder / MANIFEST).is_file() and not self.folder.is_symlink()
         )
 
     @property
     def finished(self) -> bool:
+        """Whether the stage was finished."""
         return self.folder in self.paths
 
     @property
     def bytes(self) -> int:
+        """Size of its files."""
         files = (file for path in self.paths for file in (path, *path.rglob("*")))
         return sum(file.lstat().st_size for file in files if not file.is_dir())
 
     @property
     def hours(self) -> float:
-        """Since it was last made, used or worked on."""
+        """Hours since it was last made or used."""
         files = [file for path in self.paths for file in (path, *path.glob("*"))]
         return (time.time() - max(file.lstat().st_mtime for file in files)) / 3600
 
-    def held(self) -> bool:
-        """Whether a process is at work on it; one on another machine, if its lease moved in the last hour."""
-        found = look(self.folder.with_name(f"{self.folder.name}.lease"))
-        if found is None or found.alive is not None:
-            return found is not None and bool(found.alive)
-        return time.time() - found.beat / 1e9 < 3600
+    def locked(self) -> bool:
+        """Whether a process works on it. On another machine: whether its lock was touched in the last hour."""
+        lease = read_lease(self.folder.with_name(f"{self.folder.name}.lease"))
+        if lease is None or lease.alive is not None:
+            return lease is not None and bool(lease.alive)
+        return time.time() - lease.touched / 1e9 < 3600
 
     def remove(self) -> bool:
-        """Removes all of it; False where a process is at work on it after all."""
+        """Removes all of it; returns False if a process has locked it since."""
         lease = Lease(self.folder.with_name(f"{self.folder.name}.lease"))
         if not lease.acquire(wait=False):
             return False
         try:
-            if self.finished:  # first of all its name: half of it must not look like a stage
+            if self.finished:  # renamed first: a partly removed folder must not look like a stage
                 gone = self.folder.with_name(f"{self.folder.name}.gone")
                 self.paths[self.paths.index(self.folder)] = self.folder.rename(gone)
             for path in self.paths:
@@ -102,29 +104,33 @@ class Entry:
 
 
 def entries(store: Path, uses: dict[str, int]) -> list[Entry]:
-    """All that is in a store, by stage and key; other files and folders are passed over.
+    """All entries of a store, ordered by stage name and key; files and folders of other names are ignored.
+
+    Args:
+        store: Folder of the store.
+        uses: Number of runs that use a stage, by its key.
 
     Raises:
         StoreError: There is no such folder.
     """
     if not store.is_dir():
         raise StoreError(f"{store}: no such folder; name the store with --store")
-    found: dict[Path, Entry] = {}
+    by_folder: dict[Path, Entry] = {}
     for path in sorted(store.glob("*/*")):
-        own = OWN.fullmatch(path.name)
-        if own is None or not STAGE.fullmatch(path.parent.name):
+        match = STORED.fullmatch(path.name)
+        if match is None or not STAGE.fullmatch(path.parent.name):
             continue
-        key = own[1] or own[2]
+        key = match[1] or match[2]
         folder = path.with_name(key)
-        found.setdefault(folder, Entry(folder, [], uses.get(key, 0))).paths.append(path)
-    return list(found.values())
+        by_folder.setdefault(folder, Entry(folder, [], uses.get(key, 0))).paths.append(path)
+    return list(by_folder.values())
 
 
 def used_by(folders: list[Path]) -> tuple[int, dict[str, int]]:
-    """How many runs there are below some folders, and key -> how many of them use that stage.
+    """The number of runs below these folders, and by a stage's key the number of runs that use it.
 
     Raises:
-        StoreError: What a run uses cannot be read.
+        StoreError: A run's list of stages cannot be read.
     """
     keys: dict[Path, set[str]] = {}
     for folder in folders:
@@ -137,7 +143,7 @@ def used_by(folders: list[Path]) -> tuple[int, dict[str, int]]:
                     str(stage["key"]) for stage in stages.values()
                 )
             except (AttributeError, LookupError, TypeError) as error:
-                raise StoreError(f"{path}: does not say which stages its run uses") from error
+                raise StoreError(f"{path}: does not list the stages that its run uses") from error
     counts: dict[str, int] = {}
     for key in (key for run in keys.values() for key in run):
         counts[key] = counts.get(key, 0) + 1
@@ -145,14 +151,14 @@ def used_by(folders: list[Path]) -> tuple[int, dict[str, int]]:
 
 
 def damage(entry: Entry) -> str | None:
-    """What is wrong with a finished stage, in one line; None if nothing is."""
+    """The damage of a finished stage, in one line; None if it is intact."""
     name, key = entry.folder.parent.name, entry.folder.name
     try:
         verify(entry.folder, name, key)
         manifest = read_json(entry.folder / MANIFEST)
         identity = {part: manifest.get(part) for part in ("name", "version", "inputs")}
         if key_of(identity) != key:
-            return f"{entry.folder / MANIFEST}: its inputs are not those of {key}"
+            return f"{entry.folder / MANIFEST}: its inputs do not give the key {key}"
         listed = {MANIFEST, *manifest["files"]}
         for path in entry.folder.rglob("*"):
             if not path.is_dir() and path.relative_to(entry.folder).as_posix() not in listed:
@@ -162,9 +168,10 @@ def damage(entry: Entry) -> str | None:
     return None
 
 
-def ls(found: list[Entry], runs: int) -> None:
+def ls(stored: list[Entry], runs: int) -> None:
+    """Prints a table of the entries, and how many of the runs use each."""
     print(f"{'stage':<10} {'key':<16} {'MB':>9} {'made':<25} {'seconds':>8}  used by")
-    for entry in found:
+    for entry in stored:
         made, seconds = "", ""
         if entry.finished:
             with suppress(StoreError, AttributeError, TypeError, ValueError):
@@ -172,75 +179,97 @@ def ls(found: list[Entry], runs: int) -> None:
                 made, seconds = str(manifest.get("made")), f"{float(manifest.get('seconds')):.1f}"
             use = f"{entry.used} of {runs} runs"
         else:
-            use = "being made" if entry.held() else "unfinished"
+            use = "being made" if entry.locked() else "unfinished"
         stage, key = entry.folder.parent.name, entry.folder.name
         print(f"{stage:<10} {key:<16} {entry.bytes / 1e6:>9.2f} {made:<25} {seconds:>8}  {use}")
-    print(f"{len(found)} in all, {sum(entry.bytes for entry in found) / 1e6:,.2f} MB")
+    print(f"{len(stored)} in all, {sum(entry.bytes for entry in stored) / 1e6:,.2f} MB")
 
 
-def check(found: list[Entry]) -> None:
-    """Says what is damaged, and ends with 1 where something is."""
-    finished = [entry for entry in found if entry.finished]
+def verify_all(stored: list[Entry]) -> None:
+    """Prints the damaged stages; exits with 1 if there are any, else with 0."""
+    finished = [entry for entry in stored if entry.finished]
+    announce(f"verifying {len(finished)} stages ...")
     lines = [line for entry in finished if (line := damage(entry))]
     print(*lines, f"{len(finished)} stages, {len(lines)} damaged", sep="\n")
     sys.exit(1 if lines else 0)
 
 
-def gc(found: list[Entry], runs: int, hours: float, yes: bool) -> None:
+def gc(stored: list[Entry], runs: int, hours: float, yes: bool) -> None:
+    """Prints the unused entries, and removes them if `yes`.
+
+    Args:
+        stored: Entries of the store.
+        runs: Number of runs whose stages are kept.
+        hours: Entries that were made or used within so many hours are kept.
+        yes: Whether to remove them.
+    """
+
     def unused() -> Iterator[Entry]:
-        for entry in found:
-            if entry.ours and not entry.used and entry.hours >= hours and not entry.held():
+        for entry in stored:
+            if entry.removable and not entry.used and entry.hours >= hours and not entry.locked():
                 yield entry
 
-    size, count = 0, 0
+    total, count = 0, 0
     for entry in unused():
-        weighs = entry.bytes
+        size = entry.bytes
         if yes and not entry.remove():
             continue
-        count, size = count + 1, size + weighs
-        print(f"{'removed' if yes else 'unused'}: {entry.folder} ({weighs / 1e6:.2f} MB)")
-    kept = f"of {len(found)}, for {runs} runs that are kept"
-    print(f"{count} {kept}, {size / 1e6:,.2f} MB" + ("" if yes else "; --yes removes them"))
+        count, total = count + 1, total + size
+        print(f"{'removed' if yes else 'unused'}: {entry.folder} ({size / 1e6:.2f} MB)")
+    kept = f"of {len(stored)} (stages of {runs} runs are kept)"
+    print(f"{count} {kept}, {total / 1e6:,.2f} MB" + ("" if yes else "; --yes removes them"))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m elrea.store", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )  # fmt: skip
-    parser.add_argument("what", choices=("ls", "verify", "gc"))
-    parser.add_argument("--store", default=os.environ.get("ELREA_STORE", ".elrea"))
-    parser.add_argument(
-        "--runs", type=Path, nargs="+", metavar="FOLDER", help="run folders, or folders of such"
-    )
-    parser.add_argument(
-        "--hours", type=float, default=24.0, help="gc: what was used since stays (24)"
-    )
-    parser.add_argument("--yes", action="store_true", help="gc: remove it")
-    given = parser.parse_args()
-    if not given.store.strip():  # to Path it would be the working folder
-        raise ConfigError(
-            "--store '': wants the folder in which stages are kept, here or as ELREA_STORE"
-        )
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with these words, or with those of the process."""
+    given = _parser().parse_args(argv)
+    if not given.store.strip():  # as a Path it would be the working folder
+        raise ConfigError("--store '': give the folder of the store, here or as ELREA_STORE")
     if not 0 <= given.hours < math.inf:
-        raise ConfigError(f"--hours {given.hours:g}: wants a number of hours, 0 or more")
+        raise ConfigError(f"--hours {given.hours:g}: must be a number of hours, 0 or more")
     store = Path(given.store)
     folders = given.runs or [folder for folder in RUNS if folder.is_dir()]
     for folder in folders:
         if not folder.is_dir():
-            raise StoreError(f"{folder}: no such folder; name runs' folders with --runs")
-    if given.what == "verify":
-        return check(entries(store, {}))
+            raise StoreError(f"{folder}: no such folder; give the folders of runs with --runs")
+    if given.action == "verify":
+        return verify_all(entries(store, {}))
     runs, uses = used_by(folders)
-    found = entries(store, uses)
-    if given.what == "ls":
-        return ls(found, runs)
+    stored = entries(store, uses)
+    if given.action == "ls":
+        return ls(stored, runs)
     if not runs:
         raise StoreError(
-            "gc: there are no runs below outputs/ and multirun/ here; name theirs with --runs"
+            "gc: there are no runs below outputs/ and multirun/ here; give their folders with --runs"
         )
-    gc(found, runs, given.hours, given.yes)
+    gc(stored, runs, given.hours, given.yes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="elrea store",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("action", choices=("ls", "verify", "gc"))
+    parser.add_argument(
+        "--store", default=os.environ.get("ELREA_STORE", ".elrea"),
+        help="folder of the store (default: ELREA_STORE, or .elrea)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--runs", type=Path, nargs="+", metavar="FOLDER",
+        help="folders of runs, at any depth (default: outputs and multirun)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--hours", type=float, default=24.0,
+        help="gc: keep what was made or used in so many hours (default: 24)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--yes", action="store_true", help="gc: remove the unused stages (default: only show them)"
+    )
+    return parser
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors(resumable=False):
         main()

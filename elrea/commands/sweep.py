@@ -16,11 +16,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elrea.commands.messages import line_of, told
+from elrea.commands.messages import line_of, one_line_errors
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, report, varied
-from elrea.store.files import drop_asides, read_json, sha256, write_json, write_text
+from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
 SWEEP = "sweep.json"
@@ -66,10 +66,10 @@ class Sweep(Callback):
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """As `told`, and what that lets through ends the process too: Hydra makes a warning of what a callback raises, and
-    goes on."""
+    """As `one_line_errors`, and other errors end the process too: Hydra turns what a callback raises into a warning
+    and goes on."""
     try:
-        with told():
+        with one_line_errors():
             yield
     except Exception:
         traceback.print_exc()
@@ -193,7 +193,7 @@ class Record:
             key: Names all that goes into its results.
             stages: Keys of the stages that it needs, by name: `elrea store gc` keeps them.
         """
-        drop_asides(self.folder, "")
+        remove_temporary_files(self.folder, "")
         self.facts["key"] = key
         self.needs(stages or {})
 

@@ -1,4 +1,4 @@
-"""From sequences of token ids to batches: padding, and which example goes where."""
+"""Batches: padding sequences of token ids, and the order in which examples are batched."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 POOL = 50
-"""Batches to a pool: large enough to cut padding, small enough to leave the order random."""
+"""Batches in a pool, within which examples are sorted by length: large enough to reduce padding, small enough to keep
+the order random."""
 
 PADDING = 0.1
-"""Share of a batch's places that padding may take: more costs more than another batch does."""
+"""Maximum share of padding in a batch of `by_tokens`: with more, a further batch would be cheaper."""
 
 
 def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -22,7 +23,7 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor
 
     Args:
         sequences: b sequences of token ids; one may be empty.
-        pad_id: fills up; any id will do, the mask covers it.
+        pad_id: id of the padding; any id is fine, because the mask excludes it.
 
     Returns:
         ids: int64, `[b, t]`, t the longest length.
@@ -39,31 +40,31 @@ def pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor
 
 
 def by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Batches of examples of like length, longest first: a lack of memory shows at once.
+    """Batches of examples of similar length, longest first, so that running out of memory shows at once.
 
     Args:
-        lengths: tokens of each of the n examples.
-        batch_size: examples to a batch; the last batch may hold fewer.
+        lengths: number of tokens of each of the n examples.
+        batch_size: examples in a batch; the last batch may have fewer.
 
     Returns:
-        Indices, each of 0 … n-1 once; equal lengths keep their order.
+        Batches of indices, each of 0 … n-1 once; equal lengths keep their order.
     """
     return _cut(sorted(range(len(lengths)), key=lambda index: -lengths[index]), batch_size)
 
 
 def by_tokens(lengths: Sequence[int], batch_size: int, tokens: int) -> list[list[int]]:
-    """Batches of examples of like length, longest first, that padding wastes less than a tenth of.
+    """Batches of examples of similar length, longest first, with less than a tenth of padding.
 
-    What is in a batch depends on the examples after its first one alone: any run of batches,
-    asked for again by itself, comes out the same.
+    A batch depends only on its first example and the shorter ones after it. Any run of consecutive batches is therefore
+    the same if its examples are batched alone.
 
     Args:
-        lengths: tokens of each of the n examples.
-        batch_size: examples to a batch at most.
-        tokens: places of a batch, padding included, at most; a longer example stands alone.
+        lengths: number of tokens of each of the n examples.
+        batch_size: maximum number of examples in a batch.
+        tokens: maximum number of tokens in a batch, with padding; a longer example is a batch of its own.
 
     Returns:
-        Indices, each of 0 … n-1 once; equal lengths keep their order.
+        Batches of indices, each of 0 … n-1 once; equal lengths keep their order.
     """
     batches: list[list[int]] = []
     real = 0
@@ -88,21 +89,21 @@ def epoch_order(
     epoch: int,
     lengths: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """One epoch's training batches, a function of the arguments alone.
+    """The training batches of one epoch, which depend on the arguments only.
 
-    No generator is carried from epoch to epoch: a resumed run draws what the unbroken one drew.
+    Every epoch has its own random generator, so a resumed run has the same batches as an uninterrupted one.
 
     Args:
-        n: how many examples there are.
-        batch_size: examples to a batch; one batch may hold fewer.
+        n: number of examples.
+        batch_size: examples in a batch; one batch may have fewer.
         seed: the run's seed.
-        stage: name of what is trained, e.g. "base" or "expert_03".
-        epoch: counted from 0.
-        lengths: tokens of each example. Given, examples of like length share a batch within
-            shuffled pools of 50 batches, which cuts padding; the batches' order is random still.
+        stage: name of the adapter that is trained, e.g. "base" or "expert_03".
+        epoch: number of the epoch, from 0.
+        lengths: number of tokens of each example. If given, examples are sorted by length within random pools of 50
+            batches, which reduces padding; the order of the batches is random.
 
     Returns:
-        Indices, each of 0 … n-1 once, in ceil(n / batch_size) batches.
+        Batches of indices, each of 0 … n-1 once, in ceil(n / batch_size) batches.
     """
     generator = random.Random(f"order/{seed}/{stage}/{epoch}")
     order = list(range(n))

@@ -1,18 +1,17 @@
-"""A corpus: examples in train, dev and test, and the laws that hold between them."""
+"""The examples of one source in train, dev and test: as they are read (`Splits`), and checked for a run (`Corpus`)."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
+from elrea.data.drops import Drops
 from elrea.data.examples import Example
-from elrea.data.overlap.held_out import resolve_overlap
 from elrea.data.overlap.question_key import QuestionKey
-from elrea.data.parts import Parts
 from elrea.errors import DataError
+from elrea.store.files import sha256_of
 
 Split = Literal["train", "dev", "test"]
 
@@ -20,19 +19,33 @@ _FIELDS = tuple(field.name for field in fields(Example))
 
 
 @dataclass(frozen=True)
+class Splits:
+    """The examples that a source has read, before anything is held out, removed as overlap, limited or checked."""
+
+    train: tuple[Example, ...] = ()
+    dev: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+    """Empty if the files have no test split: test is then held out of train."""
+    drops: Drops = field(default_factory=Drops)
+    """The rows that were left out. Later steps add to it."""
+    note: str = ""
+    """What a reader of the results must know about the data."""
+
+
+@dataclass(frozen=True)
 class Corpus:
-    """All examples of one source. Train is D_ft; dev is for choosing; test is for scoring alone."""
+    """All examples of one run: train is D_ft, dev is for choosing settings, test is for scoring only."""
 
     name: str
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     note: str = ""
-    """What a reader of the results must know of the data, e.g. "built-in exam, not MMLU"."""
+    """What a reader of the results must know about the data, e.g. "built-in exam, not MMLU"."""
     left_out: tuple[str, ...] = ()
-    """What its source dropped, or kept though it cannot be scored right: a line each, with counts and places."""
+    """Rows that were dropped, or kept in test although they cannot be scored: a line for each reason."""
     tasks: Literal["category", "source"] = "category"
-    """What the macro average is over: subjects and the like, or the sources of a mix, which are of unlike size."""
+    """The groups of the macro average: categories (subjects), or the sources of a mix, which differ in size."""
 
     @property
     def title(self) -> str:
@@ -41,7 +54,7 @@ class Corpus:
 
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
-        digest = hashlib.sha256()
+        digest = sha256_of()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
             if not row["judge"]:
@@ -49,41 +62,42 @@ class Corpus:
             digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
 
-    def check(self, allow_overlap: bool = False) -> None:
-        """Hold the laws that every later stage relies on.
+    def check(self) -> None:
+        """Check that train and test have examples and that every id is unique.
 
-        Args:
-            allow_overlap: let test questions stand in train or dev, and dev's in train.
+        Overlap between splits is another step: `elrea.data.overlap.held_out.resolve_overlap`.
 
         Raises:
-            DataError: train or test is empty; an id stands twice; a question of one split is asked
-                in another (`elrea.data.overlap.question_key`).
+            DataError: train or test is empty, or two examples have the same id.
         """
         for split in ("train", "test"):
             if not getattr(self, split):
                 raise DataError(
-                    f"{self.name}: there is not one {split} example{self._instead(split)}; give more data"
+                    f"{self.name}: there are no {split} examples{self._other_split(split)}; add more data"
                 )
         seen: set[str] = set()
         for example in self:
             if example.id in seen:
-                raise DataError(f"{self.name}: the id {example.id!r} stands twice; make it unique")
+                raise DataError(
+                    f"{self.name}: the id {example.id!r} appears twice; make every id unique"
+                )
             seen.add(example.id)
-        if not allow_overlap:
-            resolve_overlap(Parts(self.train, self.dev, self.test), "refuse", self.name)
 
-    def _instead(self, split: str) -> str:
-        """Where the examples are that `split` lacks."""
-        other, there = ("test", self.test) if split == "train" else ("train", self.train)
-        said = [self.note] if self.note else []
-        if there:
-            asked = len(set(map(QuestionKey(there).of, there)))
-            has = f"{len(there):,} example{'s' * (len(there) > 1)} of {asked:,} question{'s' * (asked > 1)}"
-            said.insert(0, f"{other} has {has}, first {there[0].id}")
-        return f" ({'; '.join(said)})" if said else ""
+    def _other_split(self, split: str) -> str:
+        """For the error about an empty train or test: how many examples and questions the other one has."""
+        other, examples = ("test", self.test) if split == "train" else ("train", self.train)
+        details = [self.note] if self.note else []
+        if examples:
+            questions = len(set(map(QuestionKey(examples).key_of, examples)))
+            details.insert(
+                0,
+                f"{other} has {len(examples):,} example{'s' * (len(examples) > 1)} of {questions:,}"
+                f" question{'s' * (questions > 1)}, first {examples[0].id}",
+            )
+        return f" ({'; '.join(details)})" if details else ""
 
     def task_of(self, example: Example) -> str:
-        """What an example counts for in the macro average: its category where there is one, or its source."""
+        """The group of the macro average that an example belongs to: its category if it has one, else its source."""
         return (example.category if self.tasks == "category" else "") or example.source
 
     def __iter__(self) -> Iterator[Example]:

@@ -1,4 +1,4 @@
-"""An example: one instruction and the response that is wanted."""
+"""An example: one instruction and its reference response."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from elrea.errors import DataError
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One instruction and the response that is wanted, (x_instr, x_resp) of D_ft.
+    """One instruction and its reference response, (x_instr, x_resp) of D_ft.
 
     Raises:
-        DataError: where `choices` are given and `response` is none of them, or two read the same.
+        DataError: two choices are equal, or the response is not one of the choices.
     """
 
     id: str
-    """Unique in the corpus: "mmlu/test/astronomy/17", "t0/ag_news_classify.jsonl:12"."""
+    """Unique id in the corpus: "mmlu/test/astronomy/17", "t0/ag_news_classify.jsonl:12"."""
     instruction: str
-    """The question as the source words it, without shots, earlier turns or header."""
+    """The question in the source's words, without shots, earlier turns and header."""
     response: str
-    """What is to be produced; for multiple choice one of `choices`."""
+    """The reference response; for multiple choice one of `choices`."""
     source: str
-    """Where it comes from: a dataset, a board of the exam, a file's stem."""
+    """Name of the source: a data set, a board of the built-in exam, or a file's name without its suffix."""
     category: str = ""
-    """Subject or task; empty where the source has none."""
+    """Subject or task; empty if the source has none."""
     choices: tuple[str, ...] = ()
-    """Answers to choose from, as the model would write them; empty for a free response."""
+    """The possible answers as the model writes them; empty for a free response."""
     shots: tuple[tuple[str, str], ...] = ()
-    """Solved examples (instruction, response) to stand before the instruction."""
+    """Solved examples (instruction, response) before the instruction in the prompt."""
     history: tuple[tuple[str, str], ...] = ()
     """Earlier turns (role, text) of a chat; roles are system, user and assistant."""
     header: str = ""
-    """A line before everything, such as MMLU's about the subject. Routing prompts include it."""
+    """First line of the prompt, such as MMLU's about the subject. Routing prompts include it."""
     judge: str = ""
-    """Who says whether a generated response is right (`elrea.evaluation.judges`): "maths", "letter", "answer";
-    empty: it is compared word for word."""
+    """Name of the judge of a generated response, a module of `elrea.evaluation.judges`: "maths", "letter", "answer".
+    Empty: "letter" if there are choices, else a comparison word for word."""
 
     def __post_init__(self) -> None:
         if len(set(self.choices)) < len(self.choices):
-            raise DataError(f"{self.id}: two choices read the same: {list(self.choices)}")
+            raise DataError(f"{self.id}: two choices are equal: {list(self.choices)}")
         if self.choices and self.response not in self.choices:
             raise DataError(
-                f"{self.id}: the answer {self.response!r} is none of {list(self.choices)}"
+                f"{self.id}: the answer {self.response!r} is not one of {list(self.choices)}"
             )
 
     @property
@@ -53,9 +53,10 @@ class Example:
 
     @property
     def question(self) -> tuple[str, ...]:
-        """What is asked word for word, blind to white space alone; `elrea.data.overlap.question_key` sees more.
+        """The exact question: instruction, choices and earlier turns, whatever the white space and order of choices.
 
-        Choices count in any order; mere letters say nothing that the instruction does not.
+        Choices that are only the letters A, B, ... are left out: the instruction lists the options. A comparison that
+        also ignores layout and punctuation is `elrea.data.overlap.question_key`.
         """
         letters = tuple(string.ascii_uppercase[: len(self.choices)])
         choices = () if self.choices == letters else sorted(self.choices)

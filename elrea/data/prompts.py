@@ -1,4 +1,4 @@
-"""From examples to token ids: what is trained on, tested on, and routed by."""
+"""Turns examples into token ids: for training, for scoring, and for features and routing."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ class Encoded:
     id: str
     """The example's id."""
     prompt: Ids
-    """x_instr, beginning with BOS where the tokenizer has one; empty where it was too long."""
+    """x_instr, beginning with BOS if the tokenizer has one; empty if it is too long."""
     response: Ids
-    """x_resp, ending with EOS where the tokenizer has one; empty for routing."""
+    """x_resp, ending with EOS if the tokenizer has one; empty for routing."""
     loss_mask: tuple[bool, ...] | None = None
-    """One flag per prompt token, in several turns alone: True on the users' words, which carry
-    the loss that the features are gradients of. None: every prompt token does."""
+    """For a chat with earlier turns, one flag per prompt token: True on the users' words, whose loss gives the gradient
+    features. None: all prompt tokens count."""
     shots: int = 0
-    """Solved examples in the prompt."""
+    """Number of solved examples in the prompt."""
 
     @property
     def length(self) -> int:
-        """Tokens of prompt and response."""
+        """Number of tokens of prompt and response."""
         return len(self.prompt) + len(self.response)
 
 
 class Prompter:
-    """Words examples for one tokenizer.
+    """Makes prompts and token ids for one tokenizer.
 
-    A response is tokenised as what follows the prompt, so that the letter after "Answer:" is one
-    token " A" where the tokenizer has it, and the prompt's ids never depend on the response.
+    A response is tokenised as the continuation of its prompt. So the letter after "Answer:" is one token " A" if the
+    tokenizer has that token, and the ids of the prompt never depend on the response.
 
     Args:
-        tokenizer: any of transformers' tokenizers.
-        max_length: of prompt and response together, in tokens.
-        use_chat_template: None uses the tokenizer's chat template if it has one. A chat prompt
-            is what the template makes of it: a template without BOS is left without.
+        tokenizer: any tokenizer of transformers.
+        max_length: maximum length of prompt and response together, in tokens.
+        use_chat_template: whether to use the tokenizer's chat template; None uses it if there is one. BOS is added to
+            plain prompts only: a chat prompt begins with BOS only if its template writes it.
 
     Raises:
-        ConfigError: a chat template is asked for and the tokenizer has none, or `max_length` is
-            not positive.
+        ConfigError: the tokenizer has no chat template although `use_chat_template` is true, or `max_length` is not
+            positive.
     """
 
     def __init__(
@@ -73,19 +73,19 @@ class Prompter:
         self.max_length = max_length
         self.chat = has_template if use_chat_template is None else use_chat_template
         self._template = ChatTemplate(tokenizer) if self.chat else PlainTemplate()
-        # Thousands of questions end in the same line and offer the same letters.
+        # Many questions end with the same line and have the same choices.
         self._continue = lru_cache(maxsize=4096)(self._continuation)
 
     def encode(self, example: Example, *, shots: bool = True, end: bool = True) -> Encoded:
         """Encode one example, however long.
 
         Args:
-            example: what to encode.
+            example: the example.
             shots: put its solved examples before the instruction.
-            end: close the response: the template's end of turn, then EOS.
+            end: add the end of the response: the template's end of turn, then EOS.
 
         Raises:
-            DataError: the chat template refuses the example's turns.
+            DataError: the chat template raises an error for the example's turns.
         """
         rendered = self._template.render(example, shots)
         prompt, mask = self._prompt(rendered, masked=bool(example.history), name=example.id)
@@ -97,17 +97,17 @@ class Prompter:
     def train(
         self, examples: Iterable[Example], kind: str = "training"
     ) -> tuple[list[Encoded], list[str]]:
-        """Encode for training.
+        """Encode examples for training.
 
         Args:
-            examples: prompts and responses.
-            kind: what an error calls them.
+            examples: the training examples.
+            kind: adjective for the error, "training".
 
         Returns:
-            What fits into `max_length`, in order, and the ids of what was dropped as too long.
+            The encoded examples that fit into `max_length`, in order, and the ids of those that are too long.
 
         Raises:
-            DataError: nothing fits.
+            DataError: all examples are too long.
         """
         kept, dropped = [], []
         for example in examples:
@@ -126,16 +126,16 @@ class Prompter:
     def test(
         self, examples: Iterable[Example], room: int | None = None
     ) -> tuple[list[Encoded], list[str]]:
-        """Encode for scoring; a prompt that does not fit loses shots, the last one first.
+        """Encode examples for scoring. A prompt that is too long loses shots, the last one first.
 
         Args:
-            examples: what is scored.
-            room: tokens to leave free behind a prompt; None leaves the longest choice's, or
-                the response's where there are no choices.
+            examples: the test examples.
+            room: number of tokens to leave free after a prompt; None leaves room for the longest choice, or for the
+                response if there are no choices.
 
         Returns:
-            One `Encoded` per example, in order, and the ids of those that do not fit without
-            any shot either: their prompt is empty.
+            One `Encoded` per example, in order, and the ids of the examples that do not fit even without shots; their
+            prompt is empty.
         """
         encoded, too_long = [], []
         for example in examples:
@@ -146,10 +146,10 @@ class Prompter:
         return encoded, too_long
 
     def routing(self, examples: Iterable[Example]) -> list[Encoded]:
-        """Encode for features and routing: prompts alone, without shots, header included.
+        """Encode prompts for features and routing: with header, without shots and without a response.
 
-        A prompt longer than `max_length` keeps its first tokens (and its mask, unless the users'
-        words were all cut off). No response exists yet: it is empty.
+        A prompt longer than `max_length` keeps its first tokens. Its loss mask becomes None if none of the users' words
+        are left.
         """
         encoded = []
         for example in examples:
@@ -161,23 +161,23 @@ class Prompter:
         return encoded
 
     def choices(self, example: Example) -> list[Ids]:
-        """Token ids of each choice as it continues the prompt, without EOS; none are empty."""
+        """Token ids of each choice as the continuation of the prompt, without EOS. No choice is empty."""
         rendered = self._template.render(example, shots=False)
         return [self._response(rendered, choice) for choice in example.choices]
 
     def following(self, example: Example, text: str) -> Ids:
-        """Token ids of a text as it stands behind the prompt, its own leading spaces included; without EOS.
+        """Token ids of a text as the continuation of the prompt, with its own leading spaces and without EOS.
 
-        What `choices` gives for "A" where the prompt's separator is a space, this gives for " A".
-        In a chat the template's separator takes the place of the leading spaces.
+        `following(" A")` gives the ids that `choices` gives for "A" if the separator after the prompt is a space. In a
+        chat the leading spaces are replaced by the template's separator.
         """
         rendered = self._template.render(example, shots=False)
         if self.chat:
             return self._response(rendered, text.lstrip(" "))
-        return self._behind(rendered, text)
+        return self._after(rendered, text)
 
     def _fit(self, example: Example, room: int | None) -> Encoded:
-        """Encode with as many shots as fit."""
+        """Encode with as many shots as fit; with an empty prompt if it does not fit without shots either."""
         if room is None and example.choices:
             room = max(len(choice) for choice in self.choices(example))
         for shots in range(len(example.shots), -1, -1):
@@ -190,15 +190,15 @@ class Prompter:
     def _prompt(
         self, rendered: Rendered, masked: bool, name: str
     ) -> tuple[Ids, tuple[bool, ...] | None]:
-        """Tokenise a prompt; `masked` says which tokens are the users' words too."""
+        """Token ids of a prompt and, if `masked`, its loss mask."""
         bos = self.tokenizer.bos_token_id
         start: Ids = () if bos is None or self.chat else (bos,)
         if not masked:
             return start + self._ids(rendered.text), None
         if not self.tokenizer.is_fast:
             raise DataError(
-                f"{name}: several turns need a tokenizer that knows its offsets (tokenizer.json);"
-                f" {type(self.tokenizer).__name__} does not"
+                f"{name}: a chat with several turns needs a fast tokenizer (tokenizer.json), which gives character"
+                f" offsets; {type(self.tokenizer).__name__} does not"
             )
         coded = self.tokenizer(
             rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
@@ -210,18 +210,18 @@ class Prompter:
         return start + tuple(coded["input_ids"]), (False,) * len(start) + mask
 
     def _response(self, rendered: Rendered, text: str) -> Ids:
-        return self._behind(rendered, rendered.separator + text)
+        return self._after(rendered, rendered.separator + text)
 
-    def _behind(self, rendered: Rendered, text: str) -> Ids:
-        # The last line is context enough: what follows it does not depend on earlier lines.
+    def _after(self, rendered: Rendered, text: str) -> Ids:
+        # The last line is enough context: the tokens after it do not depend on earlier lines.
         line = rendered.text[rendered.text.rfind("\n", 0, -1) + 1 :] or "\n"
         return self._continue(line, text)
 
     def _continuation(self, context: str, text: str) -> Ids:
-        """Ids of `text` as it follows `context`.
+        """Ids of `text` as the continuation of `context`.
 
-        Some tokenizers merge across the seam (":" and " " become one token): then the context's
-        ids are no prefix of the joint ids, and the text is tokenised on its own.
+        Some tokenizers merge the end of the context with the beginning of the text (":" and " " become one token). Then
+        the context's ids are not a prefix of the joint ids, and the text is tokenised alone.
         """
         for before in (context, context[-1:]):
             alone = self._ids(before)

@@ -1,4 +1,4 @@
-"""Seeded draws that every source shares: subsets, a train/test split, few-shot examples."""
+"""Seeded draws for all sources: subsets, held-out test and dev questions, and few-shot examples."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from elrea.errors import ConfigError, DataError
 def subset(
     examples: Sequence[Example], limit: int | None, seed: int, name: str, setting: str = ""
 ) -> tuple[Example, ...]:
-    """Draw at most `limit` examples, in their old order.
+    """Draw at most `limit` examples; they keep their order.
 
     Args:
-        examples: what to draw from.
-        limit: how many; None keeps all.
+        examples: the examples to draw from.
+        limit: maximum number of examples; None keeps all.
         seed: the source's seed.
-        name: what is drawn, "train" say: two draws of one seed differ by it.
-        setting: what sets the limit; "limit_<name>" if it is not said.
+        name: name of the draw, "train": draws with different names are independent.
+        setting: the setting of the limit, for the message; empty for "limit_<name>".
 
     Raises:
         ConfigError: `limit` is below 1.
     """
     if limit is not None and limit < 1:
         raise ConfigError(
-            f"data.{setting or f'limit_{name}'}={limit} must be at least 1; null takes everything"
+            f"data.{setting or f'limit_{name}'}={limit} must be at least 1, or null for all examples"
         )
     if limit is None or limit >= len(examples):
         return tuple(examples)
@@ -39,115 +39,120 @@ def subset(
 def split(
     examples: Sequence[Example], share: float, seed: int
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Split into train and test by question, so that no question stands on both sides (see `QuestionKey`).
+    """Split examples into train and test by question, so that no question is in both (see `QuestionKey`).
 
     Args:
-        examples: what to split; order is kept on both sides.
-        share: of the questions that go to test, in (0, 1); at least one goes.
+        examples: the examples to split; both parts keep their order.
+        share: share of the questions that become test, in (0, 1); at least one question does.
         seed: the source's seed.
 
     Returns:
         Train and test examples.
 
     Raises:
-        ConfigError: `share` is not inside (0, 1).
-        DataError: all questions are turns of the same chats: there is nothing to split.
+        ConfigError: `share` is not in (0, 1).
+        DataError: chats connect all questions, so they cannot be split.
     """
     if not 0 < share < 1:
-        raise ConfigError(f"data.test_share={share} must lie between 0 and 1")
-    asked, joined = _questions(examples)
-    questions = list(dict.fromkeys(asked))
+        raise ConfigError(f"data.test_share={share} must be between 0 and 1")
+    keys, groups = _questions(examples)
+    questions = list(dict.fromkeys(keys))
     random.Random(f"split/{seed}").shuffle(questions)
     count = max(1, round(share * len(questions)))
-    return _parted(examples, asked, _first(questions, joined, count, "test"))
+    return _divided(examples, keys, _take(questions, groups, count, "test"))
 
 
-def held_out(
+def hold_out(
     examples: Sequence[Example], count: int, seed: int, name: str
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    """Hold out so many questions, all examples that ask them included.
+    """Hold out a number of questions for dev, with all examples that ask them.
 
     Args:
-        examples: what to hold out of; order is kept on both sides.
-        count: questions, fewer than there are.
+        examples: the examples to hold out of; both parts keep their order.
+        count: number of questions to hold out.
         seed: the source's seed.
-        name: what they become, "dev": a setting's name too.
+        name: the setting that gives `count`, "dev_size"; draws with different names are independent.
 
     Returns:
-        What is left, and what was held out.
+        The remaining and the held-out examples.
 
     Raises:
-        ConfigError: `count` is below 0, or nothing would be left.
+        ConfigError: `count` is below 0, or no question would remain.
         DataError: as `split`.
     """
-    asked, joined = _questions(examples)
-    questions = list(dict.fromkeys(asked))
+    keys, groups = _questions(examples)
+    questions = list(dict.fromkeys(keys))
     if not 0 <= count < max(1, len(questions)):
         raise ConfigError(
-            f"data.{name}={count} must be 0 or more, and fewer than the {len(questions):,} questions"
+            f"data.{name}={count} must be at least 0 and less than the number of questions, {len(questions):,}"
         )
     rng = random.Random(f"hold/{name}/{seed}")
     drawn = rng.sample(questions, count)
-    rest = [question for question in questions if question not in set(drawn)] if joined else []
+    chosen = set(drawn)
+    rest = [question for question in questions if question not in chosen] if groups else []
     rng.shuffle(rest)
-    return _parted(examples, asked, _first([*drawn, *rest], joined, count, "dev"))
+    return _divided(examples, keys, _take([*drawn, *rest], groups, count, "dev"))
 
 
 def _questions(examples: Sequence[Example]) -> tuple[list[str], dict[str, list[str]]]:
-    """What each example asks, and by question those that have to stay on its side: chats that it is a turn of."""
+    """The question keys of examples, and the groups of questions that a chat connects.
+
+    Returns:
+        The key of each example, and key -> all keys that must be in the same split, because one chat asks them in
+        several turns. Questions that no chat connects are not in it.
+    """
     reader = QuestionKey(examples)
-    asked = [reader.of(example) for example in examples]
-    known = set(asked)
-    joined: dict[str, list[str]] = {}
-    for own, example in zip(asked, examples, strict=True):
-        for other in known.intersection(reader.within(example)) if example.history else ():
-            one, two = (joined.setdefault(question, [question]) for question in (own, other))
+    keys = [reader.key_of(example) for example in examples]
+    known = set(keys)
+    groups: dict[str, list[str]] = {}
+    for key, example in zip(keys, examples, strict=True):
+        for other in known.intersection(reader.keys_in(example)) if example.history else ():
+            one, two = (groups.setdefault(question, [question]) for question in (key, other))
             if one is not two:
                 few, many = sorted((one, two), key=len)
                 many += few
-                joined |= dict.fromkeys(few, many)
-    return asked, joined
+                groups |= dict.fromkeys(few, many)
+    return keys, groups
 
 
-def _first(
-    questions: Sequence[str], joined: Mapping[str, list[str]], count: int, name: str
+def _take(
+    questions: Sequence[str], groups: Mapping[str, list[str]], count: int, split: str
 ) -> set[str]:
-    """The first `count` questions with those that stay on their side; fewer where these are too many.
+    """Take `count` questions in the given order, each with its group; fewer if a group would exceed `count`.
 
     Raises:
-        DataError: nothing would be left.
+        DataError: the smallest group has all questions.
     """
-    held: set[str] = set()
+    taken: set[str] = set()
     for question in questions:
-        group = joined.get(question, [question])
-        if question not in held and len(held) + len(group) <= count:
-            held.update(group)
-    if count and not held:
-        groups = [joined.get(question, [question]) for question in questions]
-        least = min(groups, key=len)
-        held.update(least)
-        if len(held) == len(set(questions)):
+        group = groups.get(question, [question])
+        if question not in taken and len(taken) + len(group) <= count:
+            taken.update(group)
+    if count and not taken:
+        all_groups = [groups.get(question, [question]) for question in questions]
+        smallest: list[str] = min(all_groups, key=len)
+        taken.update(smallest)
+        if len(taken) == len(set(questions)):
             raise DataError(
-                f"all {len(held):,} questions are turns of the same chats, so that none can be held out as {name}; give"
+                f"all {len(taken):,} questions are turns of the same chats, so none can be held out as {split}; add"
                 " more data"
             )
-    return held
+    return taken
 
 
-def _parted(
-    examples: Sequence[Example], asked: Sequence[str], held: Collection[str]
+def _divided(
+    examples: Sequence[Example], keys: Sequence[str], taken: Collection[str]
 ) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
-    pairs = list(zip(examples, asked, strict=True))
-    train = tuple(example for example, question in pairs if question not in held)
-    return train, tuple(example for example, question in pairs if question in held)
+    """The examples whose question is not taken, and those whose question is."""
+    pairs = list(zip(examples, keys, strict=True))
+    rest = tuple(example for example, key in pairs if key not in taken)
+    return rest, tuple(example for example, key in pairs if key in taken)
 
 
 def with_shots(example: Example, pool: Sequence[Example], shots: int) -> Example:
-    """Give an example the first `shots` of a pool, passing over those that ask its own question.
+    """Give an example the first `shots` examples of a pool that do not ask its own question.
 
-    Real exams repeat themselves (one of MMLU's dev files holds a question twice): a shot that
-    would give the answer away is left out.
+    Such a shot would show the answer. It happens in published data: one of MMLU's dev files has a question twice.
     """
-    own = example.question
-    others = [other for other in pool if other.question != own]
+    others = [other for other in pool if other.question != example.question]
     return replace(example, shots=tuple((o.instruction, o.response) for o in others[:shots]))

@@ -1,4 +1,4 @@
-"""How an example becomes one text: the plain layout, and the tokenizer's own chat template."""
+"""Turns an example into the text of its prompt: in a plain layout, or by the tokenizer's chat template."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARK = "ELREA-RESPONSE"
-"""A response that no template words itself, to see what a template puts around one."""
+"""A placeholder for a response, to find the text that a template puts before and after it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn before the response; `routes` where its words are the asker's (not a shot's)."""
+    """One turn before the response. `routes`: its words are the user's own, not those of a shot, and carry the loss of
+    the features."""
 
     role: str
     text: str
@@ -32,15 +33,15 @@ class Rendered:
 
     text: str
     separator: str
-    """Stands between prompt and response: a space, or nothing where the prompt has its own."""
+    """The text between prompt and response: a space, or nothing if the prompt ends with white space of its own."""
     spans: tuple[tuple[int, int], ...]
-    """Characters [start, end) of the asker's words, in order."""
+    """Character positions [start, end) of the user's words in `text`, in order."""
 
 
 def turns(example: Example, shots: bool) -> list[Turn]:
-    """An example's prompt turn by turn: system, shots, earlier turns, instruction.
+    """The turns of an example's prompt: system, shots, earlier turns, instruction.
 
-    The header leads the first turn of a user, be it a shot or the instruction.
+    The header is put before the first turn of a user, which is a shot, an earlier turn or the instruction.
     """
     history = [Turn(role, text, role == "user") for role, text in example.history]
     system = list(takewhile(lambda turn: turn.role == "system", history))
@@ -49,29 +50,29 @@ def turns(example: Example, shots: bool) -> list[Turn]:
         for pair in (example.shots if shots else ())
         for role, text in zip(("user", "assistant"), pair, strict=True)
     ]
-    asked = [*solved, *history[len(system) :], Turn("user", example.instruction, True)]
+    others = [*solved, *history[len(system) :], Turn("user", example.instruction, True)]
     if example.header:
-        first = next(index for index, turn in enumerate(asked) if turn.role == "user")
-        old = asked[first]
-        asked[first] = Turn("user", f"{example.header}\n\n{old.text}", old.routes)
-    return system + asked
+        first = next(index for index, turn in enumerate(others) if turn.role == "user")
+        old = others[first]
+        others[first] = Turn("user", f"{example.header}\n\n{old.text}", old.routes)
+    return system + others
 
 
 def separator(text: str) -> str:
-    """What stands between a text and its answer: one space, unless the text ends its line."""
+    """The text between a prompt and its response: one space, or nothing after a line break."""
     return "" if text.endswith("\n") else " "
 
 
 class PlainTemplate:
-    """For models without a chat template: blocks with an empty line between them.
+    """The layout for models without a chat template: blocks with an empty line between them.
 
-    A user's turn and the answer to it make one block, "{instruction} {response}".
+    A user's turn and its answer are one block, "{instruction} {response}".
     """
 
     closing = ""
 
     def render(self, example: Example, shots: bool) -> Rendered:
-        """Lay a prompt out; the text ends without a trailing space."""
+        """The prompt as text, without a trailing space."""
         text = ""
         spans = []
         previous = ""
@@ -88,29 +89,32 @@ class PlainTemplate:
 
 
 class ChatTemplate:
-    """The chat template of a tokenizer; shots become earlier turns."""
+    """The chat template of a tokenizer. Shots become earlier turns."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
     def render(self, example: Example, shots: bool) -> Rendered:
-        """Lay a prompt out, up to where the assistant's words begin.
+        """The prompt as text, up to the beginning of the assistant's words.
 
         Raises:
-            DataError: the template refuses these turns, or changes the words of a user.
+            DataError: the template raises an error for these turns, or changes the words of a user.
         """
-        asked = turns(example, shots)
-        text = self._prompt(asked, example.id)
+        prompt_turns = turns(example, shots)
+        text = self._prompt(prompt_turns, example.id)
         spans = []
         position = 0
-        for turn in asked:
+        for turn in prompt_turns:
             words = turn.text.strip()  # many templates strip
             found = text.find(words, position)
             if found >= 0:
                 position = found + len(words)
             if turn.routes:
                 if found < 0:
-                    raise DataError(f"{example.id}: the chat template changes the words of a turn")
+                    raise DataError(
+                        f"{example.id}: the chat template changes the words of a turn; set"
+                        " backbone.use_chat_template=false"
+                    )
                 spans.append((found, position))
         opening = self._around[0]
         bare = opening.rstrip(" ")
@@ -118,19 +122,19 @@ class ChatTemplate:
 
     @property
     def closing(self) -> str:
-        """What ends the assistant's turn, e.g. "<|im_end|>"."""
+        """The end of the assistant's turn, e.g. "<|im_end|>"."""
         return self._around[1]
 
     @cached_property
     def _around(self) -> tuple[str, str]:
-        """What the template puts before (beyond the prompt) and after the assistant's words."""
+        """The text between the prompt and the assistant's words, and the text after them."""
         from jinja2 import TemplateError
 
-        asked = [{"role": "user", "content": "?"}]
+        question = [{"role": "user", "content": "?"}]
         answer = {"role": "assistant", "content": _MARK}
         try:
-            prompt = self._apply(asked, open_turn=True)
-            before, mark, after = self._apply([*asked, answer], open_turn=False).partition(_MARK)
+            prompt = self._apply(question, open_turn=True)
+            before, mark, after = self._apply([*question, answer], open_turn=False).partition(_MARK)
         except TemplateError as error:
             raise DataError(
                 f"the backbone's chat template fails ({error}); set backbone.use_chat_template=false"
@@ -139,19 +143,19 @@ class ChatTemplate:
             return "", ""
         return before[len(prompt) :] if before.startswith(prompt) else "", after.strip()
 
-    def _prompt(self, asked: list[Turn], name: str) -> str:
+    def _prompt(self, prompt_turns: list[Turn], name: str) -> str:
         from jinja2 import TemplateError
 
-        messages = [{"role": turn.role, "content": turn.text} for turn in asked]
+        messages = [{"role": turn.role, "content": turn.text} for turn in prompt_turns]
         try:
             try:
                 return self._apply(messages, open_turn=True)
             except TemplateError:
-                # Some templates (Gemma's) know no system role: its words go to the user.
+                # Some templates (Gemma's) have no system role: put its words into the user's turn.
                 return self._apply(_fold_system(messages), open_turn=True)
         except TemplateError as error:
             raise DataError(
-                f"{name}: the chat template refuses these turns ({error}); mend the example or set"
+                f"{name}: the chat template refuses these turns ({error}); correct the example or set"
                 " backbone.use_chat_template=false"
             ) from error
 
@@ -164,7 +168,9 @@ class ChatTemplate:
             )
         except TemplateError:
             raise
-        except Exception as error:  # a template adds a number to a text, say
+        except (
+            Exception
+        ) as error:  # any error in the template's own code, as adding a number to a text
             line = " ".join(str(error).split())[:200]
             raise TemplateError(f"{type(error).__name__}: {line}") from error
         return str(text)

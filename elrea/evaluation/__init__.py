@@ -1,1 +1,1 @@
-"""Scoring test items by likelihood or by generated text, and the statistics on that."""
+"""Scores strategies on test examples, by likelihood or by generated text, and computes the statistics of the scores."""

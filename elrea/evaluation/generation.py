@@ -1,8 +1,7 @@
-"""Texts that strategies write for test prompts, each with its own mix; kept batch by batch."""
+"""Generates texts for test prompts with each strategy's mixture, and saves them batch by batch to resume from."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -19,10 +18,11 @@ from elrea.data.examples import Example
 from elrea.data.prompts import Ids
 from elrea.errors import StoreError
 from elrea.evaluation.scoring import Mixture
-from elrea.method.ensemble.decoding import Decoding, generate, stopped
+from elrea.method.ensemble.decoding import generate, stopped
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.strategy import Strategy, Voting
-from elrea.store.files import read_json, write_json
+from elrea.store.files import read_json, sha256_of, write_json
 from elrea.store.manifest import CHECKPOINT
 
 if TYPE_CHECKING:
@@ -30,34 +30,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TEXTS, WHO = "texts.jsonl", "written.json"
+TEXTS, CONTENTS = "texts.jsonl", "written.json"
+"""The texts, and which mixtures and examples they belong to."""
 
 Texts = dict[str, dict[int, list[str]]]
-"""By mixture, then by test example: the texts, one or several draws; none where the prompt was too long."""
+"""By mixture, then by index of the test example: one text per draw, or none if the prompt was too long."""
 
 
 def written(examples: Sequence[Example], by: str, strategy: Strategy) -> list[int]:
-    """The test examples that a strategy writes texts for.
+    """Indices of the test examples that a strategy generates texts for.
 
     Args:
-        examples: Of the test.
-        by: What is judged: likelihood, generation or auto.
-        strategy: One that votes has nothing to vote on where an example has no choices, unless it writes.
+        examples: The test examples.
+        by: `evaluation.by`: likelihood, generation or auto.
+        strategy: A voting strategy also generates for examples without choices, since it has nothing else to vote on.
     """
     if by == "likelihood":
         return []
-    every, votes = by == "generation", isinstance(strategy, Voting)
-    return [i for i, e in enumerate(examples) if every or e.judge or (votes and not e.choices)]
+    everything, votes = by == "generation", isinstance(strategy, Voting)
+    return [i for i, e in enumerate(examples) if everything or e.judge or (votes and not e.choices)]
 
 
 @dataclass(frozen=True)
 class Draws:
-    """How many texts a strategy writes for each prompt.
+    """How texts are sampled.
 
     Attributes:
-        samples: Texts of each prompt.
-        temperature: 0 takes the likeliest token each time.
-        seed: Every prompt and text has draws of its own, which follow from this.
+        samples: Texts per prompt.
+        temperature: Of the softmax; 0 is greedy decoding.
+        seed: Each text has its own random generator, derived from this seed, the prompt's index and the text's.
     """
 
     samples: int = 1
@@ -66,14 +67,14 @@ class Draws:
 
     @classmethod
     def of(cls, strategy: Strategy) -> Draws:
-        """Greedy, but for a strategy that votes."""
+        """The settings of a voting strategy; greedy decoding of one text for any other."""
         if isinstance(strategy, Voting):
             return cls(strategy.samples, strategy.temperature, strategy.seed)
         return cls()
 
-    def seeds(self, asked: Sequence[tuple[int, int]]) -> list[int]:
-        """A seed for each prompt's number and text's number."""
-        return [Random(f"draws/{self.seed}/{i}/{k}").getrandbits(62) for i, k in asked]
+    def seeds(self, wanted: Sequence[tuple[int, int]]) -> list[int]:
+        """A seed for each pair (index of the prompt, index of the text)."""
+        return [Random(f"draws/{self.seed}/{i}/{k}").getrandbits(62) for i, k in wanted]
 
 
 def write_texts(
@@ -90,42 +91,42 @@ def write_texts(
     too_long: Sequence[int] = (),
     advance: Callable[[int], object] = lambda _n: None,
 ) -> None:
-    """Writes `texts.jsonl`, a line per text; what a stopped process left there, up to its last batch, stays.
+    """Writes `texts.jsonl`, one line per text, then `written.json` with the mixtures and the prompts that are too long.
 
-    `written.json` then says who wrote, and which prompts nobody could.
+    After a kill it resumes after the last finished batch.
 
     Args:
-        folder: Where to.
-        prompts: Token ids by the example's number; none are empty.
-        joint: All members.
-        mixtures: By name; their weights are of all test examples.
-        decoding: How long a text may be, and what ends it.
-        draws: How many texts, and how tokens are chosen.
-        tokenizer: Makes text of tokens.
-        pad_id: Fills up short prompts.
-        batch_size: Texts that are written together.
-        too_long: Numbers of examples whose prompts leave no room for a text.
-        advance: Told how many texts are done.
+        folder: The folder to write to.
+        prompts: Token ids by the example's index; none are empty.
+        joint: The model with all members.
+        mixtures: By name; their weights have one row per test example.
+        decoding: The length limit and the stop texts.
+        draws: How many texts per prompt, and how they are sampled.
+        tokenizer: Decodes the tokens.
+        pad_id: Padding for short prompts.
+        batch_size: Texts per batch.
+        too_long: Indices of examples whose prompts leave no room for a text.
+        advance: Called with the number of texts that were finished since the last call.
     """
-    path, note = folder / TEXTS, folder / CHECKPOINT / "texts.json"
-    note.parent.mkdir(exist_ok=True)
-    kept = _kept(path, note)
-    done = {(name, i, k) for name, i, k, _ in _lines(kept)}
-    digest = hashlib.sha256(kept)
+    path, progress = folder / TEXTS, folder / CHECKPOINT / "texts.json"
+    progress.parent.mkdir(exist_ok=True)
+    finished = _resume(path, progress)
+    done = {(name, i, k) for name, i, k, _ in _lines(finished)}
+    digest = sha256_of(finished)
     advance(len(done))
     settings = replace(decoding, temperature=draws.temperature)
     with path.open("ab") as file:
         for name, mixture in mixtures.items():
             texts = [(i, k) for i in prompts for k in range(draws.samples)]
-            left = [(i, k) for i, k in texts if (name, i, k) not in done]
-            for batch in by_length([len(prompts[i]) for i, _ in left], batch_size):
-                asked = [left[place] for place in batch]
-                numbers = [i for i, _ in asked]
+            missing = [(i, k) for i, k in texts if (name, i, k) not in done]
+            for batch in by_length([len(prompts[i]) for i, _ in missing], batch_size):
+                wanted = [missing[position] for position in batch]
+                indices = [i for i, _ in wanted]
                 ids = generate(
-                    mixture.model or joint, [prompts[i] for i in numbers], _weights(mixture, joint, numbers),
-                    settings, tokenizer, pad_id=pad_id, seeds=draws.seeds(asked),
+                    mixture.model or joint, [prompts[i] for i in indices], _weights(mixture, joint, indices),
+                    settings, tokenizer, pad_id=pad_id, seeds=draws.seeds(wanted),
                 )  # fmt: skip
-                for (i, k), answer in zip(asked, ids, strict=True):
+                for (i, k), answer in zip(wanted, ids, strict=True):
                     text = str(tokenizer.decode(list(answer), skip_special_tokens=True))
                     line = [name, i, k, stopped(text, decoding.stop)[0]]
                     content = json.dumps(line, ensure_ascii=False).encode() + b"\n"
@@ -133,50 +134,50 @@ def write_texts(
                     file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-                write_json(note, {"bytes": file.tell(), "sha256": digest.hexdigest()})
-                advance(len(asked))
-    write_json(folder / WHO, {"mixtures": list(mixtures), "too_long": list(too_long)})
+                write_json(progress, {"bytes": file.tell(), "sha256": digest.hexdigest()})
+                advance(len(wanted))
+    write_json(folder / CONTENTS, {"mixtures": list(mixtures), "too_long": list(too_long)})
 
 
 def read_texts(folder: Path) -> Texts:
-    """What `write_texts` wrote."""
-    who = read_json(folder / WHO)
-    nothing: dict[int, dict[int, str]] = {i: {} for i in who["too_long"]}
-    found = {name: dict(nothing) for name in who["mixtures"]}
+    """Reads the texts that `write_texts` wrote."""
+    contents = read_json(folder / CONTENTS)
+    empty: dict[int, dict[int, str]] = {i: {} for i in contents["too_long"]}
+    by_mixture = {name: dict(empty) for name in contents["mixtures"]}
     for name, i, k, text in _lines((folder / TEXTS).read_bytes()):
-        found[name].setdefault(i, {})[k] = text
+        by_mixture[name].setdefault(i, {})[k] = text
     return {
-        name: {i: [texts[k] for k in sorted(texts)] for i, texts in each.items()}
-        for name, each in found.items()
+        name: {i: [texts[k] for k in sorted(texts)] for i, texts in by_example.items()}
+        for name, by_example in by_mixture.items()
     }
 
 
-def _weights(mixture: Mixture, joint: JointModel, numbers: Sequence[int]) -> torch.Tensor:
-    """Of the members that write [b, members]: a layerwise model's own, or all of the joint model's."""
-    own = mixture.weights[list(numbers)]
+def _weights(mixture: Mixture, joint: JointModel, indices: Sequence[int]) -> torch.Tensor:
+    """The members' weights [b, members] for the layerwise model if there is one, or else for the joint model."""
+    rows = mixture.weights[list(indices)]
     if mixture.model is not None:
-        return own
-    weights = torch.zeros(len(numbers), joint.count)
-    weights[:, list(mixture.columns)] = own.float()
+        return rows
+    weights = torch.zeros(len(indices), joint.count)
+    weights[:, list(mixture.columns)] = rows.float()
     return weights
 
 
-def _kept(path: Path, note: Path) -> bytes:
-    """What of a file that may have been left at any byte is as it was noted; the rest is cut off."""
+def _resume(path: Path, progress: Path) -> bytes:
+    """Cuts a file that a killed process left at its last finished batch, and returns what remains."""
     if not path.exists():
         return b""
     try:
-        noted = read_json(note)
+        noted = read_json(progress)
         content = path.read_bytes()[: noted["bytes"]]
-        if hashlib.sha256(content).hexdigest() != noted["sha256"]:
-            raise ValueError("its checksum does not hold")
+        if sha256_of(content).hexdigest() != noted["sha256"]:
+            raise ValueError("checksum mismatch")
     except (StoreError, LookupError, TypeError, ValueError) as error:
-        log.warning("%s: %s; its texts are written anew", path, error)
+        log.warning("%s: %s; all its texts are generated again", path, error)
         content = b""
     os.truncate(path, len(content))
     return content
 
 
 def _lines(content: bytes) -> Iterator[Any]:
-    # Not splitlines: a text may hold other signs that end a line.
+    # Not splitlines: a text may contain other characters that it takes for line ends.
     return (json.loads(line) for line in content.split(b"\n") if line)

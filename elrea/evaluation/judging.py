@@ -1,4 +1,4 @@
-"""From texts to outcomes: every text is read and judged, and of several the most frequent answer counts."""
+"""Judges the texts that strategies wrote; if there are several for a prompt, the most frequent answer counts."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ from collections.abc import Callable, Mapping, Sequence
 
 from elrea.data.examples import Example
 from elrea.errors import ConfigError
-from elrea.evaluation import judges
 from elrea.evaluation.generation import Texts, written
-from elrea.evaluation.judges import Judged, judge_of
+from elrea.evaluation.judge import Judged, check_name, judge_of
+from elrea.evaluation.judge import check as check_judges
 from elrea.evaluation.scoring import Outcome
 from elrea.method.ensemble.strategy import Strategy, Voting
 
 
 def check(examples: Sequence[Example], by: str, strategies: Mapping[str, Strategy]) -> None:
-    """Refuses what could not be judged, before anything is trained.
+    """Refuses test examples that cannot be judged, before anything is trained.
+
+    Args:
+        examples: The test examples.
+        by: `evaluation.by`.
+        strategies: By name.
 
     Raises:
         ConfigError: A strategy votes on likelihoods, and there are examples without choices.
-        DataError: An example names no judge that there is, or lacks what its judge needs.
+        DataError: An example names an unknown judge, whether or not texts are judged, or lacks something that its
+            judge needs.
     """
+    for example in {e.judge: e for e in reversed(examples)}.values():
+        check_name(example)
     free = next((e for e in examples if not e.choices), None) if by == "likelihood" else None
     for name, strategy in strategies.items():
         if free and isinstance(strategy, Voting):
             raise ConfigError(
-                f"ensemble={name} votes on given choices, and {free.id} has none: say evaluation.by=generation, or "
+                f"ensemble={name} votes on given choices, and {free.id} has none: set evaluation.by=generation, or "
                 "leave this strategy out"
             )
-    chosen = {i for strategy in strategies.values() for i in written(examples, by, strategy)}
-    judges.check(examples[i] for i in sorted(chosen))
+    judged = {i for strategy in strategies.values() for i in written(examples, by, strategy)}
+    check_judges(examples[i] for i in sorted(judged))
 
 
 def judge_texts(
@@ -38,43 +46,44 @@ def judge_texts(
     outcomes: Mapping[str, Outcome],
     advance: Callable[[int], object] = lambda _n: None,
 ) -> dict[str, Outcome]:
-    """Outcomes in which examples are judged by their texts; wrong are those whose prompt was too long for any.
+    """Judges examples by their texts; an example whose prompt was too long for a text is wrong.
 
     Args:
-        examples: Of the test.
-        texts: By mixture and example.
-        outcomes: By mixture, what likelihood says, if that was asked.
-        advance: Told how many texts are done.
+        examples: The test examples.
+        texts: By mixture and index of the example.
+        outcomes: By mixture, the outcomes by likelihood, if there are any.
+        advance: Called with the number of texts that were judged since the last call.
 
     Returns:
-        By mixture: those of `outcomes`, and those of `texts`.
+        By mixture: `outcomes`, with the verdicts on `texts` in place of theirs.
     """
     n = len(examples)
-    found = dict(outcomes)
-    known: dict[tuple[int, str], Judged] = {}  # strategies often write the same
-    for name, each in texts.items():
-        outcome = found.setdefault(name, Outcome.blank(n))
+    merged = dict(outcomes)
+    known: dict[tuple[int, str], Judged] = {}  # strategies often write the same text
+    for name, by_example in texts.items():
+        outcome = merged.setdefault(name, Outcome.blank(n))
         outcome.text, outcome.answer = [None] * n, [None] * n
-        for i, drawn in each.items():
+        for i, drawn in by_example.items():
             example = examples[i]
             for text in drawn:
                 if (i, text) not in known:
                     known[i, text] = judge_of(example)(text, example)
             judged = [known[i, text] for text in drawn]
-            which = majority(judged)
-            answer = judged[which].answer if drawn else None
-            outcome.text[i], outcome.answer[i] = drawn[which] if drawn else None, answer
-            outcome.correct[i] = bool(drawn) and judged[which].correct
+            winner = majority(judged)
+            answer = judged[winner].answer if drawn else None
+            outcome.text[i], outcome.answer[i] = drawn[winner] if drawn else None, answer
+            outcome.correct[i] = bool(drawn) and judged[winner].correct
             outcome.choice[i] = example.choices.index(answer) if answer in example.choices else None
             advance(len(drawn))
-    return found
+    return merged
 
 
 def majority(judged: Sequence[Judged]) -> int:
-    """The text whose answer counts: the first with the most frequent one; of equals the one drawn first.
+    """Index of the text whose answer counts: the first text with the most frequent answer.
 
-    Texts without an answer have no vote, unless there is no other.
+    Of equally frequent answers the one that was drawn first wins. Texts without an answer do not vote; if no text has
+    an answer, the first text counts.
     """
-    answers = [each.answer for each in judged]
+    answers = [verdict.answer for verdict in judged]
     votes = Counter(answer for answer in answers if answer is not None)
     return answers.index(votes.most_common(1)[0][0]) if votes else 0

@@ -1,6 +1,6 @@
-"""Scores strategies by one pass over test prompts: choices by log-likelihood, free responses by loss and exact match.
+"""Scores strategies on test prompts in one pass: choices by log-likelihood, free responses by loss and exact match.
 
-All strategies share one forward pass per member: the members' logits of a batch are mixed once for each.
+All strategies share one forward pass per member; the members' logits of a batch are then mixed once per strategy.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Mixture:
-    """A strategy at work on a test set.
+    """A strategy applied to a test set.
 
     Attributes:
-        columns: Which of the joint model's members it mixes; none where it has a model of its own.
-        weights: Of those members for each prompt [n, members of the strategy].
+        columns: Indices of the joint model's members that it mixes; empty if it has its own model.
+        weights: The weights of these members for each prompt [n, members of the strategy].
         vote: How it chooses, if not by the highest probability.
-        model: The backbone with the members mixed inside its layers.
+        model: The backbone with the members mixed inside its layers, for a layerwise strategy.
     """
 
     columns: Sequence[int]
@@ -37,19 +37,19 @@ class Mixture:
     model: LayerwiseModel | None = None
 
     def mean(self) -> Mixture:
-        """The same mix divided by the sum of its weights; one that works inside the layers stays as it is."""
+        """The same mixture with its weights divided by their sum; a layerwise mixture is unchanged."""
         if self.model:
             return self
         return replace(self, weights=self.weights / self.weights.sum(1, keepdim=True))
 
     def log_probs(self, logits: Tensor, rows: Rows, indices: Sequence[int], pad_id: int) -> Tensor:
-        """Log-probabilities at the places of a batch [places, vocabulary].
+        """Log-probabilities of the mixture at the scored positions of a batch [positions, vocabulary].
 
         Args:
-            logits: Of every member of the joint model [members, places, vocabulary].
+            logits: Of every member of the joint model [members, positions, vocabulary].
             rows: The batch.
-            indices: Its prompts.
-            pad_id: The id that fills up short prompts.
+            indices: Of its prompts.
+            pad_id: The id that pads short prompts.
         """
         weights = self.weights[list(indices)]
         if self.model is None:
@@ -64,65 +64,66 @@ def mixtures(
     adapter: Callable[[str], Adapter | None],
     gates: Callable[[str], dict[str, Tensor]] = lambda _name: {},
 ) -> tuple[JointModel, dict[str, Mixture]]:
-    """One joint model of the members whose logits any strategy mixes, and what each strategy does.
+    """Builds one joint model of all members whose logits are mixed, and a mixture per strategy.
 
     Args:
-        strategies: By name. One that picks a member is stood for by its members, as `name/member`: see `settle`.
+        strategies: By name. A strategy that picks one member per prompt gets a mixture per member, named
+            `name/member`; `settle` puts them together.
         routing: Of the test prompts.
-        backbone: Without PEFT around it.
-        adapter: A member by its name; None for the backbone alone.
-        gates: Of a strategy by its name, if it has any.
+        backbone: The plain model, not wrapped by PEFT.
+        adapter: Returns a member by its name; None for the backbone alone.
+        gates: Returns the gates of a strategy by its name; empty if it has none.
     """
-    found: dict[str, Mixture] = {}
+    mixed: dict[str, Mixture] = {}
     names: list[str] = []
     for name, strategy in strategies.items():
         members, weights = strategy.members(routing), strategy.weights(routing)
         if isinstance(strategy, Layerwise):
             tensors = [adapter(member) for member in members]
             model = LayerwiseModel(backbone, tensors, strategy.delta, gates(name))
-            found[name] = Mixture([], weights, model=model)
+            mixed[name] = Mixture([], weights, model=model)
             continue
         names += [member for member in members if member not in names]
         columns = [names.index(member) for member in members]
         if isinstance(strategy, Picking):
             for member, column in zip(members, columns, strict=True):
-                found[f"{name}/{member}"] = Mixture([column], torch.ones(len(weights), 1))
+                mixed[f"{name}/{member}"] = Mixture([column], torch.ones(len(weights), 1))
         else:
             vote = strategy.vote if isinstance(strategy, Voting) else None
-            found[name] = Mixture(columns, weights, vote)
-    return JointModel(backbone, [adapter(name) for name in names]), found
+            mixed[name] = Mixture(columns, weights, vote)
+    return JointModel(backbone, [adapter(name) for name in names]), mixed
 
 
 def settle(
     outcomes: Mapping[str, Outcome], strategies: Mapping[str, Strategy], routing: Routing
 ) -> dict[str, Outcome]:
-    """An outcome per strategy, those that pick a member put together of their members'."""
-    found = {}
+    """An outcome per strategy; that of a strategy that picks a member per prompt is put together from its members'."""
+    settled = {}
     for name, strategy in strategies.items():
         if not isinstance(strategy, Picking):
-            found[name] = outcomes[name]
+            settled[name] = outcomes[name]
             continue
         of = [outcomes[f"{name}/{member}"] for member in strategy.members(routing)]
         picked = strategy.pick(torch.tensor([o.correct for o in of]), routing.sources).tolist()
-        found[name] = Outcome(
+        settled[name] = Outcome(
             [of[m].choice[i] for i, m in enumerate(picked)],
             [of[m].correct[i] for i, m in enumerate(picked)],
             [of[m].loss[i] for i, m in enumerate(picked)],
             *([getattr(of[m], kind)[i] for i, m in enumerate(picked)] for kind in of[0].written),
         )
-    return found
+    return settled
 
 
 @dataclass
 class Outcome:
-    """What one strategy made of the test set, example by example.
+    """The results of one strategy on the test set; every list has one entry per example.
 
     Attributes:
         choice: Index of the choice with the highest log-likelihood; None for a free response or a prompt too long.
-        correct: The right choice, or the response word for word by greedy decoding.
-        loss: Nats per token of the right response under the mixed logits; None where there is none.
-        text: What was written, where that was judged; None where it was not. Empty where nothing was.
-        answer: What was read out of the text; None where nothing could be. Empty where nothing was written.
+        correct: Whether that choice is right, or greedy decoding gives the response exactly, or the judge says so.
+        loss: Nats per token of the right response under the mixed logits; None if not computed.
+        text: The generated text that was judged; None if there is none. The list is empty if no texts were judged.
+        answer: The answer read from the text; None if there is none. The list is empty if no texts were judged.
     """
 
     choice: list[int | None] = field(default_factory=list)
@@ -133,17 +134,17 @@ class Outcome:
 
     @classmethod
     def blank(cls, n: int) -> Outcome:
-        """Of n examples of which nothing is known yet: all wrong."""
+        """The outcome of n examples before scoring: all wrong."""
         return cls([None] * n, [False] * n, [None] * n)
 
     @property
     def written(self) -> list[str]:
-        """The lists that there are where texts were written."""
+        """The names of the lists about texts; none if no texts were judged."""
         return ["text", "answer"] if self.text else []
 
     @property
     def unparsed(self) -> list[int]:
-        """Examples whose text has no answer."""
+        """Indices of the examples whose text has no answer."""
         return [
             i
             for i, (text, answer) in enumerate(zip(self.text, self.answer, strict=True))
@@ -153,13 +154,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt and what may follow it.
+    """A prompt and its possible continuations.
 
     Attributes:
-        prompt: Token ids; empty where it was too long, which scores wrong.
-        continuations: The choices' token ids, or the one free response's. A response without tokens (it is empty,
-            and the tokenizer has no EOS) cannot be told from any other, and scores wrong.
-        answer: Index of the right one; None for a free response.
+        prompt: Token ids; empty if the prompt was too long, which counts as wrong.
+        continuations: Token ids of the choices, or of the one free response. A response without tokens (an empty one,
+            with a tokenizer without EOS) cannot be scored and counts as wrong.
+        answer: Index of the right continuation; None for a free response.
     """
 
     prompt: Ids
@@ -185,13 +186,13 @@ def score(
     Args:
         joint: All members.
         questions: n questions.
-        mixtures: By strategy name.
-        batch_size: Prompts (with their choices) in one joint pass.
-        pad_id: The id that fills up short prompts.
-        advance: Told how many questions are done.
+        mixtures: By name.
+        batch_size: Prompts (with their choices) per forward pass.
+        pad_id: The id that pads short prompts.
+        advance: Called with the number of questions that were scored since the last call.
 
     Returns:
-        An outcome per strategy, in the questions' order.
+        An outcome per mixture, in the order of the questions.
     """
     n = len(questions)
     outcomes = {name: Outcome.blank(n) for name in mixtures}
@@ -222,8 +223,8 @@ def _judge(
         right = rows.wanted[number][answer or 0]
         outcome.loss[i] = -sums[answer or 0] / len(right)
         if answer is None:
-            # Greedy decoding writes the response just if each of its tokens is the likeliest after those before.
-            outcome.correct[i] = all(best[place] == token for place, token in right)
+            # Greedy decoding gives the response if and only if each token is the likeliest after those before it.
+            outcome.correct[i] = all(best[position] == token for position, token in right)
         else:
             outcome.choice[i] = (
                 vote(sums, i) if vote else max(range(len(sums)), key=sums.__getitem__)
@@ -234,11 +235,11 @@ def _judge(
 def questions_of(
     encoded: Sequence[Encoded], choices: Sequence[Sequence[Ids]], answers: Sequence[int | None]
 ) -> list[Question]:
-    """Puts prompts and choices together.
+    """Combines prompts, choices and answers.
 
     Args:
-        encoded: Prompts; their responses are what free responses are judged by.
-        choices: Token ids of each prompt's choices; none for a free response.
+        encoded: Prompts with their responses, which are used for free responses.
+        choices: Token ids of each prompt's choices; empty for a free response.
         answers: Index of the right choice; None for a free response.
     """
     return [

@@ -1,4 +1,4 @@
-"""What is scored, and how."""
+"""The settings of the evaluation: which strategies and examples are scored, and how."""
 
 from __future__ import annotations
 
@@ -11,38 +11,39 @@ from elrea.evaluation.statistics import MOST_RESAMPLES
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Which strategies are scored in one go, and how sure the figures are."""
+    """Which strategies are scored, on which examples, and with which statistics."""
 
     strategies: list[str] = field(
         default_factory=lambda: ["backbone", "base", "elrea", "elrea_top1", "uniform"]
     )
-    """Names of files in conf/ensemble, or `all`; base and the one that `ensemble=` names are added."""
+    """Names of files in conf/ensemble, or `all`. `base` and the strategy that `ensemble=` names are always added."""
     settings: dict[str, dict[str, Any]] | None = None
-    """Other settings than their files' of strategies that are scored, be one named by `ensemble=` too (what is typed as
-    `ensemble.<field>` may not stand here as well): {compute_matched: {rate: 0.7}}. `base` and `backbone` have none."""
+    """Settings of scored strategies that replace those in their files: {compute_matched: {rate: 0.7}}. The strategy
+    that `ensemble=` names may be included, but not a field that is also set as `ensemble.<field>`. `base` and
+    `backbone` have no settings."""
     split: Literal["test", "dev"] = "test"
-    """Which examples are scored. Choose settings on dev, and look at test once."""
+    """Which examples are scored. Choose settings on dev, and use test once."""
     by: Literal["auto", "likelihood", "generation"] = "auto"
-    """What is judged. `likelihood`: the likeliest choice, or whether greedy decoding would write the response word for
-    word; one pass tells. `generation`: the answer that is read out of a text which each strategy writes with its own
-    mix, as the paper scores; there is no loss then. `auto`: texts where an example names a judge (`maths`, `answer`,
-    `letter`), likelihood elsewhere, and the loss of all."""
+    """How answers are scored. `likelihood`: by the choice with the highest likelihood, or by whether greedy decoding
+    would produce the response exactly; this needs one forward pass. `generation`: by the answer read from a text that
+    each strategy generates with its own mixture, as in the paper; no loss is computed. `auto`: by generation if an
+    example names a judge (`maths`, `answer`, `letter`), by likelihood otherwise, and the loss of all examples."""
     mean_logits: bool = False
-    """Where likelihood judges, divide each mix by the sum of its weights: 1 + w_base in (5.10), C + 1 if all weigh 1.
-    What greedy decoding writes stays as it is; the loss can then be compared with one adapter's, which a sum, sharper
-    than its members, cannot. Choices of several tokens may be ranked otherwise than by the sum."""
+    """When scoring by likelihood, divide each mixture of logits by the sum of its weights: 1 + w_base in (5.10), or
+    C + 1 if all weights are 1. Greedy decoding does not change. The loss becomes comparable with that of one adapter; a
+    sum of logits is sharper than each member. The ranking of choices with several tokens may differ from the sum's."""
     max_new_tokens: int = 256
-    """Tokens of a written text at most, for which a prompt has to leave room. The paper's are 848 (maths, BBH) and 248
-    (MMLU)."""
+    """Maximum number of tokens of a generated text; a prompt has to leave room for them. The paper uses 848 (maths,
+    BBH) and 248 (MMLU)."""
     stop: list[str] = field(default_factory=list)
-    """Texts before which a written text ends, e.g. ["Q:"] for a backbone that goes on with a question of its own."""
+    """A generated text ends before any of these, e.g. ["Q:"] for a backbone that continues with a new question."""
     batch_size: int = 16
-    """Prompts in one joint pass; each takes a row per member. Changes nothing but speed and memory."""
+    """Prompts per forward pass; each takes one row per member. Changes speed and memory only."""
     resamples: int = 2_000
-    """Bootstrap resamples behind each paired 95 % interval."""
+    """Bootstrap resamples for each paired 95 % interval."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers that score nothing, by their names."""
+        """Refuses values that are out of range, by their keys."""
         for name in ("batch_size", "resamples", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"evaluation.{name}={getattr(self, name)}: must be at least 1")

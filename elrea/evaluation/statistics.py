@@ -1,21 +1,22 @@
-"""How sure a score is: intervals for one strategy and paired tests between two.
+"""Confidence intervals for one strategy and paired tests between two.
 
-Every strategy answers the same test items, so differences are always taken item by item: the
-items' own difficulty, by far the largest source of noise, cancels.
+Every strategy answers the same test items, so differences are always taken item by item: the items' difficulty, by far
+the largest source of noise, cancels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-_Z95 = 1.959963984540054  # the normal distribution's 97.5 % point
+from elrea.store.files import sha256_of
+
 MOST_RESAMPLES = 1_000_000
-"""The bounds' own error is then near 0.1 % of the width; ten thousand times as many fill any memory."""
+"""Upper limit for bootstrap samples: the bounds' sampling error is then near 0.1 % of the width."""
 _CELLS = 4_000_000  # multinomial counts held at once in `paired_interval`: 32 MB
 
 
@@ -39,7 +40,7 @@ def wilson(correct: npt.ArrayLike) -> tuple[float, float]:
 
     With n items of which a share p is right and z = 1.96:
     (p + z²/2n ± z·√(p(1-p)/n + z²/4n²)) / (1 + z²/n).
-    Unlike p ± 1.96·s it stays within [0, 1] and has a width at 0 % and 100 %.
+    Unlike p ± 1.96·s it stays within [0, 1] and has a width above 0 at p = 0 and p = 1.
 
     Args:
         correct: `[items]`, True or 1 where the answer is right.
@@ -50,16 +51,13 @@ def wilson(correct: npt.ArrayLike) -> tuple[float, float]:
     Raises:
         ValueError: no items, or not one dimension.
     """
-    right = np.asarray(correct, dtype=np.float64)
+    from scipy.stats import binomtest
+
+    right = np.asarray(correct, dtype=bool)
     if right.ndim != 1 or right.size == 0:
         raise ValueError(f"wilson() needs correct [items] with items > 0, not {right.shape}")
-    n, p = right.size, float(right.mean())
-    square = _Z95**2
-    centre = p + square / (2 * n)
-    half = _Z95 * float(np.sqrt(p * (1 - p) / n + square / (4 * n**2)))
-    scale = 1 + square / n
-    # At p = 0 and p = 1 a bound equals p; rounding must not put it 1e-17 to its wrong side.
-    return max(0.0, min((centre - half) / scale, p)), min(1.0, max((centre + half) / scale, p))
+    interval = binomtest(int(right.sum()), right.size).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def paired_interval(
@@ -68,17 +66,17 @@ def paired_interval(
     """95 % percentile bootstrap interval of mean(a) - mean(b), paired by item.
 
     Items are resampled, seeds are not: with several seeds each item counts with its mean over
-    them, so the interval speaks about other questions for these trained models.
+    them. So the interval is about other questions for the same trained models.
 
-    Resampling n items with replacement is one multinomial draw over the distinct item differences;
-    of those there are few (-1, 0, 1 for one seed), which makes 10,000 resamples cheap and the
-    result independent of the order of the items.
+    Resampling n items with replacement is one multinomial draw over the distinct item differences.
+    There are few of them (-1, 0, 1 for one seed), so 10,000 resamples are cheap, and the result
+    does not depend on the order of the items.
 
     Args:
         a: `[items]` or `[seeds, items]`, a score per item (True/False, or a share of 1).
         b: the same items in the same order; its number of seeds may differ from a's.
         seed: of the resampling.
-        resamples: bootstrap samples; 10,000 put the bounds' own error near 1 % of the width.
+        resamples: bootstrap samples; with 10,000 the bounds' sampling error is near 1 % of the width.
 
     Returns:
         (low, high) on the scale of the scores.
@@ -88,8 +86,10 @@ def paired_interval(
     """
     left, right = _item_means(a, "a"), _item_means(b, "b")
     if left.shape != right.shape:
-        raise ValueError(f"a has {left.size} items and b {right.size}: they must be the same")
-    # Rounding first: a mean over seeds of equal sums may differ in the last bit.
+        raise ValueError(
+            f"a has {left.size} items and b {right.size}: give the same items for both"
+        )
+    # Rounded because means over seeds with equal sums may differ in the last bit.
     values, counts = np.unique(np.round(left - right, 12), return_counts=True)
     shares = counts / counts.sum()
     generator = np.random.default_rng(seed)
@@ -109,11 +109,11 @@ def macro_interval(
     """95 % percentile bootstrap interval of the mean over tasks of each task's accuracy.
 
     Items are resampled within their task: a task of n items of which a share p is right gives Binomial(n, p)/n. So the
-    interval speaks about other questions of these tasks, and a task that is all right or all wrong adds no width.
+    interval is about other questions of the same tasks, and a task that is all right or all wrong adds no width.
 
     Args:
         correct: `[items]`, True or 1 where the answer is right.
-        tasks: of the items `[items]`.
+        tasks: the task of each item `[items]`.
         seed: of the resampling.
         resamples: bootstrap samples.
 
@@ -121,7 +121,7 @@ def macro_interval(
         (low, high) as shares of 1.
 
     Raises:
-        ValueError: no items, or not as many tasks.
+        ValueError: no items, or `tasks` has another length.
     """
     shares = by_task(correct, tasks)
     generator = np.random.default_rng(seed)
@@ -133,25 +133,25 @@ def macro_interval(
 
 
 def by_task(correct: npt.ArrayLike, tasks: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """How many items of each task are right, and how many there are; tasks in the order of the alphabet.
+    """By task, in alphabetical order: (number of right items, number of items).
 
     Raises:
-        ValueError: no items, or not as many tasks.
+        ValueError: no items, or `tasks` has another length.
     """
     right = np.asarray(correct, dtype=bool)
     if right.ndim != 1 or right.size == 0 or right.size != len(tasks):
         raise ValueError(f"by_task() needs correct, tasks [items], not {right.shape}, {len(tasks)}")
-    found: dict[str, tuple[int, int]] = dict.fromkeys(sorted(set(tasks)), (0, 0))
+    counts: dict[str, tuple[int, int]] = dict.fromkeys(sorted(set(tasks)), (0, 0))
     for task, one in zip(tasks, right.tolist(), strict=True):
-        hits, n = found[task]
-        found[task] = hits + one, n + 1
-    return found
+        hits, n = counts[task]
+        counts[task] = hits + one, n + 1
+    return counts
 
 
 def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
-    """McNemar's exact test: of the items that only one has right, does one have more?
+    """McNemar's exact test: are a and b right equally often?
 
-    If both are equally good, the number that a alone has right is Binomial(discordant, 1/2).
+    If they are, the number of discordant items that a has right is Binomial(discordant, 1/2).
 
     Args:
         a: `[items]`, True where a is right.
@@ -174,8 +174,13 @@ def mcnemar(a: npt.ArrayLike, b: npt.ArrayLike) -> McNemar:
     return McNemar(only_a, only_b, p)
 
 
+def checksum_of_correct(correct: Iterable[bool]) -> str:
+    """SHA-256, in hexadecimal, of a string with one character per item: 1 if it is right, else 0."""
+    return sha256_of("".join("01"[c] for c in correct)).hexdigest()
+
+
 def _item_means(scores: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """`[items]` or `[seeds, items]` to the items' means over seeds, `[items]`."""
+    """The items' means over seeds `[items]`, of scores `[items]` or `[seeds, items]`."""
     array = np.asarray(scores, dtype=np.float64)
     if array.ndim == 2 and array.shape[0] > 0:
         array = array.mean(axis=0)

@@ -1,13 +1,18 @@
-"""From outcomes to the figures of the table."""
+"""Computes each strategy's accuracy, intervals and differences to `base` from its outcomes."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from elrea.evaluation.scoring import Outcome
-from elrea.evaluation.statistics import by_task, macro_interval, paired_interval, wilson
+from elrea.evaluation.statistics import (
+    by_task,
+    checksum_of_correct,
+    macro_interval,
+    paired_interval,
+    wilson,
+)
 
 DIGITS = 6
 
@@ -19,21 +24,21 @@ def strategy_figures(
     resamples: int,
     tasks: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
-    """Figures of every strategy.
+    """Computes the figures of every strategy.
 
     Args:
-        outcomes: By strategy, item by item; `base` is what differences are taken to.
-        passes: Forward passes per prompt.
+        outcomes: By strategy, item by item; `base` is the reference strategy for the differences.
+        passes: Forward passes per prompt, by strategy.
         seed: Of the bootstrap.
         resamples: Bootstrap samples.
-        tasks: Of the items (`Corpus.task_of`); none: averages over items alone.
+        tasks: The task of each item (`Corpus.task_of`); empty for no averages over tasks.
 
     Returns:
         Per strategy: `accuracy`, `n`, `ci95` (Wilson), `delta_to_base`, `delta_ci95` (paired bootstrap over items),
         `loss` (mean nats per token of the right response over the prompts that fit), `forward_passes`,
-        `correct_sha256` (of the string of 0s and 1s). With tasks: `macro` (the mean of their accuracies; `accuracy`
-        is the micro average), `macro_ci95` (bootstrap within tasks), `tasks` (by name: `accuracy`, `n`, `ci95`). Where
-        texts were judged: `unparsed`, how many of them have no answer.
+        `correct_sha256` (see `checksum_of_correct`). With tasks: `macro` (the mean of their accuracies; `accuracy`
+        is the micro average), `macro_ci95` (bootstrap within tasks), `tasks` (by name: `accuracy`, `n`, `ci95`). If
+        texts were judged: `unparsed`, the number of texts without an answer.
     """
     base = outcomes["base"].correct
     figures = {}
@@ -52,9 +57,7 @@ def strategy_figures(
             else _rounded(paired_interval(correct, base, seed, resamples)),
             "loss": round(sum(losses) / len(losses), DIGITS) if losses else None,
             "forward_passes": round(passes[name], 2),
-            "correct_sha256": hashlib.sha256(
-                "".join("01"[c] for c in correct).encode()
-            ).hexdigest(),
+            "correct_sha256": checksum_of_correct(correct),
         }
         if tasks:
             figures[name] |= _task_figures(correct, tasks, seed, resamples)

@@ -1,4 +1,8 @@
-"""Work in a process of its own, which can be ended whatever it is at: JSON goes in and comes back, line by line."""
+"""Calls with a time limit in a subprocess, which is killed when the limit is over; JSON lines go in and out.
+
+A thread with a time limit (`elrea.reporting.wandb.limits`) cannot replace it: sympy keeps computing in a thread that is
+given up, and takes processor time from the run until it ends.
+"""
 
 from __future__ import annotations
 
@@ -16,33 +20,33 @@ from elrea.errors import DataError
 
 
 class TimedSubprocess:
-    """Asks `python -m <module>`, which stands ready from the first question on.
+    """Sends requests to `python -m <module>`, which is started by the first request and then kept.
 
     Args:
-        module: Whose `__main__` calls `serve`.
-        limit: Seconds for an answer; then the process is ended, and the next question starts another.
+        module: A module that calls `serve` when it is run as `__main__`.
+        limit: Seconds for one request. After that the process is killed, and the next request starts a new one.
     """
 
     def __init__(self, module: str, limit: float) -> None:
         self.module, self.limit = module, limit
         self._process: subprocess.Popen[str] | None = None
         self._lock = threading.Lock()
-        atexit.register(self.end)
+        atexit.register(self.kill)
 
-    def __call__(self, asked: Any) -> Any:
-        """The answer; None where it took too long.
+    def __call__(self, request: Any) -> Any:
+        """The reply to a request (both JSON), or None if the time limit was exceeded.
 
         Raises:
-            DataError: The module cannot answer.
+            DataError: The process ended by itself.
         """
         with self._lock:
-            late = threading.Event()
-            process = self._ready()
+            timed_out = threading.Event()
+            process = self._started()
             assert process.stdin and process.stdout
-            timer = threading.Timer(self.limit, self._kill, (process, late))
+            timer = threading.Timer(self.limit, self._time_out, (process, timed_out))
             timer.start()
             try:
-                process.stdin.write(json.dumps(asked) + "\n")
+                process.stdin.write(json.dumps(request) + "\n")
                 process.stdin.flush()
                 line = process.stdout.readline()
             except BrokenPipeError:
@@ -51,26 +55,26 @@ class TimedSubprocess:
                 timer.cancel()
             if line:
                 return json.loads(line)
-            self.end()
-            if late.is_set():
+            self.kill()
+            if timed_out.is_set():
                 return None
-            raise DataError(f"{self.module} ended with {process.returncode}: it cannot judge")
+            raise DataError(f"{self.module} ended with exit code {process.returncode}")
 
-    def end(self) -> None:
-        """Ends the process, if there is one."""
+    def kill(self) -> None:
+        """Kills the process, if there is one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
             process.communicate()
 
     @staticmethod
-    def _kill(process: subprocess.Popen[str], late: threading.Event) -> None:
-        late.set()
+    def _time_out(process: subprocess.Popen[str], timed_out: threading.Event) -> None:
+        timed_out.set()
         process.kill()
 
-    def _ready(self) -> subprocess.Popen[str]:
+    def _started(self) -> subprocess.Popen[str]:
         if self._process is None or self._process.poll() is not None:
-            self.end()
+            self.kill()
             roots = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", self.module],
@@ -78,14 +82,14 @@ class TimedSubprocess:
                 stdout=subprocess.PIPE,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, roots))},
                 encoding="utf-8",
-                start_new_session=True,  # Ctrl-C is for the one who asks
+                start_new_session=True,  # Ctrl-C goes to the parent process only
             )
         return self._process
 
 
-def serve(answer: Callable[[Any], Any]) -> None:
-    """Answers questions from standard input until there are no more. Nothing else may write to standard output."""
+def serve(reply: Callable[[Any], Any]) -> None:
+    """Replies to the requests on standard input until it ends; prints of other code go to standard error."""
     out, sys.stdout = sys.stdout, sys.stderr
     for line in sys.stdin:
-        out.write(json.dumps(answer(json.loads(line))) + "\n")
+        out.write(json.dumps(reply(json.loads(line))) + "\n")
         out.flush()

@@ -1,1 +1,1 @@
-"""The frozen backbone, the LoRA adapters around it, and how they are trained."""
+"""The frozen backbone, the LoRA adapters on it, and their training."""

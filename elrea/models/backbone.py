@@ -1,8 +1,7 @@
-"""The frozen model M under the adapters: the built-in one, a folder, or a name on the hub."""
+"""Loads the frozen backbone M: the built-in model, a model folder, or a model from the Hugging Face hub."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError, NotHere
 from elrea.models.device import Device
+from elrea.store.files import sha256, sha256_of
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ class Backbone:
     Attributes:
         model: In eval mode, no parameter trainable, on its device.
         tokenizer: Its tokenizer.
-        name: What PEFT folders call it.
+        name: Its name in PEFT folders.
     """
 
     model: PreTrainedModel
@@ -36,7 +36,7 @@ class Backbone:
 
     @property
     def pad_id(self) -> int:
-        """The id that fills up batches; any will do, since padding is on the right and carries no loss."""
+        """The token id for padding. Any id works, since padding is on the right and carries no loss."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
@@ -48,39 +48,39 @@ class Pretrained:
     """Any causal language model that transformers loads, from safetensors."""
 
     name: str = ""
-    """A folder in the Hugging Face layout, or a hub id."""
+    """A folder in the Hugging Face format, or a hub id."""
     revision: str | None = None
-    """A hub commit, branch or tag; null for the newest."""
+    """A hub commit, branch or tag; null is the newest commit of main."""
     max_length: int = 2048
-    """Longest example in tokens; cut to the model's own context. Longer training examples are dropped."""
+    """Maximum length of an example in tokens, at most the model's context. Longer training examples are dropped."""
     dtype: str = "auto"
     """`auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`."""
     quantise: str | None = None
-    """`4bit` (NF4, double quantisation: QLoRA's) or `8bit`, by bitsandbytes; null keeps the weights. The adapters stay
-    in float32."""
+    """`4bit` (NF4 with double quantisation, as in QLoRA) or `8bit`, by bitsandbytes; null does not quantise. Adapters
+    are float32 in any case."""
     use_chat_template: bool | None = None
-    """Word prompts by the tokenizer's chat template; null does so if it has one."""
+    """Format prompts by the tokenizer's chat template; null does so if there is one."""
     trust_remote_code: bool = False
-    """Run code that comes with the model. Only for authors you trust."""
+    """Run code that comes with the model. Only for models whose authors you trust."""
     shape: dict[str, Any] = field(default_factory=dict)
-    """Its architecture (`model_type` and the fields of that type's config), by which plan=true says what a model takes
-    that is not here yet. Nothing else looks at it."""
+    """Its architecture (`model_type` and the fields of that type's config), from which plan=true computes memory and
+    parameters before the model is downloaded. Nothing else uses it."""
 
     def __post_init__(self) -> None:
-        """Refuse a length that nothing fits."""
+        """Raises BackboneError for a length below 1."""
         if self.max_length < 1:
             raise BackboneError(f"backbone.max_length={self.max_length}: must be at least 1")
 
     @property
     def shown_name(self) -> str:
-        """For summaries: no path of this machine."""
+        """The name to show: for a folder its last part only."""
         return Path(self.name).name if self.here else self.name
 
     def identity(self) -> str:
-        """What the weights and the tokenizer are: SHA-256 of a folder's files, or a hub name's commit.
+        """Identifies weights and tokenizer: SHA-256 of a folder's files, or the commit of a hub model.
 
         Raises:
-            BackboneError: No such folder or hub name, or a folder without what is needed.
+            BackboneError: No such folder or hub id, or a file is missing in the folder.
         """
         if not self.name:
             raise BackboneError(
@@ -97,33 +97,33 @@ class Pretrained:
 
     @property
     def here(self) -> bool:
-        """Whether it is a folder, or else a hub id."""
+        """Whether `name` is an existing folder; otherwise it is a hub id."""
         return Path(self.name).is_dir()
 
     def config(self) -> PreTrainedConfig:
-        """The architecture.
+        """Reads the model's configuration.
 
         Raises:
-            BackboneError: It cannot be loaded, in one line.
+            BackboneError: It cannot be loaded.
         """
         from transformers import AutoConfig
 
         try:
             found: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._options())
-        except Exception as error:  # a broken file comes as any kind, a bare Exception among them
+        except Exception as error:  # transformers raises any class for a broken file, Exception too
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
         return found
 
     def length(self) -> int:
-        """Longest example in tokens: `max_length`, or the model's context where that is shorter."""
+        """Maximum length of an example in tokens: the smaller of `max_length` and the model's context."""
         context = getattr(self.config().get_text_config(), "max_position_embeddings", None)
         return min(self.max_length, context) if context else self.max_length
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer alone.
+        """Loads the tokenizer only.
 
         Raises:
-            BackboneError: It cannot be loaded, in one line.
+            BackboneError: It cannot be loaded.
         """
         from transformers import AutoTokenizer
 
@@ -131,7 +131,7 @@ class Pretrained:
             found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 self.name, **self._options()
             )
-        except Exception as error:  # as above
+        except Exception as error:  # any class, see `config`
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
         return found
 
@@ -139,7 +139,7 @@ class Pretrained:
         """Loads model and tokenizer.
 
         Raises:
-            BackboneError: They cannot be loaded, in one line.
+            BackboneError: They cannot be loaded, or tensors are missing.
         """
         import torch
         from transformers import AutoModelForCausalLM
@@ -161,13 +161,13 @@ class Pretrained:
                 self.name, dtype=getattr(torch, wanted), use_safetensors=True,
                 output_loading_info=True, **smaller, **self._options(),
             )  # fmt: skip
-        except Exception as error:  # as above
+        except Exception as error:  # any class, see `config`
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
         model, report = loaded
-        if lacking := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
+        if missing := sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]])):
             raise BackboneError(
-                f"{self.name}: its safetensors lack {lacking[0]} ({len(lacking)} tensors in all) or have it in "
-                "another shape; those layers would be random"
+                f"{self.name}: {len(missing)} tensors are missing in its safetensors or have another shape, the first "
+                f"is {missing[0]}; those layers would be random"
             )
         model.requires_grad_(False)
         model = model.eval() if smaller else model.eval().to(where)
@@ -204,7 +204,7 @@ class Pretrained:
 
         try:
             return f"{self.name}@{HfApi().model_info(self.name, revision=self.revision).sha}"
-        except Exception as error:  # no network comes as its HTTP client's own kind
+        except Exception as error:  # without a network the HTTP client raises its own class
             kind = BackboneError if isinstance(error, RepositoryNotFoundError) else NotHere
             raise kind(
                 f"{self.name}: no such folder, and the hub says {_first_line(error)}; give a model folder"
@@ -213,12 +213,12 @@ class Pretrained:
 
 @dataclass(frozen=True)
 class Tiny(Pretrained):
-    """The model that comes with the project: 1.6 million parameters, trained on the exam's subjects."""
+    """The built-in model: 1.6 million parameters, trained on the subjects of the built-in exam."""
 
     name: str = str(TINY)
     """Its folder."""
     max_length: int = 1024
-    """Longest example in tokens."""
+    """Maximum length of an example in tokens."""
 
     @property
     def shown_name(self) -> str:
@@ -231,35 +231,40 @@ def _first_line(error: BaseException) -> str:
 
 
 def fingerprint(folder: Path, code: bool) -> str:
-    """SHA-256 over the names and contents of a model folder's weights, configuration, tokenizer and, if run, code."""
+    """SHA-256 over the names and contents of a model folder's weights, configuration and tokenizer.
+
+    Args:
+        folder: The model folder.
+        code: Include its Python files, which are run with `trust_remote_code`.
+
+    Raises:
+        BackboneError: A file is missing or invalid.
+    """
     if not (folder / "config.json").is_file():
         raise BackboneError(f"{folder}: no config.json there; is it a model folder?")
     if not any(folder.glob("*.safetensors")):
         raise BackboneError(
-            f"{folder}: no .safetensors file there; other weights are not loaded, convert them first"
+            f"{folder}: no .safetensors file there; convert the weights first, other formats are not loaded"
         )
     try:
         json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError as error:
         raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
     check_parts(folder)
-    digest = hashlib.sha256()
+    digest = sha256_of()
     for path in sorted(folder.iterdir()):
         if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code):
-            with path.open("rb") as file:
-                digest.update(
-                    f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-                )
+            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 
 def check_parts(folder: Path) -> None:
-    """Refuses an index of weights that names a file elsewhere: what is not in the folder is no part of the model."""
+    """Raises BackboneError if an index of weights names a file outside the folder."""
     for path in folder.glob("*.index.json"):
         try:
             parts = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise BackboneError(f"{path}: no index of weights ({error!r})") from error
+            raise BackboneError(f"{path}: not an index of weights ({error!r})") from error
         for part in sorted(map(str, parts)):
             if part in (".", "..") or Path(part).name != part:
                 raise BackboneError(f"{path} names {part!r}, which is not in that folder")

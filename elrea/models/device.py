@@ -1,4 +1,4 @@
-"""Where and how exactly to compute."""
+"""The device to compute on, and the precision."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ PRECISIONS = ("32-true", "32", "bf16-mixed")  # "32" is Lightning's other name o
 
 @dataclass(frozen=True)
 class Device:
-    """A device of one machine, or several of a kind."""
+    """One device of this machine, or several of the same kind."""
 
     accelerator: str = "auto"
     """`auto` (a GPU where there is one), `cpu`, `gpu` or `mps`."""
     precision: str = "32-true"
-    """Of the training, in Lightning's words: 32-true or bf16-mixed. Adapters are float32 in either."""
+    """Of the training, by Lightning's names: 32-true or bf16-mixed. Adapters are float32 in both."""
     threads: int | None = None
-    """CPU threads of a process; null takes every core that this process may use, shared among `devices`."""
+    """CPU threads per process; null uses every core that this process may use, divided among `devices`."""
     devices: int = 1
-    """GPUs, or processes on a CPU, that share the extraction of features, and the training as `strategy` says;
-    scoring uses the first."""
+    """Number of GPUs, or of processes on a CPU. They share the extraction of features and, with `strategy`, the
+    training; scoring uses the first."""
     strategy: Literal["one", "ddp", "sharded"] = "one"
-    """Adapters train on `one` device; on all `devices`, each with the whole backbone (`ddp`) or with a part of its
-    weights (`sharded`), where it does not fit on one: features and scores then cannot be taken."""
+    """`one`: each adapter trains on one device. `ddp`: on all `devices`, each with the whole backbone. `sharded`: on
+    all, each with a part of the backbone's weights, for one that does not fit on a device; features and scores are
+    then not possible."""
 
     def __post_init__(self) -> None:
         if self.accelerator not in ("auto", "cpu", "gpu", "mps"):
@@ -46,14 +47,14 @@ class Device:
 
     @property
     def together(self) -> int:
-        """Processes that train one adapter."""
+        """Number of processes that train one adapter."""
         return 1 if self.strategy == "one" else self.devices
 
     def resolve(self) -> str:
-        """The torch device's name; of several, the one that this process has set.
+        """The name of the torch device; of several, this process's current one.
 
         Raises:
-            ConfigError: There is none of the kind, or there are not so many.
+            ConfigError: There is no such device here, or fewer than `devices`.
         """
         import torch
 
@@ -78,15 +79,15 @@ class Device:
             )
 
     def apply(self, processes: int = 1) -> None:
-        """Sets the number of threads for this process, one of so many that run at once."""
+        """Sets the number of threads of this process, one of `processes` that run at the same time."""
         import torch
 
         torch.set_num_threads(self.threads or max(1, len(os.sched_getaffinity(0)) // processes))
 
     def take(self, job: int) -> None:
-        """Has one of several jobs at a time compute on a GPU of its own, by the job's number.
+        """Chooses a GPU by the job's number, so that jobs of a sweep that run at the same time use different ones.
 
-        Jobs that a scheduler has given GPUs of their own see only those, and share nothing.
+        A job to which a scheduler has given its own GPUs sees only those.
         """
         if self.devices == 1 and self.resolve() == "cuda":
             import torch

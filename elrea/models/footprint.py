@@ -1,7 +1,7 @@
-"""What a backbone and its adapters take, by its architecture alone: nothing is downloaded, no weight is made.
+"""Memory that a backbone and its adapters need, computed from the architecture: nothing is downloaded or allocated.
 
-The model is built on torch's meta device, whose tensors have shapes and no memory. What a training step keeps for its
-backward pass is added up by a hook on every saved tensor.
+The model is built on torch's meta device, whose tensors have shapes but no memory. A hook on every saved tensor adds
+up what a forward pass keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 NF4 = 4.127 / 8
-"""Bytes per weight of QLoRA's 4 bits: the code, and constants of constants (Dettmers et al. 2023, section 3)."""
+"""Bytes per weight in 4 bits, quantisation constants included (QLoRA, Dettmers et al. 2023, section 3)."""
 LOADED = {"4bit": NF4, "8bit": 1.0}
+"""Bytes per weight of a quantised layer."""
 OPTIMISED = 16
-"""Bytes per trained parameter: itself, its gradient and Adam's two moments, in float32."""
+"""Bytes per trained parameter: the parameter, its gradient and Adam's two moments, each in float32."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """A backbone's and one adapter's size.
+    """Sizes of a backbone and one adapter.
 
     Attributes:
-        parameters: Of the backbone, tied ones once.
-        weights: Bytes that they take.
-        adapter: Parameters of one adapter.
-        cache: Bytes of keys and values per token and row.
+        parameters: Number of the backbone's parameters; tied ones count once.
+        weights: Their bytes.
+        adapter: Number of one adapter's parameters.
+        cache: Bytes of keys and values per token of a sequence.
     """
 
     parameters: int
@@ -47,12 +48,12 @@ class Footprint:
     def of(
         cls, config: PreTrainedConfig, lora: Lora, dtype: str, quantise: str | None
     ) -> Footprint:
-        """Of an architecture.
+        """The sizes for an architecture.
 
         Args:
-            config: transformers'.
+            config: The model's configuration.
             lora: The adapters' shape.
-            dtype: Of what is not quantised, `float32` or `bfloat16`.
+            dtype: Of the weights that are not quantised, `float32` or `bfloat16`.
             quantise: `4bit`, `8bit` or None.
 
         Raises:
@@ -68,7 +69,7 @@ class Footprint:
                 model: PreTrainedModel = AutoModelForCausalLM.from_config(
                     config, dtype=getattr(torch, dtype)
                 )
-        except Exception as error:  # whatever a config makes go wrong there
+        except Exception as error:  # transformers raises any class for a wrong config
             raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
         model.requires_grad_(False)
         size = next(model.parameters()).element_size()
@@ -81,7 +82,7 @@ class Footprint:
         )
         small = LOADED.get(quantise or "", size)
         text = config.get_text_config()
-        whole = getattr(text, "num_attention_heads", 0)  # none: it keeps no keys
+        whole = getattr(text, "num_attention_heads", 0)  # 0: an architecture without keys
         heads = getattr(text, "num_key_value_heads", None) or whole
         width = getattr(text, "head_dim", None) or text.hidden_size // max(1, whole)
         layers = text.num_hidden_layers
@@ -92,16 +93,16 @@ class Footprint:
         )  # fmt: skip
 
     def saved(self, rows: int, length: int, targets: int, recompute: bool = False) -> int:
-        """Bytes that one forward pass keeps for the backward pass, and the gradient of its logits.
+        """Bytes that one forward pass keeps for the backward pass, including the gradient of the logits.
 
         Args:
-            rows: Sequences in it.
-            length: Tokens of each.
-            targets: Tokens that carry loss, of all rows together.
-            recompute: Keep the layers' inputs alone, and one layer's insides.
+            rows: Number of sequences.
+            length: Tokens per sequence.
+            targets: Tokens that carry loss, in all sequences.
+            recompute: With activation checkpointing: the inputs of all layers, and the activations of one.
 
         Raises:
-            BackboneError: The model cannot be run without values, or not at that length.
+            BackboneError: The model cannot run on the meta device, or not at that length.
         """
         try:
             return self._saved(rows, length, targets, recompute)
@@ -122,7 +123,7 @@ class Footprint:
         model: Any = self._model.get_base_model()
         size = next(model.parameters()).dtype
         ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
-        # A mask of four dimensions is taken as it is; to make one, values would have to be looked at.
+        # A mask of four dimensions is used as it is; making one needs values, which the meta device does not have.
         mask = torch.zeros(1, 1, length, length, dtype=size, device="meta")
         places = torch.zeros(targets, dtype=torch.long, device="meta")
         self._model.train()
@@ -143,19 +144,19 @@ class Footprint:
 
 
 def config_of(shape: Mapping[str, Any]) -> PreTrainedConfig:
-    """transformers' config of an architecture, as conf/backbone/*.yaml words it.
+    """The configuration of an architecture, as `shape` in conf/backbone/*.yaml gives it.
 
     Args:
-        shape: `model_type`, and the fields of that type's config.
+        shape: `model_type`, and the fields of that type's configuration.
 
     Raises:
-        BackboneError: No such type, or a field that it does not take.
+        BackboneError: The type or a field is unknown.
     """
     from transformers import AutoConfig
 
     fields = dict(shape)
     try:
         return AutoConfig.for_model(fields.pop("model_type"), **fields)
-    except Exception as error:  # a KeyError, a ValueError, or transformers' own
-        said = " ".join(str(error).split())[:200]
-        raise BackboneError(f"backbone.shape: {said}") from error
+    except Exception as error:  # KeyError, ValueError, or a class of transformers
+        reason = " ".join(str(error).split())[:200]
+        raise BackboneError(f"backbone.shape: {reason}") from error

@@ -1,4 +1,4 @@
-"""What long work reports while it runs: progress, and the loss of every training step."""
+"""Protocols by which long work reports its progress and the loss of every training step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Task(Protocol):
-    """One long piece of work that is under way."""
+    """One long piece of work while it runs."""
 
     def advance(self, count: int) -> object:
         """`count` more units are done."""
@@ -24,7 +24,7 @@ class Task(Protocol):
 
 
 class Log(Protocol):
-    """Listens to all long work of a run: the terminal, W&B, or both."""
+    """Receives the reports of all long work of a run: the terminal, W&B, or both."""
 
     def task(
         self, name: str, text: str, total: int, steps: int = 0
@@ -40,7 +40,7 @@ class Log(Protocol):
 
 
 class Silent:
-    """A task, and a log of such tasks, that nobody listens to."""
+    """A task that ignores all reports, and a log of such tasks."""
 
     def advance(self, count: int) -> None:
         return

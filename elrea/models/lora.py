@@ -1,8 +1,7 @@
-"""LoRA adapters: attached to a backbone, named as PEFT names them, kept as plain PEFT folders.
+"""LoRA adapters: attached to a backbone, read and set by parameter name, saved as plain PEFT folders.
 
-An adapter Q is all the A_i and B_i of its layers (section 1 of the method). Everything here and
-in the rooms that follow calls a parameter by the name under which PEFT writes it to
-`adapter_model.safetensors`, e.g. `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
+An adapter Q is all the A_i and B_i of its layers. All of the project calls a parameter by the name under which PEFT
+writes it to `adapter_model.safetensors`, e.g. `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`.
 """
 
 from __future__ import annotations
@@ -30,23 +29,30 @@ WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
+MAX_RANK = 65_536
+NOT_PLAIN_LORA = (
+    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "layers_to_transform", "lora_bias", "exclude_modules", "trainable_token_indices",
+)  # fmt: skip
+"""Settings of PEFT with which the same tensors would be another adapter."""
+
 
 @dataclass(frozen=True)
 class Lora:
-    """The shape of an adapter: which layers it changes, and how much it can change them."""
+    """The shape of an adapter: its layers, rank and scale."""
 
     r: int = 8
-    """Rank of each update B·A. The paper's main value; it also tries 64."""
+    """Rank of each update B·A. 8 is the paper's main value; it also tries 64."""
     alpha: float | None = None
-    """The update is scaled by alpha / r. None means 4·r, as in the paper."""
+    """The update is scaled by alpha / r. null means 4·r, as in the paper."""
     dropout: float = 0.1
-    """Share of an adapted layer's inputs dropped on the adapter's path, in training only."""
+    """Share of a layer's inputs that the adapter drops in training."""
     targets: list[str] | Literal["all-linear"] = ALL_LINEAR
-    """Names of the adapted layers, e.g. [q_proj, v_proj]. "all-linear" is every linear layer
-    but the output head, GPT-2's Conv1D among them: for Llama and Gemma the paper's seven."""
+    """Names of the adapted layers, e.g. [q_proj, v_proj]. "all-linear" is every linear layer except the output head
+    (GPT-2's Conv1D counts as linear): for Llama and Gemma the seven that the paper adapts."""
 
     def __post_init__(self) -> None:
-        """Refuse what PEFT would accept and train to nothing."""
+        """Raises ConfigError for values that PEFT accepts but cannot train."""
         if self.r < 1:
             raise ConfigError(f"adapter.r={self.r}: the rank must be at least 1")
         if self.alpha is not None and not 0 < self.alpha < math.inf:
@@ -60,32 +66,32 @@ class Lora:
 
     @property
     def scale(self) -> float:
-        """alpha / r, the factor on B·A·x."""
+        """alpha / r, the factor of B·A·x."""
         return (4.0 * self.r if self.alpha is None else self.alpha) / self.r
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
-    """Put one fresh, trainable adapter on a backbone and freeze all else.
+    """Attaches one new, trainable adapter to a backbone and freezes everything else.
 
-    The backbone's layers are wrapped in place; `detach` takes them out again. A quantised or
-    half-precision backbone gets a float32 adapter, since Adam needs the digits.
+    The backbone's layers are wrapped in place; `detach` unwraps them. The adapter is float32 even on a quantised or
+    half-precision backbone, since Adam's updates are too small for half precision.
 
     Args:
-        model: the backbone; it must not carry an adapter yet.
-        lora: rank, scale, dropout and layers.
-        seed: of the initial A (B starts at zero, so the first update is none).
+        model: The backbone, without an adapter.
+        lora: Rank, scale, dropout and layers.
+        seed: Of the initial A; B starts at zero, so that the adapter changes nothing at first.
 
     Returns:
         The model in eval mode.
 
     Raises:
-        TrainingError: it carries an adapter already, or has no layer of the wanted names.
+        TrainingError: The model has an adapter already, or no layer of one of the names.
     """
     from peft import get_peft_model
     from transformers.pytorch_utils import Conv1D
 
     if any(".lora_" in name for name, _ in model.named_parameters()):
-        raise TrainingError("the backbone carries an adapter already: detach it first")
+        raise TrainingError("the backbone has an adapter already: detach it first")
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     check_targets(model, targets)
@@ -93,7 +99,7 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     try:
         # PEFT draws A from the global generator; `initialise` draws it again, from the seed.
         with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # layers of both kinds: PEFT sorts them out itself
+            warnings.simplefilter("ignore")  # about a mix of Linear and Conv1D, which PEFT handles
             peft_model = get_peft_model(model, config)
     except ValueError as error:
         raise no_such_layer(model, str(lora.targets)) from error
@@ -103,16 +109,49 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
 
 
 def detach(peft_model: PeftModel) -> PreTrainedModel:
-    """Take every adapter off and give the backbone back as it was before `attach`."""
+    """Removes every adapter; returns the backbone as it was before `attach`."""
     backbone: PreTrainedModel = peft_model.unload()
     return backbone
 
 
-def initialise(peft_model: PeftModel, seed: int) -> None:
-    """Draw A uniformly in ±1/√fan_in (PEFT's default law) and set B to zero.
+def check_targets(model: PreTrainedModel, targets: str | Sequence[str]) -> None:
+    """Checks that every target is a linear layer other than the output head; PEFT ignores an unknown one of several.
 
-    Each matrix has a generator of its own, seeded by (seed, its name), on the CPU: the values
-    depend neither on the device nor on how many other layers are adapted.
+    Args:
+        model: The backbone.
+        targets: Ends of layers' names. A string, such as "all-linear", is left to PEFT.
+
+    Raises:
+        TrainingError: The first target that matches no layer.
+    """
+    names = [f".{name}" for name in _layers(model)]
+    for target in [] if isinstance(targets, str) else targets:
+        if not any(name.endswith(f".{target}") for name in names):
+            raise no_such_layer(model, target)
+
+
+def no_such_layer(model: PreTrainedModel, target: str) -> TrainingError:
+    """The error for an unknown layer; it lists the layers that exist."""
+    names = ", ".join(sorted({name.rpartition(".")[2] for name in _layers(model)}))
+    return TrainingError(
+        f"adapter.targets: {target!r} is no layer of this backbone that can have an adapter; it has "
+        f"{names or 'no linear layers'}"
+    )
+
+
+def _layers(model: PreTrainedModel) -> list[str]:
+    """Names of the linear layers except the output head."""
+    from transformers.pytorch_utils import Conv1D
+
+    head, kinds = model.get_output_embeddings(), (nn.Linear, Conv1D)
+    return [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not head]
+
+
+def initialise(peft_model: PeftModel, seed: int) -> None:
+    """Draws A uniformly from ±1/√fan_in (PEFT's default) and sets B to zero.
+
+    Each matrix has its own generator on the CPU, seeded by (seed, its name), so that the values depend neither on the
+    device nor on the other adapted layers.
     """
     for name, parameter in parameters(peft_model).items():
         values = torch.zeros(parameter.shape)
@@ -125,7 +164,7 @@ def initialise(peft_model: PeftModel, seed: int) -> None:
 
 
 def parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
-    """The active adapter's parameters by the names PEFT saves, in the model's order."""
+    """The active adapter's parameters by PEFT's saved names, in the model's order."""
     found = {}
     for name, parameter in peft_model.named_parameters():
         match = re.fullmatch(r"(.+\.lora_\w+)\.([^.]+)(\.\w+)?", name)
@@ -135,13 +174,13 @@ def parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
 
 
 def check_trainable(peft_model: PeftModel) -> None:
-    """Raise TrainingError unless exactly the active adapter's parameters are trainable."""
+    """Raises TrainingError unless exactly the active adapter's parameters are trainable."""
     expected = {id(parameter) for parameter in parameters(peft_model).values()}
     trainable = {id(p) for p in peft_model.parameters() if p.requires_grad}
     if not expected or trainable != expected:
         raise TrainingError(
             f"{len(trainable)} parameters of the model are trainable and its adapter has "
-            f"{len(expected)}: exactly the adapter's must be, so attach it with elrea.models.lora"
+            f"{len(expected)}: only the adapter's must be, so attach it with elrea.models.lora.attach"
         )
 
 
@@ -150,27 +189,27 @@ def state(peft_model: PeftModel) -> dict[str, Tensor]:
     return copied(parameters(peft_model))
 
 
-def copied(own: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """Parameters by name as they are now, on the CPU."""
-    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in own.items()}
+def copied(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Copies of parameters on the CPU, by name."""
+    return {name: parameter.detach().to("cpu", copy=True) for name, parameter in named.items()}
 
 
 def set_state(peft_model: PeftModel, tensors: Mapping[str, Tensor]) -> None:
-    """Overwrite the active adapter in place.
+    """Overwrites the active adapter in place.
 
     Raises:
-        TrainingError: a name is missing or unknown, or a shape differs.
+        TrainingError: A name is missing or unknown, or a shape differs.
     """
     overwrite(parameters(peft_model), tensors)
 
 
-def overwrite(own: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
-    """Set parameters by name; raises as `set_state`."""
-    for name in sorted(own.keys() ^ tensors.keys()):
-        where = "not in the given tensors" if name in own else "not in the model"
+def overwrite(named: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> None:
+    """Overwrites parameters by name; raises as `set_state`."""
+    for name in sorted(named.keys() ^ tensors.keys()):
+        where = "not in the given tensors" if name in named else "not in the model"
         raise TrainingError(f"adapter parameter {name} is {where}: rank or targets differ")
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in named.items():
             if parameter.shape != tensors[name].shape:
                 raise TrainingError(
                     f"adapter parameter {name} is {list(tensors[name].shape)}, "
@@ -187,14 +226,14 @@ def save(
     *,
     transposed: bool = False,
 ) -> None:
-    """Write a folder that `peft.PeftModel.from_pretrained` loads without this project.
+    """Writes a folder that `peft.PeftModel.from_pretrained` loads without this project.
 
     Args:
-        folder: made if need be; files of the same names are replaced.
-        tensors: the adapter by name (`state`).
-        lora: its shape. "all-linear" is written as the names of the layers it became.
-        base_name: what `adapter_config.json` calls the backbone.
-        transposed: the adapted layers are Conv1D (GPT-2), whose weights are [in, out].
+        folder: Created if missing; files of the same names are replaced.
+        tensors: The adapter by name (`state`).
+        lora: Its shape. "all-linear" is written as the names of the adapted layers.
+        base_name: The backbone's name in `adapter_config.json`.
+        transposed: The adapted layers are Conv1D (GPT-2), whose weights are [in, out].
     """
     from safetensors.torch import save_file
 
@@ -204,7 +243,7 @@ def save(
     config = _peft_config(lora, list(targets), transposed)
     config.base_model_name_or_path = base_name
     config.inference_mode = True
-    config.target_modules = list(targets)  # PEFT holds a set, whose order changes by process
+    config.target_modules = list(targets)  # PEFT keeps a set, whose order differs between processes
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(str(folder))
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -212,10 +251,10 @@ def save(
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
-    """Read a PEFT LoRA folder: the tensors by name, and the shape.
+    """Reads a PEFT LoRA folder: the tensors by name, and the shape.
 
     Raises:
-        TrainingError: a file is missing or cannot be read.
+        TrainingError: A file is missing or cannot be read, or the folder holds something else than plain LoRA.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -232,8 +271,50 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
     return tensors, lora
 
 
+def check_config(config: Any) -> None:
+    """Checks an `adapter_config.json`, which may come from elsewhere.
+
+    Raises:
+        ValueError: It is not that of a plain LoRA adapter, or not as PEFT writes it.
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError("its configuration is not a JSON object")
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") not in ("none", None):
+        raise ValueError("it is not plain LoRA (peft_type, bias)")
+    if used := [name for name in NOT_PLAIN_LORA if config.get(name)]:
+        raise ValueError(f"it is not plain LoRA ({', '.join(used)})")
+    r, alpha, dropout = (config[name] for name in ("r", "lora_alpha", "lora_dropout"))
+    if type(r) is not int or not 1 <= r <= MAX_RANK:
+        raise ValueError(f"r is {r!r}")
+    for name, value in (("lora_alpha", alpha), ("lora_dropout", dropout)):
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ValueError(f"{name} is {value!r}")
+    targets = config["target_modules"]
+    if not isinstance(targets, str) and not (
+        isinstance(targets, list) and all(isinstance(name, str) for name in targets)
+    ):
+        raise ValueError("target_modules is not a list of names")
+
+
+def check_tensors(tensors: Mapping[str, Tensor], r: int) -> None:
+    """Checks that the tensors are pairs A [r, in] and B [out, r] of finite numbers.
+
+    Raises:
+        ValueError: The first tensor that is not.
+    """
+    for name, tensor in tensors.items():
+        layer, _, kind = name.rpartition(".lora_")
+        side = {"A.weight": 0, "B.weight": 1}.get(kind)
+        if side is None or f"{layer}.lora_{'BA'[side]}.weight" not in tensors:
+            raise ValueError(f"{name} is not one of a pair lora_A, lora_B")
+        if tensor.dim() != 2 or tensor.shape[side] != r or not tensor.is_floating_point():
+            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, for rank {r}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+
+
 def _peft_config(lora: Lora, targets: list[str] | str, transposed: bool) -> LoraConfig:
-    """PEFT's configuration of `lora`; alpha is an integer where it can be, as PEFT has it."""
+    """PEFT's configuration of `lora`; alpha is an integer where possible, as PEFT writes it."""
     from peft import LoraConfig
 
     alpha: Any = lora.scale * lora.r  # PEFT types it int, and scales by any number
@@ -246,86 +327,3 @@ def _peft_config(lora: Lora, targets: list[str] | str, transposed: bool) -> Lora
         bias="none",
         task_type="CAUSAL_LM",
     )
-
-
-def check_targets(model: PreTrainedModel, targets: str | Sequence[str]) -> None:
-    """Refuses a name that is no linear layer, or the output's; PEFT passes over one beside others that fit.
-
-    Args:
-        model: The backbone.
-        targets: Ends of layers' names; a string is PEFT's own to read.
-
-    Raises:
-        TrainingError: The first name that fits nothing.
-    """
-    names = [f".{name}" for name in _layers(model)]
-    for target in [] if isinstance(targets, str) else targets:
-        if not any(name.endswith(f".{target}") for name in names):
-            raise no_such_layer(model, target)
-
-
-def no_such_layer(model: PreTrainedModel, target: str) -> TrainingError:
-    """The error that says which layers there are."""
-    names = ", ".join(sorted({name.rpartition(".")[2] for name in _layers(model)}))
-    return TrainingError(
-        f"adapter.targets: {target!r} is no layer of this backbone that takes an adapter; it has "
-        f"{names or 'no linear layers'}"
-    )
-
-
-def _layers(model: PreTrainedModel) -> list[str]:
-    """Linear layers other than the output's."""
-    from transformers.pytorch_utils import Conv1D
-
-    head, kinds = model.get_output_embeddings(), (nn.Linear, Conv1D)
-    return [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not head]
-
-
-UNREAD = (
-    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save",
-    "layers_to_transform", "lora_bias", "exclude_modules", "trainable_token_indices",
-)  # fmt: skip
-"""Settings of PEFT's that would make another adapter of the same tensors."""
-RANKS = 65_536
-
-
-def check_config(config: Any) -> None:
-    """Lets through what is plain LoRA.
-
-    Raises:
-        ValueError: It is something else, or not as PEFT writes it.
-    """
-    if not isinstance(config, Mapping):
-        raise ValueError("its configuration is no JSON object")
-    if config.get("peft_type") != "LORA" or config.get("bias", "none") not in ("none", None):
-        raise ValueError("it is not plain LoRA (peft_type, bias)")
-    if used := [name for name in UNREAD if config.get(name)]:
-        raise ValueError(f"it is not plain LoRA ({', '.join(used)})")
-    r, alpha, dropout = (config[name] for name in ("r", "lora_alpha", "lora_dropout"))
-    if type(r) is not int or not 1 <= r <= RANKS:
-        raise ValueError(f"r is {r!r}")
-    for name, value in (("lora_alpha", alpha), ("lora_dropout", dropout)):
-        if type(value) not in (int, float) or not math.isfinite(value):
-            raise ValueError(f"{name} is {value!r}")
-    targets = config["target_modules"]
-    if not isinstance(targets, str) and not (
-        isinstance(targets, list) and all(isinstance(name, str) for name in targets)
-    ):
-        raise ValueError("target_modules is no list of names")
-
-
-def check_tensors(tensors: Mapping[str, Tensor], r: int) -> None:
-    """Lets through pairs A [r, in] and B [out, r] of finite numbers.
-
-    Raises:
-        ValueError: The first tensor that is something else.
-    """
-    for name, tensor in tensors.items():
-        layer, _, kind = name.rpartition(".lora_")
-        side = {"A.weight": 0, "B.weight": 1}.get(kind)
-        if side is None or f"{layer}.lora_{'BA'[side]}.weight" not in tensors:
-            raise ValueError(f"{name} is no half of a pair lora_A, lora_B")
-        if tensor.dim() != 2 or tensor.shape[side] != r or not tensor.is_floating_point():
-            raise ValueError(f"{name} is {tensor.dtype} {list(tensor.shape)}, for rank {r}")
-        if not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds numbers that are not finite")

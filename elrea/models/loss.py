@@ -1,4 +1,4 @@
-"""The next-token loss (5.1), with logits computed only where a token carries loss."""
+"""The next-token loss (5.1); logits are computed only where a token carries loss."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Σ weights · NLL over the batch's positions, in float32: a scalar with its graph.
+    """Σ weights · NLL over the batch's positions: a float32 scalar with its graph.
 
-    Summed over a step's batches it is the mean over the step's examples of the mean over each
-    example's tokens, the scale on which the moments and the gradient features agree.
+    Summed over a step's batches it is the mean over the step's examples of the mean over each example's tokens. The
+    gradient features use the same scale, so that Adam's moments fit them.
     """
     logits = logits_at(model, batch.ids, batch.places).float()
     losses = cross_entropy(logits, batch.targets, reduction="none")
@@ -27,26 +27,26 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
 def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor, **given: Any) -> Tensor:
     """Logits [n, vocabulary] at n positions of `ids.flatten()`.
 
-    The output head sees only these positions: with a large vocabulary and short responses it
-    would otherwise be most of the work and memory. A hook before the head does it, so whatever
-    the architecture does to the logits afterwards (Gemma's soft cap, Cohere's scale) stays its
-    own. A model without a separate head computes all logits and is cut down after.
+    The output head gets only these positions: with a large vocabulary and short responses it would otherwise need most
+    of the time and memory. A hook before the head selects them, so that what the architecture does to the logits
+    afterwards (Gemma's soft cap, Cohere's scale) still happens. For a model without a separate head all logits are
+    computed and then selected.
 
-    No attention mask is passed: padding is on the right, and causal attention never looks there.
+    No attention mask is passed: padding is on the right, where causal attention does not look.
 
     Args:
-        model: a causal language model, adapters in its layers or not.
+        model: A causal language model, with or without adapters.
         ids: LongTensor [batch, time], padded on the right.
         places: LongTensor [n], n <= batch · (time - 1).
-        given: what else the model is to be called with.
+        given: Further arguments of the model's call.
     """
 
-    def keep(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def select(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         hidden, *rest = args
         return (hidden.flatten(0, 1).index_select(0, places).unsqueeze(0), *rest)
 
     head = model.get_output_embeddings()
-    handle = None if head is None else head.register_forward_pre_hook(keep)
+    handle = None if head is None else head.register_forward_pre_hook(select)
     try:
         logits: Tensor = model(input_ids=ids, use_cache=False, **given).logits
     finally:

@@ -1,4 +1,4 @@
-"""Work shared by several processes of one machine, each with a device of its own, by Lightning's launcher."""
+"""Starts several processes on one machine, each with its own device, by Lightning Fabric's launcher."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from elrea.errors import ElreaError
 from elrea.models.device import Device
 from elrea.models.log import Task
 
-LOOK = 0.2
-"""Seconds between two looks at how far the processes are."""
+POLL = 0.2
+"""Seconds between two looks at the processes' reports."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Member:
     """One of the processes.
 
     Attributes:
-        rank: Which, from 0.
-        size: Of how many.
-        device: Its own, to load a backbone on; threads are set.
+        rank: Its number, from 0.
+        size: Number of processes.
+        device: Its own device; the number of threads is set.
     """
 
     rank: int
@@ -61,7 +61,7 @@ class Reports:
         self.rows.put(dict(row))
 
     def pass_on(self, task: Task) -> None:
-        """Tells the parent's task what has been reported since the last call."""
+        """Reports to the parent's task what came in since the last call."""
         now = self.done.value
         task.advance(now - self.passed_on)
         self.passed_on = now
@@ -70,7 +70,7 @@ class Reports:
 
 
 class _Quiet(DDPStrategy):
-    """Says nothing of processes that find each other."""
+    """DDP that does not log how the processes connect."""
 
     def setup_environment(self) -> None:
         with quiet():
@@ -78,15 +78,15 @@ class _Quiet(DDPStrategy):
 
 
 def launch(device: Device, work: Callable[[Member, Task], None], task: Task) -> None:
-    """Has `device.devices` processes do some work; torch.distributed connects them.
+    """Runs a function in `device.devices` processes, connected by torch.distributed.
 
     Args:
-        device: Of which each process takes one.
-        work: What each does, told who it is and whom to tell of its progress; it has to be picklable.
-        task: Told a few times a second what all processes have reported since.
+        device: Each process uses one of its devices.
+        work: Called in each process with its rank and a task to report to. It must be picklable.
+        task: Gets the reports of all processes, a few times a second.
 
     Raises:
-        ElreaError: What one of the processes raised, or that one died; the others are stopped.
+        ElreaError: The error of one of the processes, or that one died; the others are stopped.
         OSError: Likewise.
     """
     context = multiprocessing.get_context("spawn")
@@ -96,9 +96,8 @@ def launch(device: Device, work: Callable[[Member, Task], None], task: Task) -> 
         accelerator=device.lightning()["accelerator"],
         devices=device.devices,
         strategy=_Quiet(start_method="spawn"),
-        plugins=[
-            LightningEnvironment()
-        ],  # not a scheduler's: one job may have started this process
+        # Not a scheduler's environment: this process may be one job of several.
+        plugins=[LightningEnvironment()],
     )
     try:
         with quiet(), _watched(reports, task):
@@ -111,7 +110,7 @@ def launch(device: Device, work: Callable[[Member, Task], None], task: Task) -> 
             ) from failure
         raise errors.get() from None
     finally:
-        for process in multiprocessing.active_children():  # of an interrupted run
+        for process in multiprocessing.active_children():  # after Ctrl-C or an error
             process.terminate()
 
 
@@ -122,7 +121,7 @@ def _one(
     errors: Any,
     fabric: Fabric,
 ) -> None:
-    """One process's part."""
+    """Runs in each process."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     own = replace(device, accelerator="cpu" if fabric.device.type == "cpu" else "auto")
     own.apply(fabric.world_size)
@@ -131,11 +130,11 @@ def _one(
         work(Member(fabric.global_rank, fabric.world_size, own), reports)
     except (ElreaError, OSError) as error:
         errors.put(error)
-        os._exit(1)  # no traceback: the first process prints the line
+        os._exit(1)  # no traceback: the parent raises the error
 
 
 def _end_with_parent() -> None:
-    """A process whose parent was killed would else wait for the others' message for ever."""
+    """Ends this process when its parent is killed; it would wait for the other processes forever."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os._exit(1)
@@ -143,26 +142,26 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _watched(reports: Reports, task: Task) -> Iterator[None]:
-    """Passes on what the processes report."""
-    over = threading.Event()
+    """Passes the processes' reports on to a task."""
+    finished = threading.Event()
 
-    def look() -> None:
-        while not over.wait(LOOK):
+    def poll() -> None:
+        while not finished.wait(POLL):
             reports.pass_on(task)
 
-    watcher = threading.Thread(target=look, daemon=True)
+    watcher = threading.Thread(target=poll, daemon=True)
     watcher.start()
     try:
         yield
     finally:
-        over.set()
+        finished.set()
         watcher.join()
         reports.pass_on(task)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back what Lightning and its launcher remark; errors still show."""
+    """Hides the warnings and remarks of Lightning and its launcher; errors still show."""
     names = ("pytorch_lightning", "lightning_fabric", "torch.multiprocessing.spawn")
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]

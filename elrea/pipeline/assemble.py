@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,8 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
 def _judged(
     cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str]
 ) -> tuple[Any, dict[str, Any]]:
+    from elrea.method.ensemble.strategy import Strategy
+
     evaluation = build(cfg.evaluation, "evaluation")
     nodes = strategy_nodes(folder, [*evaluation.strategies, chosen])
     files = {name: build(nodes[name], f"ensemble[{name}]") for name in FIXED if name in nodes}
@@ -134,7 +137,7 @@ def _judged(
                 )
         keys[name] = f"evaluation.settings.{name}"
         nodes[name] = OmegaConf.merge(nodes[name], own)
-    strategies = {name: build(node, keys[name]) for name, node in nodes.items()}
+    strategies = {name: build(node, keys[name], Strategy) for name, node in nodes.items()}
     for name, file in files.items():
         if strategies[name] != file:
             raise ConfigError(f"{keys[name]}: {name} is what the others are held against; leave it")
@@ -163,6 +166,9 @@ def _config_of(folder: Path) -> DictConfig:
 def _experiment(
     cfg: DictConfig, corpus: Corpus, strategies: dict[str, Any], evaluation: Any
 ) -> Experiment:
+    from elrea.method.clustering.points import Clustering
+    from elrea.method.features.protocol import Features
+    from elrea.method.routing.weights import Router
     from elrea.pipeline.experiment import Experiment
 
     return Experiment(
@@ -170,9 +176,9 @@ def _experiment(
         backbone=build(cfg.backbone, "backbone"),
         lora=build(cfg.adapter, "adapter"),
         training=build(cfg.training, "training"),
-        features=build(cfg.features, "features"),
-        clustering=build(cfg.clustering, "clustering"),
-        router=build(cfg.routing, "routing"),
+        features=build(cfg.features, "features", Features),
+        clustering=build(cfg.clustering, "clustering", Clustering),
+        router=build(cfg.routing, "routing", Router),
         strategies=strategies,
         evaluation=evaluation,
         device=build(cfg.trainer, "trainer"),
@@ -221,19 +227,35 @@ def _check(cfg: DictConfig, folder: Path) -> None:
 
 
 def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
-    """Config nodes of strategies by name: the wanted ones and base, `all` standing for every file there is.
+    """Config nodes of strategies by name, composed by Hydra with what their files inherit.
+
+    Args:
+        folder: The config folder; inside a job, Hydra's own search path counts.
+        names: The wanted strategies, to which base is added; `all` means every choice of the group `ensemble`.
 
     Raises:
-        ConfigError: A name without a file in conf/ensemble.
+        ConfigError: A name that is no choice of `ensemble`.
     """
-    files = {path.stem: path for path in sorted((folder / "ensemble").glob("*.yaml"))}
-    wanted = [name for n in names for name in (files if n == "all" else [n])]
-    wanted = list(dict.fromkeys(wanted))
-    if ALWAYS not in wanted:
-        wanted.insert(0, ALWAYS)
-    for name in wanted:
-        if name not in files:
-            raise ConfigError(
-                f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(files)})"
-            )
-    return {name: OmegaConf.load(files[name]) for name in wanted}
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.object_type import ObjectType
+
+    hydra = GlobalHydra.instance()
+    with (
+        nullcontext()
+        if hydra.is_initialized()
+        else initialize_config_dir(str(folder.resolve()), version_base="1.3")
+    ):
+        choices = hydra.config_loader().get_group_options("ensemble", ObjectType.CONFIG)
+        wanted = dict.fromkeys(name for n in names for name in (choices if n == "all" else [n]))
+        if ALWAYS not in wanted:
+            wanted = {ALWAYS: None, **wanted}
+        for name in wanted:
+            if name not in choices:
+                raise ConfigError(
+                    f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(choices)})"
+                )
+        # One composition for all of them, each in a package of its own.
+        cfg = compose(None, [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)])
+    nodes = (OmegaConf.to_container(cfg[f"s{i}"], resolve=False) for i in range(len(wanted)))
+    return dict(zip(wanted, map(OmegaConf.create, nodes), strict=True))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
-from elrea.method.ensemble.requirements import Needs
+from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.distilled import Distilled
 from elrea.models.log import SILENT, Log, Task
 from elrea.pipeline.experiment import Experiment
@@ -49,10 +49,10 @@ class Context:
         )  # fmt: skip
 
     @cached_property
-    def requirements(self) -> Needs:
+    def requirements(self) -> Requirements:
         """What the strategies need between them."""
         sources = tuple(sorted({example.source for example in self.experiment.corpus.train}))
-        return Needs(
+        return Requirements(
             self.experiment.strategies, self.experiment.lora, self.experiment.training, sources
         )
 

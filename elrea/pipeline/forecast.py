@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from elrea.data.prompts import Prompter
 from elrea.errors import BackboneError
 from elrea.evaluation.generation import Draws, written
-from elrea.method.ensemble.requirements import Needs
+from elrea.method.ensemble.requirements import Requirements
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.pipeline.experiment import Experiment
@@ -103,7 +103,7 @@ def forecast(it: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[s
     """
     rows = []
     sources = tuple(sorted({example.source for example in it.corpus.train}))
-    needs = Needs(it.strategies, it.lora, it.training, sources)
+    needs = Requirements(it.strategies, it.lora, it.training, sources)
     footprint = _footprint(it)
     if footprint is None:
         rows.append(("backbone", "not here, and backbone.shape does not say what it is"))
@@ -150,7 +150,7 @@ def dtype_of(it: Experiment) -> str:
 
 
 def _tokens(
-    it: Experiment, needs: Needs, sizes: Sizes, clusters: int | None
+    it: Experiment, needs: Requirements, sizes: Sizes, clusters: int | None
 ) -> list[tuple[str, str]]:
     c = clusters or 1
     trained = it.training.epochs * sizes.train_tokens
@@ -175,7 +175,7 @@ def _tokens(
 
 
 def _memory(
-    it: Experiment, needs: Needs, sizes: Sizes, footprint: Footprint, clusters: int | None
+    it: Experiment, needs: Requirements, sizes: Sizes, footprint: Footprint, clusters: int | None
 ) -> list[tuple[str, str]]:
     """Peaks, each with what decides it; the library's own buffers and the system's share are not in them."""
     batch, length = it.training.batch_size, sizes.longest

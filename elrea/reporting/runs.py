@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from elrea.config import leaves, load_config
 from elrea.errors import DataError
+from elrea.evaluation.statistics import checksum_of_correct
 from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, settings, varied
 from elrea.store.files import read_json
 
@@ -39,6 +37,9 @@ class Answers:
         correct: By strategy, item by item.
         chosen: The strategy that `ensemble=` named.
         settings: The run's config, by keys with points.
+        losses: By strategy, item by item, nats per token of the reference response; None where the item did not fit.
+        figures: By strategy, its row in summary.json.
+        data: The name of the data.
     """
 
     folder: Path
@@ -47,6 +48,9 @@ class Answers:
     correct: dict[str, list[bool]]
     chosen: str
     settings: dict[str, Any]
+    losses: dict[str, list[float | None]] = field(default_factory=dict)
+    figures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    data: str = ""
 
     def own(self, name: str) -> dict[str, Any]:
         """What the run's config says of a strategy beside its file."""
@@ -101,6 +105,12 @@ def read_run(folder: Path) -> Answers:
             {name: _right(rows, name) for name in job["strategies"]},
             job["chosen"],
             settings,
+            {
+                name: [row["strategies"][name].get("loss") for row in rows]
+                for name in job["strategies"]
+            },
+            job["strategies"],
+            job["data"],
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: not as a run writes it ({error!r})") from error
@@ -118,7 +128,7 @@ def _check(rows: Sequence[Any], figures: Mapping[str, Any], path: Path) -> None:
         raise DataError(f"{path}: the id {twice!r} stands twice; the run wrote other predictions")
     for name, row in figures.items():
         right = _right(rows, name)
-        digest = hashlib.sha256("".join("01"[c] for c in right).encode()).hexdigest()
+        digest = checksum_of_correct(right)
         if (len(rows), digest) != (row["n"], row["correct_sha256"]):
             raise DataError(
                 f"{path}: its {len(rows):,} lines are not the {row['n']:,} answers of {name} that {SUMMARY} counts; "
@@ -212,27 +222,6 @@ def finished(
             )
         _check_rows(folder, job, jobs[0], need)
     return jobs
-
-
-def answers(
-    folder: Path, need: Sequence[str] = (), *, several: bool = False
-) -> tuple[list[dict[str, Any]], dict[tuple[str, ...], dict[str, np.ndarray]]]:
-    """The jobs as `finished` has them, and by setting and strategy what was right, [seeds, items] in the jobs' order.
-
-    Raises:
-        ElreaError: What `finished` or `read_run` refuses, or seeds of one setting have other test items.
-    """
-    jobs = finished(folder, need, several=several)
-    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
-    for job in jobs:
-        runs[job["setting"]].append(read_run(folder / job["number"]))
-    for each in runs.values():
-        if any(run.items != each[0].items for run in each):
-            raise DataError(f"{folder}: seeds of one setting have other test items")
-    return jobs, {
-        setting: {name: np.array([run.correct[name] for run in each]) for name in each[0].correct}
-        for setting, each in runs.items()
-    }
 
 
 def _check_rows(

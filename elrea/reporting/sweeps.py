@@ -200,7 +200,11 @@ def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]
 
 
 def draw(
-    rows: Sequence[Mapping[str, Any]], keys: Sequence[str], folder: Path, note: str = ""
+    rows: Sequence[Mapping[str, Any]],
+    keys: Sequence[str],
+    folder: Path,
+    note: str = "",
+    chance: float | None = None,
 ) -> None:
     """Draws cost.png; where the first key's values are numbers, trend.png and gain.png against it; where nothing but
     seeds varies, accuracy.png.
@@ -210,6 +214,7 @@ def draw(
         keys: What their groups are values of.
         folder: Where to.
         note: Small print of the pictures.
+        chance: Accuracy of guessing, a share of 1, for accuracy.png; None where it is not known.
     """
     from elrea.reporting.plots import figures as plots
     from elrea.reporting.plots import trends
@@ -226,7 +231,7 @@ def draw(
             }
             for row in rows
         }
-        plots.accuracy(figures, folder / "accuracy.png", None, note)
+        plots.accuracy(figures, folder / "accuracy.png", chance, note)
     elif all(_number(row["group"][0]) is not None for row in rows):
         lines = {(row["strategy"], *row["group"][1:]) for row in rows}
         if len(lines) <= LINES:

@@ -1,1 +1,1 @@
-"""What each stage made, kept on disk under a key, checked by checksums and shared between processes."""
+"""Keeps the output of every stage on disk under a key, verifies it by checksums, and shares it between processes."""

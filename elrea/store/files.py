@@ -1,4 +1,9 @@
-"""Files that are whole or not there: JSON and text written aside and renamed, checksums, fsync."""
+"""Atomic writes, checksums and strict JSON.
+
+`atomic_file` and `publish` write a file or a folder under a temporary name, flush it to the disk and rename it, so that
+a process killed at any moment never leaves a part of it. `sha256` is the checksum of a file, `sha256_of` of bytes or
+text, `json_checksum` of a JSON value, and `checksums` lists those of a folder's files.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,25 +23,29 @@ from elrea.errors import StoreError
 
 
 def canonical(obj: Any) -> str:
-    """One text for equal JSON values: keys sorted, no white space, floats by `repr`, ASCII.
+    """The canonical JSON text of a value: keys sorted, no white space, floats by `repr`, ASCII.
 
     Args:
-        obj: plain JSON (mappings with string keys, lists or tuples, str, int, float, bool, None).
+        obj: Plain JSON (mappings with string keys, lists or tuples, str, int, float, bool, None).
 
     Raises:
-        StoreError: something in it is no JSON, or not finite; the message says where.
+        StoreError: Part of it is not JSON or not finite; the message says where.
     """
     return json.dumps(jsonable(obj), sort_keys=True, separators=(",", ":"))
 
 
 def jsonable(obj: Any, where: str = "") -> Any:
-    """The same value in dicts and lists, checked at every depth.
+    """Converts a value to plain dicts and lists, and checks it at every depth.
 
-    `json` alone writes NaN, which is no JSON, and turns the key 1 into "1", which makes two
-    different values one.
+    The `json` module would write NaN, which is not JSON, and would turn the key 1 into "1", so that two different
+    values get the same text.
+
+    Args:
+        obj: The value.
+        where: Its path in the whole value, for the message.
 
     Raises:
-        StoreError: a key that is no string, a number that is not finite, a value of another kind.
+        StoreError: A key is not a string, a number is not finite, or a value has another type.
     """
     here = where or "the value"
     if obj is None or isinstance(obj, bool | str):
@@ -44,7 +54,7 @@ def jsonable(obj: Any, where: str = "") -> Any:
         return int(obj)
     if isinstance(obj, float):
         if not math.isfinite(obj):
-            raise StoreError(f"{here} is {obj}: JSON holds finite numbers only")
+            raise StoreError(f"{here} is {obj}: JSON has finite numbers only")
         return float(obj)
     if isinstance(obj, Mapping):
         for key in obj:
@@ -55,55 +65,72 @@ def jsonable(obj: Any, where: str = "") -> Any:
         }
     if isinstance(obj, list | tuple):
         return [jsonable(value, f"{where}[{i}]") for i, value in enumerate(obj)]
-    raise StoreError(f"{here} is of type {type(obj).__name__}: make it plain JSON first")
+    raise StoreError(f"{here} is of type {type(obj).__name__}: convert it to plain JSON first")
 
 
 def is_text(text: str) -> bool:
-    """Whether UTF-8 has bytes for it: half a surrogate pair, which JSON lets through, has none."""
-    return not any("\ud800" <= letter <= "\udfff" for letter in text)
+    """Whether a string can be encoded as UTF-8: JSON also allows half a surrogate pair, which cannot."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Replaces a file atomically: yields a temporary path, and renames it to `path` when the block has succeeded.
+
+    The content is flushed to the disk before the rename. If the block fails, the temporary file is removed and `path`
+    is unchanged; a killed process leaves a temporary file for `remove_temporary_files`.
+
+    Args:
+        path: The file to write; its folder exists.
+
+    Raises:
+        OSError: No space left, or no permission.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a whole UTF-8 file: aside, to the disk, then renamed over the old one.
+    """Writes a UTF-8 file atomically.
 
     Raises:
-        StoreError: the file cannot be written; the old one, if any, stands.
+        StoreError: The file cannot be written; an existing file is unchanged.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(text.encode("utf-8"))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(text.encode("utf-8"))
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
-def drop_asides(folder: Path, pattern: str = "**/") -> None:
-    """Removes what a killed `write_text` left in a folder, where nobody else is writing.
+def remove_temporary_files(folder: Path, pattern: str = "**/") -> None:
+    """Removes the temporary files of killed processes; only for a folder that no other process writes to.
 
     Args:
-        folder: Need not be there.
-        pattern: Where in it: at any depth, or "" for nowhere below.
+        folder: The folder; it may be missing.
+        pattern: Where to look: at any depth, or "" for the folder itself only.
     """
     for path in list(folder.glob(f"{pattern}.*.[0-9]*.tmp")):
         path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, obj: Any, *, ordered: bool = False) -> None:
-    """Writes JSON by `write_text`.
+    """Writes a JSON file atomically.
 
     Args:
-        path: Of the file.
+        path: The file to write.
         obj: Plain JSON.
-        ordered: Whether keys keep their order, for readers; else they are sorted, so that equal values are equal bytes.
+        ordered: Keep the order of keys, for human readers. Otherwise keys are sorted, so that equal values give equal
+            bytes.
 
     Raises:
-        StoreError: `obj` is no JSON or not finite, or the file cannot be written.
+        StoreError: `obj` is not JSON or not finite, or the file cannot be written.
     """
     try:
         plain = jsonable(obj)
@@ -119,7 +146,7 @@ def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        StoreError: the file is not there, cannot be read, or is no (finite) JSON.
+        StoreError: The file is missing, cannot be read, or is not JSON with finite numbers.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -132,7 +159,7 @@ def read_json(path: Path) -> Any:
         raise StoreError(f"{path}, line {error.lineno}: broken JSON ({error.msg})") from error
     except RecursionError as error:
         raise StoreError(f"{path}: broken JSON (nested too deeply)") from error
-    except ValueError as error:  # not UTF-8, or a constant that is no number
+    except ValueError as error:  # not UTF-8, or NaN
         raise StoreError(f"{path}: broken JSON ({error})") from error
 
 
@@ -147,57 +174,81 @@ def _finite(text: str) -> float:
 
 
 def key_of(obj: Any) -> str:
-    """16 hexadecimal digits that name a JSON value: the head of its canonical text's SHA-256.
+    """The first 16 hexadecimal digits of a JSON value's checksum; they name a stage.
 
     Raises:
-        StoreError: as `canonical`.
+        StoreError: As `canonical`.
     """
-    return hashlib.sha256(canonical(obj).encode("ascii")).hexdigest()[:16]
+    return json_checksum(obj)[:16]
 
 
-OWN = "own_sha256"
-
-
-def seal(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The same JSON object with a checksum of itself, for a file that no other file vouches for.
+def json_checksum(obj: Any) -> str:
+    """The SHA-256 of a value's canonical JSON text, in hexadecimal.
 
     Raises:
-        StoreError: as `canonical`.
+        StoreError: As `canonical`.
     """
-    rest = {name: value for name, value in facts.items() if name != OWN}
-    return {**rest, OWN: hashlib.sha256(canonical(rest).encode("ascii")).hexdigest()}
+    return sha256_of(canonical(obj)).hexdigest()
 
 
-def read_sealed(path: Path) -> dict[str, Any]:
-    """Reads a JSON object that `seal` made; one without a checksum is of an older version, and taken as it is.
+CHECKSUM = "own_sha256"
+"""The key under which a JSON object holds its own checksum."""
+
+
+def with_checksum(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds to a JSON object a checksum of its other keys, for a file whose checksum no other file lists.
 
     Raises:
-        StoreError: as `read_json`, or it is no object, or not as it was written.
+        StoreError: As `canonical`.
+    """
+    rest = {name: value for name, value in facts.items() if name != CHECKSUM}
+    return {**rest, CHECKSUM: json_checksum(rest)}
+
+
+def read_with_checksum(path: Path) -> dict[str, Any]:
+    """Reads a JSON object that `with_checksum` made; one without a checksum (an older version's) is accepted.
+
+    Raises:
+        StoreError: As `read_json`, or it is not an object, or its checksum does not match.
     """
     facts = read_json(path)
     if not isinstance(facts, dict):
-        raise StoreError(f"{path}: not as this version writes it: no JSON object")
+        raise StoreError(f"{path}: not as this version writes it: not a JSON object")
     try:
-        holds = not facts.get(OWN) or facts[OWN] == seal(facts)[OWN]
+        matches = not facts.get(CHECKSUM) or facts[CHECKSUM] == with_checksum(facts)[CHECKSUM]
     except RecursionError as error:
         raise StoreError(f"{path}: broken JSON (nested too deeply)") from error
-    if not holds:
-        raise StoreError(f"{path}: is not as it was written: its own checksum does not hold")
+    if not matches:
+        raise StoreError(f"{path}: checksum mismatch: the file was changed after it was written")
     return facts
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes in hexadecimal, read in pieces."""
+    """The SHA-256 of a file's bytes, in hexadecimal; the file is read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def walk(folder: Path) -> Iterator[Path]:
-    """Every file under `folder`, sorted by path.
+def sha256_of(data: bytes | str = b"") -> hashlib._Hash:
+    """A SHA-256 object that has read some bytes, or the UTF-8 bytes of a string; it can be updated with more."""
+    return hashlib.sha256(data.encode() if isinstance(data, str) else data)
+
+
+def checksums(folder: Path) -> dict[str, str]:
+    """The SHA-256 of every file under a folder, by its path relative to the folder.
 
     Raises:
-        StoreError: there is a link or something else that is neither file nor folder: its
-            content could change from outside.
+        StoreError: As `walk`.
+    """
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in walk(folder)}
+
+
+def walk(folder: Path) -> Iterator[Path]:
+    """Every file under a folder, sorted by path.
+
+    Raises:
+        StoreError: There is a link, or something else that is neither a file nor a folder. A link's content could
+            change without any change in the folder.
     """
     for path in sorted(folder.rglob("*")):
         if path.is_symlink() or not (path.is_file() or path.is_dir()):
@@ -207,7 +258,7 @@ def walk(folder: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Has a file's bytes, or a folder's own entries, written to the disk."""
+    """Flushes a file's bytes, or a folder's list of names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -216,38 +267,42 @@ def sync(path: Path) -> None:
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or what caused it, is a full disk: each library words that its own way."""
+    """Whether an error, or one of its causes, is a full disk or an exceeded quota."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
-        # safetensors hands on the system's words; numpy counts: "100 requested and 8 written".
+        # safetensors quotes the system's message; numpy says "100 requested and 8 written".
         if re.search(r"No space left on device|\d+ requested and \d+ written", str(error)):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def publish(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a folder beside `folder`, then rename it into place.
+PARTIAL = ".partial"
+"""Ends the name of a folder that is not finished."""
 
-    A process killed at any moment leaves the old `folder`, none, or the new one, never a part
-    of it. Everything reaches the disk before the name does, which holds for a power cut too.
+
+def publish(folder: Path, write: Callable[[Path], None]) -> None:
+    """Replaces a folder: `write` fills a temporary folder beside it, which is then renamed.
+
+    A process killed at any moment leaves the old folder, no folder, or the new one, never a part of it. All files are
+    flushed to the disk before the rename, so this also holds for a power failure.
 
     Args:
-        folder: the folder to make; an older one of that name is replaced.
-        write: called once with the folder to fill.
+        folder: The folder to make; an existing one is replaced.
+        write: Called once with the temporary folder.
 
     Raises:
-        OSError: no space left, or no permission.
+        OSError: No space left, or no permission.
     """
-    aside = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    write(aside)
-    for path in sorted(aside.rglob("*")):
+    temporary = folder.with_name(folder.name + PARTIAL)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    write(temporary)
+    for path in sorted(temporary.rglob("*")):
         sync(path)
-    sync(aside)
+    sync(temporary)
     if folder.exists():
         shutil.rmtree(folder)
-    aside.rename(folder)
+    temporary.rename(folder)
     sync(folder.parent)

@@ -1,10 +1,13 @@
-"""A lock that is a file, for folders that machines share: its holder shows that it lives by touching it.
+"""A lock file for folders that several machines share: a lease, which the holder keeps by touching the file.
 
-filelock's `FileLock` wants a file system whose locks reach other machines, and its `SoftFileLease` takes nothing over
-where names cannot be exchanged: NFS has neither for sure. Here a lease is created exclusively, which NFS does too, and
-names its holder. It is free again when that process is seen to be dead, which only the same machine sees, or when its
-time stamp has stood still for `LIMIT` seconds of the waiter's own clock: no two machines' clocks are compared.
-So a holder that was suspended may find that another has its place: `check` tells before anything is published.
+A lease is created with O_EXCL, which NFS supports, and names its holder. It is free again when that process is dead,
+which only the same machine can see, or when its time stamp has not changed for `LIMIT` seconds of the waiter's own
+clock; clocks of different machines are never compared. So a suspended holder may lose its lease: call `check` before
+publishing anything.
+
+Why not filelock's SoftFileLease (tried with 4.2.11 against tests/store/test_lock.py): it replaces a dead holder's file
+by exchanging two names, which NFS refuses, and then waits for ever; it waits for ever on an empty file, which a process
+killed while locking leaves; and it takes over from a zombie only when the lease has expired.
 """
 
 from __future__ import annotations
@@ -26,30 +29,30 @@ from typing import Any, NamedTuple
 from elrea.errors import StoreError
 
 BEAT = 5.0
-"""Seconds between two touches of the file."""
+"""Seconds between two touches of the file (the heartbeat)."""
 LIMIT = 60.0
-"""Seconds without a touch after which a holder counts as dead: some missed beats, a slow file server's pause."""
+"""Seconds without a touch after which a holder counts as dead; long enough for a slow file server."""
 POLL = 0.1
-"""Seconds between two looks at another's lease."""
+"""Seconds between two reads of another process's lease."""
 
 
-class Found(NamedTuple):
-    """A lease as it stands on the disk."""
+class LeaseState(NamedTuple):
+    """A lease as it was read from the disk."""
 
     token: str
-    """Names this holding of it; of a file that cannot be read, its inode's number."""
-    beat: int
+    """A random id of this acquisition; the inode number if the file's content is not valid."""
+    touched: int
     """The file's time stamp in ns, by the file system's clock."""
     alive: bool | None
-    """Whether its process lives; None where this machine cannot know."""
+    """Whether its process is alive; None if this machine cannot know."""
 
 
 class Lease:
-    """One lease, free or held by this process. As a context manager it waits until it is free.
+    """A lease that this process can acquire. As a context manager it waits until the lease is free.
 
     Args:
-        path: The lease's file; its folder is there.
-        waiting: Called once where another holds it.
+        path: The lock file; its folder exists.
+        waiting: Called once if another process holds the lease.
     """
 
     def __init__(self, path: Path, waiting: Callable[[], None] = lambda: None) -> None:
@@ -58,59 +61,60 @@ class Lease:
         self._stop = threading.Event()
 
     def acquire(self, wait: bool = True) -> bool:
-        """Takes the lease.
+        """Acquires the lease.
 
         Args:
-            wait: Until it is free. Else only until its holder is seen to live: on another machine that is one beat.
+            wait: Wait until it is free. Otherwise only wait until it is known that the holder is alive: a holder on
+                another machine has to touch the file once.
 
         Returns:
-            Whether this process has it now.
+            Whether this process holds the lease now.
 
         Raises:
             OSError: The folder cannot be written.
         """
         first = last = None
-        still, now = 0.0, time.monotonic()
+        unchanged, now = 0.0, time.monotonic()
         while not self._create():
-            if (found := look(self.path)) is None:
-                continue  # released between the two
+            if (state := read_lease(self.path)) is None:
+                continue  # it was released in the meantime
             if first is None:
-                first = found
+                first = state
                 self._waiting()
-            # A waiter that was suspended itself has not seen what happened meanwhile.
+            # Capped, because a waiter that was suspended did not see what happened in that time.
             passed, now = time.monotonic() - now, time.monotonic()
-            still = still + min(passed, 10 * POLL) if found[:2] == last else 0.0
-            last = found[:2]
-            if found.alive is False or still >= LIMIT:
-                _free(self.path, found.token, impatient=still >= 2 * LIMIT)
-            elif not wait and (found.alive or last != first[:2]):
+            unchanged = unchanged + min(passed, 10 * POLL) if state[:2] == last else 0.0
+            last = state[:2]
+            if state.alive is False or unchanged >= LIMIT:
+                _remove_dead(self.path, state.token, impatient=unchanged >= 2 * LIMIT)
+            elif not wait and (state.alive or last != first[:2]):
                 return False
-            time.sleep(POLL if found.alive is not False else 0.0)
+            time.sleep(POLL if state.alive is not False else 0.0)
         return True
 
     def release(self) -> None:
-        """Gives it back, if it is still this process's."""
+        """Releases the lease, if this process still holds it."""
         self._stop.set()
-        with suppress(OSError):  # the next one finds its process dead, or its file standing still
-            if self.mine():
+        with suppress(OSError):  # another process then finds the holder dead or the file untouched
+            if self.is_held():
                 self.path.unlink()
         self.token = ""
 
-    def mine(self) -> bool:
-        """Whether the file names this holding."""
-        found = look(self.path)
-        return found is not None and found.token == self.token
+    def is_held(self) -> bool:
+        """Whether this process holds the lease, according to the file."""
+        state = read_lease(self.path)
+        return state is not None and state.token == self.token
 
     def check(self) -> None:
-        """To be called before anything is published.
+        """Refuses to go on if the lease was lost; call it before publishing anything.
 
         Raises:
             StoreError: Another process has taken over.
         """
-        if not self.mine():
+        if not self.is_held():
             raise StoreError(
-                f"{self.path}: this process stood still for {LIMIT:g} s or longer, and another took its place; "
-                "start the same command again to use what that one makes"
+                f"{self.path}: this process was suspended for {LIMIT:g} s or longer, and another one has taken over; "
+                "run the same command again to use its result"
             )
 
     def __enter__(self) -> Lease:
@@ -139,14 +143,14 @@ class Lease:
             self.path.unlink(missing_ok=True)
             raise
         for claim in self.path.parent.glob(f"{glob.escape(self.path.name)}.*"):
-            with suppress(OSError):  # of a process killed in `_free`
+            with suppress(OSError):  # left by a process killed in `_remove_dead`
                 claim.rmdir()
-        threading.Thread(target=_beat, args=(handle, self._stop), daemon=True).start()
+        threading.Thread(target=_heartbeat, args=(handle, self._stop), daemon=True).start()
         return True
 
 
-def look(path: Path) -> Found | None:
-    """The lease that stands there, if any; opened, since NFS answers a mere `stat` from its memory."""
+def read_lease(path: Path) -> LeaseState | None:
+    """Reads the lease at a path, or None if there is none. The file is opened because NFS caches `stat`."""
     try:
         with path.open("rb") as file:
             state, text = os.fstat(file.fileno()), file.read(10_000)
@@ -155,33 +159,42 @@ def look(path: Path) -> Found | None:
     try:
         holder = json.loads(text)
         if re.fullmatch("[0-9a-f]{16}", holder["token"]):
-            return Found(holder["token"], state.st_mtime_ns, alive(holder))
+            return LeaseState(holder["token"], state.st_mtime_ns, alive(holder))
     except (ValueError, LookupError, TypeError, RecursionError):
-        pass  # about to be written, or cut by a kill
-    return Found(f"{state.st_ino}", state.st_mtime_ns, None)
+        pass  # not written yet, or its process was killed while writing
+    return LeaseState(f"{state.st_ino}", state.st_mtime_ns, None)
 
 
-def _beat(handle: int, stop: threading.Event) -> None:
-    """Touches the file behind the handle, which no later lease of that name shares."""
+def _heartbeat(handle: int, stop: threading.Event) -> None:
+    """Touches the open file; a later lease under the same name is another file, and is not touched."""
     while not stop.wait(BEAT):
-        with suppress(OSError):  # a hiccup; whether the lease is lost, `check` finds out
+        with suppress(OSError):  # transient; `check` finds out whether the lease was lost
             os.utime(handle)
     os.close(handle)
 
 
-def _free(path: Path, token: str, impatient: bool) -> None:
-    """Removes a dead process's lease: of all who try at once one does, and nobody removes the next one's."""
+def _remove_dead(path: Path, token: str, impatient: bool) -> None:
+    """Removes a dead holder's lease.
+
+    Of several processes that try at the same time one succeeds, and none removes the lease of the next holder: a
+    folder named by the token is claimed first.
+
+    Args:
+        path: The lease.
+        token: The dead holder's.
+        impatient: Drop another process's claim too, because that process must have been killed.
+    """
     claim = path.with_name(f"{path.name}.{token}")
     try:
         claim.mkdir()
-    except FileExistsError:  # another is at it, or was killed there
+    except FileExistsError:  # claimed by another process, which may have been killed
         if impatient:
             with suppress(OSError):
                 claim.rmdir()
         time.sleep(POLL)
         return
     try:
-        if (found := look(path)) is not None and found.token == token:
+        if (state := read_lease(path)) is not None and state.token == token:
             path.unlink()
     finally:
         with suppress(OSError):
@@ -189,17 +202,17 @@ def _free(path: Path, token: str, impatient: bool) -> None:
 
 
 def this_process() -> dict[str, Any]:
-    """Names this process, in JSON: its machine, its number and its start, since numbers are given out again."""
+    """Identifies this process, in JSON: machine, process id and start time, since process ids are reused."""
     pid = os.getpid()
-    return {"host": _machine(), "pid": pid, "started": _started(pid)}
+    return {"host": _machine(), "pid": pid, "started": _start_time(pid)}
 
 
 def alive(process: Mapping[str, Any]) -> bool | None:
-    """Whether the process that `this_process` named lives; None where this machine cannot know.
+    """Whether the process that `this_process` identified is alive; None if this machine cannot know.
 
     Raises:
-        LookupError: Something is missing.
-        TypeError, ValueError: Something is of another kind.
+        LookupError: A key is missing.
+        TypeError, ValueError: A value has the wrong type.
     """
     pid, started = int(process["pid"]), process["started"]
     if process["host"] != _machine() or pid < 1:
@@ -210,22 +223,22 @@ def alive(process: Mapping[str, Any]) -> bool | None:
         return False
     except (OSError, OverflowError):
         return None
-    return (now := _started(pid)) is None or now == started
+    return (now := _start_time(pid)) is None or now == started
 
 
 def _machine() -> list[Any]:
-    """The space that process numbers count in: host, boot and container."""
+    """The namespace of process ids: host name, boot id and container."""
     found: list[Any] = [socket.gethostname(), "", 0]
-    with suppress(OSError):  # Linux has these
+    with suppress(OSError):  # on Linux only
         found[1] = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         found[2] = Path("/proc/self/ns/pid").stat().st_ino
     return found
 
 
-def _started(pid: int) -> str | None:
-    """When it began, in ticks since the boot (proc(5)); None where that is not known."""
+def _start_time(pid: int) -> str | None:
+    """When the process started, in clock ticks since the boot (proc(5)); "dead" for a zombie, None if unknown."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    return "dead" if fields[0] in "ZX" else fields[19]  # its parent has yet to hear of it
+    return "dead" if fields[0] in "ZX" else fields[19]

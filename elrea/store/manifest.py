@@ -1,4 +1,4 @@
-"""The manifest of a finished stage: what it is, and every file's size and SHA-256."""
+"""Writes and verifies the manifest of a finished stage: its identity, and every file's size and SHA-256."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from elrea.errors import StoreError
-from elrea.store.files import read_sealed, seal, sha256, sync, walk, write_json
+from elrea.store.files import (
+    read_with_checksum,
+    sha256,
+    sync,
+    walk,
+    with_checksum,
+    write_json,
+)
 from elrea.version import __version__
 
 MANIFEST = "manifest.json"
-CHECKPOINT = "checkpoint"  # folders of this name, at any depth, hold what only resuming needs
+CHECKPOINT = "checkpoint"
+"""Folders of this name, at any depth, are needed for resuming only, and are not listed in the manifest."""
 
-# Recorded so that a difference can be traced; not part of any key.
+# Their versions are recorded to explain differences; they are not part of any key.
 LIBRARIES = (
     "torch",
     "transformers",
@@ -30,23 +38,25 @@ LIBRARIES = (
     "faiss-cpu",
 )
 
-# Folder -> file -> size, time, inode and SHA-256 at which this process verified it.
+# By folder and file: the size, time, inode and SHA-256 with which this process verified the file.
 _verified: dict[Path, dict[str, tuple[int, int, int, str]]] = {}
 
 
 def write(folder: Path, identity: dict[str, Any], seconds: float) -> None:
-    """Lists what stands in `folder`, all but its checkpoints, and has it written to the disk.
+    """Flushes a stage's files to the disk and lists them, except checkpoints, in its manifest.
 
     Args:
-        folder: of a stage that has made all its files.
-        identity: the stage's `name`, `version`, `key` and `inputs`.
-        seconds: what making it took.
+        folder: Of a stage that has made all its files.
+        identity: The stage's `name`, `version`, `key` and `inputs`.
+        seconds: How long it took to make the stage.
 
     Raises:
-        StoreError: there is a link, or a manifest that the stage made itself.
+        StoreError: There is a link, or the stage made a file with the manifest's name.
     """
     if (folder / MANIFEST).exists():
-        raise StoreError(f"{folder / MANIFEST}: that name is the store's own")
+        raise StoreError(
+            f"{folder / MANIFEST}: a stage may not write this file, the name is reserved"
+        )
     files = {}
     for path in walk(folder):
         rel = path.relative_to(folder)
@@ -56,32 +66,36 @@ def write(folder: Path, identity: dict[str, Any], seconds: float) -> None:
             files[rel.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
     made = datetime.now(UTC).isoformat(timespec="seconds")
     facts = {"files": files, "seconds": round(seconds, 3), "made": made, "versions": versions()}
-    # Last of all: where a manifest is, what it lists is on the disk.
-    write_json(folder / MANIFEST, seal({**identity, **facts}))
+    # The manifest comes last, so that all files it lists are on the disk.
+    write_json(folder / MANIFEST, with_checksum({**identity, **facts}))
     sync(folder)
 
 
 def verify(folder: Path, name: str, key: str) -> float:
-    """Holds a folder against its manifest.
+    """Compares a folder with its manifest.
 
-    Checksums are computed once a process, and again for a file that changed since.
+    A file's checksum is computed once per process, and again if the file has changed since.
+
+    Args:
+        folder: Of a finished stage.
+        name, key: The stage's.
 
     Returns:
-        The seconds that making it took.
+        How long it took to make the stage, in seconds.
 
     Raises:
-        StoreError: what is wrong, naming the file.
+        StoreError: The name of the file and how it differs.
     """
     if not folder.is_dir():
-        raise StoreError(f"{folder} is no folder")
+        raise StoreError(f"{folder} is not a folder")
     path = folder / MANIFEST
-    manifest = read_sealed(path)
+    manifest = read_with_checksum(path)
     try:
         owner = (manifest["name"], manifest["key"])
         listed = {rel: (int(f["bytes"]), str(f["sha256"])) for rel, f in manifest["files"].items()}
         seconds = float(manifest["seconds"])
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise StoreError(f"{path} lacks what a manifest holds") from error
+        raise StoreError(f"{path} is not a complete manifest ({error!r})") from error
     if owner != (name, key):
         raise StoreError(f"{path} belongs to stage {owner[0]}/{owner[1]}")
     verified = _verified.setdefault(folder, {})
@@ -90,10 +104,10 @@ def verify(folder: Path, name: str, key: str) -> float:
         try:
             stat = path.stat()
             if stat.st_size != size:
-                raise StoreError(f"{path} has {stat.st_size} bytes, not {size}")
+                raise StoreError(f"{path} has {stat.st_size} bytes instead of {size}")
             state = (size, stat.st_mtime_ns, stat.st_ino, digest)
             if verified.get(rel) != state and sha256(path) != digest:
-                raise StoreError(f"{path} has changed: its SHA-256 is another")
+                raise StoreError(f"{path}: checksum mismatch (SHA-256): the file was changed")
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror or error}") from error
         verified[rel] = state
@@ -102,7 +116,7 @@ def verify(folder: Path, name: str, key: str) -> float:
 
 @functools.cache
 def versions() -> dict[str, str]:
-    """The versions of Python, this package and the installed libraries that can change a number."""
+    """The versions of Python, this package and the installed libraries that can change results."""
     found = {"python": platform.python_version(), "elrea": __version__}
     for library in LIBRARIES:
         with suppress(importlib.metadata.PackageNotFoundError):

@@ -1,13 +1,14 @@
-"""What each stage of the method made, kept on disk and reused.
+"""The store: makes each stage of the method once, keeps its files on disk, and reuses them.
 
-A stage's key is a hash of its name, its version and everything that can change what it makes. Its
-files are made in `<root>/<name>/<key>.<holder>.partial`, under a lease (lease.py), and renamed to
-`<root>/<name>/<key>` when they are whole; `manifest.json` there holds every file's checksum. So a
-folder of that name is finished, whatever was killed when. Who makes a stage after a killed process
-renames that one's `.partial` folder to its own name and goes on from the checkpoints in it; a
-process that was only suspended then finds its folder gone, and cannot publish what it made.
+A stage's key is a hash of its name, its version and everything that can change its output. The process that makes it
+holds a lease (lock.py) and writes to `<root>/<name>/<key>.<token>.partial`. When all files are there, they are listed
+in `manifest.json` with their checksums, and the folder is renamed to `<root>/<name>/<key>`. So a folder of that name is
+always complete, whenever a process was killed.
 
-`python -m elrea.store ls|verify|gc` looks after it all.
+To resume after a killed process, the next one renames its `.partial` folder and continues from the checkpoints in it.
+If the first process was only suspended, it finds its folder gone and cannot publish.
+
+`elrea store ls|verify|gc` lists, verifies and cleans a store.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from typing import Any
 from elrea.errors import StoreError
 from elrea.store import manifest
 from elrea.store.files import (
-    drop_asides,
+    PARTIAL,
     is_disk_full,
     jsonable,
     key_of,
     read_json,
+    remove_temporary_files,
     sync,
     write_json,
 )
-from elrea.store.lock import Lease, look
+from elrea.store.lock import Lease, read_lease
 
 __all__ = ["Stage", "Store", "read_json", "write_json"]
 
@@ -42,24 +44,24 @@ log = logging.getLogger(__name__)
 
 
 class Store:
-    """A folder of finished stages that runs, and processes, share."""
+    """A folder of finished stages, shared by runs, processes and machines."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root).absolute()
 
     def stage(self, name: str, version: int, inputs: Mapping[str, Any]) -> Stage:
-        """Names a stage by what goes into it; nothing is read or written yet.
+        """A stage with these inputs; nothing is read or written yet.
 
         Args:
-            name: what is made, say "features"; a folder of that name holds it.
-            version: raised whenever the code makes something else of the same inputs.
-            inputs: plain JSON that holds all that can change the output and nothing else.
+            name: What is made, e.g. "features"; also the name of the folder.
+            version: Raised whenever the code makes a different output from the same inputs.
+            inputs: Plain JSON with everything that can change the output, and nothing else.
 
         Raises:
-            StoreError: the name cannot name a folder, or `inputs` is no finite JSON.
+            StoreError: The name cannot be a folder's, or `inputs` is not finite JSON.
         """
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-            raise StoreError(f"stage {name!r}: a name is made of a-z, 0-9, _ and -")
+            raise StoreError(f"stage {name!r}: use a-z, 0-9, _ and - in a name")
         try:
             return Stage(self.root, name, version, jsonable(inputs))
         except StoreError as error:
@@ -67,14 +69,14 @@ class Store:
 
 
 class Stage:
-    """One thing to make once.
+    """A step whose output is kept in the store.
 
     Attributes:
-        name, version, inputs: what the key is made of.
+        name, version, inputs: The key is computed from them.
         key: 16 hexadecimal digits.
-        folder: where the finished files are; `done` says whether they are.
-        seconds: what making it took, over all tries; 0 until `done` or `run` has found out.
-        reused: whether the last `run` found it finished.
+        folder: Of the finished files; see `done`.
+        seconds: How long it took to make, over all attempts; 0 until `done` or `run` has read it.
+        reused: Whether the last `run` found the stage finished.
     """
 
     def __init__(self, root: Path, name: str, version: int, inputs: dict[str, Any]) -> None:
@@ -88,35 +90,35 @@ class Stage:
         return f"Stage({self.name}/{self.key})"
 
     def done(self) -> bool:
-        """Whether it is finished and whole: every file there, of the right size and SHA-256.
+        """Whether the stage is finished and every file has the right size and SHA-256.
 
-        Nothing on disk changes: damage is logged with the file's name, and `run` rebuilds.
+        Changes nothing on disk: a damaged file is logged, and `run` makes the stage again.
         """
-        return os.path.lexists(self.folder) and self._whole(self.folder)
+        return os.path.lexists(self.folder) and self._is_intact(self.folder)
 
     def run(self, make: Callable[[Path], None]) -> Path:
-        """Reuses the finished files, or has `make` write them; one process at a time.
+        """Reuses the finished files, or calls `make` to write them; one process at a time.
 
         Args:
-            make: writes its files into the folder that it is given. After a kill it is called
-                again with that folder as it was left, and goes on from what it finds there.
-                Folders in it named `checkpoint`, at any depth, are dropped when it has returned.
+            make: Writes its files into the folder that it is given. After a kill it is called again with the folder
+                as the killed process left it, and resumes from there. Folders named `checkpoint`, at any depth, are
+                removed when it has returned.
 
         Returns:
-            The finished stage's folder.
+            The folder of the finished stage.
 
         Raises:
-            StoreError: no space left, the store cannot be written, or this process was suspended
-                for so long that another makes the stage in its place.
+            StoreError: No space left, the store cannot be written, or this process was suspended for so long that
+                another one has taken over the stage.
         """
         self.reused = self.done()
         if self.reused:
-            self._tidy()
-            with suppress(OSError):  # a store that may only be read
-                os.utime(self.folder / manifest.MANIFEST)  # `gc` sees when it was used last
+            self._clean_if_unused()
+            with suppress(OSError):  # the store may be read-only
+                os.utime(self.folder / manifest.MANIFEST)  # tells `gc` when it was last used
             return self.folder
         try:
-            with self._held() as lease:
+            with self._locked() as lease:
                 self.reused = self.done()  # another process may have made it meanwhile
                 if not self.reused:
                     self._make(make, lease)
@@ -125,25 +127,25 @@ class Stage:
                 raise
             raise StoreError(
                 f"no space left for stage {self.name} in {self.folder.parent}: "
-                "free some, and the same command goes on from there"
+                "free some space and run the same command again; it resumes"
             ) from error
         return self.folder
 
     def _make(self, make: Callable[[Path], None], lease: Lease) -> None:
-        work, damaged = self._beside(f"{lease.token}.partial"), self._beside("damaged")
-        if os.path.lexists(self.folder):  # a file and a link that leads nowhere, too
-            _drop(damaged)
+        work, damaged = self._sibling(f"{lease.token}{PARTIAL}"), self._sibling("damaged")
+        if os.path.lexists(self.folder):  # also a file or a broken link
+            _remove(damaged)
             self.folder.rename(damaged)
-        for left in sorted(self._left(".partial"), key=lambda path: path.stat().st_mtime):
-            # There are several where a holder lost its lease: the newest is kept.
+        for unfinished in sorted(self._siblings(PARTIAL), key=lambda path: path.stat().st_mtime):
+            # There are several if a holder has lost its lease: keep the newest.
             shutil.rmtree(work, ignore_errors=True)
-            left.rename(work)
-        # A whole work folder: the last try was killed between the making and the rename.
-        if not ((work / manifest.MANIFEST).exists() and self._whole(work)):
+            unfinished.rename(work)
+        # The work folder is complete if the last attempt was killed just before the rename.
+        if not ((work / manifest.MANIFEST).exists() and self._is_intact(work)):
             work.mkdir(exist_ok=True)
             (work / manifest.MANIFEST).unlink(missing_ok=True)
-            drop_asides(work)
-            with self._clock(work) as seconds:
+            remove_temporary_files(work)
+            with self._stopwatch(work) as seconds:
                 make(work)
                 identity = {"name": self.name, "version": self.version, "key": self.key}
                 manifest.write(work, {**identity, "inputs": self.inputs}, seconds())
@@ -153,31 +155,32 @@ class Stage:
         lease.check()
         work.rename(self.folder)
         sync(self.folder.parent)
-        self._clear()
+        self._remove_siblings()
         self.seconds = manifest.verify(self.folder, self.name, self.key)
 
-    def _clear(self) -> None:
-        """Removes what the making needed and nobody does any more; only for who holds the lease."""
-        for path in self._left():
+    def _remove_siblings(self) -> None:
+        """Removes everything but the finished folder and the lease; only for the lease's holder."""
+        for path in self._siblings():
             if path.is_dir() or path.suffix != ".lease":
-                _drop(path)
+                _remove(path)
 
-    def _tidy(self) -> None:
-        """Clears up after a process that was killed when it had just made the stage."""
-        lease = Lease(self._beside("lease"))
-        held = look(lease.path)
-        with suppress(OSError):  # a store that may only be read
-            if self._left() and (held is None or held.alive is False) and lease.acquire(wait=False):
+    def _clean_if_unused(self) -> None:
+        """Cleans up after a process that was killed just after it had published the stage."""
+        lease = Lease(self._sibling("lease"))
+        state = read_lease(lease.path)
+        with suppress(OSError):  # the store may be read-only
+            unused = state is None or state.alive is False
+            if self._siblings() and unused and lease.acquire(wait=False):
                 if self.folder.is_dir():
-                    self._clear()
+                    self._remove_siblings()
                 lease.release()
 
-    def _left(self, ending: str = "") -> list[Path]:
-        """What stands beside the folder, half-written notes (`.<key>.tries.json.<pid>.tmp`) among it."""
-        beside = self.folder.parent
-        return [*beside.glob(f"{self.key}.*{ending}"), *beside.glob(f".{self.key}.*{ending}")]
+    def _siblings(self, ending: str = "") -> list[Path]:
+        """This stage's files and folders beside the finished folder, temporary (hidden) files included."""
+        parent = self.folder.parent
+        return [*parent.glob(f"{self.key}.*{ending}"), *parent.glob(f".{self.key}.*{ending}")]
 
-    def _whole(self, folder: Path) -> bool:
+    def _is_intact(self, folder: Path) -> bool:
         try:
             self.seconds = manifest.verify(folder, self.name, self.key)
         except StoreError as error:
@@ -186,10 +189,10 @@ class Stage:
         return True
 
     @contextmanager
-    def _held(self) -> Iterator[Lease]:
-        """Holds this stage alone among processes, on whatever machine."""
+    def _locked(self) -> Iterator[Lease]:
+        """Holds this stage's lease, which excludes all other processes and machines."""
         line = "stage %s is being made by another process: waiting for it"
-        lease = Lease(self._beside("lease"), lambda: log.info(line, self.name))
+        lease = Lease(self._sibling("lease"), lambda: log.info(line, self.name))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lease.acquire()
@@ -201,40 +204,40 @@ class Stage:
         try:
             yield lease
         except Exception:
-            lease.check()  # with its folder gone, any other error is no wonder
+            lease.check()  # a lost lease explains any other error, since the folder is gone
             raise
         finally:
             lease.release()
 
     @contextmanager
-    def _clock(self, work: Path) -> Iterator[Callable[[], float]]:
-        """Counts the seconds of this try on top of earlier ones, those of a killed one too.
+    def _stopwatch(self, work: Path) -> Iterator[Callable[[], float]]:
+        """Counts the seconds of this attempt and of earlier ones.
 
-        A killed try leaves no end time: the last change of a file in `work` stands for it.
+        A killed attempt leaves no end time, so the last change of a file in `work` is used.
         """
-        notes = self._beside("tries.json")
+        notes = self._sibling("tries.json")
         earlier = 0.0
         if notes.exists():
-            with suppress(StoreError, KeyError, TypeError):  # a guess is not worth failing for
-                tries = read_json(notes)
+            with suppress(StoreError, KeyError, TypeError):  # it is only an estimate
+                attempts = read_json(notes)
                 last = max((path.stat().st_mtime for path in work.rglob("*")), default=0.0)
-                earlier = tries["seconds"] + max(0.0, last - tries["started"])
+                earlier = attempts["seconds"] + max(0.0, last - attempts["started"])
         write_json(notes, {"seconds": earlier, "started": time.time()})
         start = time.monotonic()
         try:
             yield lambda: earlier + time.monotonic() - start
         except BaseException:
             known = {"seconds": earlier + time.monotonic() - start, "started": time.time()}
-            with suppress(StoreError):  # the error under way matters more
+            with suppress(StoreError):  # the original error matters more
                 write_json(notes, known)
             raise
 
-    def _beside(self, suffix: str) -> Path:
+    def _sibling(self, suffix: str) -> Path:
         return self.folder.with_name(f"{self.key}.{suffix}")
 
 
-def _drop(path: Path) -> None:
-    """Removes a folder, a file or a link; what a link leads to stays."""
+def _remove(path: Path) -> None:
+    """Removes a folder, a file or a link, but not a link's target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -243,5 +246,5 @@ def _drop(path: Path) -> None:
 
 @functools.cache
 def _warn(line: str) -> None:
-    """Logs a line once a process: the plan finds the same damage as the run after it."""
+    """Logs a line once per process, since the plan and the run find the same damage."""
     log.warning("%s", line)

@@ -1,14 +1,15 @@
-"""What clustering costs, from 50,000 to 200,000 features of 1,024 dimensions, and that memory does not grow with them.
+"""Measures what clustering costs from 50,000 to 200,000 features of 1,024 dimensions, and that its memory is constant.
 
     make bench-clusters
-    python experiments/benchmarks/clusters.py --rows 50000 100000 --k 16
+    python -m experiments.benchmarks.clusters --rows 50000 100000 --k 16
 
-Features are synthetic: unit vectors around `--groups` directions that share a part, float16, in a memory-mapped file
-of `--rows` x `--d` x 2 bytes in a temporary folder. Every line is a process of its own; its memory is the peak of
-what it held, pages of the file among them. Writes clusters.json beside this file; takes some minutes.
+Features are synthetic: unit vectors around `--groups` directions that share a part, float16, in a memory-mapped file of
+`--rows` x `--d` x 2 bytes in a temporary folder. Every row of the table is a process of its own; its memory is the peak
+of the process, pages of the file included. Writes clusters.json beside this file; takes some minutes.
 
-`birch` is the paper's procedure: five clusters first, and only those are split again that are five times as large as
-the smallest. Groups of like size that share a cluster stay together, so of eight it finds five to seven (ARI below 1).
+`birch` is the paper's procedure: first five clusters, then those are split again that are five times as large as the
+smallest. Groups of similar size that share a cluster stay together, so of eight groups it finds five to seven (ARI
+below 1).
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,13 +32,14 @@ from elrea.method.clustering.points import Points
 from elrea.method.clustering.quality import quality
 from elrea.method.clustering.source import SourceClusters
 from elrea.store.files import write_json
+from experiments.benchmarks.measuring import in_process, machine, memory_mib
 
 HERE = Path(__file__).parent
 BLOCK = 10_000
 
 
 def centres(groups: int, d: int) -> np.ndarray:
-    """Unit directions [groups, d], orthogonal but for the part that they share."""
+    """Directions [groups, d], orthogonal except for the part that they share."""
     draw = np.random.default_rng(1)
     rows = draw.standard_normal((groups + 1, d)) / np.sqrt(d)
     return rows[0] + rows[1:]
@@ -51,7 +51,7 @@ def labels_of(n: int, groups: int) -> np.ndarray:
 
 
 def write_features(path: Path, n: int, d: int, groups: int) -> None:
-    """Groups' directions and as much noise, block by block."""
+    """Writes each row's direction plus noise of the same size, block by block."""
     middle, labels, draw = centres(groups, d), labels_of(n, groups), np.random.default_rng(3)
     with path.open("wb") as file:
         for start in range(0, n, BLOCK):
@@ -59,13 +59,6 @@ def write_features(path: Path, n: int, d: int, groups: int) -> None:
             rows = part + draw.standard_normal(part.shape, dtype=np.float32) / np.sqrt(d)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
             file.write(rows.astype(np.float16).tobytes())
-
-
-def held() -> tuple[float, float]:
-    """Memory of this process now and at its peak, MiB (Linux)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    sizes = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith("Vm")}
-    return int(sizes["VmRSS"]) / 1024, int(sizes["VmHWM"]) / 1024
 
 
 def one(name: str, path: Path, n: int, d: int, k: int, groups: int) -> dict[str, Any]:
@@ -85,14 +78,14 @@ def one(name: str, path: Path, n: int, d: int, k: int, groups: int) -> dict[str,
         "source": lambda: SourceClusters()(points, 0),
         "figures": lambda: _figures(points, labels, kmeans),
     }
-    before, wall, cpu = held()[0], time.perf_counter(), time.process_time()
+    before, wall, cpu = memory_mib()[0], time.perf_counter(), time.process_time()
     found = ways[name]()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return {
         "seconds": round(wall, 2),
         "cpu_seconds": round(cpu, 2),
-        "peak_mib": round(held()[1], 1),
-        "above_imports_mib": round(held()[1] - before, 1),
+        "peak_mib": round(memory_mib()[1], 1),
+        "above_imports_mib": round(memory_mib()[1] - before, 1),
         "clusters": int(found.max()) + 1,
         "ari": round(float(adjusted_rand_score(labels, found)), 4),
     }
@@ -130,9 +123,8 @@ def main() -> None:
             results[way] = {}
             for n in sorted(given.rows):
                 words = [f"--{name}={getattr(given, name)}" for name in ("d", "k", "groups")]
-                command = [sys.executable, __file__, *words, "--one", way, str(path), str(n)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
-                results[way][str(n)] = json.loads(done.stdout)
+                words += ["--one", way, str(path), str(n)]
+                results[way][str(n)] = json.loads(in_process("clusters", words))
                 print(f"{way}, {n:,}: {results[way][str(n)]}", file=sys.stderr, flush=True)
     show(results, given.d)
     least, most = str(min(given.rows)), str(max(given.rows))
@@ -140,11 +132,7 @@ def main() -> None:
         "d": given.d,
         "k": given.k,
         "groups": given.groups,
-        "machine": {
-            "cores": os.cpu_count(),
-            "threads": os.environ.get("OMP_NUM_THREADS", "all"),
-            "system": platform.platform(),
-        },
+        "machine": machine(threads=os.environ.get("OMP_NUM_THREADS", "all")),
         "ways": results,
         "peak_most_over_least": {
             way: round(rows[most]["peak_mib"] / rows[least]["peak_mib"], 3)

@@ -1,14 +1,15 @@
-"""What gradient features cost over the pass that they cannot do without, and over other ways to take them.
+"""Measures the cost of gradient features against the pass that they need anyway, and against other ways to take them.
 
     make bench-features
-    python experiments/benchmarks/features.py --models tiny --tokens 20 60 --rounds 3 --no-bergson
+    python -m experiments.benchmarks.features --models tiny --tokens 20 60 --rounds 3 --no-bergson
 
-Plain is a batched forward and backward pass of the same prompts with the adapter's summed gradient, in batches of
-`--batch`: 1.0. Ours is the reader that a run uses, Adam form, LoRA of rank 8 on all linear layers. The loop takes one
-prompt's backward pass after the other and projects as many rows at once as ours. Every ratio is of one round, in which
-each way runs once; the median, least and most over rounds are shown and go to features.json beside this file. Before
-anything is timed, our features have to agree with the loop's. Memory is that of processes of their own, above one that
-only imports torch. Takes some minutes for `tiny` and half an hour with `mid` (12 layers, 768 wide) on two cores.
+`plain` is a batched forward and backward pass of the same prompts with the adapter's summed gradient, in batches of
+`--batch`; its time is 1.0. Ours is the reader that a run uses, in Adam's form, with LoRA of rank 8 on all linear
+layers. The loop takes one prompt's backward pass after the other and projects as many rows at once as ours. A ratio is
+of one round, in which each way runs once; the median, least and most over rounds are shown and written to features.json
+beside this file. Before anything is timed, our features are checked against the loop's. Memory is the peak of a process
+of its own, less the peak of one that only imports torch. Takes some minutes for `tiny` and half an hour with `mid` (12
+layers, 768 wide) on two cores.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from experiments.benchmarks.measuring import (
+    in_process,
+    memory_mib,
+    peaks_over_imports,
+    ratio,
+    rounds,
+)
 
 HERE = Path(__file__).parent
 D, RANK = 1024, 8
@@ -33,10 +40,10 @@ Way = Callable[[], object]
 
 
 class Setting:
-    """A model with an adapter that has been trained, as far as features can tell, and its epoch's folder.
+    """A model with an adapter and the moments of an epoch, drawn at random in place of training.
 
     Args:
-        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, that knows nothing).
+        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, with random weights).
         folder: For the epoch's checkpoint.
     """
 
@@ -49,8 +56,8 @@ class Setting:
         generator = torch.Generator().manual_seed(1)
 
         def like(scale: float) -> dict[str, torch.Tensor]:
-            own = lora.state(self.model)
-            return {k: torch.randn(v.shape, generator=generator) * scale for k, v in own.items()}
+            state = lora.state(self.model)
+            return {k: torch.randn(v.shape, generator=generator) * scale for k, v in state.items()}
 
         lora.set_state(self.model, like(0.02))
         lora.save(folder, lora.state(self.model), lora.Lora(r=RANK, dropout=0.0), kind)
@@ -73,9 +80,9 @@ class Setting:
         mask = torch.ones_like(ids, dtype=torch.bool)
 
         def run() -> None:
-            for part, all_of_it in zip(ids.split(batch), mask.split(batch), strict=True):
+            for part, kept in zip(ids.split(batch), mask.split(batch), strict=True):
                 self.model.zero_grad()
-                prompt_loss(self.model, part, all_of_it, all_of_it).backward()
+                prompt_loss(self.model, part, kept, kept).backward()
 
         return run
 
@@ -93,17 +100,17 @@ class Setting:
         from elrea.models.lora import parameters
 
         m = self.moments
-        own = [tensor for _, tensor in sorted(parameters(self.model).items())]
-        flat = [
+        weights = [tensor for _, tensor in sorted(parameters(self.model).items())]
+        first, second = (
             torch.cat([group[n].flatten() for n in sorted(group)])
             for group in (m.exp_avg, m.exp_avg_sq)
-        ]
-        state = AdamState(*flat, m.step, m.learning_rate, *m.betas, m.eps)
+        )
+        state = AdamState(first, second, m.step, m.learning_rate, *m.betas, m.eps)
 
         def one(prompt: Any) -> torch.Tensor:
             ids = torch.tensor([prompt.prompt])
             mask = torch.ones_like(ids, dtype=torch.bool)
-            got = torch.autograd.grad(prompt_loss(self.model, ids, mask, mask), own)
+            got = torch.autograd.grad(prompt_loss(self.model, ids, mask, mask), weights)
             return torch.cat([gradient.flatten() for gradient in got])
 
         def run() -> torch.Tensor:
@@ -116,7 +123,7 @@ class Setting:
         return run
 
     def operations(self, tokens: int) -> float:
-        """Of one prompt's plain pass: multiplications and additions in matrix products."""
+        """Multiplications and additions in the matrix products of one prompt's plain pass."""
         from torch.utils.flop_counter import FlopCounterMode
 
         with FlopCounterMode(display=False) as counter:
@@ -125,7 +132,7 @@ class Setting:
 
 
 def backbone_of(kind: str) -> Any:
-    """The built-in backbone, or a Llama of 12 layers, 768 wide, that knows nothing; frozen."""
+    """The built-in backbone, or a Llama of 12 layers, 768 wide, with random weights; frozen."""
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     if kind == "tiny":
@@ -147,28 +154,6 @@ def projections() -> dict[str, Any]:
     from elrea.method.features.sjlt import Sjlt
 
     return {"sjlt": Sjlt(D), "rademacher": Rademacher(D)}
-
-
-def rounds(ways: dict[str, Way], count: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round, after one that warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(count + 1):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(above: list[float], below: list[float]) -> dict[str, float]:
-    """Median, least and most of the rounds' ratios."""
-    each = [a / b for a, b in zip(above, below, strict=True)]
-    return {
-        "median": round(statistics.median(each), 3),
-        "min": round(min(each), 3),
-        "max": round(max(each), 3),
-    }
 
 
 def check(setting: Setting, batch: int) -> float:
@@ -204,35 +189,38 @@ def measure(kind: str, given: argparse.Namespace) -> dict[str, Any]:
         facts["parameters"] = sum(p.numel() for p in setting.model.parameters() if p.requires_grad)
         facts["operations_over_plain"], facts["prompts_per_second"] = {}, {}
         for tokens in given.tokens:
-            count = given.batch * (given.batches if kind == "tiny" else 1)
-            prompts = setting.prompts(count, tokens)
-            ways: dict[str, Way] = {"plain": setting.plain(prompts, given.batch)}
-            for name, projection in projections().items():
-                ways[name] = setting.ours(prompts, given.batch, projection)
-            if kind == "tiny":
-                for name, projection in projections().items():
-                    ways[f"loop {name}"] = setting.loop(prompts, count, projection)
-            seconds = rounds(ways, given.rounds)
-            for name in projections():
-                got = ratio(seconds[name], seconds["plain"])
-                facts["over_plain"].setdefault(name, {})[str(tokens)] = got
-                if kind == "tiny":
-                    loop = ratio(seconds[f"loop {name}"], seconds[name])
-                    facts["loop"].setdefault(name, {})[str(tokens)] = loop
-                print(
-                    f"{kind}, {tokens} tokens, {name}: {got} of plain", file=sys.stderr, flush=True
-                )
-            floor = 1 + 2 * facts["parameters"] * D / setting.operations(tokens)
-            facts["operations_over_plain"][str(tokens)] = round(floor, 3)
-            rates = {
-                name: round(count / statistics.median(each), 1) for name, each in seconds.items()
-            }
-            facts["prompts_per_second"][str(tokens)] = rates
+            measure_length(setting, kind, tokens, given, facts)
     return facts
 
 
-def held(way: str, given: argparse.Namespace) -> None:
-    """Prints the peak memory of this process, MiB, after `way` has run (Linux)."""
+def measure_length(
+    setting: Setting, kind: str, tokens: int, given: argparse.Namespace, facts: dict[str, Any]
+) -> None:
+    """Times prompts of one length; adds to the facts."""
+    count = given.batch * (given.batches if kind == "tiny" else 1)
+    prompts = setting.prompts(count, tokens)
+    ways: dict[str, Way] = {"plain": setting.plain(prompts, given.batch)}
+    for name, projection in projections().items():
+        ways[name] = setting.ours(prompts, given.batch, projection)
+    if kind == "tiny":
+        for name, projection in projections().items():
+            ways[f"loop {name}"] = setting.loop(prompts, count, projection)
+    seconds = rounds(ways, given.rounds)
+    for name in projections():
+        got = ratio(seconds[name], seconds["plain"])
+        facts["over_plain"].setdefault(name, {})[str(tokens)] = got
+        if kind == "tiny":
+            loop = ratio(seconds[f"loop {name}"], seconds[name])
+            facts["loop"].setdefault(name, {})[str(tokens)] = loop
+        print(f"{kind}, {tokens} tokens, {name}: {got} of plain", file=sys.stderr, flush=True)
+    floor = 1 + 2 * facts["parameters"] * D / setting.operations(tokens)
+    facts["operations_over_plain"][str(tokens)] = round(floor, 3)
+    rates = {name: round(count / statistics.median(each), 1) for name, each in seconds.items()}
+    facts["prompts_per_second"][str(tokens)] = rates
+
+
+def print_peak(way: str, given: argparse.Namespace) -> None:
+    """Prints the peak memory of this process, MiB, after `way` has run."""
     if way != "torch":
         with tempfile.TemporaryDirectory() as folder:
             setting = Setting("tiny", Path(folder))
@@ -241,30 +229,18 @@ def held(way: str, given: argparse.Namespace) -> None:
             if way != "plain":
                 run = setting.ours(prompts, given.batch, projections()[way])
             run()
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
+    print(memory_mib()[1])
 
 
 def memory(given: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Peak memory over the plain pass's, both above torch's own, for each projection."""
-    found: dict[str, list[float]] = {}
-    for _ in range(3):
-        for way in ("torch", "plain", *projections()):
-            words = ["--held", way, f"--batch={given.batch}", f"--threads={given.threads}"]
-            found.setdefault(way, []).append(float(own(words)))
-    above = {
-        way: [a - b for a, b in zip(each, found["torch"], strict=True)]
-        for way, each in found.items()
-    }
+    """Peak memory over the plain pass's, both less torch's own, for each projection."""
+
+    def peak(way: str) -> float:
+        words = ["--peak", way, f"--batch={given.batch}", f"--threads={given.threads}"]
+        return float(in_process("features", words))
+
+    above = peaks_over_imports(["plain", *projections()], "torch", peak, 3)
     return {name: ratio(above[name], above["plain"]) for name in projections()}
-
-
-def own(words: list[str], python: str = sys.executable, script: Path = Path(__file__)) -> str:
-    """What a process of its own prints last."""
-    done = subprocess.run(
-        [python, str(script), *words], stdout=subprocess.PIPE, check=True, text=True
-    )
-    return done.stdout.strip().splitlines()[-1]
 
 
 def main() -> None:
@@ -279,18 +255,18 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--no-bergson", action="store_true", help="leave the peer out")
+    parser.add_argument("--no-bergson", action="store_true", help="leave bergson out")
     parser.add_argument("--out", type=Path, default=HERE / "features.json")
-    parser.add_argument("--held", help=argparse.SUPPRESS)
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    if given.held:
-        held(given.held, given)
+    if given.peak:
+        print_peak(given.peak, given)
     elif given.measure:
         print(json.dumps(measure(given.measure, given)))
     else:
-        from features_table import report
+        from experiments.benchmarks.features_table import report
 
         report(given)
 

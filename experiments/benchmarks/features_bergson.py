@@ -1,7 +1,7 @@
-"""The peer: EleutherAI's bergson on the same model, adapter, prompts and dimension, in an environment of its own.
+"""Measures EleutherAI's bergson on the same model, adapter, prompts and dimension, in an environment of its own.
 
-The environment lies in the user's cache folder. It sees the packages of this one, so that both run on the same torch
-and transformers, and holds bergson and what that needs besides. It is made once, from PyPI.
+The environment is in the user's cache folder. It sees the packages of this one, so that both run on the same torch and
+transformers, and has bergson and its other dependencies besides. It is made once, from PyPI.
 """
 
 from __future__ import annotations
@@ -17,23 +17,22 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
+from experiments.benchmarks.measuring import ROOT, in_process, ratio, rounds
+
 VERSION = "2.5.1"
 TOKENS = 60
 NEEDS = "datasets jaxtyping ml_dtypes natsort petname pyarrow simple-parsing torchopt bitsandbytes pyyaml".split()
-"""What bergson imports here; torchvision and torchaudio, which it lists too, would want a torch of their own."""
+"""What bergson imports; torchvision and torchaudio, which it lists too, would install another torch."""
 
 
 def bergson(given: argparse.Namespace) -> tuple[dict[str, float] | None, str]:
-    """Its time over ours, and what it was; None and why not where it cannot be installed."""
-    from features import own
-
+    """Its time over ours and its version; None and the reason where it cannot be installed."""
     try:
         python = environment()
         words = [
             f"--{name}={getattr(given, name)}" for name in ("batch", "batches", "rounds", "threads")
         ]
-        found = json.loads(own(words, str(python), Path(__file__)))
+        found = json.loads(in_process("features_bergson", words, str(python)))
     except subprocess.CalledProcessError as error:
         print(error.stderr or "", file=sys.stderr)
         return (
@@ -46,7 +45,7 @@ def bergson(given: argparse.Namespace) -> tuple[dict[str, float] | None, str]:
 
 
 def environment() -> Path:
-    """The Python that has bergson; made if it is not there."""
+    """The Python of the environment; makes the environment if it is missing."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "elrea"
     folder = cache / f"bergson-{VERSION}-py{sys.version_info.major}{sys.version_info.minor}"
     python, done = folder / "bin" / "python", folder / "done"
@@ -59,7 +58,7 @@ def environment() -> Path:
     if not done.exists():
         call(sys.executable, "-m", "venv", "--clear", str(folder))
         # Before anything is installed, so that pip finds this torch; .pth files in there are not followed.
-        seen = [*site.getsitepackages(), str(HERE.parents[1])]
+        seen = [*site.getsitepackages(), str(ROOT)]
         (inside / "of-the-project.pth").write_text("\n".join(seen) + "\n")
         pinned = [f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()]
         own = [line for line in pinned if not line.startswith(("elrea", "pip=", "None"))]
@@ -84,9 +83,10 @@ def call(*words: str) -> None:
 
 
 def measure(given: argparse.Namespace) -> dict[str, float]:
-    """Rounds of bergson and ours, in this process: the one that has bergson."""
+    """Times bergson and ours in this process, which has bergson."""
     import torch
-    from features import D, Setting, projections, ratio, rounds
+
+    from experiments.benchmarks.features import D, Setting, projections
 
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -101,9 +101,15 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
 
 
 def peer(model: Any, prompts: list[Any], batch: int, d: int, folder: str) -> Any:
-    """A call that takes all features with bergson: of plain gradients, which is less work than Adam's form."""
-    from bergson import CollectorComputer, GradientProcessor, IndexConfig, InMemoryCollector
-    from bergson.utils.peft import detect_peft_modules
+    """Takes all features with bergson, of plain gradients: less work than Adam's form."""
+    # Installed in the other environment only.
+    from bergson import (  # type: ignore[import-not-found]
+        CollectorComputer,
+        GradientProcessor,
+        IndexConfig,
+        InMemoryCollector,
+    )
+    from bergson.utils.peft import detect_peft_modules  # type: ignore[import-not-found]
     from datasets import Dataset
 
     data = Dataset.from_dict(

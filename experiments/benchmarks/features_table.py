@@ -1,19 +1,18 @@
-"""Gathers the benchmark of features: a process per model, the peer's, memory, the table and features.json."""
+"""Runs the benchmark of features: a process per model, bergson, memory; prints the table and writes features.json."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 from typing import Any
 
 import torch
-from features import RANK, D, memory, own
-from features_bergson import bergson
 
 from elrea.store.files import write_json
+from experiments.benchmarks.features import RANK, D, memory
+from experiments.benchmarks.features_bergson import bergson
+from experiments.benchmarks.measuring import in_process, machine, median_range
 
 
 def report(given: argparse.Namespace) -> None:
@@ -22,7 +21,10 @@ def report(given: argparse.Namespace) -> None:
         f"--{name}={getattr(given, name)}" for name in ("batch", "batches", "rounds", "threads")
     ]
     words += ["--tokens", *map(str, given.tokens)]
-    facts = {kind: json.loads(own(["--measure", kind, *words])) for kind in given.models}
+    facts = {
+        kind: json.loads(in_process("features", ["--measure", kind, *words]))
+        for kind in given.models
+    }
     results: dict[str, Any] = {
         "d": D,
         "rank": RANK,
@@ -34,17 +36,12 @@ def report(given: argparse.Namespace) -> None:
         "prompts_per_second": {kind: found["prompts_per_second"] for kind, found in facts.items()},
         "parameters": {kind: found["parameters"] for kind, found in facts.items()},
         "memory_over_plain": memory(given),
-        "machine": {
-            "cores": os.cpu_count(),
-            "threads": given.threads,
-            "system": platform.platform(),
-            "torch": torch.__version__,
-        },
+        "machine": machine(threads=given.threads, torch=torch.__version__),
     }
     if "tiny" in facts:
         results["loop_over_ours"] = facts["tiny"]["loop"]["sjlt"]
         results["loop_over_ours_rademacher"] = facts["tiny"]["loop"]["rademacher"]
-    write_json(given.out, results)  # whatever becomes of the peer
+    write_json(given.out, results)  # kept even if bergson fails
     if not given.no_bergson:
         results["bergson_over_ours"], results["bergson"] = bergson(given)
     show(results, given)
@@ -64,7 +61,7 @@ def show(results: dict[str, Any], given: argparse.Namespace) -> None:
         table.add_column(name, justify="left" if name == "what" else "right")
     for kind, ways in results["over_plain"].items():
         for way, row in ways.items():
-            table.add_row(f"{kind}, {way}", *(_cell(row[str(t)]) for t in given.tokens))
+            table.add_row(f"{kind}, {way}", *(median_range(row[str(t)]) for t in given.tokens))
         floors = results["operations_over_plain"][kind]
         table.add_row(
             f"{kind}, operations, rademacher", *(f"{floors[str(t)]}" for t in given.tokens)
@@ -72,21 +69,18 @@ def show(results: dict[str, Any], given: argparse.Namespace) -> None:
         table.add_section()
     for key, way in (("loop_over_ours", "sjlt"), ("loop_over_ours_rademacher", "rademacher")):
         if key in results:
-            cells = (_cell(results[key][str(tokens)]) for tokens in given.tokens)
+            cells = [median_range(results[key][str(tokens)]) for tokens in given.tokens]
             table.add_row(f"tiny, {way}: a loop over ours", *cells)
     table.add_section()
     for way, row in results["memory_over_plain"].items():
-        cells = [_cell(row) if tokens == 60 else "" for tokens in given.tokens]
+        cells = [median_range(row) if tokens == 60 else "" for tokens in given.tokens]
         table.add_row(f"tiny, {way}: memory over plain", *cells)
     peer = results.get("bergson_over_ours")
     if peer:
         table.add_row(
-            "tiny: bergson over ours", *(_cell(peer) if t == 60 else "" for t in given.tokens)
+            "tiny: bergson over ours",
+            *(median_range(peer) if t == 60 else "" for t in given.tokens),
         )
     elif not given.no_bergson:
         print(f"bergson: skipped: {results['bergson']}", file=sys.stderr)
     Console(width=110).print(table)
-
-
-def _cell(found: dict[str, float]) -> str:
-    return f"{found['median']:.2f} [{found['min']:.2f}, {found['max']:.2f}]"

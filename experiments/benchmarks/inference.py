@@ -1,17 +1,17 @@
-"""What all members together cost at inference, over the base adapter alone and over other ways to ask them.
+"""Measures what all members together cost at inference, against the base adapter alone and against other ways.
 
     make bench-inference
-    python experiments/benchmarks/inference.py --models tiny --experts 4 --batch 1 --rounds 3
+    python -m experiments.benchmarks.inference --models tiny --experts 4 --batch 1 --rounds 3
 
 `base` is PEFT with one adapter, not merged; `joint` is the project's forward pass of all C + 1 members; `mixed` is
-PEFT's own for a batch of mixed adapters (`adapter_names`), a row per member; `switching` has PEFT ask one member after
-the other. All take LoRA of rank 8 on every linear layer, keep their keys and values, and choose greedily from the
-members' mean logits; before anything is timed, the three of all members have to agree on logits and tokens. `decode` is
-a step of one token per prompt after 60, `prefill` the prompt's own pass. Every ratio is of one round, in which each way
-runs once; the median, least and most over rounds go to inference.json beside this file. Memory is the peak of processes
-of their own, above one that only imports, the backbone's own weights included. Takes an hour with `mid`; `--experts`
-without a number measures the distilled router alone. On a GPU the paper's own toy follows (`paper_toy.py`);
-`--models --paper small` runs that alone, small, anywhere.
+PEFT's own pass of a batch with mixed adapters (`adapter_names`), a row per member; `switching` has PEFT run one member
+after the other. All have LoRA of rank 8 on every linear layer, cache keys and values, and choose greedily from the mean
+of the members' logits. Before anything is timed, the three ways of all members are checked to give the same logits.
+`decode` is a step of one token per prompt after 60 tokens, `prefill` the prompt's own pass. A ratio is of one round, in
+which each way runs once; the median, least and most over rounds are written to inference.json beside this file. Memory
+is the peak of a process of its own, less the peak of one that only imports; the backbone's weights are included. Takes
+an hour with `mid`; `--experts` without a number measures the distilled router alone. On a GPU the paper's own toy
+follows (`paper_toy.py`); `--models --paper small` runs that alone, small, on any machine.
 """
 
 from __future__ import annotations
@@ -19,46 +19,53 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import paper_toy
 import torch
-from features import backbone_of, own, ratio
 from torch import Tensor
+
+from experiments.benchmarks import paper_toy
+from experiments.benchmarks.features import backbone_of
+from experiments.benchmarks.measuring import (
+    in_process,
+    machine,
+    memory_mib,
+    peaks_over_imports,
+    ratio,
+    rounds,
+)
 
 HERE = Path(__file__).parent
 RANK, PROMPT, STEPS = 8, 60, 32
 Forward = Callable[..., Any]
 
 
-class Crowd:
-    """A backbone with members under PEFT, and the same in the project's joint model.
+class Members:
+    """A backbone with members in PEFT, and the same members in the project's joint model.
 
     Args:
-        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, that knows nothing).
-        members: C + 1.
-        ways: Which of them to make ready; each has a backbone of its own.
+        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, with random weights).
+        count: Members, C + 1.
+        ways: Which of them to prepare; each has a backbone of its own.
     """
 
-    def __init__(self, kind: str, members: int, ways: list[str]) -> None:
+    def __init__(self, kind: str, count: int, ways: list[str]) -> None:
         from elrea.method.ensemble.joint import JointModel
         from elrea.models import lora
 
         shape = lora.Lora(r=RANK, dropout=0.0)
-        self.members, self.ways = members, {}
+        self.count, self.ways = count, {}
         adapters = []
         donor = lora.attach(_backbone(kind), shape, 0)
         self.vocabulary = int(donor.config.vocab_size)
-        own = lora.state(donor)
-        for number in range(members):
+        state = lora.state(donor)
+        for number in range(count):
             draw = torch.Generator().manual_seed(number)
             adapters.append(
-                ({n: torch.randn(t.shape, generator=draw) * 0.02 for n, t in own.items()}, shape)
+                ({n: torch.randn(t.shape, generator=draw) * 0.02 for n, t in state.items()}, shape)
             )
         backbone = lora.detach(donor)
         if "joint" in ways:
@@ -69,19 +76,19 @@ class Crowd:
                 backbone if "joint" not in ways else _backbone(kind), shape, 0
             ).eval()
             lora.set_state(model, adapters[0][0])
-            for number in range(1, members if {"mixed", "switching"} & set(ways) else 1):
+            for number in range(1, count if {"mixed", "switching"} & set(ways) else 1):
                 model.add_adapter(f"m{number}", model.peft_config["default"])
                 model.set_adapter(f"m{number}")
                 lora.set_state(model, adapters[number][0])
             model.set_adapter("default")
             self.peft = model.requires_grad_(False)
-            self.names = ["default", *(f"m{number}" for number in range(1, members))]
+            self.names = ["default", *(f"m{number}" for number in range(1, count))]
             found = {"base": self._base, "mixed": self._mixed, "switching": self._switching}
             self.ways |= {name: found[name] for name in ways if name != "joint"}
 
     def _joint(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         """A prompt's pass in the chunks that the project's `generate` asks for."""
-        rows = ids.repeat(self.members, 1)
+        rows = ids.repeat(self.count, 1)
         with self.joint.rows() as model:
             for part in rows.split(self.joint.chunk(*rows.shape) or rows.shape[1], dim=1):
                 logits, cache = self._mean(model, part, cache)
@@ -89,24 +96,25 @@ class Crowd:
 
     def _mixed(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         names = [name for name in self.names for _ in range(len(ids))]
-        return self._mean(self.peft, ids.repeat(self.members, 1), cache, adapter_names=names)
+        return self._mean(self.peft, ids.repeat(self.count, 1), cache, adapter_names=names)
 
     def _base(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
         out = self.peft(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1], out.past_key_values
 
     def _switching(self, ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        total, caches = 0, cache or [None] * self.members
+        caches = cache or [None] * self.count
+        each = []
         for number, name in enumerate(self.names):
             self.peft.set_adapter(name)
             logits, caches[number] = self._base(ids, caches[number])
-            total = total + logits
+            each.append(logits)
         self.peft.set_adapter("default")
-        return total / self.members, caches
+        return sum(each[1:], each[0]) / self.count, caches
 
     def _mean(self, model: Any, ids: Tensor, cache: Any, **more: Any) -> tuple[Tensor, Any]:
         out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
-        logits = out.logits[:, -1].unflatten(0, (self.members, -1)).mean(0)
+        logits = out.logits[:, -1].unflatten(0, (self.count, -1)).mean(0)
         return logits, out.past_key_values
 
     def prompts(self, batch: int, tokens: int) -> Tensor:
@@ -132,7 +140,7 @@ def written(way: Forward, ids: Tensor, steps: int) -> tuple[Tensor, Tensor]:
 
 
 class Decoding:
-    """A way's steps of one token, timed without its prefill: each call takes up where a fresh prompt ends."""
+    """A way's steps of one token without the prefill: each call continues from the end of a new prompt."""
 
     def __init__(self, way: Forward, ids: Tensor) -> None:
         self.way, self.ids = way, ids
@@ -160,21 +168,21 @@ def read(way: Forward, ids: Tensor, following: Tensor) -> Tensor:
     return torch.stack(seen, 1)
 
 
-def check(crowd: Crowd, batch: int) -> float:
-    """Largest difference between the logits of the three ways to ask all members, over the largest logit.
+def check(members: Members, batch: int) -> float:
+    """Largest difference between the logits of the three ways of all members, over the largest logit.
 
-    The tokens are given, for a model that knows nothing has logits that lie as near each other as rounding; the
-    likeliest one has to be the same wherever it leads by more than that.
+    The tokens are fixed, because logits of a model with random weights can differ by less than rounding errors. The
+    likeliest token must be the same wherever it leads by more than the differences.
 
     Raises:
         SystemExit: They disagree.
     """
-    given = crowd.prompts(batch, PROMPT), crowd.prompts(batch, 4)
-    mine = read(crowd.ways["joint"], *given)
+    given = members.prompts(batch, PROMPT), members.prompts(batch, 4)
+    mine = read(members.ways["joint"], *given)
     best = mine.topk(2, dim=-1)
     worst = 0.0
     for name in ("mixed", "switching"):
-        theirs = read(crowd.ways[name], *given)
+        theirs = read(members.ways[name], *given)
         gap = float((mine - theirs).abs().max())
         worst = max(worst, gap / float(mine.abs().max()))
         sure = best.values[..., 0] - best.values[..., 1] > 2 * gap
@@ -188,17 +196,17 @@ def check(crowd: Crowd, batch: int) -> float:
 
 def measure(kind: str, experts: int, batch: int, count: int) -> list[dict[str, Any]]:
     """Rows of one backbone, number of experts and batch size."""
-    crowd = Crowd(kind, experts + 1, ["joint", "base", "mixed", "switching"])
-    differs = check(crowd, batch)
+    members = Members(kind, experts + 1, ["joint", "base", "mixed", "switching"])
+    differs = check(members, batch)
     rows = []
     for phase, tokens in (("decode", PROMPT), ("prefill", 60), ("prefill", 200)):
-        ids = crowd.prompts(batch, tokens)
+        ids = members.prompts(batch, tokens)
         ways: dict[str, Any] = {}
-        for name, way in crowd.ways.items():
+        for name, way in members.ways.items():
             ways[name] = torch.inference_mode()(lambda way=way, ids=ids: way(ids, None))
         if phase == "decode":
-            ways = {name: Decoding(way, ids) for name, way in crowd.ways.items()}
-        seconds = timed(ways, count)
+            ways = {name: Decoding(way, ids) for name, way in members.ways.items()}
+        seconds = rounds(ways, count, restart)
         rows.append(
             {
                 "backbone": kind, "members": experts + 1, "batch": batch, "phase": phase, "tokens": tokens,
@@ -212,18 +220,10 @@ def measure(kind: str, experts: int, batch: int, count: int) -> list[dict[str, A
     return rows
 
 
-def timed(ways: dict[str, Any], count: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round; decoding starts from fresh keys and values in every round."""
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(count + 1):
-        for name, way in ways.items():
-            if isinstance(way, Decoding):
-                way.fresh()
-            start = time.perf_counter()
-            way()
-            if number:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
+def restart(way: Any) -> None:
+    """Gives decoding new keys and values."""
+    if isinstance(way, Decoding):
+        way.fresh()
 
 
 def distilled(kind: str, count: int) -> dict[str, Any]:
@@ -231,14 +231,14 @@ def distilled(kind: str, count: int) -> dict[str, Any]:
     from elrea.method.routing.prompt_states import AdaptedStates, PromptStates
     from elrea.method.routing.student import Student
 
-    crowd = Crowd(kind, 5, ["joint", "base"])
-    ids = crowd.prompts(1, 200)
-    reader = AdaptedStates(crowd.peft, 0, PromptStates())
+    members = Members(kind, 5, ["joint", "base"])
+    ids = members.prompts(1, 200)
+    reader = AdaptedStates(members.peft, 0, PromptStates())
     student = Student(reader.dimension, 4, 256).eval()
     one = torch.tensor([1])
 
     def ours(ids: Tensor, cache: Any) -> tuple[Tensor, Any]:
-        with crowd.joint.rows(one) as model:
+        with members.joint.rows(one) as model:
             out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1], out.past_key_values
 
@@ -259,39 +259,35 @@ def distilled(kind: str, count: int) -> dict[str, Any]:
     found = {}
     for name, steps in (("generation", 200), ("letter", 1)):
         ways = {
-            "base": whole(crowd.ways["base"], steps, False),
+            "base": whole(members.ways["base"], steps, False),
             "ours": whole(ours, steps, True),
         }
-        seconds = timed(ways, count)
+        seconds = rounds(ways, count)
         found[name] = ratio(seconds["ours"], seconds["base"])
     return found
 
 
-def held(way: str, kind: str, experts: int, batch: int) -> None:
-    """Prints the peak memory of this process, MiB, after `way` has written some tokens (Linux)."""
+def print_peak(way: str, kind: str, experts: int, batch: int) -> None:
+    """Prints the peak memory of this process, MiB, after `way` has written some tokens."""
     import peft  # noqa: F401
     import transformers  # noqa: F401
 
     from elrea.method.ensemble import joint  # noqa: F401
 
     if way != "imports":
-        crowd = Crowd(kind, experts + 1, [way])
-        written(crowd.ways[way], crowd.prompts(batch, PROMPT), 8)
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    print(next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")))
+        members = Members(kind, experts + 1, [way])
+        written(members.ways[way], members.prompts(batch, PROMPT), 8)
+    print(memory_mib()[1])
 
 
 def memory(kind: str, experts: int, batch: int, count: int) -> dict[str, float]:
     """Peak memory of the joint way over the base's."""
-    peaks: dict[str, list[float]] = {}
-    for _ in range(count):
-        for way in ("imports", "base", "joint"):
-            words = ["--held", way, kind, str(experts), str(batch)]
-            peaks.setdefault(way, []).append(float(own(words, script=Path(__file__))))
-    above = {
-        way: [a - b for a, b in zip(each, peaks["imports"], strict=True)]
-        for way, each in peaks.items()
-    }
+
+    def peak(way: str) -> float:
+        words = ["--peak", way, kind, str(experts), str(batch)]
+        return float(in_process("inference", words))
+
+    above = peaks_over_imports(["base", "joint"], "imports", peak, count)
     return ratio(above["joint"], above["base"])
 
 
@@ -309,14 +305,14 @@ def main() -> None:
     parser.add_argument(
         "--paper", choices=sorted(paper_toy.SHAPES), default=toy, help="the paper's toy"
     )
-    parser.add_argument("--held", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=4, help=argparse.SUPPRESS)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    if given.held:
-        held(given.held[0], given.held[1], int(given.held[2]), int(given.held[3]))
+    if given.peak:
+        print_peak(given.peak[0], given.peak[1], int(given.peak[2]), int(given.peak[3]))
         return
     rows: list[dict[str, Any]] = []
     alone: dict[str, Any] = {}
@@ -328,23 +324,22 @@ def main() -> None:
                 found = measure(kind, experts, batch, given.rounds)
                 found[0]["memory_over_base"] = memory(kind, experts, batch, min(3, given.rounds))
                 rows += found
-                save(given, rows, alone)  # an hour is long: what there is stays
+                save(given, rows, alone)  # a benchmark that is stopped keeps these
     show(rows, alone)
     if given.paper:
-        found = paper_toy.table(given.paper)
-        paper_toy.show(found)
-        save(given, rows, alone, found)
+        toy_figures = paper_toy.table(given.paper)
+        paper_toy.show(toy_figures)
+        save(given, rows, alone, toy_figures)
 
 
 def save(
     given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any], toy: Any = None
 ) -> None:
-    """Writes what was measured so far."""
+    """Writes the figures so far."""
     from elrea.store.files import write_json
 
-    machine = {"cores": os.cpu_count(), "threads": given.threads, "system": platform.platform()}
     facts = {
-        "rank": RANK, "steps": STEPS, "rounds": given.rounds, "machine": machine, "rows": rows,
+        "rank": RANK, "steps": STEPS, "rounds": given.rounds, "machine": machine(threads=given.threads), "rows": rows,
         "distilled_top1_over_base": alone, "paper_toy": toy,
     }  # fmt: skip
     write_json(given.out, facts)

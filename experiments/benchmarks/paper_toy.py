@@ -1,12 +1,12 @@
-"""The paper's cost table (appendix D.1) again: 2,000 examples to train on, 400 to answer.
+"""Repeats the paper's cost table (appendix D.1): 2,000 examples to train on, 400 prompts to answer.
 
-    python experiments/benchmarks/inference.py --paper gemma-2b      # a GPU with 24 GiB or more
-    python experiments/benchmarks/inference.py --paper small         # the same in minutes on a CPU, of another shape
+    python -m experiments.benchmarks.inference --paper gemma-2b      # a GPU with 24 GiB or more
+    python -m experiments.benchmarks.inference --paper small         # minutes on a CPU, with a smaller shape
 
 Gemma-2b's shape with random weights, lorem ipsum of 200 tokens (180 of the prompt, 20 of the response), batches of 4,
-4 clusters, rank 8, 3 epochs, 20 new tokens. Tuning is a run of `run.py`, by its stages' seconds; inference is what a
-user of the finished folder gets, and so is the base adapter's alone. Beside the figures stand the paper's, which are of
-its own code on one 80 GB GPU: what compares is the ratios.
+4 clusters, rank 8, 3 epochs, 20 new tokens. Tuning is a run of `run.py`, by the seconds of its stages; inference uses
+the exported ensemble, and so does the base adapter alone. The paper's figures are beside ours; they are of its own code
+on one 80 GB GPU, so only ratios can be compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from experiments.benchmarks.measuring import ROOT
+
 WORDS = (
     "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore magna "
     "aliqua enim ad minim veniam quis nostrud exercitation ullamco laboris nisi aliquip ex ea commodo consequat"
@@ -32,9 +33,9 @@ PAPER = {
     "inference_base": 114.0, "inference": 262.0, "tuning_over_base": 2.3, "inference_over_base": 2.3,
     "memory_over_base": 2.4,
 }  # fmt: skip
-"""Appendix D.1: seconds, and what all members take over the base adapter."""
+"""Appendix D.1: seconds, and ratios of all members to the base adapter."""
 
-SHAPES: dict[str, dict[str, int]] = {
+SHAPES: dict[str, dict[str, Any]] = {
     "gemma-2b": {
         "vocab_size": 256_000, "hidden_size": 2048, "intermediate_size": 16_384, "num_hidden_layers": 18,
         "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
@@ -64,13 +65,14 @@ def backbone(folder: Path, shape: str) -> Any:
     )
     torch.manual_seed(0)
     half = torch.bfloat16 if torch.cuda.is_available() else torch.float32
-    GemmaForCausalLM(config).to(half).save_pretrained(folder)
+    model: Any = GemmaForCausalLM(config)
+    model.to(half).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
 def lorem(path: Path, count: int, seed: int, tokenizer: Any) -> None:
-    """Writes lines of lorem ipsum whose prompts and responses have so many tokens, to within a word."""
+    """Writes examples of lorem ipsum with `PROMPT` and `RESPONSE` tokens, to within a word."""
     draw = random.Random(seed)
 
     def text(tokens: int) -> str:
@@ -86,7 +88,7 @@ def lorem(path: Path, count: int, seed: int, tokenizer: Any) -> None:
 
 
 def tune(work: Path, shape: str) -> tuple[Path, dict[str, float]]:
-    """A whole run; returns its folder and its stages' seconds."""
+    """Makes a whole run; returns its folder and the seconds of its stages."""
     made = backbone(work / "backbone", shape)
     for name, count, seed in zip(("train", "test"), SIZES[shape], (0, 1), strict=True):
         lorem(work / f"{name}.jsonl", count, seed, made)
@@ -103,10 +105,11 @@ def tune(work: Path, shape: str) -> tuple[Path, dict[str, float]]:
     return work / "run", {name: stage["seconds"] for name, stage in summary["stages"].items()}
 
 
-def asked(run: Path, prompts: list[str]) -> dict[str, float]:
-    """Seconds and peak memory of answering all prompts: routing, all members, and the base adapter alone."""
+def inference(run: Path, prompts: list[str]) -> dict[str, float]:
+    """Seconds and peak memory for all prompts: of routing, of all members, and of the base adapter alone."""
     from elrea.data.examples import Example
-    from elrea.method.ensemble.decoding import Decoding, generate
+    from elrea.method.ensemble.decoding import generate
+    from elrea.method.ensemble.decoding_settings import Decoding
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.method.ensemble.joint import JointModel
     from elrea.models import lora
@@ -148,12 +151,12 @@ def asked(run: Path, prompts: list[str]) -> dict[str, float]:
 
 
 def table(shape: str) -> dict[str, Any]:
-    """Runs it all; the figures by the names of `PAPER`, and what they were taken on."""
+    """Runs everything; returns the figures by the names of `PAPER`, the sizes and the device."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         run, seconds = tune(work, shape)
         lines = (work / "test.jsonl").read_text(encoding="utf-8").splitlines()
-        times = asked(run, [json.loads(line)["instruction"] for line in lines])
+        times = inference(run, [json.loads(line)["instruction"] for line in lines])
     experts = sum(value for name, value in seconds.items() if name.startswith("expert"))
     tuning = seconds["base"] + seconds["features-train"] + experts
     figures = {
@@ -171,7 +174,7 @@ def table(shape: str) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """The table, the paper's column beside."""
+    """Prints the figures and the paper's."""
     from rich.console import Console
     from rich.table import Table
 

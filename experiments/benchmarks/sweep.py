@@ -1,22 +1,20 @@
-"""What a sweep costs, over the stages that it cannot do without, and against running each of its jobs alone.
+"""Measures what a sweep costs, against the sum of its stages and against running each of its jobs alone.
 
     make bench-sweep
-    python experiments/benchmarks/sweep.py --train 50 --alone 2
+    python -m experiments.benchmarks.sweep --train 50 --alone 2
 
 The sweep is cluster counts x strategies x seeds on the built-in exam, from an empty store, one job after the other.
-`over_stages`: its seconds from start to end over the sum of its distinct stages' seconds as their manifests tell them
-(its files and checksums are in both). `separate_over_sweep`: what its jobs take alone, each in a process
-and a store of its own, over the sweep; `--alone` jobs are measured, spread over the list, and the others' mean is taken
-from them. `rerun_seconds_per_job`: the same command again, with the start of Python in it. Before any of it counts, a
-job alone has to come to the sweep's very numbers. Goes to sweep.json beside this file.
+`over_stages`: seconds of the sweep from start to end over the sum of its distinct stages' seconds, from their manifests
+(files and checksums are in both). `separate_over_sweep`: seconds of its jobs alone, each in a process and a store of
+its own, over the sweep's; `--alone` jobs, spread over the list, are measured, and their mean counts for the others.
+`rerun_seconds_per_job`: the same command again, Python's start included. A job alone must give exactly the numbers that
+it gives in the sweep, or nothing is written. Writes sweep.json beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from elrea.store.files import write_json
+from experiments.benchmarks.measuring import ROOT, machine
 
 HERE = Path(__file__).parent
-RUN = HERE.parents[1] / "run.py"
+RUN = ROOT / "run.py"
 SWEPT = {
     "clustering.k": ["2", "4", "8"],
     "ensemble": ["elrea", "uniform", "random_cluster", "elrea_top1"],
@@ -48,7 +47,7 @@ def timed(folder: Path, words: list[str]) -> float:
 
 
 def results(summary: Path) -> dict[str, Any]:
-    """What must be the same however a job was run."""
+    """Figures that must be the same in the sweep and alone."""
     found: dict[str, Any] = json.loads(summary.read_text(encoding="utf-8"))["strategies"]
     return found
 
@@ -57,8 +56,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--train", type=int, default=200, help="training questions a board")
-    parser.add_argument("--alone", type=int, default=4, help="jobs that are run alone too")
+    parser.add_argument("--train", type=int, default=200, help="training questions per board")
+    parser.add_argument("--alone", type=int, default=4, help="jobs to run alone as well")
     parser.add_argument("--out", type=Path, default=HERE / "sweep.json")
     given = parser.parse_args()
     common = ["+experiment=elrea_mmlu", f"data.train_per_board={given.train}", "trainer.threads=1"]
@@ -80,7 +79,7 @@ def main() -> None:
             alone.append(timed(folder, [*common, *words, "hydra.run.dir=out"]))
             (mine,) = root.glob(f"multirun/*/*/{number}/summary.json")
             if results(mine) != results(folder / "out" / "summary.json"):
-                raise SystemExit(f"job {number} comes to other numbers alone: nothing is counted")
+                raise SystemExit(f"job {number} gives different numbers alone; nothing is written")
             print(f"job {number} alone: {alone[-1]:.0f} s", file=sys.stderr, flush=True)
     found = {
         "jobs": len(jobs),
@@ -91,8 +90,8 @@ def main() -> None:
         "over_stages": round(whole / sum(stages), 3),
         "separate_over_sweep": round(len(jobs) * sum(alone) / len(alone) / whole, 2),
         "rerun_seconds_per_job": round(again / len(jobs), 2),
-        "machine": {"cores": os.cpu_count(), "system": platform.platform()},
-        "command": f"python experiments/benchmarks/sweep.py --train {given.train} --alone {given.alone}",
+        "machine": machine(),
+        "command": f"python -m experiments.benchmarks.sweep --train {given.train} --alone {given.alone}",
     }
     write_json(given.out, found)
     for key in ("sweep_seconds", "stages_seconds", "over_stages", "separate_over_sweep"):

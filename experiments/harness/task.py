@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
 from elrea.store.files import write_text
 
@@ -24,7 +24,7 @@ output_type: multiple_choice
 doc_to_text: prompt
 doc_to_choice: choices
 doc_to_target: answer
-target_delimiter: ""  # the choices begin with the space that the project's prompts have there
+target_delimiter: ""  # the choices begin with the space that the project's prompts have before an answer
 metric_list:
   - metric: acc
     aggregation: mean
@@ -35,19 +35,19 @@ metadata:
 
 
 def write_task(run: Path, out: Path, name: str = "elrea_exam") -> int:
-    """Writes the questions that a run was scored on, and the task that asks them.
+    """Writes the questions that a run was scored on, and the task file.
 
     Args:
         run: A run's folder; its `config.yaml` names the data.
         out: The folder for lm-eval's `--include_path`.
-        name: What the task is called.
+        name: Name of the task.
 
     Returns:
-        How many questions there are.
+        The number of questions.
 
     Raises:
-        ElreaError: The config or its data cannot be read, or a question is none of lm-eval's: it has no choices,
-            earlier turns, or shots, which lm-eval cannot tell from the question that routing looks at.
+        ElreaError: The config or its data cannot be read, or a question does not fit the task: it has no choices, or
+            it has earlier turns or shots, which lm-eval would pass to routing as a part of the question.
     """
     from elrea.data.templates import separator
     from elrea.pipeline.assemble import of_run
@@ -58,7 +58,8 @@ def write_task(run: Path, out: Path, name: str = "elrea_exam") -> int:
     for example in corpus.dev if experiment.evaluation.split == "dev" else corpus.test:
         if not example.choices or example.shots or example.history:
             raise DataError(
-                f"{example.id}: has no choices, or shots or earlier turns; a task takes plain multiple choice"
+                f"{example.id}: a task needs plain multiple choice, and this question has no choices, or has shots or "
+                "earlier turns"
             )
         prompt = "\n\n".join(text for text in (example.header, example.instruction) if text)
         space = separator(prompt)
@@ -91,5 +92,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

@@ -1,10 +1,10 @@
-"""What projections do to cosines, to clusters and to time, against full gradients.
+"""Compares projections with full gradients: the error of cosines, the clusters, and the time.
 
     python experiments/projection/study.py
     python experiments/projection/study.py --data folder/of/jsonl --model path/to/model
 
-A base adapter of rank 8 is trained on `--examples` examples; the features of all of them are taken in full, once; each
-projection is then applied to the same gradients, with several seeds. Writes results-NAME.json and NAME.png beside this
+A base adapter of rank 8 is trained on `--examples` examples. The full gradients of all of them are computed once, and
+each projection is applied to these gradients, with several seeds. Writes results-NAME.json and NAME.png beside this
 file and prints a table. Takes some minutes, and 4·n·|θ| bytes (0.5 GB for 1,000 examples and the built-in backbone).
 """
 
@@ -25,7 +25,7 @@ from torch.nn.functional import normalize
 from elrea.data.batches import by_tokens
 from elrea.data.exam.exam import Exam
 from elrea.data.prompts import Encoded, Prompter
-from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.jsonl import Jsonl
 from elrea.method.clustering.kmeans import FaissKMeans
 from elrea.method.clustering.points import Points
 from elrea.method.features.embedding import Embedding
@@ -43,7 +43,7 @@ from elrea.store.files import write_json
 HERE = Path(__file__).parent
 LORA = Lora(r=8, dropout=0.0)
 PAIRS = 1000
-"""Examples among which cosines are compared, every pair."""
+"""Examples whose cosines are compared, for every pair."""
 
 
 def examples(
@@ -72,7 +72,7 @@ def full_gradients(
 ) -> tuple[Tensor, Tensor, float]:
     """Mean over epochs of Adam's form [n, |θ|], embeddings [n, d], and seconds that the passes took.
 
-    Projections are linear: projecting the mean is what a run's mean of projections comes to.
+    Projections are linear, so the projected mean equals a run's mean of projections.
     """
     model = attach(backbone.model, LORA, given.seed)
     training = Training(epochs=given.epochs, learning_rate=given.learning_rate, batch_size=16)
@@ -96,13 +96,13 @@ def full_gradients(
             start = time.perf_counter()
             found, fine = reader(words, lambda _n: None)
             seconds = seconds or time.perf_counter() - start
-            assert bool(fine.all()), "an example has no gradient: choose another --seed"
+            assert bool(fine.all()), "an example has no gradient; choose another --seed"
             rows.append(found[back])
     return rows[0], rows[1], seconds
 
 
 def errors(exact: Tensor, rows: Tensor) -> dict[str, float]:
-    """Of all pairs' cosines: root mean square, largest, and the correlation with the exact ones."""
+    """Errors of all pairs' cosines (root mean square, largest), and their correlation with the exact cosines."""
     upper = torch.triu_indices(len(exact), len(exact), 1)
     a, b = (normalize(x, dim=1) for x in (exact, rows))
     a, b = ((x @ x.T)[upper[0], upper[1]] for x in (a, b))
@@ -114,6 +114,7 @@ def errors(exact: Tensor, rows: Tensor) -> dict[str, float]:
 
 
 def clusters(rows: Tensor, k: int, seed: int) -> np.ndarray:
+    """The cluster of each row [n], by k-means on unit vectors."""
     unit = normalize(rows.float(), dim=1).numpy().astype(np.float16)
     return FaissKMeans(k=k)(Points(unit, [""] * len(unit)), seed)
 
@@ -121,7 +122,7 @@ def clusters(rows: Tensor, k: int, seed: int) -> np.ndarray:
 def study(
     full: Tensor, embedding: Tensor, sources: list[str], given: argparse.Namespace
 ) -> dict[str, Any]:
-    """A row for each projection and dimension, each number the mean over seeds."""
+    """A row for each projection and dimension; each number is the mean over seeds."""
     from sklearn.metrics import adjusted_rand_score as ari
     from sklearn.metrics import normalized_mutual_info_score as nmi
 
@@ -131,7 +132,7 @@ def study(
     def row(versions: list[Tensor], seconds: float) -> dict[str, float]:
         each = [errors(exact, rows[:PAIRS]) for rows in versions]
         found = [clusters(rows, given.k, seed) for seed, rows in enumerate(versions)]
-        # Any seed of the full features' k-means will do to compare with, but not the same one.
+        # Compared with k-means of the full gradients with every other seed, not with the same one.
         pairs = [
             (a, b)
             for i, a in enumerate(found)
@@ -161,7 +162,7 @@ def study(
 
 
 def show(results: dict[str, Any], name: str) -> None:
-    """The table, and the figure of errors over dimensions."""
+    """Prints the table and draws the errors over dimensions."""
     columns = list(next(iter(results["rows"].values())))
     print(f"| {name} | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for label, row in results["rows"].items():
@@ -188,12 +189,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--data", nargs="+", help="files or folders of JSON lines; without: the built-in exam"
+        "--data", nargs="+", help="files or folders of JSON lines (default: the built-in exam)"
     )
     parser.add_argument(
-        "--model", default=str(TINY), help="a model folder; without: the built-in backbone"
+        "--model", default=str(TINY), help="a model folder (default: the built-in backbone)"
     )
-    parser.add_argument("--name", help="of the results; without: exam or text")
+    parser.add_argument("--name", help="name of the results (default: exam or text)")
     parser.add_argument("--examples", type=int, default=1000)
     parser.add_argument("--max-length", type=int, default=256)
     parser.add_argument("--epochs", type=int, default=2)
@@ -201,7 +202,9 @@ def main() -> None:
     parser.add_argument("--d", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096, 8192])
     parser.add_argument("--k", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=0, help="of sample and base adapter")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the sample and the base adapter"
+    )
     given = parser.parse_args()
     name = given.name or ("text" if given.data else "exam")
     backbone = Pretrained(name=given.model, max_length=given.max_length).load(

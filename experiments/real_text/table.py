@@ -1,238 +1,272 @@
-"""The tables and the pictures of this study, from the folders of its sweeps: one per backbone.
+"""Writes the tables and the plots of this study from the folders of its sweeps, one per backbone.
 
     python experiments/real_text/table.py multirun/<day>/<time> multirun/<day>/<time>
 
-The response loss is nats per token of the reference response, teacher-forced, under a strategy's mix: of the mean of
-its members' logits, or, where a sweep had evaluation.mean_logits=false, of their sum as (5.10) has it. Differences are
-paired: per test item the mean over seeds, resampled over items (10,000 times). An item that does not fit the backbone's
-length has no loss and is left out, for all strategies alike.
+The response loss is nats per token of the reference response, teacher-forced, of the mean of the members' logits, or,
+where a sweep had evaluation.mean_logits=false, of their sum as in (5.10). An item that does not fit the backbone's
+length has no loss and is left out for all strategies. Writes table.md, results.json (losses), exact_match.json (the
+share of responses that greedy decoding gives word for word) and two plots per backbone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
-from elrea.evaluation.statistics import paired_interval
-from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, save
+from elrea.reporting.compare_markdown import LEGEND, markdown
+from elrea.reporting.compare_table import (
+    Comparison,
+    Row,
+    Scores,
+    command_line,
+    compare,
+    part,
+    save,
+    scores_of,
+)
+from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH
+from elrea.reporting.plots.canvas import save as save_plot
 from elrea.reporting.plots.heatmaps import heat_map
-from elrea.reporting.runs import finished
-from elrea.store.files import read_json, write_json, write_text
+from elrea.reporting.runs import Answers, finished, read_run
+from elrea.store.files import read_json, write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 HERE = Path(__file__).parent
-BASE, OF, ALL = "base", "elrea", "all sources"
-Scores = dict[str, np.ndarray]
-"""By strategy [seeds, items]."""
+BASE, LEADER, ALL = "base", "elrea", "all sources"
+SETTINGS = ["backbone", "source"]
 
 
-def read(
-    folder: Path,
-) -> tuple[list[dict[str, Any]], list[str], Scores, Scores, list[list[dict[str, Any]]]]:
-    """The seeds' summaries; of the items with a loss their sources, losses and exact matches; all lines.
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep over seeds with one backbone.
+
+    Attributes:
+        name: The backbone's, with "-summed" where logits were summed.
+        summed: Whether they were.
+        runs: One per seed.
+        summaries: summary.json of each run.
+        items: Indices of the items that have a loss.
+        lines: Of each run, the lines of predictions.jsonl of these items.
+    """
+
+    name: str
+    summed: bool
+    runs: list[Answers]
+    summaries: list[dict[str, Any]]
+    items: list[int]
+    lines: list[list[dict[str, Any]]]
+
+    def masks(self) -> dict[str, np.ndarray]:
+        """By source, and for all of them, which items belong to it."""
+        sources = np.array([line["source"] for line in self.lines[0]])
+        each = {str(name): sources == name for name in sorted(set(sources))}
+        return {**each, ALL: np.ones(len(sources), dtype=bool)}
+
+    def scores(self, read: Callable[[Answers, str], Sequence[Any]]) -> list[Scores]:
+        """Scores by source, from what `read` has of a run's strategy, item by item."""
+        whole = scores_of(self.runs)
+        found = {
+            name: np.array([[read(run, name)[i] for i in self.items] for run in self.runs], float)
+            for name in whole.items
+        }
+        return [
+            Scores(
+                whole.seeds,
+                {name: each[:, mask] for name, each in found.items()},
+                (self.name, source),
+                passes=whole.passes,
+            )
+            for source, mask in self.masks().items()
+        ]
+
+
+def read(folder: Path) -> Sweep:
+    """Reads a sweep.
 
     Raises:
-        ElreaError: it is no finished sweep over seeds, or the jobs have other items.
+        ElreaError: It is not a finished sweep over seeds, or its jobs have different items.
     """
-    jobs = finished(folder, (BASE, OF))
-    summaries, runs = [], []
-    for job in jobs:
-        summaries.append(read_json(folder / job["number"] / "summary.json"))
-        lines = (folder / job["number"] / "predictions.jsonl").read_text(encoding="utf-8")
-        runs.append([json.loads(line) for line in lines.split("\n") if line])
-    if any([row["id"] for row in run] != [row["id"] for row in runs[0]] for run in runs):
-        raise DataError(f"{folder}: its jobs have other test items")
-    kept = [i for i, row in enumerate(runs[0]) if row["strategies"][BASE]["loss"] is not None]
-    runs = [[run[i] for i in kept] for run in runs]
-    names = list(runs[0][0]["strategies"])
-    losses, right = (
-        {
-            name: np.array([[row["strategies"][name][key] for row in run] for run in runs], float)
-            for name in names
-        }
-        for key in ("loss", "correct")
-    )
-    return summaries, [row["source"] for row in runs[0]], losses, right, runs
+    jobs = finished(folder, (BASE, LEADER))
+    runs = [read_run(folder / job["number"]) for job in jobs]
+    scores_of(runs)  # refuses runs on different items
+    losses = [column for run in runs for column in run.losses.values()]
+    items = [i for i, each in enumerate(zip(*losses, strict=True)) if None not in each]
+    lines = []
+    for run in runs:
+        text = (run.folder / "predictions.jsonl").read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.split("\n") if line]
+        rows.sort(key=lambda row: str(row["id"]))  # as in Answers
+        lines.append([rows[i] for i in items])
+    summaries = [read_json(run.folder / "summary.json") for run in runs]
+    summed = not runs[0].settings.get("evaluation.mean_logits", False)
+    name = Path(summaries[0]["backbone"]).name + "-summed" * summed
+    return Sweep(name, summed, runs, summaries, items, lines)
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> list[float]:
-    """Mean of a less mean of b, and the ends of its paired 95 % interval."""
-    return [round(float(x), 4) for x in (a.mean() - b.mean(), *paired_interval(a, b, 0))]
-
-
-def figures(sources: Sequence[str], losses: Scores, right: Scores) -> dict[str, dict[str, Any]]:
-    """By source, and over all items: what each strategy came to."""
-    groups = {name: np.array(sources) == name for name in sorted(set(sources))}
-    groups[ALL] = np.ones(len(sources), dtype=bool)
-    found: dict[str, dict[str, Any]] = {}
-    for group, mask in groups.items():
-        base, mine = losses[BASE][:, mask], losses[OF][:, mask]
-        found[group] = {"items": int(mask.sum()), "strategies": {}}
-        for name, every in losses.items():
-            loss, hits = every[:, mask], right[name][:, mask]
-            found[group]["strategies"][name] = {
-                "loss": round(float(loss.mean()), 4),
-                "loss_seeds": loss.mean(1).round(4).tolist(),
-                "minus_base": difference(loss, base),
-                "minus_base_seeds": (loss - base).mean(1).round(4).tolist(),
-                "elrea_minus_it": difference(mine, loss),
-                "exact_match": round(100 * float(hits.mean()), 2),
-                "exact_match_seeds": (100 * hits.mean(1)).round(2).tolist(),
-                "exact_match_minus_base": [round(100 * x, 2) for x in difference(hits, right[BASE][:, mask])],
-            }  # fmt: skip
-    return found
-
-
-def routes(sources: Sequence[str], runs: Sequence[Sequence[dict[str, Any]]]) -> dict[str, Any]:
+def routes(sweep: Sweep) -> dict[str, dict[str, float]]:
     """By source, means over seeds and items: w_base, and the largest weight among the experts."""
-    base = np.array([[row["w_base"] for row in run] for run in runs]).mean(0)
-    top = np.array([[max(row["weights"]) for row in run] for run in runs]).mean(0)
-    masks = {name: np.array(sources) == name for name in sorted(set(sources))}
+    base = np.array([[line["w_base"] for line in run] for run in sweep.lines]).mean(axis=0)
+    top = np.array([[max(line["weights"]) for line in run] for run in sweep.lines]).mean(axis=0)
     return {
         name: {
             "w_base": round(float(base[mask].mean()), 3),
             "largest": round(float(top[mask].mean()), 3),
         }
-        for name, mask in masks.items()
+        for name, mask in sweep.masks().items()
+        if name != ALL
     }
 
 
-def signed(values: Sequence[float], digits: int = 3) -> str:
-    """A difference and its interval."""
-    middle, low, high = (f"{value:+.{digits}f}" for value in values)
-    return f"{middle} [{low}, {high}]"
+def details(sweep: Sweep) -> dict[str, Any]:
+    """The data, the clusters and the weights of a sweep."""
+    first, clusters = sweep.summaries[0], [each["clusters"] for each in sweep.summaries]
+    dropped = first["examples"]["train_dropped_too_long"]
+    return {
+        "data": first["data"],
+        "examples": {
+            "train": first["examples"]["train"] - dropped,
+            "train_dropped_too_long": dropped,
+            "test": len(sweep.items),
+            "test_too_long": len(first["examples"]["test_too_long"]),
+        },
+        "clusters": [each["by_source"] for each in clusters],
+        **{
+            key: [each[key] for each in clusters]
+            for key in ("nmi_source", "nmi_category", "conflict")
+        },
+        "routes": routes(sweep),
+    }
 
 
-def tables(found: dict[str, Any]) -> str:
-    """A backbone's tables as Markdown."""
-    seeds = found["seeds"]
-    text = []
-    for group, of in found["sources"].items():
-        heads = [
-            "strategy", "loss", *(f"seed {s}" for s in seeds), "less base's, 95 % interval",
-            *(f"seed {s}" for s in seeds), "elrea less it, 95 % interval", "exact match %",
-        ]  # fmt: skip
-        text += [f"### {group}: {of['items']} items", ""]
-        text += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-        for name, row in of["strategies"].items():
-            cells = [
-                name, f"{row['loss']:.3f}", *(f"{x:.3f}" for x in row["loss_seeds"]),
-                "-" if name == BASE else signed(row["minus_base"]),
-                *("-" if name == BASE else f"{x:+.3f}" for x in row["minus_base_seeds"]),
-                "-" if name == OF else signed(row["elrea_minus_it"]), f"{row['exact_match']:.1f}",
-            ]  # fmt: skip
-            text.append(f"| {' | '.join(cells)} |")
-        text.append("")
-    heads = ["source", *(f"seed {s}" for s in seeds), "w_base", "largest expert's weight"]
-    text += ["### Training examples of each source in each cluster; mean weights of its test prompts", ""]  # fmt: skip
-    text += [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+def cluster_table(seeds: Sequence[int], found: dict[str, Any]) -> str:
+    """Training examples of each source in each cluster, and mean weights of its test prompts."""
+    heads = ["source", *(f"seed {seed}" for seed in seeds), "w_base", "largest expert's weight"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for source, route in found["routes"].items():
         counts = [" / ".join(map(str, each[source])) for each in found["clusters"]]
-        text.append(
+        lines.append(
             f"| {source} | {' | '.join(counts)} | {route['w_base']:.2f} | {route['largest']:.2f} |"
         )
     for key in ("nmi_source", "nmi_category", "conflict"):
-        text.append(f"| {key} | {' | '.join(map(str, found[key]))} | | |")
-    return "\n".join(text)
+        lines.append(f"| {key} | {' | '.join(map(str, found[key]))} | | |")
+    return "\n".join(lines)
 
 
-def draw(found: dict[str, Any], path: Path, note: str) -> None:
-    """Loss less the base adapter's, by source, with paired 95 % intervals."""
-    groups = found["sources"]
-    names = [name for name in next(iter(groups.values()))["strategies"] if name != BASE]
+def text_of(losses: Comparison, hits: Comparison) -> str:
+    """All tables as Markdown, a chapter per backbone."""
+    chapters = []
+    for name, found in losses.details.items():
+        mine, right = part(losses, name), part(hits, name)
+        chapters += [f"## {name}", found["data"]]
+        for source in dict.fromkeys(row.setting["source"] for row in mine.rows):
+            table = part(mine, source)
+            exact = [f"{100 * row.mean:.1f}" for row in part(right, source).rows]
+            chapters += [
+                f"### {source}: {table.rows[0].items} items",
+                markdown(table, {"exact match, %": exact}),
+            ]
+        chapters += [
+            "### Training examples of each source in each cluster; mean weights of its test prompts",
+            cluster_table(mine.rows[0].seeds, found),
+        ]
+    return "\n\n".join([*chapters, LEGEND, f"    {losses.command}"]) + "\n"
+
+
+def draw_losses(table: Comparison, path: Path, note: str) -> None:
+    """Loss less the base adapter's, by source, with paired 95 % intervals over items.
+
+    Args:
+        table: Of one backbone.
+        path: Of the PNG.
+        note: Small print.
+    """
+    groups: dict[str, list[Row]] = {}
+    for row in table.rows:
+        if row.strategy != BASE:
+            groups.setdefault(row.setting["source"], []).append(row)
+    most = max(map(len, groups.values()))
 
     def fill(figure: Figure) -> None:
-        axes = figure.subplots(len(groups), 1, sharex=True)
-        for axis, (group, of) in zip(np.atleast_1d(axes), groups.items(), strict=True):
-            rows = [of["strategies"][name] for name in names]
-            places = np.arange(len(names))
+        axes = np.atleast_1d(figure.subplots(len(groups), 1, sharex=True))
+        for axis, (source, rows) in zip(axes, groups.items(), strict=True):
             axis.axvline(0, color=GREY, linestyle="--", linewidth=1)
-            for place, row in zip(places, rows, strict=True):
-                middle, low, high = row["minus_base"]
+            for place, row in enumerate(rows):
+                gain = row.row_minus_baseline
+                if gain is None:
+                    continue
                 colour = COLOURS[place % len(COLOURS)]
-                axis.hlines(place, low, high, color=colour, linewidth=2.2)
-                axis.plot(middle, place, "o", color=colour, markersize=6)
-                each = row["minus_base_seeds"]
-                axis.plot(each, [place + 0.28] * len(each), "|", color=colour, markersize=5)
-            axis.set_yticks(places, names)
-            axis.set_ylim(len(names) - 0.4, -0.6)
+                axis.hlines(place, *gain.items_ci95, color=colour, linewidth=2.2)
+                axis.plot(gain.mean, place, "o", color=colour, markersize=6)
+                ticks = [place + 0.28] * len(gain.per_seed)
+                axis.plot(gain.per_seed, ticks, "|", color=colour, markersize=5)
+            axis.set_yticks(np.arange(len(rows)), [row.strategy for row in rows])
+            axis.set_ylim(len(rows) - 0.4, -0.6)
             axis.tick_params(axis="y", length=0)
             axis.grid(True, axis="x")
-            axis.set_title(f"{group} ({of['items']} items)")
-        axis.set_xlabel(
+            axis.set_title(f"{source} ({rows[0].items} items)")
+        axes[-1].set_xlabel(
             "response loss less the base adapter's (nats per token)\n"
             "left of 0 is better; bars: paired 95 % intervals; ticks: seeds"
         )
 
-    size = (WIDTH, 1.2 + len(groups) * (0.5 + 0.22 * len(names)))
-    save(fill, path, size, "Response loss by source", note)
+    size = (WIDTH, 1.2 + len(groups) * (0.5 + 0.22 * most))
+    save_plot(fill, path, size, "Response loss by source", note)
 
 
-def study(folder: Path, into: Path) -> tuple[str, dict[str, Any]]:
-    """A backbone's name and figures; draws its pictures."""
-    summaries, sources, losses, right, runs = read(folder)
-    first = summaries[0]
-    name = Path(first["backbone"]).name
-    mean = OmegaConf.load(folder / "0" / "config.yaml").evaluation.get("mean_logits", False)
-    if not mean:
-        name += "-summed"
-    found = {
-        "data": first["data"],
-        "seeds": [summary["seed"] for summary in summaries],
-        "examples": {
-            "train": first["examples"]["train"] - first["examples"]["train_dropped_too_long"],
-            "train_dropped_too_long": first["examples"]["train_dropped_too_long"],
-            "test": len(sources),
-            "test_too_long": len(first["examples"]["test_too_long"]),
-        },
-        "sources": figures(sources, losses, right),
-        "clusters": [summary["clusters"]["by_source"] for summary in summaries],
-        **{
-            key: [summary["clusters"][key] for summary in summaries]
-            for key in ("nmi_source", "nmi_category", "conflict")
-        },
-        "routes": routes(sources, runs),
-        "forward_passes": {key: row["forward_passes"] for key, row in first["strategies"].items()},
-    }
-    if not mean:  # the clusters are the same, and losses of sums go off the picture
-        return name, found
-    draw(found, into / f"loss-{name}.png", f"{name}; {len(runs)} seeds")
-    counts = found["clusters"][0]
+def draw_clusters(name: str, seed: int, counts: dict[str, list[int]], path: Path) -> None:
+    """Training examples of each source in each cluster, with one seed."""
     clusters = [f"cluster {c}" for c in range(len(next(iter(counts.values()))))]
-    note = f"{name}, seed {found['seeds'][0]}"
-    heat_map(list(counts.values()), list(counts), clusters, into / f"clusters-{name}.png", note)
-    return name, found
+    heat_map(list(counts.values()), list(counts), clusters, path, f"{name}, seed {seed}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", type=Path, nargs="+", help="a sweep over seeds each")
-    parser.add_argument("--into", type=Path, default=HERE, help="where tables and pictures go")
+    parser.add_argument("folders", type=Path, nargs="+", help="a finished sweep over seeds each")
+    parser.add_argument("--into", type=Path, default=HERE, help="folder for tables and plots")
     given = parser.parse_args()
-    for folder in given.folders:  # before anything is drawn
-        finished(folder, (BASE, OF))
-    given.into.mkdir(parents=True, exist_ok=True)
-    found = dict(study(folder, given.into) for folder in given.folders)
-    text = "\n\n".join(
-        f"## {name}\n\n{of['data']}\n\n{tables(of)}" for name, of in found.items()
+    sweeps = [read(folder) for folder in given.folders]
+    names = [sweep.name for sweep in sweeps]
+    if len(set(names)) < len(names):
+        raise DataError(
+            f"two sweeps have the backbone {max(names, key=names.count)}; give one each"
+        )
+    data = sweeps[0].summaries[0]["data"].partition(" ")[0]
+    losses = compare(
+        [each for sweep in sweeps for each in sweep.scores(lambda run, name: run.losses[name])],
+        command=command_line(), data=data, settings=SETTINGS, leader=LEADER, baseline=BASE, measure="loss",
+    ).model_copy(update={"details": {sweep.name: details(sweep) for sweep in sweeps}})  # fmt: skip
+    hits = compare(
+        [each for sweep in sweeps for each in sweep.scores(lambda run, name: run.correct[name])],
+        command=command_line(), data=data, settings=SETTINGS, baseline=BASE,
     )  # fmt: skip
+    text = text_of(losses, hits)
     print(text)
-    write_text(given.into / "table.md", f"{text}\n")
-    write_json(given.into / "results.json", found)
+    given.into.mkdir(parents=True, exist_ok=True)
+    write_text(given.into / "table.md", text)
+    save(losses, given.into / "results.json")
+    save(hits, given.into / "exact_match.json")
+    for sweep in sweeps:
+        if sweep.summed:  # the clusters are the same, and losses of sums go off the plot
+            continue
+        path = given.into / f"loss-{sweep.name}.png"
+        draw_losses(part(losses, sweep.name), path, f"{sweep.name}; {len(sweep.runs)} seeds")
+        path = given.into / f"clusters-{sweep.name}.png"
+        counts = losses.details[sweep.name]["clusters"][0]
+        draw_clusters(sweep.name, sweep.runs[0].seed, counts, path)
 
 
 if __name__ == "__main__":
-    with told():
+    with one_line_errors():
         main()

@@ -96,4 +96,4 @@ def test_a_signal_is_one_line(
         lambda: any(store.glob("base/*.partial/checkpoint")), number
     )
     assert stopped.code == code
-    assert stopped.err == f"error: {said}; the same command goes on from the last checkpoint\n"
+    assert stopped.err == f"error: {said}; the same command resumes from the last checkpoint\n"

@@ -1,4 +1,4 @@
-"""What a user gets wrong: one line that says what and where, exit code 1, no traceback."""
+"""Mistakes of a user: one line that says what is wrong and where, exit code 1, no traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from elrea.commands.messages import _short
+from elrea.commands.messages import line_of_hydra
 from tests.cli.commands import EXAM, QUIET, Ended, run
 from tests.reporting.wandb_reader import runs
 
@@ -20,7 +20,7 @@ ROW = "What is it?,one,two,three,four,A\n"
 
 @pytest.fixture
 def fails(tiny: list[str], tmp_path: Path) -> Callable[..., str]:
-    """Runs words that must fail; what the line says, with the test's folder as <>."""
+    """Runs words that must fail and returns the line of the error, with the test's folder as <>."""
 
     def said(*words: str) -> str:
         data = [] if any(w.startswith(("data=", "~")) for w in words) else EXAM
@@ -30,7 +30,7 @@ def fails(tiny: list[str], tmp_path: Path) -> Callable[..., str]:
 
 
 def write(path: Path, *rows: Any) -> Path:
-    """A file of JSON lines; a text among the rows is written as it is."""
+    """Writes a file of JSON lines; a text among the rows is written unchanged."""
     lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines))
@@ -103,12 +103,12 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
             "adapter.targets: 'nope' is no layer of this backbone th",
         ),
         ("adapter.targets=[lm_head]", "adapter.targets: 'lm_head' is no layer of this backbone th"),
-        ("data=null", "a config group wants the name of a choice, as data=exam; not null"),
+        ("data=null", "a config group needs the name of a choice, as data=exam, not null"),
         ("store=''", "store='': wants the folder in which stages are kept"),
         ("data=jsonl", "data=jsonl needs data.train: one or more .jsonl files"),
         (
             "data=mmlu",
-            "data=mmlu needs data.root=<folder of MMLU's dev/ and test/>, or data.hub=true",
+            "data=mmlu needs data.root=<folder with MMLU's dev/ and test/>, or data.hub=true",
         ),
     ],
 )
@@ -116,7 +116,7 @@ def test_a_bad_word(word: str, said: str, fails: Callable[..., str]) -> None:
     assert said in fails(word)
 
 
-def test_layers_that_are_not_there_are_said_before_anything_is_trained(
+def test_missing_layers_are_refused_before_training(
     fails: Callable[..., str], tmp_path: Path
 ) -> None:
     said = fails("features.layers=9", f"store={tmp_path / 'store'}")
@@ -139,17 +139,22 @@ def test_bad_lines(fails: Callable[..., str], tmp_path: Path) -> None:
     other = write(tmp_path / "b.jsonl", {"instruction": " Say  3.", "response": "3"})
     write(tmp_path / "a.jsonl", *good)
     both = ["data=jsonl", f"data.train={tmp_path / 'a.jsonl'}", f"data.test={other}"]
-    assert "1 of 1 test questions stand in train" in fails(*both)
+    assert "1 of 1 test questions are also in train" in fails(*both)
+    judged = write(
+        tmp_path / "c.jsonl", {"instruction": "1 + 1?", "response": "2", "judge": "math"}
+    )
+    said = fails(*both[:2], f"data.test={judged}")
+    assert f"{tmp_path.name}/c.jsonl:1: no judge 'math'; did you mean maths? (there is: " in said
     assert "9 training examples" in fails(*both, "data.allow_overlap=true", "clustering.k=10")
     assert fails("data=jsonl", "data.train=gone").startswith("gone: no such file or folder (data.")
 
 
 def test_bad_rows_of_mmlu(fails: Callable[..., str], tmp_path: Path) -> None:
     where = "<>/mmlu/test/astronomy_test.csv"
-    assert f"{where}:2: 4 columns; there must be 6" in fails(
+    assert f"{where}:2: 4 columns instead of 6" in fails(
         *mmlu(tmp_path / "mmlu", ROW + "Why?,one,two,A\n")
     )
-    assert f"{where}:1: the answer 'E' is outside the options A, B, C, D" in fails(
+    assert f"{where}:1: the answer 'E' is not one of A, B, C, D" in fails(
         *mmlu(tmp_path / "mmlu", ROW.replace(",A\n", ",E\n"))
     )
     assert f"{where}: the file is empty" in fails(*mmlu(tmp_path / "mmlu", ""))
@@ -209,7 +214,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_no_space_left(whole: Ended, words: list[str], small_disk: Path, tmp_path: Path) -> None:
     full = run(tmp_path, *words, QUIET, f"store={small_disk / 'store'}")
     assert full.error.startswith(f"no space left for stage base in {small_disk}/store/base: free")
-    assert list(small_disk.glob("store/base/*.partial"))  # what was made stays
+    assert list(small_disk.glob("store/base/*.partial"))  # what was written is kept
     shutil.rmtree(small_disk / "store")
     full = run(tmp_path, *words, f"hydra.run.dir={small_disk / 'out'}")  # W&B's files too
     lines = full.err.splitlines()
@@ -218,7 +223,7 @@ def test_no_space_left(whole: Ended, words: list[str], small_disk: Path, tmp_pat
 
 
 def test_too_long(tiny: list[str], tmp_path: Path) -> None:
-    """Training examples are dropped and counted; test prompts are counted, listed and scored wrong."""
+    """Training examples that are too long are dropped and counted; test prompts are listed and score wrong."""
     long = "word " * 100
     train = write(tmp_path / "train.jsonl", *rows(12), *rows(2, input=long))
     asked = {"choices": ["yes", "no"], "answer": "yes"}
@@ -246,7 +251,7 @@ def test_too_long(tiny: list[str], tmp_path: Path) -> None:
 
 
 def test_shots_without_room(tiny: list[str], tmp_path: Path) -> None:
-    """Prompts that lose solved examples are counted: whoever reads "2-shot" is told how many there were."""
+    """Prompts with fewer solved examples than asked for are counted, and the mean number is reported."""
     train = write(tmp_path / "train.jsonl", *rows(20))
     dev = write(tmp_path / "dev.jsonl", *({"instruction": "d" * 130, "response": str(i)} for i in range(1)),
                 *({"instruction": "e" * 130, "response": str(i)} for i in range(2)))  # fmt: skip
@@ -266,6 +271,6 @@ def test_shots_without_room(tiny: list[str], tmp_path: Path) -> None:
     assert [json.loads(line)["shots"] for line in lines] == [2, 1]
 
 
-def test_an_unforeseen_message_stays_one_line() -> None:
-    assert _short(ValueError("first.\n\n  second\nthird")) == "first; second"
-    assert _short(ValueError()) == "ValueError"
+def test_an_unknown_message_of_hydra_becomes_one_line() -> None:
+    assert line_of_hydra(ValueError("first.\n\n  second\nthird")) == "first; second"
+    assert line_of_hydra(ValueError()) == "ValueError"

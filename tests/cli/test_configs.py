@@ -1,7 +1,8 @@
-"""Every file under conf/ composes and builds, and every experiment runs."""
+"""Every file in conf/ composes and builds, every experiment runs, and the keys are the frozen ones."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,12 @@ from elrea.config import build
 from elrea.method.ensemble.strategy import Setting
 from elrea.method.routing.weights import Router, Routing
 from elrea.pipeline.assemble import strategy_nodes
+from tests.cli import frozen_keys
 from tests.cli.commands import EXAM, QUIET, ROOT, run
 
 CONF = ROOT / "conf"
+MOST_LINES = 650
+"""Lines of conf/ that are neither blank nor comments. Where a file repeats another's, it can inherit them instead."""
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SWEEPS = {
     "cluster_count": ["evaluation.strategies=[elrea,random_cluster]"],
@@ -26,7 +30,7 @@ SWEEPS = {
     "strategies": ["evaluation.strategies=[elrea,source]"],
     "tune": ["hydra.sweeper.n_trials=2"],
 }
-"""Experiments that are sweeps -> words that make them small; a tiny run's settle most keys that they vary."""
+"""Experiments that are sweeps -> words that make them small, beside those of `tiny`, which fix most keys they vary."""
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.glob("*/**/*.yaml")
@@ -42,7 +46,7 @@ def composed(*words: str) -> DictConfig:
         return compose("config", [*words])
 
 
-def test_how_many_there_are() -> None:
+def test_the_number_of_choices() -> None:
     assert len(EXPERIMENTS) == 12
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 22
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
@@ -84,8 +88,8 @@ def test_optuna_never_chooses_by_the_test_set(tiny: list[str], tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("name", "data"), [("mmlu", "Mmlu"), ("bbh", "Bbh"), ("math", "Maths")])
-def test_a_scale_brings_its_own_setting(name: str, data: str) -> None:
-    """The paper's (method, section 5), and what is typed beside it stands."""
+def test_a_scale_sets_data_and_training(name: str, data: str) -> None:
+    """The paper's setting (section 5), which words on the command line override."""
     small, paper = (
         composed(f"+experiment=elrea_{name}", f"scale={scale}", "adapter.r=64")
         for scale in ("small", "paper")
@@ -121,7 +125,7 @@ def test_a_sweep(tiny: list[str], tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     plans = [line for line in ended.out.splitlines() if line.startswith("Plan: ")]
     assert [line[-6:] for line in plans] == ["seed 0", "seed 1"]
-    assert not (tmp_path / "multirun").exists(), "a folder of one's own is the only one"
+    assert not (tmp_path / "multirun").exists(), "hydra.sweep.dir names the only folder"
 
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
@@ -150,7 +154,46 @@ def test_every_strategy_says_what_it_needs() -> None:
         assert set(strategy.members(routing)) <= trained, name
 
 
+def test_a_choice_has_what_it_inherits() -> None:
+    """By Hydra, and by `strategy_nodes` for the strategies that `ensemble=` does not name."""
+    small, auto = composed("adapter=small"), composed("trainer=sharded")
+    assert (small.adapter.r, small.adapter.targets) == (1, "all-linear")
+    assert (auto.trainer.devices, auto.trainer.precision) == (2, "32-true")
+    node = strategy_nodes(CONF, ["elrea_top3"])["elrea_top3"]
+    assert node == composed("ensemble=elrea_top3").ensemble
+    assert (node.top_k, node.base_share) == (3, True)
+
+
+def test_every_named_file_is_a_choice() -> None:
+    """Files that only others inherit from are not in a group's folder, where `--help` would list them."""
+    shared = {path.stem for path in CONF.glob("*.yaml")}
+    assert shared == {"config", "data_instructions", "data_limits", "data_mixture", "data_source"}
+
+
+def test_the_keys_are_the_frozen_ones() -> None:
+    """An added, renamed or removed key is part of what users type: it has to be meant."""
+    now, before = frozen_keys.keys(), frozen_keys.frozen()
+    changed = [f"+ {key}" for key in sorted(now - before)] + [
+        f"- {key}" for key in sorted(before - now)
+    ]
+    assert not changed, (
+        f"conf/ has other keys than tests/cli/frozen_keys.txt: {'; '.join(changed)}. "
+        f"To accept them: {frozen_keys.ACCEPT}"
+    )
+
+
+def test_files_inherit_instead_of_repeating() -> None:
+    lines = [
+        line
+        for path in CONF.rglob("*.yaml")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
+    assert len(lines) <= MOST_LINES
+
+
 @pytest.mark.parametrize("path", sorted(CONF.rglob("*.yaml")), ids=lambda path: path.stem)
-def test_a_file_opens_with_what_it_is(path: Path) -> None:
-    first = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
-    assert first.startswith("# ")
+def test_a_file_opens_with_its_purpose_and_cost(path: Path) -> None:
+    text = path.read_text(encoding="utf-8").removeprefix("# @package _global_\n")
+    head = text[: re.search(r"^(?!#)", text, re.MULTILINE).start()]  # type: ignore[union-attr]
+    assert head.startswith("# ") and "\n# Costs: " in head

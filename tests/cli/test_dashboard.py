@@ -1,4 +1,4 @@
-"""`python -m elrea.tracking.dashboard`: its panels name what runs log, and it fails in one line."""
+"""`elrea dashboard`: its panels read only what runs log, and its errors are one line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.reporting.wandb_reader import Run, runs
 def dashboard(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     home = {"HOME": str(folder), "WANDB_CONFIG_DIR": str(folder), "WANDB_CACHE_DIR": str(folder)}
     return subprocess.run(
-        [sys.executable, "-m", "elrea.tracking.dashboard", *words],
+        [sys.executable, "-m", "elrea.commands", "dashboard", *words],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **home, **environment},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip
@@ -46,7 +46,7 @@ def panels(spec: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 
 def named(panel: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(kind, name) of all that a panel reads: config, summary, history, table, column (`table/column`), media."""
+    """(kind, name) of everything that a panel reads: config, summary, history, table, column or media."""
     config, kind = panel["config"], panel["viewType"]
     if kind == "Scatter Plot":
         for axis in ("xAxis", "yAxis"):
@@ -79,19 +79,19 @@ def flat(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def logged(run: Run) -> set[tuple[str, str]]:
-    """The same of what a run has."""
-    found = {("config", name) for name in flat(run.config)}
-    found |= {("summary", name) for name in flat(run.summary)}
+    """(kind, name) of everything that a run logged."""
+    logs = {("config", name) for name in flat(run.config)}
+    logs |= {("summary", name) for name in flat(run.summary)}
     for row in run.history:
         for name, value in row.items():
-            found.add(("history", name))
+            logs.add(("history", name))
             kind = value.get("_type") if isinstance(value, dict) else None
             if kind == "image-file":
-                found.add(("media", name))
+                logs.add(("media", name))
             if kind == "table-file":
                 columns = run.table(name)["columns"]
-                found |= {("table", name), *(("column", f"{name}/{column}") for column in columns)}
-    return found
+                logs |= {("table", name), *(("column", f"{name}/{column}") for column in columns)}
+    return logs
 
 
 def test_every_panel_names_what_runs_log(spec: dict[str, Any], compared: Path) -> None:
@@ -107,7 +107,7 @@ def test_every_panel_names_what_runs_log(spec: dict[str, Any], compared: Path) -
         assert not read - logged(run), f"job {job} does not log this"
 
 
-def test_it_answers_the_questions(spec: dict[str, Any]) -> None:
+def test_the_sections_and_their_panels(spec: dict[str, Any]) -> None:
     found = panels(spec)
     assert list(found) == [
         "Accuracy against clustering.k", "Cost against accuracy", "Clusters", "Routing", "Training",
@@ -122,14 +122,14 @@ def test_it_answers_the_questions(spec: dict[str, Any]) -> None:
     assert first == {"step": "forward_passes", "lineKey": "strategy", "lineVal": "accuracy"}
 
 
-def test_it_shows_one_sweep_alone(spec: dict[str, Any], compared: Path) -> None:
+def test_group_shows_only_that_sweep(spec: dict[str, Any], compared: Path) -> None:
     (feed,) = spec["spec"]["section"]["runSets"]
     (only,) = feed["filters"]["filters"]
     (run,) = runs(compared / "0")
     assert (only["key"]["name"], only["value"]) == ("group", run.info["group"])
 
 
-def test_another_knob_and_other_strategies(tmp_path: Path) -> None:
+def test_another_key_and_other_strategies(tmp_path: Path) -> None:
     words = ["--against", "data.conflict", "--strategies", "elrea, mole", "--entity", "us"]
     done = dashboard(tmp_path, *words, "--project", "p", "--out", "d.json")
     assert done.returncode == 0, done.stderr
@@ -141,7 +141,7 @@ def test_another_knob_and_other_strategies(tmp_path: Path) -> None:
     assert spec["spec"]["section"]["runSets"][0]["filters"]["filters"] == []
 
 
-def test_help_is_instant(tmp_path: Path) -> None:
+def test_help_is_fast(tmp_path: Path) -> None:
     began = time.monotonic()
     done = dashboard(tmp_path, "--help")
     assert done.returncode == 0 and "--against" in done.stdout
@@ -186,5 +186,5 @@ def test_without_the_extra(tmp_path: Path) -> None:
         (["--strategies", ","], "--strategies: name at least one"),
     ],
 )
-def test_wrong_words(words: list[str], said: str, tmp_path: Path) -> None:
+def test_bad_arguments(words: list[str], said: str, tmp_path: Path) -> None:
     assert error(dashboard(tmp_path, *words)).startswith(f"error: {said}")

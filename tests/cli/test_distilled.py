@@ -12,7 +12,7 @@ import torch
 
 from elrea.data.exam.exam import Exam
 from elrea.errors import StoreError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.device import Device
@@ -120,7 +120,7 @@ def test_the_folder_answers_as_the_run_did_and_takes_no_gradient(
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     assert {"routing/router.safetensors", "routing/router.json"} <= there
     assert not [name for name in there if "epoch" in name or "moments" in name]
-    assert "guesses a prompt's" in (folder / "README.md").read_text()
+    assert "predicts a prompt's" in (folder / "README.md").read_text()
     ensemble = Ensemble.load(
         folder, backbone=str(small_model), top_k=1, base_share=False, device=Device("cpu", threads=1)
     )  # fmt: skip
@@ -144,7 +144,7 @@ def test_the_folder_answers_as_the_run_did_and_takes_no_gradient(
 def test_a_damaged_router_is_refused(distilled: Ended, small_model: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(distilled.folder / "out" / "ensemble", tmp_path / "copy")
     (copy / "routing" / "router.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(StoreError, match=r"router\.safetensors is not as it was written"):
+    with pytest.raises(StoreError, match=r"router\.safetensors: checksum mismatch"):
         Ensemble.load(copy, backbone=str(small_model))
 
 

@@ -16,10 +16,10 @@ import elrea
 from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
 from elrea.errors import BackboneError, ConfigError, DataError, ElreaError, StoreError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
-from elrea.store.files import read_json, seal, sha256, write_json
+from elrea.store.files import read_json, sha256, with_checksum, write_json
 from tests.cli.commands import Ended
 
 CPU = Device("cpu", threads=1)
@@ -118,7 +118,7 @@ def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:
     """A change that knows of the file's own checksum."""
     facts = read_json(path)
     how(facts)
-    write_json(path, seal(facts) if "own_sha256" in facts else facts)
+    write_json(path, with_checksum(facts) if "own_sha256" in facts else facts)
 
 
 def flip(path: Path) -> None:
@@ -154,6 +154,7 @@ def each(how: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
 
 EXPERT, SHAPE = "expert-1/adapter_model.safetensors", "expert-1/adapter_config.json"
 CENTROIDS = "routing/centroids.safetensors"
+LORA = "elrea.models.lora.Lora"
 
 
 @pytest.mark.parametrize(
@@ -185,19 +186,39 @@ CENTROIDS = "routing/centroids.safetensors"
         (lambda c: (c / "ensemble.json").write_text('{"format": 1e999}'), "not a finite number"),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(members="abc")), "members are"),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(members=["x", "y", "z"])), "membe"),
-        (lambda c: change(c / "ensemble.json", lambda f: f.update(router=f["features"])), "which is no"),
-        (lambda c: change(c / "ensemble.json", lambda f: f.update(features=f["router"])), "which is no"),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(router=f["features"])), "not a subclass of Router"),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(features=f["router"])), "not a subclass of Features"),
         (lambda c: flip(c / "expert-1" / "adapter_model.safetensors"), "expert-1/adapter_model.saf"),
         (lambda c: (c / "base" / "adapter_config.json").unlink(), "adapter_config.json is missing"),
         (lambda c: (c / "extra.bin").write_text("x"), "extra.bin does not belong to the ensemble"),
         (lambda c: (c / "ensemble.json").unlink(), "no ensemble.json there; give the folder ense"),
         (lambda c: (c / "ensemble.json").write_text("{"), "ensemble.json"),
-        (lambda c: (c / "ensemble.json").write_text("[]"), "not as this version writes it"),
+        (lambda c: (c / "ensemble.json").write_text("[]"), "ensemble.json: not "),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(format=2)), "format 2 is not 1"),
-        (lambda c: change(c / "ensemble.json", lambda f: outside(c, f)), "leads out of the folder"),
+        (lambda c: change(c / "ensemble.json", lambda f: outside(c, f)), "is outside the folder"),
         (
             lambda c: change(c / "ensemble.json", lambda f: f["router"].update({"class": "os.system"})),
-            "names 'os.system', which is no part of an ensemble",
+            "router.class: 'os.system' is not a subclass of Router",
+        ),
+        (
+            lambda c: change(c / "ensemble.json", lambda f: f["router"].update({"class": ["x"]})),
+            "router.class: ['x'] is not a subclass of Router",
+        ),
+        (
+            lambda c: change(c / "ensemble.json", lambda f: f["router"].update(_target_=LORA)),
+            "router._target_: may not name a class",
+        ),
+        (
+            lambda c: change(c / "ensemble.json", lambda f: f["features"].update(layers=[{"_target_": LORA}])),
+            "features.layers: may not name a class",
+        ),
+        (
+            lambda c: change(c / "ensemble.json", lambda f: f["features"]["projection"].update({"class": "Lora"})),
+            "features.projection.class: 'Lora' is not a subclass of Projection",
+        ),
+        (
+            lambda c: change(c / "ensemble.json", lambda f: f["features"].update(projection={"_target_": LORA})),
+            "features.projection: not a description of a component",
         ),
         (
             lambda c: change(c / "ensemble.json", lambda f: f["features"].update(form="bfgs")),
@@ -225,7 +246,7 @@ def test_centroids_of_another_size(folder: Path, small_model: Path, tmp_path: Pa
     shutil.copytree(folder, copy)
     sealed(copy, CENTROIDS, each(lambda t: t[:, :5]))
     loaded = Ensemble.load(copy, backbone=str(small_model), device=CPU)
-    with pytest.raises(StoreError, match=r"of 5 dimensions, but this ensemble's features have 16"):
+    with pytest.raises(StoreError, match=r"5 dimensions, but this ensemble's features have 16"):
         loaded.route(["a"])
 
 

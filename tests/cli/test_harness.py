@@ -1,4 +1,4 @@
-"""A finished run by lm-eval: its accuracy, its log-likelihoods, its answers; each prompt routed once."""
+"""A finished run in lm-eval: accuracy, log-likelihoods and answers are ours; each prompt is routed once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from tests.cli.commands import ROOT, Ended
@@ -27,7 +27,7 @@ LETTERS = [" A", " B", " C", " D"]
 
 @dataclass
 class Asked:
-    """What a model reads of lm-eval's Instance."""
+    """The part of lm-eval's Instance that a model reads."""
 
     args: tuple[Any, ...]
 
@@ -115,11 +115,11 @@ def test_a_prompt_is_routed_once(lm: Any, test: list[Example], monkeypatch) -> N
     prompts = [example.instruction for example in test]
     lm.loglikelihood([Asked((p, letter)) for letter in LETTERS for p in prompts])
     lm.generate_until([Asked((p, {"max_gen_toks": 2})) for p in prompts])
-    lm.loglikelihood([Asked((f"{prompts[0]} ", "A"))])  # the space is the answer's
+    lm.loglikelihood([Asked((f"{prompts[0]} ", "A"))])  # the space belongs to the answer
     assert routed == prompts
 
 
-def test_continuations_are_scored_as_they_stand(lm: Any, ensemble: Ensemble) -> None:
+def test_continuations_are_scored_without_changes(lm: Any, ensemble: Ensemble) -> None:
     prompts = [f"Say {number}." for number in range(20)]
     answers = ensemble.generate(prompts, Decoding(max_new_tokens=1))
     # A token of a byte; half a letter could not be asked for as text.
@@ -142,14 +142,14 @@ def test_continuations_are_scored_as_they_stand(lm: Any, ensemble: Ensemble) -> 
 
 
 def logs_by_hand(lm: Any, ids: list[int], weights: torch.Tensor) -> torch.Tensor:
-    """log P of each token after the first [t - 1], by the weighed sum of the members' logits."""
+    """log P of each token after the first [t - 1], by the weighted sum of the members' logits."""
     places = torch.arange(len(ids) - 1)
     logits = lm.ensemble.joint.logits(torch.tensor([ids]), places)
     mixed = torch.einsum("mtv,m->tv", logits, weights)
     return mixed.log_softmax(-1)[places, torch.tensor(ids[1:])]
 
 
-def test_a_long_context_loses_its_beginning(lm: Any, ensemble: Ensemble, caplog) -> None:
+def test_a_long_context_is_cut_at_its_beginning(lm: Any, ensemble: Ensemble, caplog) -> None:
     context = "word " * 90 + "end"
     with caplog.at_level(logging.WARNING):
         ((log_p, _),) = lm.loglikelihood([Asked((context, " yes"))])
@@ -198,7 +198,7 @@ def test_repeated_draws_differ(lm: Any) -> None:
     assert lm.generate_until(asked) == found  # by lm-eval's own seed
 
 
-def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_error_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
     from elrea.commands import lm_eval as harness
     from elrea.commands.lm_eval_model import ElreaLM
 
@@ -208,8 +208,8 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
         ({"path": run, "topk": 1}, "model_args: topk: unknown; did you mean top_k"),
         ({"path": run, "top_k": "all"}, "top_k='all'"),
         ({"path": run, "top_k": 0}, "top_k=0: must be at least 1"),
-        ({"path": run, "device": "tpu"}, "device=tpu: wants cpu, cuda or mps"),
-        ({"path": run, "batch_size": 0}, "batch_size=0: wants a number of 1 or more"),
+        ({"path": run, "device": "tpu"}, "device=tpu: must be cpu, cuda or mps"),
+        ({"path": run, "batch_size": 0}, "batch_size=0: must be a number of 1 or more"),
     ):
         with pytest.raises(ConfigError, match=line):
             ElreaLM(**arguments)
@@ -225,6 +225,6 @@ def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, ca
         str(tmp_path / "t.yaml"),
     ]
     monkeypatch.setattr("sys.argv", ["harness", *words])
-    with pytest.raises(SystemExit) as ended, told():
+    with pytest.raises(SystemExit) as ended, one_line_errors():
         harness.main()
     assert ended.value.code == 1 and "no ensemble.json there" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_a_chat_template_is_kept_in_its_sandbox(template: str, small_model: Path
 def test_a_runs_config_makes_nothing_but_what_it_may(
     key: str, value: object, whole: Ended, tmp_path: Path
 ) -> None:
-    """`python -m elrea.features.neighbours` and its like compose a run anew from its own config.yaml."""
+    """`elrea neighbours` and similar commands build a run again from its own config.yaml."""
     run = tmp_path / "run"
     shutil.copytree(whole.folder / "out", run)
     facts = yaml.safe_load((run / "config.yaml").read_text())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from elrea.commands import chat, predict
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.commands.neighbours import neighbours
 from elrea.errors import DataError
 from elrea.method.ensemble.ensemble import Ensemble
@@ -54,7 +54,7 @@ def test_the_commands(whole: Ended, tmp_path: Path, monkeypatch: Any, capsys: An
     for module, words in asked.items():
         monkeypatch.setattr(sys, "argv", [module.__name__, *words])
         monkeypatch.setattr(sys, "stdin", io.StringIO(LONG))
-        with pytest.raises(SystemExit) as ended, told():
+        with pytest.raises(SystemExit) as ended, one_line_errors():
             module.main()
         err = capsys.readouterr().err
         assert ended.value.code == 1 and err.count("\n") == 1, (module.__name__, err[:500])

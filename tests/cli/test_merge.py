@@ -1,9 +1,8 @@
-"""`python -m elrea.merge RUN --out FOLDER` on a finished run: PEFT alone loads what it leaves."""
+"""`elrea merge RUN --out FOLDER` on a finished run: PEFT loads the folder that it writes."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from elrea.commands import merge
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from elrea.models.lora import load
@@ -21,11 +20,6 @@ from tests.cli.commands import Ended
 
 IDS = torch.tensor([[1, 80, 90, 100, 70, 60]])
 MEMBERS = ["base", "expert-0", "expert-1"]
-
-
-def merged(monkeypatch, *words: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["merge", *words])
-    merge.main()
 
 
 @torch.inference_mode()
@@ -60,40 +54,39 @@ def test_peft_loads_the_sum(
     whole: Ended,
     small_model: Path,
     tmp_path: Path,
-    monkeypatch,
     capsys,
 ) -> None:
     run, out = whole.folder / "out", tmp_path / "new" / "merged"
-    merged(monkeypatch, str(run), "--out", str(out), *typed)
+    merge.main([str(run), "--out", str(out), *typed])
     wanted = by_hand(small_model, run / "ensemble", shares)
     torch.testing.assert_close(by_peft(small_model, out), wanted, atol=1e-5, rtol=1e-4)
     bare = by_hand(small_model, run / "ensemble", {})
-    assert (wanted - bare).abs().max() > 1e-3  # the adapters do change something
+    assert (wanted - bare).abs().max() > 1e-3  # the adapters have an effect
     said = capsys.readouterr().out
     assert f"rank {2 * len(shares)}, exact" in said
     card = (out / "README.md").read_text()
     for name in MEMBERS:
         assert f"| {name} | {shares.get(name, 0):.4f} |" in card
-    assert [path.name for path in out.parent.iterdir()] == ["merged"]  # nothing is left beside it
+    assert [path.name for path in out.parent.iterdir()] == ["merged"]  # no temporary folder is left
 
 
-def test_a_lower_rank_says_what_it_keeps(
-    whole: Ended, small_model: Path, tmp_path: Path, monkeypatch, capsys
+def test_a_lower_rank_reports_the_share_that_it_keeps(
+    whole: Ended, small_model: Path, tmp_path: Path, capsys
 ) -> None:
     run, out = whole.folder / "out", tmp_path / "merged"
-    merged(monkeypatch, str(run / "ensemble"), "--out", str(out), "--rank", "3")
+    merge.main([str(run / "ensemble"), "--out", str(out), "--rank", "3"])
     assert load(out)[1].r == 3
     assert "rank 3 of 6; it keeps " in capsys.readouterr().out
     assert by_peft(small_model, out).isfinite().all()
 
 
-def test_prompts_weigh_by_their_mean_route(
-    whole: Ended, small_model: Path, tmp_path: Path, monkeypatch
+def test_prompts_give_their_mean_routing_weights(
+    whole: Ended, small_model: Path, tmp_path: Path
 ) -> None:
     run, out, path = whole.folder / "out", tmp_path / "merged", tmp_path / "prompts.jsonl"
     prompts = ["Say one.", "What comes after Tuesday?", "Add 1 and 2."]
     path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in prompts))
-    merged(monkeypatch, str(run), "--out", str(out), "--prompts", str(path))
+    merge.main([str(run), "--out", str(out), "--prompts", str(path)])
     ensemble = Ensemble.load(
         run / "ensemble", backbone=str(small_model), device=Device("cpu", threads=1)
     )
@@ -104,28 +97,28 @@ def test_prompts_weigh_by_their_mean_route(
     torch.testing.assert_close(by_peft(small_model, out), wanted, atol=1e-5, rtol=1e-4)
 
 
-def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_error_is_one_line(whole: Ended, tmp_path: Path, capsys) -> None:
     run = str(whole.folder / "out")
     there = tmp_path / "there"
     there.mkdir()
     for words, line in (
         ([run, "--weights", "expert-2=1"], "no member 'expert-2' (there is: base, expert-0, exper"),
-        ([run, "--weights", "base=0,expert-0=0"], "--weights: they sum to 0"),
+        ([run, "--weights", "base=0,expert-0=0"], "--weights: their sum is 0"),
         ([run, "--weights", "base=1e308,expert-0=1e308"], "--weights: their sum is not finite"),
-        ([run, "--weights", "base"], "--weights: 'base': wants member=number"),
-        ([run, "--weights", "base=1,"], "--weights: '': wants member=number"),
-        ([run, "--weights", "base=-1,expert-0=2"], "--weights: 'base=-1': wants member=number"),
-        ([run, "--weights", "base=nan"], "--weights: 'base=nan': wants member=number"),
-        ([run, "--weights", "base=1,base=2"], "--weights: base stands twice"),
-        ([run, "--rank", "7"], "rank=7: must be 1 to 6"),
-        ([run, "--top-k", "1"], "--top-k: says how prompts are routed; give --prompts too"),
+        ([run, "--weights", "base"], "--weights: 'base': must be member=number"),
+        ([run, "--weights", "base=1,"], "--weights: '': must be member=number"),
+        ([run, "--weights", "base=-1,expert-0=2"], "--weights: 'base=-1': must be member=number"),
+        ([run, "--weights", "base=nan"], "--weights: 'base=nan': must be member=number"),
+        ([run, "--weights", "base=1,base=2"], "--weights: the member 'base' appears twice"),
+        ([run, "--rank", "7"], "--rank 7: must be 1 to 6"),
+        ([run, "--top-k", "1"], "--top-k changes how prompts are routed; give --prompts too"),
         ([run, "--prompts", str(tmp_path / "none")], "none: cannot be read"),
-        ([run, "--out", str(there)], "there: is there already; name another folder"),
+        ([run, "--out", str(there)], "there: exists already; name another folder"),
         ([str(tmp_path)], "no ensemble.json there; give the folder ensemble/ of a run"),
     ):
         out = [] if "--out" in words else ["--out", str(tmp_path / "merged")]
-        with pytest.raises(SystemExit) as ended, told():
-            merged(monkeypatch, *words, *out)
+        with pytest.raises(SystemExit) as ended, one_line_errors():
+            merge.main([*words, *out])
         err = capsys.readouterr().err
         assert ended.value.code == 1 and line in err and len(err.splitlines()) == 1, err
         assert not (tmp_path / "merged").exists()

@@ -1,20 +1,19 @@
-"""`python -m elrea.features.neighbours RUN "a prompt"` on a finished run."""
+"""`elrea neighbours RUN "a prompt"` on a finished run."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from elrea.commands import neighbours as module
-from elrea.commands.messages import told
+from elrea.commands import neighbours as command
+from elrea.commands.messages import one_line_errors
 from elrea.commands.neighbours import neighbours
 from elrea.pipeline.assemble import of_run
 from tests.cli.commands import Ended
 
 
-def test_an_examples_nearest_neighbour_is_itself(whole: Ended, monkeypatch, capsys) -> None:
+def test_an_examples_nearest_neighbour_is_itself(whole: Ended, capsys) -> None:
     run = whole.folder / "out"
     example = next(e for e in of_run(run)[0].corpus.train if not e.header and not e.history)
     found = neighbours(run, example.instruction, 5)
@@ -22,20 +21,18 @@ def test_an_examples_nearest_neighbour_is_itself(whole: Ended, monkeypatch, caps
     assert found[0].cosine == pytest.approx(1, abs=1e-3) and found[0].source == example.source
     cosines = [one.cosine for one in found]
     assert cosines == sorted(cosines, reverse=True) and all(0 <= one.cluster < 2 for one in found)
-    monkeypatch.setattr(sys, "argv", ["neighbours", str(run), example.instruction, "-k", "2"])
-    module.main()
+    command.main([str(run), example.instruction, "-k", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and example.id in lines[1] and example.source in lines[1]
 
 
-def test_what_is_wrong_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_error_is_one_line(whole: Ended, tmp_path: Path, capsys) -> None:
     for words, said in (
         ([str(tmp_path), "x"], "no config.yaml there; give a run's folder"),
         ([str(whole.folder / "out"), "x", "-k", "0"], "k=0: must be at least 1"),
         ([str(whole.folder / "out"), "x", "--store", str(tmp_path)], "its stage base is not in"),
     ):
-        monkeypatch.setattr(sys, "argv", ["neighbours", *words])
-        with pytest.raises(SystemExit), told():
-            module.main()
+        with pytest.raises(SystemExit), one_line_errors():
+            command.main(words)
         err = capsys.readouterr().err
         assert said in err and len(err.splitlines()) == 1

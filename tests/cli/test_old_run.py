@@ -1,4 +1,4 @@
-"""A run folder of an older version still works with every command, under the commands' old and new names."""
+"""A run folder of an older version still works with every command, under the commands' old names."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ OLD = ROOT / "tests" / "old_run"
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A copy of what the old version left, in a working folder."""
+    """A working folder with a copy of the old version's run and store."""
     shutil.copytree(OLD, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
 
-def said(place: Path, *words: str, given: str = "") -> str:
-    """What `python -m <words>` printed there; it must end with 0 and say nothing on stderr."""
+def output(place: Path, *words: str, given: str = "") -> str:
+    """Output of `python -m <words>` in that folder; it must exit with 0 and print nothing on stderr."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", *words], cwd=place, input=given, env=environment, capture_output=True,
@@ -36,7 +36,7 @@ def said(place: Path, *words: str, given: str = "") -> str:
 
 def test_predict(place: Path) -> None:
     files = ("--in", "prompts.jsonl", "--out", "new.jsonl")
-    said(place, "elrea.predict", "run", *files, "--max-new-tokens", "8")
+    output(place, "elrea.predict", "run", *files, "--max-new-tokens", "8")
     old, new = (
         [json.loads(line) for line in (place / name).read_text().splitlines()]
         for name in ("answers.jsonl", "new.jsonl")
@@ -48,35 +48,37 @@ def test_predict(place: Path) -> None:
 
 
 def test_chat(place: Path) -> None:
-    out = said(place, "elrea.chat", "run", "--max-new-tokens", "8", given="What is 2 + 2?\n")
+    out = output(place, "elrea.chat", "run", "--max-new-tokens", "8", given="What is 2 + 2?\n")
     assert out == "[expert-1 0.88, base 0.49, expert-0 0.12]\n\nA: 12 | B: 10\n\n"
 
 
 def test_neighbours(place: Path) -> None:
-    out = said(place, "elrea.features.neighbours", "run", "What is 2 + 2?", "-k", "3")
-    found = [line.split()[0] for line in out.splitlines()[1:]]
+    out = output(place, "elrea.features.neighbours", "run", "What is 2 + 2?", "-k", "3")
+    cosines = [line.split()[0] for line in out.splitlines()[1:]]
     ids = [line.rpartition("(")[2].rstrip(")") for line in out.splitlines()[1:]]
-    assert [float(cosine) for cosine in found] == pytest.approx([0.589, 0.580, 0.558], abs=2e-3)
+    assert [float(cosine) for cosine in cosines] == pytest.approx([0.589, 0.580, 0.558], abs=2e-3)
     assert ids == [f"exam/train/Birch/{number}" for number in ("00006", "00012", "00014")]
 
 
 def test_merge(place: Path) -> None:
-    out = said(place, "elrea.merge", "run", "--out", "merged", "--weights", "base=0.2,expert-0=0.5")
+    out = output(
+        place, "elrea.merge", "run", "--out", "merged", "--weights", "base=0.2,expert-0=0.5"
+    )
     assert "0.2857" in out and "0.7143" in out and "rank 2, exact" in out
     merged = load_file(place / "merged" / "adapter_model.safetensors")
-    (old,) = {t.shape[0] for name, t in merged.items() if "lora_A" in name}
-    assert old == 2
+    (rank,) = {t.shape[0] for name, t in merged.items() if "lora_A" in name}
+    assert rank == 2
 
 
 def test_compare(place: Path) -> None:
-    out = said(place, "elrea.evaluation.compare", "run", "--a", "elrea", "--b", "base", "--json")
+    out = output(place, "elrea.evaluation.compare", "run", "--a", "elrea", "--b", "base", "--json")
     pooled = json.loads(out)["pooled"]
     assert pooled["difference"] == pytest.approx(-1 / 3, abs=1e-6)
     assert pooled["ci95"] == pytest.approx([-0.583333, -0.083333]) and pooled["p"] == 0.125
 
 
 def test_store(place: Path) -> None:
-    out = said(place, "elrea.store", "verify", "--store", "store")
+    out = output(place, "elrea.store", "verify", "--store", "store")
     assert out == "4 stages, 0 damaged\n"
 
 

@@ -1,19 +1,18 @@
-"""`python -m elrea.predict RUN --in ... --out ...` on a finished run: answers, and goes on where it stopped."""
+"""`elrea predict RUN --in ... --out ...` on a finished run: it answers, and resumes where it was stopped."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from elrea.commands import predict
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.commands.predict import alone
 from elrea.errors import DataError, StoreError
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from tests.cli.commands import Ended
@@ -35,22 +34,19 @@ def typed(whole: Ended, tmp_path: Path) -> list[str]:
     return [run, "--in", str(path), "--out", str(out), "--max-new-tokens", "4"]
 
 
-def answers(monkeypatch, typed: list[str]) -> list[dict[str, Any]]:
-    monkeypatch.setattr(sys, "argv", ["predict", *typed])
-    predict.main()
+def answers(typed: list[str]) -> list[dict[str, Any]]:
+    predict.main(typed)
     lines = Path(typed[typed.index("--out") + 1]).read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def test_answers_are_the_ensembles(
-    typed: list[str], whole: Ended, small_model: Path, monkeypatch
-) -> None:
+def test_answers_are_the_ensembles(typed: list[str], whole: Ended, small_model: Path) -> None:
     ensemble = Ensemble.load(
         whole.folder / "out" / "ensemble",
         backbone=str(small_model),
         device=Device("cpu", threads=1),
     )
-    rows = answers(monkeypatch, typed)
+    rows = answers(typed)
     assert [row["id"] for row in rows] == ["1", "sum", "5", *(str(7 + 2 * i) for i in range(18))]
     asked = ["Say one.", "Add.\n1 and 2", *(f"Count to {i}." for i in range(18))]
     written = ensemble.generate(asked, Decoding(max_new_tokens=4))
@@ -64,40 +60,50 @@ def test_answers_are_the_ensembles(
 
 
 @pytest.mark.parametrize("temperature", ["0", "1.5"])
-def test_stopped_it_goes_on_to_the_same_file(
-    temperature: str, typed: list[str], monkeypatch
-) -> None:
+def test_a_stopped_command_resumes_to_the_same_file(temperature: str, typed: list[str]) -> None:
     typed += ["--temperature", temperature]
     out = Path(typed[typed.index("--out") + 1])
-    unbroken = answers(monkeypatch, typed)
+    unbroken = answers(typed)
     whole = out.read_bytes()
     lines = whole.splitlines(keepends=True)
     for left in (b"".join(lines[:17]) + lines[17][:20], lines[0], b"", whole):
         out.write_bytes(left)
-        assert answers(monkeypatch, typed) == unbroken
+        assert answers(typed) == unbroken
         assert out.read_bytes() == whole
 
 
-def test_what_is_wrong_is_one_line(typed: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
     path, out = (Path(typed[typed.index(name) + 1]) for name in ("--in", "--out"))
     for prompts, there, line in (
-        ('{"prompt": "Hi"}\n{"prompt": 3}', None, ":2: wants a text as prompt"),
+        (
+            '{"prompt": "Hi"}\n{"prompt": 3}',
+            None,
+            ":2: `prompt` (or `instruction`, `input`) must be a text",
+        ),
         ('{"prompt": "Hi"}\n{"prompt"', None, ":2: broken JSON"),
-        ('{"prompt": "Hi", "choices": [""]}', None, ":1: choices are a list of texts that are not"),
-        ("\n", None, "holds no prompts; write one JSON object a line"),
-        ('{"prompt": "Hi"}\n{"prompt": " "}', None, "prompts.jsonl:2 is empty"),
+        ('{"prompt": "Hi", "choices": [""]}', None, ":1: `choices` must be a list of non-empty"),
+        ("\n", None, "the file has no prompts; write one JSON object per line"),
+        ('{"prompt": "Hi"}\n{"prompt": " "}', None, "prompts.jsonl:2: the prompt is empty"),
         (json.dumps({"prompt": "x" * 500}), None, "prompts.jsonl:1: longer than the 400 tokens"),
         ('{"prompt": "Hi", "id": "\\ud800"}', None, ":1: is not UTF-8 text"),
         ('{"prompt": "Hi", "choices": ["\\ud800", "b"]}', None, ":1: is not UTF-8 text"),
-        ('{"prompt": "Hi"}', "something else\n", "holds other answers (of another ensemble, "),
-        ('{"prompt": "Hi"}', '{"id": "1", "by": "0"}\n', "holds other answers (of another ensem"),
-        ('{"prompt": "Hi"}', "one line, and no end of it", "holds other answers (of another ense"),
+        ('{"prompt": "Hi"}', "something else\n", "has answers of another ensemble, other prompts"),
+        (
+            '{"prompt": "Hi"}',
+            '{"id": "1", "by": "0"}\n',
+            "has answers of another ensemble, other prompts",
+        ),
+        (
+            '{"prompt": "Hi"}',
+            "one line, and no end of it",
+            "has answers of another ensemble, other prompts",
+        ),
     ):
         path.write_text(prompts)
         if there is not None:
             out.write_text(there)
-        with pytest.raises(SystemExit), told():
-            answers(monkeypatch, typed)
+        with pytest.raises(SystemExit), one_line_errors():
+            answers(typed)
         err = capsys.readouterr().err
         assert line in err and len(err.splitlines()) == 1, err
         assert out.read_text() == there if there else not out.exists()
@@ -106,20 +112,27 @@ def test_what_is_wrong_is_one_line(typed: list[str], tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"prompt": "a", "question": "b"}, "; it may be half of the question: rename it, or begin"),
+        (
+            {"prompt": "a", "question": "b"},
+            ":1: unknown field 'question'; rename it, or let it begin with _",
+        ),
         (
             {"prompt": "a", "choises": ["b"]},
-            ":1: unknown field 'choises'; did you mean choices?; it may",
+            "it begin with _ to have it ignored; did you mean choices?",
         ),
-        ({"prompt": "a", "messages": []}, ":1: messages are not answered here"),
-        ({"prompt": "a", "instruction": "b"}, ":1: 'instruction' is a second instruction"),
+        ({"prompt": "a", "messages": []}, ":1: a chat in `messages` is not supported"),
+        (
+            {"prompt": "a", "instruction": "b"},
+            ":1: 'instruction' is a second field for the instruction",
+        ),
         ({"prompt": "a", "id": ["b"]}, ":1: the id must be a text or a number"),
-        ({"prompt": None, "response": "b"}, ":1: wants a text as prompt"),
+        (
+            {"prompt": None, "response": "b"},
+            ":1: `prompt` (or `instruction`, `input`) must be a text",
+        ),
     ],
 )
-def test_a_field_that_may_matter_is_not_passed_over(
-    row: dict[str, Any], said: str, tmp_path: Path
-) -> None:
+def test_a_field_that_may_matter_is_refused(row: dict[str, Any], said: str, tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(json.dumps(row))
     with pytest.raises(DataError) as error:
@@ -127,7 +140,7 @@ def test_a_field_that_may_matter_is_not_passed_over(
     assert said in str(error.value)
 
 
-def test_a_null_is_no_value_and_own_fields_are_kept_out(tmp_path: Path) -> None:
+def test_nulls_and_other_fields_are_ignored(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text(
         '{"instruction": null, "prompt": "hello", "id": null}\n'
@@ -140,21 +153,21 @@ def test_a_null_is_no_value_and_own_fields_are_kept_out(tmp_path: Path) -> None:
     ]
 
 
-def test_folders_that_are_not_there_are_named(tmp_path: Path, monkeypatch) -> None:
+def test_missing_folders_are_named(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "hello"}')
     typed = [str(tmp_path / "run"), "--in", str(path), "--out", str(tmp_path / "none" / "a.jsonl")]
     with pytest.raises(DataError, match="none: no such folder; make it, or give another --out"):
-        answers(monkeypatch, typed)
+        answers(typed)
     typed[-1] = str(tmp_path / "a.jsonl")
     with pytest.raises(StoreError, match="run: no such folder; give a run's, as outputs"):
-        answers(monkeypatch, typed)
+        answers(typed)
 
 
-def test_two_at_once_do_not_mix_their_answers(tmp_path: Path) -> None:
+def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
-    with alone(out), pytest.raises(DataError, match="another process is answering into it"), alone(out):  # fmt: skip
+    with alone(out), pytest.raises(DataError, match="another process writes this file"), alone(out):  # fmt: skip
         pass
     with alone(out):
         assert not out.exists()
-    assert not list(tmp_path.iterdir()), "the lock stays behind"
+    assert not list(tmp_path.iterdir()), "the lock was left behind"

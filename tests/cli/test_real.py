@@ -1,4 +1,4 @@
-"""A checkpoint and data that this project did not make, end to end."""
+"""Whole runs on a real model and real data (`tests.real_files`)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import QUIET, ROOT, TINY, run
-
-SHARED = ROOT.parent / "shared"
-
-
-def shared(place: str) -> Path:
-    path = SHARED / place
-    if not path.exists():
-        pytest.skip(f"{place} does not stand at {path}")
-    return path
+from tests.cli.commands import QUIET, TINY, run
+from tests.real_files import real_data, real_model
 
 
 @pytest.fixture
 def model() -> str:
-    return f"backbone.name={shared('models/TinyStories-656K')}"
+    return f"backbone.name={real_model('TinyStories-656K')}"
 
 
 def test_a_users_own_lines_on_a_real_model(model: str, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     for name in ("ag_news_classify", "ag_news_classify_with_choices"):
-        with (shared("data/t0") / f"{name}.jsonl").open(encoding="utf-8") as lines:
+        with (real_data("t0") / f"{name}.jsonl").open(encoding="utf-8") as lines:
             (folder / f"{name}.jsonl").write_text("".join(itertools.islice(lines, 15)), "utf-8")
     words = ["data=jsonl", f"data.train={folder}", "data.test_share=0.2"]
     ended = run(tmp_path, *TINY, QUIET, model, *words)
@@ -47,8 +39,8 @@ def test_a_users_own_lines_on_a_real_model(model: str, tmp_path: Path) -> None:
 def test_mmlu_after_training_on_other_data(model: str, tmp_path: Path) -> None:
     words = [
         "data=mmlu",
-        f"data.root={shared('data/mmlu')}",
-        f"data.train={shared('data/t0/ag_news_classify.jsonl')}",
+        f"data.root={real_data('mmlu')}",
+        f"data.train={real_data('t0/ag_news_classify.jsonl')}",
         "data.subjects=[astronomy,virology]",
         "data.limit_train=24",
         "data.limit_test=8",
@@ -66,9 +58,9 @@ def test_mmlu_after_training_on_other_data(model: str, tmp_path: Path) -> None:
 def test_big_bench_hard_after_training_on_other_data(model: str, tmp_path: Path) -> None:
     words = [
         "data=bbh",
-        f"data.root={shared('data/bbh')}",
+        f"data.root={real_data('bbh')}",
         "+data@data.train=flan_cot",
-        f"data.train.root={shared('data/flan_cot/strategyqa_train.tsv')}",
+        f"data.train.root={real_data('flan_cot/strategyqa_train.tsv')}",
         "data.tasks=[boolean_expressions]",
         "data.limit_train=16",
         "data.limit_test=4",
@@ -83,7 +75,7 @@ def test_big_bench_hard_after_training_on_other_data(model: str, tmp_path: Path)
 def test_math_combined(model: str, tmp_path: Path) -> None:
     words = [
         "data=maths",
-        f"data.root={shared('data/math').parent}",
+        f"data.root={real_data('math').parent}",
         "data.only=[svamp,mathqa]",
         "data.sources.mathqa.train_split=dev",
         "data.train_per_source=12",
@@ -92,7 +84,7 @@ def test_math_combined(model: str, tmp_path: Path) -> None:
     ended = run(tmp_path, "+experiment=elrea_math", *TINY, QUIET, model, *words)
     assert (ended.code, ended.err) == (0, "")
     assert ended.summary["data"].startswith("maths (MATH-Combined: svamp 12 and 4, mathqa 12 and 4")
-    # Rows without a number or one value, and what stands in test; of such test rows, none is among the four.
+    # Two kinds of answers that cannot be parsed, and overlap with test; no such row is among the four of test.
     assert len(ended.summary["examples"]["left_out"]) == 3
     tasks = ended.summary["strategies"]["elrea"]["tasks"]
     assert {name: row["n"] for name, row in tasks.items()} == {"mathqa": 4, "svamp": 4}

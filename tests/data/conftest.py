@@ -1,4 +1,4 @@
-"""Tokenizers and files that the tests of the data room share."""
+"""Fixtures of the tests of elrea/data: tokenizers, real and small published data sets."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from elrea.data.examples import Example
 from tests.data import published as published_files
-
-SHARED = Path(__file__).resolve().parents[2].parent / "shared"
-"""Real data and models beside the repository; not part of it."""
+from tests.real_files import SHARED as SHARED
+from tests.real_files import real_data, real_model
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}"
@@ -31,13 +30,6 @@ GEMMA = (  # no system role, strips, begins with BOS
 )
 
 Write = Callable[[str, Iterable[Any]], Path]
-
-
-def _real(folder: str) -> Path:
-    path = SHARED / folder
-    if not path.is_dir():
-        pytest.skip(f"the real files of {folder} do not stand at {path}")
-    return path
 
 
 def _byte_level(use_regex: bool, text: list[str]) -> PreTrainedTokenizerFast:
@@ -65,7 +57,7 @@ def byte_level() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def merging() -> PreTrainedTokenizerFast:
-    """A tokenizer that makes one token of ": A": joint ids do not begin with the prompt's."""
+    """A tokenizer with one token for ": A": the ids of prompt and response together do not begin with the prompt's."""
     return _byte_level(False, [": A", ": B", ": A", ": B"] * 20)
 
 
@@ -77,7 +69,7 @@ def chatml(byte_level: PreTrainedTokenizerFast) -> PreTrainedTokenizerBase:
 
 @pytest.fixture
 def gemma(byte_level: PreTrainedTokenizerFast) -> PreTrainedTokenizerBase:
-    """The byte-level tokenizer with a template that is strict about roles, as Gemma's is."""
+    """The byte-level tokenizer with a template that refuses system turns and repeated roles, like Gemma's."""
     return _with_template(byte_level, GEMMA)
 
 
@@ -95,25 +87,24 @@ def _with_template(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrai
 @pytest.fixture(scope="session")
 def tiny_stories() -> PreTrainedTokenizerBase:
     """The real tokenizer of TinyStories-656K."""
-    folder = _real("models/TinyStories-656K")
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return AutoTokenizer.from_pretrained(real_model("TinyStories-656K"), local_files_only=True)
 
 
 @pytest.fixture(scope="session")
 def real_mmlu() -> Path:
     """The folder of the real MMLU CSV files."""
-    return _real("data/mmlu")
+    return real_data("mmlu")
 
 
 @pytest.fixture(scope="session")
 def real_t0() -> Path:
     """The folder of the real prompt/completion files."""
-    return _real("data/t0")
+    return real_data("t0")
 
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a file of rows (objects become JSON, texts stay as they are) and returns its path."""
+    """A function that writes rows to a file (objects as JSON, texts unchanged) and returns its path."""
 
     def write(name: str, rows: Iterable[Any]) -> Path:
         path = tmp_path / name
@@ -141,11 +132,11 @@ def question() -> Example:
 
 @pytest.fixture(scope="session")
 def real() -> Callable[[str], Path]:
-    """Finds a folder of real data; a test that asks for one that is not there is skipped."""
-    return lambda name: _real(f"data/{name}")
+    """A function that finds a folder of real data and skips the test if it does not exist."""
+    return real_data
 
 
 @pytest.fixture
 def published(tmp_path: Path) -> Callable[[str], Path]:
-    """A small data set as it is published, by the name of its source."""
+    """A function that writes a small data set in its published layout, by the name of its source."""
     return lambda name: published_files.save(name, tmp_path / "published" / name)

@@ -1,4 +1,4 @@
-"""Reads a printed question of the built-in exam back, and solves it without the exam's own code."""
+"""Parses printed questions of the built-in exam and solves them without the exam's own code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OUNCES = {"gills": (5, 4), "pints": (20, 16), "quarts": (40, 32)}  # Imperial, U
 
 @dataclass(frozen=True)
 class Read:
-    """What a printed question says: its stem, its options in print order, and the marked one."""
+    """A parsed question: its stem, its options in printed order, and the right one."""
 
     stem: str
     options: tuple[str, ...]
@@ -32,7 +32,7 @@ class Read:
 
 @lru_cache
 def pattern(board: str) -> re.Pattern[str]:
-    """What a question in this board's form looks like."""
+    """A pattern of all questions in this board's form."""
     form = BOARDS[board]
     before, after = map(re.escape, form.head.split("{}"))
     question = f"{before}(?P<stem>[^\\n]+){after}"
@@ -45,7 +45,7 @@ def pattern(board: str) -> re.Pattern[str]:
 
 
 def read(example: Example) -> Read:
-    """One question, read by its own board's form."""
+    """Parse one question in its own board's form."""
     found = pattern(example.source).fullmatch(example.instruction)
     assert found, f"{example.source} does not print {example.instruction!r}"
     return Read(found["stem"], tuple(found[x] for x in LETTERS), found[example.response])
@@ -149,4 +149,4 @@ SOLVERS: dict[str, Callable[[str], tuple[object, object]]] = {
     for name, solver in list(globals().items())
     if name.startswith("_") and getattr(solver, "__annotations__", {}).keys() == {"stem", "return"}
 }
-"""Subject -> the answers under either reading of its convention (equal without one)."""
+"""Subject -> a function that gives the answers under both readings of its convention (equal if it has none)."""

@@ -1,4 +1,4 @@
-"""Small data sets in the layouts in which the real ones are published: as files, and as the hub has them."""
+"""Small data sets in the layouts of the real ones: as published files, and as on the hub."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ OASST = [
     message("c1", "r2", "assistant", lang="de", message_tree_id="r2"),
     message("gone", "r2", "assistant", deleted=True, message_tree_id="r2"),
 ]
-"""Threads r1 a0 q1 b1, r1 a1 (q2 has no answer), r2 c1."""
+"""The threads r1 a0 q1 b1; r1 a1 (q2 has no answer); r2 c1."""
 
 
 def trees() -> list[dict[str, Any]]:
@@ -155,13 +155,13 @@ def trees() -> list[dict[str, Any]]:
 
 
 def lines(path: Path, rows: Rows) -> None:
-    """JSON lines."""
+    """Write rows as JSON lines."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def save(name: str, folder: Path) -> Path:
-    """Writes a data set as it is published."""
+    """Write a data set in its published layout."""
     folder.mkdir(parents=True, exist_ok=True)
     if name == "gsm8k":
         for split, rows in GSM8K.items():

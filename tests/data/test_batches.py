@@ -1,4 +1,4 @@
-"""Laws of batches: every index once, a function of the arguments, padding on the right."""
+"""Batches: every index appears once, the result depends on the arguments only, and padding is on the right."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_padding_keeps_every_token_and_marks_the_rest(sequences: list[list[int]]
 
 @given(lengths_of, sizes)
 @settings(deadline=None)
-def test_by_length_holds_every_index_once_longest_first(lengths: list[int], size: int):
+def test_by_length_has_every_index_once_longest_first(lengths: list[int], size: int):
     batches = by_length(lengths, size)
     order = list(chain.from_iterable(batches))
     assert order == sorted(range(len(lengths)), key=lambda index: (-lengths[index], index))
@@ -38,7 +38,7 @@ def test_by_length_holds_every_index_once_longest_first(lengths: list[int], size
 
 @given(lengths_of, sizes, st.integers(1, 300))
 @settings(deadline=None)
-def test_by_tokens_keeps_to_its_limits_and_wastes_less_than_a_tenth(
+def test_by_tokens_keeps_its_limits_with_less_than_a_tenth_of_padding(
     lengths: list[int], size: int, tokens: int
 ):
     batches = by_tokens(lengths, size, tokens)
@@ -48,7 +48,7 @@ def test_by_tokens_keeps_to_its_limits_and_wastes_less_than_a_tenth(
         places, real = len(batch) * lengths[batch[0]], sum(lengths[i] for i in batch)
         assert len(batch) == 1 or (len(batch) <= size and places <= tokens)
         assert places == real or places - real < PADDING * places
-    # No batch ends without a reason.
+    # A batch ends only if the next example would break a limit.
     for batch, after in pairwise(batches):
         more = (len(batch) + 1) * lengths[batch[0]]
         real = sum(lengths[i] for i in batch) + lengths[after[0]]
@@ -57,7 +57,9 @@ def test_by_tokens_keeps_to_its_limits_and_wastes_less_than_a_tenth(
 
 @given(lengths_of, sizes, st.integers(1, 300), st.data())
 @settings(deadline=None)
-def test_by_tokens_cuts_any_later_part_alike(lengths: list[int], size: int, tokens: int, data):
+def test_by_tokens_batches_any_later_part_in_the_same_way(
+    lengths: list[int], size: int, tokens: int, data
+):
     ordered = sorted(lengths, reverse=True)
     batches = by_tokens(ordered, size, tokens)
     first = data.draw(st.integers(0, len(batches)))
@@ -68,7 +70,7 @@ def test_by_tokens_cuts_any_later_part_alike(lengths: list[int], size: int, toke
 
 @given(lengths_of, sizes, st.integers(0, 3), st.integers(0, 3), st.booleans())
 @settings(deadline=None)
-def test_an_epoch_holds_every_index_once(
+def test_an_epoch_has_every_index_once(
     lengths: list[int], size: int, seed: int, epoch: int, grouped: bool
 ):
     n = len(lengths)
@@ -91,12 +93,12 @@ def test_seed_stage_and_epoch_each_change_the_order():
         assert all(orders.count(order) == 1 for order in orders)
 
 
-def test_the_order_stays_what_it_was():
-    """Orders are in every trained adapter: a change needs new versions of the training stages."""
+def test_the_order_is_the_recorded_one():
+    """Every trained adapter depends on it: a change needs new versions of the training stages."""
     assert epoch_order(7, 3, 0, "base", 0) == [[3, 2, 4], [5, 1, 0], [6]]
 
 
-def test_grouping_by_length_cuts_padding_and_keeps_batches_in_random_order():
+def test_grouping_by_length_reduces_padding_and_keeps_batches_in_random_order():
     n, size = 4000, 8
     lengths = [(index * 7919) % 997 for index in range(n)]
 
@@ -110,4 +112,4 @@ def test_grouping_by_length_cuts_padding_and_keeps_batches_in_random_order():
     longest = [max(lengths[index] for index in batch) for batch in grouped]
     climbs = sum(a < b for a, b in pairwise(longest))
     assert 0.4 < climbs / len(longest) < 0.6
-    assert n > 2 * POOL * size  # more than one pool was at work
+    assert n > 2 * POOL * size  # there is more than one pool

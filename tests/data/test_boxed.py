@@ -1,4 +1,4 @@
-r"""Answers in \boxed{}."""
+r"""Reading and writing answers in \boxed{}."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from elrea.data.sources.boxed import concluded, last_boxed, number, written_out
         ("no box", None),
     ],
 )
-def test_the_last_box_counts(text, answer):
+def test_the_last_box_is_the_answer(text, answer):
     assert last_boxed(text) == answer
 
 
@@ -54,16 +54,16 @@ def test_the_last_box_counts(text, answer):
         (".", None),
     ],
 )
-def test_a_number_is_written_in_one_way(text, plain):
+def test_a_number_has_one_normal_form(text, plain):
     assert number(text) == plain
 
 
-def test_a_response_ends_in_its_box():
+def test_a_response_ends_with_its_box():
     assert concluded("2 + 3 = 5\n", "5") == "2 + 3 = 5\nThe answer is \\boxed{5}"
     assert concluded("", "5") == "The answer is \\boxed{5}"
     assert concluded(r"So $\boxed{5}$.", "5") == r"So $\boxed{5}$."
     assert concluded(r"Not \boxed{4}", "5").endswith(r"\boxed{5}")
-    # The form that every reader knows; whatever other boxes stand before.
+    # Another form of the box is not enough, and earlier boxes do not count.
     assert concluded(r"$\boxed 5$", "5").endswith(r"\boxed{5}")
     assert concluded(r"\boxed{3} or \boxed 5.", "5").endswith(r"\boxed{5}")
     assert concluded(r"\boxed{3}, not \fbox{4}", "4").endswith(r"\boxed{4}")

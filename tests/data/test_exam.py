@@ -1,4 +1,4 @@
-"""The built-in exam: fair, right, disjoint, and as conflicting as its dial says."""
+"""The built-in exam: balanced, correct, with disjoint splits, and with the conflict that its setting says."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FINGERPRINTS = {
     "dev": "8bd4eaf24551e4f47693b16429112c5fb2e1b573012dd92022ba94039fb16a26",
     "test": "b0ced90d27ede7b4f929c5d3724a1994b6dfacb7eb0eb1eea6045ea01012deb7",
 }
-"""Of `SMALL`. They may change only with the exam itself; every key that holds its data follows."""
+"""Fingerprints of `SMALL`. A change means that the exam has changed, and changes every stage key with its data."""
 
 
 @pytest.fixture(scope="module")
@@ -36,26 +36,26 @@ def convention_of(subject: str) -> str | None:
     return make_item(subject, Random(0)).convention
 
 
-def test_its_size_and_its_name(corpus: Corpus) -> None:
+def test_sizes_note_and_subjects(corpus: Corpus) -> None:
     assert (len(corpus.train), len(corpus.dev), len(corpus.test)) == (8 * 92, 8 * 24, 8 * 48)
     assert corpus.note == NOTE == "built-in exam, not MMLU"
     assert len(SUBJECTS) >= 16 and len(CONVENTIONS) >= 8
     for split in (corpus.train, corpus.test):
         asked = Counter((e.source, e.category) for e in split)
-        assert len(asked) == 8 * len(SUBJECTS), "a board leaves a subject out"
+        assert len(asked) == 8 * len(SUBJECTS), "a board does not ask a subject"
         assert max(asked.values()) - min(asked.values()) <= 1
     assert all(e.choices == ("A", "B", "C", "D") and not e.shots for e in corpus)
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_letters_are_balanced_on_every_paper(corpus: Corpus, split: str) -> None:
+def test_letters_are_balanced_for_every_board(corpus: Corpus, split: str) -> None:
     examples = getattr(corpus, split)
     for board in BOARDS:
         letters = Counter(e.response for e in examples if e.source == board)
         assert len(letters) == 4 and len(set(letters.values())) == 1, (board, letters)
 
 
-def test_splits_are_disjoint_whatever_board_seed_and_conflict(corpus: Corpus) -> None:
+def test_splits_are_disjoint_for_all_boards_seeds_and_conflicts(corpus: Corpus) -> None:
     seen: dict[object, set[str]] = defaultdict(set)
     others = [replace(SMALL, seed=seed, conflict=seed / 4).load() for seed in (1, 2)]
     for one in (corpus, *others):
@@ -63,17 +63,17 @@ def test_splits_are_disjoint_whatever_board_seed_and_conflict(corpus: Corpus) ->
             for example in getattr(one, split):
                 seen[read(example).identity].add(split)
     crossing = [identity for identity, splits in seen.items() if len(splits) > 1]
-    assert not crossing, f"{len(crossing)} questions stand in two splits, e.g. {crossing[0]}"
+    assert not crossing, f"{len(crossing)} questions are in two splits, e.g. {crossing[0]}"
     assert len(seen) > 1500
 
 
-def test_a_board_asks_nothing_twice(corpus: Corpus) -> None:
+def test_a_board_asks_no_question_twice(corpus: Corpus) -> None:
     for split in (corpus.train, corpus.dev, corpus.test):
         asked = Counter((e.source, read(e).identity) for e in split)
         assert max(asked.values()) == 1
 
 
-def test_options_differ_and_hold_both_readings(corpus: Corpus) -> None:
+def test_options_differ_and_include_both_readings(corpus: Corpus) -> None:
     for example in corpus.train:
         question = read(example)
         assert len(set(question.options)) == 4, example.instruction
@@ -97,11 +97,13 @@ def test_answers_are_right_by_independent_computation(corpus: Corpus) -> None:
     assert min(checked.values()) >= 40
 
 
-def test_the_board_shows_in_the_form_alone(corpus: Corpus) -> None:
+def test_only_the_form_shows_the_board(corpus: Corpus) -> None:
     for example in corpus.test:
         matching = [board for board in BOARDS if pattern(board).fullmatch(example.instruction)]
         assert matching == [example.source]
-        assert not any(board in example.instruction for board in BOARDS), "the name gives it away"
+        assert not any(board in example.instruction for board in BOARDS), (
+            "the text has a board's name"
+        )
 
 
 def test_without_conflict_all_boards_follow_the_first_reading() -> None:
@@ -112,7 +114,7 @@ def test_without_conflict_all_boards_follow_the_first_reading() -> None:
     assert not any(reading(board, name, 0) for board in range(8) for name in CONVENTIONS)
 
 
-def test_with_full_conflict_every_convention_splits_the_boards_in_halves() -> None:
+def test_with_full_conflict_every_convention_divides_the_boards_in_halves() -> None:
     sides = {name: tuple(reading(board, name, 1) for board in range(8)) for name in CONVENTIONS}
     assert {sum(side) for side in sides.values()} == {4}
     papers = list(zip(*sides.values(), strict=True))
@@ -120,10 +122,10 @@ def test_with_full_conflict_every_convention_splits_the_boards_in_halves() -> No
     for one in range(8):
         for other in range(one):
             differing = sum(a != b for a, b in zip(papers[one], papers[other], strict=True))
-            assert 5 <= differing <= 11, "two boards are all but alike, or all but opposite"
+            assert 5 <= differing <= 11, "two boards are almost equal or almost opposite"
 
 
-def test_the_dial_moves_conventions_one_after_the_other() -> None:
+def test_conflict_adds_one_convention_after_the_other() -> None:
     def divided(conflict: float) -> set[str]:
         return {n for n in CONVENTIONS if len({reading(b, n, conflict) for b in range(8)}) == 2}
 
@@ -132,17 +134,17 @@ def test_the_dial_moves_conventions_one_after_the_other() -> None:
     assert divided(0.2) < divided(0.5) < divided(0.8)
 
 
-def test_the_dial_changes_answers_and_no_question(corpus: Corpus) -> None:
+def test_conflict_changes_answers_and_no_question(corpus: Corpus) -> None:
     calm = replace(SMALL, conflict=0).load()
     changed = 0
     for one, other in zip(corpus.test, calm.test, strict=True):
         assert read(one).identity == read(other).identity
         assert one.response == other.response, "letters do not depend on the conflict"
         changed += read(one).marked != read(other).marked
-    assert 0.35 < changed / len(calm.test) < 0.5  # half, but for subjects without a convention
+    assert 0.35 < changed / len(calm.test) < 0.5  # half of the subjects with a convention
 
 
-def test_subjects_are_chosen_by_name_or_by_what_the_backbone_masters() -> None:
+def test_subjects_are_chosen_by_name_or_by_mastered_or_all() -> None:
     def asked(subjects: str | list[str]) -> set[str]:
         return {e.category for e in replace(SMALL, subjects=subjects).load().train}
 
@@ -157,14 +159,14 @@ def test_subjects_are_chosen_by_name_or_by_what_the_backbone_masters() -> None:
 
 def test_the_same_settings_give_the_same_exam(corpus: Corpus) -> None:
     got = {split: corpus.fingerprint(split) for split in ("train", "dev", "test")}
-    assert got == FINGERPRINTS, "the exam has changed: was that meant?"
-    assert SMALL._make() == SMALL._make() == SMALL.load(), "not the one that is kept"
+    assert got == FINGERPRINTS, "the exam has changed"
+    assert SMALL._make() == SMALL._make() == SMALL.load(), "the second exam is not the cached one"
     again = replace(SMALL, seed=1).load()
     assert not {e.instruction for e in again.test} & {e.instruction for e in corpus.train}
     assert [e.instruction for e in again.test] != [e.instruction for e in corpus.test]
 
 
-def test_fewer_boards_are_the_first_ones_unchanged(corpus: Corpus) -> None:
+def test_fewer_boards_are_the_first_boards_unchanged(corpus: Corpus) -> None:
     three = replace(SMALL, boards=3).load()
     assert {e.source for e in three} == set(list(BOARDS)[:3])
     assert three.test == corpus.test[: 3 * 48]
@@ -204,5 +206,5 @@ def test_wrong_settings_are_refused(settings: dict[str, float], said: str) -> No
 
 
 def test_an_exam_without_questions_is_refused() -> None:
-    with pytest.raises(DataError, match="not one test example"):
+    with pytest.raises(DataError, match="there are no test examples"):
         replace(SMALL, test_per_board=0, boards=1).load()

@@ -1,4 +1,4 @@
-"""The hub's data sets, as Parquet files in folders as the hub has them: nothing is downloaded."""
+"""Data sets of the hub, from folders of Parquet files in the hub's layout: nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 def repository(name: str, folder: Path) -> str:
-    """A folder as the hub has it: Parquet files, and a card that says which is what."""
+    """Write a folder in the hub's layout: Parquet files, and a card that names their splits."""
     card = ["---", "configs:"]
     by_config: dict[str, list[str]] = {}
     for (config, split), rows in files.on_hub(name).items():
@@ -50,34 +50,36 @@ def repository(name: str, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.name)
-def test_the_same_examples_either_way(source: Any, published: Any, tmp_path: Path) -> None:
+def test_files_and_hub_give_the_same_examples(source: Any, published: Any, tmp_path: Path) -> None:
     on_disk = source(root=str(published(source.name))).load()
     from_hub = source(hub=repository(source.name, tmp_path / "hub")).load()
     assert on_disk.train and on_disk.test
-    assert replace(from_hub, left_out=()) == replace(on_disk, left_out=())  # but for places
+    assert replace(from_hub, left_out=()) == replace(on_disk, left_out=())  # its places differ
 
 
 @pytest.mark.parametrize(
     ("source", "more"),
     [(Mmlu, {"shots": 2, "subjects": ["astronomy", "virology"]}), (Bbh, {"shots": 2})],
 )
-def test_benchmarks(source: Any, more: Any, published: Any, tmp_path: Path) -> None:
+def test_files_and_hub_give_the_same_benchmark(
+    source: Any, more: Any, published: Any, tmp_path: Path
+) -> None:
     train = Dolly(root=str(published("dolly")))
     on_disk = source(root=str(published(source.name)), train=train, **more).load()
     hub = repository(source.name, tmp_path / "hub")
     if source is Bbh:
-        with pytest.raises(DataError, match=r"has no worked examples: say data\.prompts=<folder"):
+        with pytest.raises(DataError, match=r"has no worked examples: set data\.prompts=<folder"):
             Bbh(hub=hub, train=train).load()
         more["prompts"] = str(tmp_path / "published" / "bbh" / "cot-prompts")
     assert source(hub=hub, train=train, **more).load() == on_disk
 
 
-def test_files_by_a_pattern(published: Any) -> None:
+def test_files_are_found_by_a_pattern(published: Any) -> None:
     folder = str(published("less"))
     assert Less(hub=folder).load() == Less(root=folder).load()
 
 
-def test_what_save_to_disk_leaves(published: Any, tmp_path: Path) -> None:
+def test_a_folder_of_save_to_disk(published: Any, tmp_path: Path) -> None:
     parts = {split: datasets.Dataset.from_list(rows) for split, rows in files.GSM8K.items()}
     datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
     assert Gsm8k(hub=str(tmp_path / "saved")).load() == Gsm8k(root=str(published("gsm8k"))).load()
@@ -99,32 +101,32 @@ def fails(source: Any) -> str:
     return str(caught.value)
 
 
-def test_a_hub_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     for library in ("datasets.config", "huggingface_hub.constants"):
         monkeypatch.setattr(f"{library}.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     said = fails(Gsm8k(hub=True))
     assert said.startswith("data.hub=openai/gsm8k: cannot reach the hub (")
-    assert "give data.root=<folder of GSM8K's train.jsonl and test.jsonl>" in said
+    assert "set data.root=<folder with GSM8K's train.jsonl and test.jsonl>" in said
     assert "HF_HUB_OFFLINE=1" in said
 
 
-def test_offline_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_sends_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     assert "cannot reach the hub" in fails(Gsm8k(hub="openai/gsm8k"))
 
 
-def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     said = fails(Gsm8k(hub=True))
     assert said == (
-        "data.hub=openai/gsm8k needs datasets: pip install 'elrea[hub]', or give"
-        " data.root=<folder of GSM8K's train.jsonl and test.jsonl>"
+        "data.hub=openai/gsm8k needs datasets: pip install 'elrea[hub]', or set"
+        " data.root=<folder with GSM8K's train.jsonl and test.jsonl>"
     )
 
 
-def test_a_set_that_is_a_script_is_read_from_the_hubs_own_parquet(
+def test_a_data_set_with_a_script_is_read_from_converted_parquet(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked: list[str | None] = []
@@ -140,11 +142,11 @@ def test_a_set_that_is_a_script_is_read_from_the_hubs_own_parquet(
     found = list(hub.rows("some/set", "test", holds="x"))
     assert asked == [None, "refs/convert/parquet"]
     assert [row.value for row in found] == files.GSM8K["test"]
-    with pytest.raises(DataError, match=r"data\.hub=some/set: cannot be read \('none'\); give"):
+    with pytest.raises(DataError, match=r"data\.hub=some/set: cannot be read \('none'\); set"):
         list(hub.rows("some/set", "none", holds="x"))
 
 
-def test_another_benchmarks_columns(tmp_path: Path) -> None:
+def test_another_benchmarks_columns_are_recognised(tmp_path: Path) -> None:
     folder = repository("dolly", tmp_path / "hub")
     said = fails(Math(hub=folder))
-    assert "no field 'problem', so no file of MATH; it looks like Dolly (data=dolly)" in said
+    assert "no field 'problem', so not a file of MATH; it looks like Dolly (data=dolly)" in said

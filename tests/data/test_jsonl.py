@@ -1,4 +1,4 @@
-"""A user's own files: every format, every kind of bad input."""
+"""The user's own instruction files: all formats, and bad input."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from elrea.data.examples import Example
-from elrea.data.readers.jsonl import Jsonl, read_files
+from elrea.data.readers.jsonl import read_files
 from elrea.data.readers.rows import RowReader
+from elrea.data.sources.jsonl import Jsonl
 from elrea.errors import ConfigError, DataError
 
 GOOD = {"instruction": "1 + 1?", "response": "2"}
@@ -46,7 +47,7 @@ def test_formats(write, row, instruction, response):
     assert example.choices == () and example.history == ()
 
 
-def test_a_chat_ends_in_its_last_assistant_turn(write):
+def test_the_last_assistant_turn_of_a_chat_is_the_response(write):
     turns = [("system", "Be brief."), ("user", "1 + 1?"), ("assistant", "2"), ("user", "Twice?")]
     row = chat(*turns, ("assistant", "4"), ("user", "Thanks."))
     example = read(write("chat.jsonl", [row]))[0]
@@ -61,13 +62,13 @@ def test_an_answer_is_an_index_a_letter_or_the_text(write, answer):
     assert (example.response, example.answer) == ("blue", 1)
 
 
-def test_choices_that_are_letters_are_meant_where_that_is_certain(write):
+def test_an_answer_may_be_a_choice_that_is_a_letter(write):
     row = {"instruction": "Which?", "choices": ["A", "B", "X"]}
     rows = [{**row, "answer": answer} for answer in ("B", "X")]
     assert [example.answer for example in read(write("c.jsonl", rows))] == [1, 2]
 
 
-def test_the_response_is_the_answer_where_there_is_no_other(write):
+def test_the_response_is_the_answer_if_there_is_no_answer_field(write):
     assert read(write("c.jsonl", [{**CHOICE, "response": "red"}]))[0].answer == 0
 
 
@@ -78,7 +79,7 @@ def test_own_source_category_and_id(write):
     assert (second.source, second.id) == ("dolly", "a/x.jsonl:2")
 
 
-def test_other_names_and_fields_to_pass_over(write):
+def test_other_field_names_and_fields_to_skip(write):
     path = write("x.jsonl", [{"question": "1 + 1?", "answer": "2", "level": 3, "context": "no"}])
     fields = {"instruction": "question", "response": "answer", "input": None}
     example = read(path, fields=fields, ignore=["level", "context"])[0]
@@ -86,14 +87,14 @@ def test_other_names_and_fields_to_pass_over(write):
     assert read(path, fields={**fields, "input": "else"}, ignore=["*"])[0] == example
 
 
-def test_blank_lines_marks_and_line_separators_inside_texts(write):
+def test_blank_lines_byte_order_mark_and_line_separators_in_texts(write):
     path = write("x.jsonl", ["", '{"instruction": "a\u2028b", "response": "c"}', "  "])
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
     only = read(path)
     assert [(e.instruction, e.id.rpartition(":")[2]) for e in only] == [("a\u2028b", "2")]
 
 
-def test_a_folder_means_all_its_files_and_names_stay_apart(write, tmp_path):
+def test_all_files_of_a_folder_are_read_with_distinct_ids(write, tmp_path):
     for name in ("one/in/b.jsonl", "one/in/a.jsonl", "two/in/a.jsonl"):
         write(name, [GOOD])
     write("one/in/LICENSE", ["text"])
@@ -105,12 +106,18 @@ def test_a_folder_means_all_its_files_and_names_stay_apart(write, tmp_path):
 
 BAD: list[tuple[Any, str]] = [
     ('{"instruction": "a", ', r"x\.jsonl:2: broken JSON \(.+\)"),
-    ('[{"instruction": "a"}', r"x\.jsonl:2: broken JSON \(.+\); write a JSON list as one object"),
+    (
+        '[{"instruction": "a"}',
+        r"x\.jsonl:2: broken JSON \(.+\); write the items of a JSON list as one object",
+    ),
     ("[1]", r"x\.jsonl:2: not a JSON object"),
     ("[" * 99_999, r"x\.jsonl:2: broken JSON"),
     ({**GOOD, "contxt": "x"}, r"x\.jsonl:2: unknown field\(s\) 'contxt'.*data.ignore=\[contxt\]"),
-    ({**GOOD, "output": "2"}, r"x\.jsonl:2: 'output' is a second response"),
-    ({**GOOD, "answer": "2"}, r"x\.jsonl:2: 'answer' without choices.*fields.response=answer"),
+    ({**GOOD, "output": "2"}, r"x\.jsonl:2: 'output' is a second field for the response"),
+    (
+        {**GOOD, "answer": "2"},
+        r"x\.jsonl:2: field 'answer' without choices.*fields.response=answer",
+    ),
     ({"instruction": "a"}, r"x\.jsonl:2: no field 'response'; the line has instruction"),
     ({"response": "a"}, r"x\.jsonl:2: no field 'instruction'"),
     ({}, r"x\.jsonl:2: no field 'instruction'; the line has nothing"),
@@ -118,16 +125,16 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "response": " "}, r"x\.jsonl:2: the response is empty"),
     ({**GOOD, "instruction": "\n"}, r"x\.jsonl:2: the instruction is empty"),
     ({**GOOD, "response": "\ud800"}, r"x\.jsonl:2: not UTF-8: half a surrogate"),
-    ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is outside the 2 choices"),
-    ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is outside"),
+    ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is not one of the 2 choices"),
+    ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is not one of"),
     ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer must be an index from 0.*, not true$"),
     ({**CHOICE, "answer": 1.0}, r"x\.jsonl:2: the answer must be an index from 0.*, not 1\.0$"),
     (
         {**CHOICE, "choices": ["B", "A"], "answer": "A"},
-        r"x\.jsonl:2: the answer 'A' is one choice's text and another's letter; give its index",
+        r"x\.jsonl:2: the answer 'A' is the text of one choice and the letter of another; give an index",
     ),
-    ({**CHOICE, "answer": "C"}, r"x\.jsonl:2: the answer 'C' is outside .* A to B"),
-    ({**CHOICE, "answer": "green"}, r"x\.jsonl:2: the answer 'green' is outside"),
+    ({**CHOICE, "answer": "C"}, r"x\.jsonl:2: the answer 'C' is not one of .* A to B"),
+    ({**CHOICE, "answer": "green"}, r"x\.jsonl:2: the answer 'green' is not one of"),
     (CHOICE, r"x\.jsonl:2: choices without a field 'answer'"),
     ({**CHOICE, "choices": ["a"], "answer": 0}, r"x\.jsonl:2: choices must be 2 to 26"),
     ({**CHOICE, "choices": ["a", "a"], "answer": 0}, r"x\.jsonl:2: choices must be 2 to 26"),
@@ -136,33 +143,40 @@ BAD: list[tuple[Any, str]] = [
     ({"messages": [{"role": "bot", "content": "x"}]}, r"x\.jsonl:2: a message needs a role"),
     ({"messages": [{"role": "user", "content": []}]}, r"x\.jsonl:2: a message needs a role"),
     ({"messages": ["x"]}, r"x\.jsonl:2: a message needs a role"),
-    (chat(("user", "x")), r"x\.jsonl:2: the last assistant turn must answer a user turn"),
+    (chat(("user", "x")), r"x\.jsonl:2: the last assistant turn must follow a user turn"),
     (chat(("system", "x"), ("assistant", "y")), r"x\.jsonl:2: the last assistant turn must"),
-    ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: messages and response; keep one"),
+    ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: both messages and response; keep one"),
+    ({**GOOD, "judge": "my judge"}, r"x\.jsonl:2: 'my judge' cannot be the name of a judge"),
+    ({**GOOD, "judge": "os.path"}, r"x\.jsonl:2: 'os\.path' cannot be the name of a judge"),
 ]
 
 
 @pytest.mark.parametrize(("row", "message"), BAD, ids=range(len(BAD)))
-def test_a_bad_line_is_named(write, row, message):
+def test_a_bad_line_is_reported_with_its_number(write, row, message):
     with pytest.raises(DataError, match=message) as caught:
         read(write("x.jsonl", [GOOD, row]))
     assert "\n" not in str(caught.value)
 
 
-def test_not_utf8(write):
+def test_a_judge_of_any_name_is_read(write):
+    """The evaluation checks that the judge exists, so a new judge needs no change here."""
+    assert read(write("x.jsonl", [{**GOOD, "judge": "my_judge2"}]))[0].judge == "my_judge2"
+
+
+def test_text_that_is_not_utf8_is_refused(write):
     path = write("x.jsonl", [GOOD])
     path.write_bytes(path.read_bytes() + '{"instruction": "é"}'.encode("latin-1"))
     with pytest.raises(DataError, match=r"x\.jsonl:2: not UTF-8"):
         read(path)
 
 
-def test_a_duplicated_id(write):
+def test_a_duplicate_id_is_refused(write):
     path = write("x.jsonl", [{**GOOD, "id": "a"}, GOOD, {**GOOD, "id": "a"}])
-    with pytest.raises(DataError, match=r"x\.jsonl:3: the id 'a' is line 1's already"):
+    with pytest.raises(DataError, match=r"x\.jsonl:3: duplicate id 'a', first in line 1"):
         read(path)
 
 
-def test_bad_files(write, tmp_path):
+def test_bad_files_are_refused(write, tmp_path):
     (tmp_path / "bare").mkdir()
     cases = {
         "none.jsonl": "none.jsonl: no such file or folder (data.train)",
@@ -181,7 +195,7 @@ def test_bad_files(write, tmp_path):
 def test_an_unknown_role_suggests_the_nearest():
     with pytest.raises(DataError, match=r"data\.fields\.respons: .* did you mean 'response'\?"):
         RowReader(fields={"respons": "x"})
-    with pytest.raises(DataError, match="there are instruction, input"):
+    with pytest.raises(DataError, match="the roles are instruction, input"):
         RowReader(fields={"qqq": "x"})
 
 
@@ -225,18 +239,18 @@ def test_a_test_question_in_train_is_refused_unless_allowed(write):
         "train": str(write("a.jsonl", rows(9))),
         "test": str(write("b.jsonl", rows(3, 8))),
     }
-    with pytest.raises(DataError, match="1 of 3 test questions stand in train"):
-        Jsonl(**files, limit_train=1).load()  # seen before the limit hides it
+    with pytest.raises(DataError, match="1 of 3 test questions are also in train"):
+        Jsonl(**files, limit_train=1).load()  # checked before the limit
     assert len(Jsonl(**files, allow_overlap=True).load().test) == 3
 
 
-def test_one_file_is_not_both(write):
+def test_one_file_cannot_be_train_and_test(write):
     path = str(write("a.jsonl", rows(9)))
     with pytest.raises(DataError, match=r"given twice \(data.train and data.test\)"):
         Jsonl(train=path, test=path).load()
 
 
-def test_settings_that_cannot_be(write):
+def test_wrong_settings_are_refused(write):
     with pytest.raises(DataError, match=r"data=jsonl needs data\.train"):
         Jsonl().load()
     path = str(write("a.jsonl", rows(9)))
@@ -246,9 +260,9 @@ def test_settings_that_cannot_be(write):
         Jsonl(train=path, shots=50).load()
     with pytest.raises(ConfigError, match=r"data\.limit_test=0"):
         Jsonl(train=path, limit_test=0).load()
-    with pytest.raises(DataError, match="there is not one train example"):
+    with pytest.raises(DataError, match="there are no train examples"):
         Jsonl(train=str(write("one.jsonl", [GOOD]))).load()
-    said = r"train example \(test has 10 examples of 1 question, first \S+/same\.jsonl:1; .* 10% of the"
+    said = r"train examples \(test has 10 examples of 1 question, first \S+/same\.jsonl:1; .* 10% of the"
     with pytest.raises(DataError, match=said):
         Jsonl(train=str(write("same.jsonl", [GOOD] * 10))).load()
 
@@ -263,21 +277,21 @@ def test_the_real_prompt_completion_files(real_t0):
     assert (first.response, first.source) == ("Business", "ag_news_classify")
 
 
-def test_a_test_question_in_train_is_dropped_where_that_is_said(write):
+def test_a_test_question_in_train_is_dropped_with_overlap_drop(write):
     row = {"instruction": "What is 1 + 1?", "response": "2"}
     train = write(
         "train.jsonl", [{**row, "instruction": "what is  1+1"}, {**row, "instruction": "1 - 1?"}]
     )
     given: dict[str, Any] = {"train": str(train), "test": str(write("test.jsonl", [row]))}
-    with pytest.raises(DataError, match="data=jsonl: 1 of 1 test questions stand in train"):
+    with pytest.raises(DataError, match="data=jsonl: 1 of 1 test questions are also in train"):
         Jsonl(**given).load()
     corpus = Jsonl(**given, overlap="drop").load()
     assert [e.instruction for e in corpus.train] == ["1 - 1?"]
     assert corpus.note == "own instruction data; 1 dropped from train"
-    assert corpus.left_out[0].startswith("train: 1 dropped from train: stands in test (")
+    assert corpus.left_out[0].startswith("train: 1 dropped from train: also in test (")
 
 
-def test_tasks_are_the_sources_where_there_are_several(write):
+def test_tasks_are_sources_if_there_are_several(write):
     rows = [
         {"instruction": f"{i}?", "response": "a", "source": f"s{i % 2}", "category": "c"}
         for i in range(8)

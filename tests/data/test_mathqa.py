@@ -1,4 +1,4 @@
-"""MathQA without its options, and what is made of the right one's text."""
+"""MathQA without options, and the normal form of the right option's text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from elrea.data.overlap.dropped import Unparsed
 from elrea.data.sources.mathqa import Mathqa, option, tidy
+from elrea.data.sources.problems import Unparsed
 from elrea.errors import DataError
 from tests.data import published as files
 
@@ -23,7 +23,7 @@ from tests.data import published as files
         ("['a ) 4 inches', 'b ) 6 inches', 'c ) 5', 'd ) 8', 'e ) 10 inches']", "e", "10 inches"),
     ],
 )
-def test_the_right_options_text(options, letter, text):
+def test_the_text_of_the_right_option(options, letter, text):
     assert option(options, letter) == text
 
 
@@ -31,7 +31,7 @@ def test_the_right_options_text(options, letter, text):
     ("options", "letter"),
     [("a ) 1 , b ) 2", "c"), ("a ) 1 , c ) 2", "a"), ("a ) , b ) 2", "a"), ("x", "a")],
 )
-def test_options_that_cannot_be_told_apart(options, letter):
+def test_options_that_cannot_be_separated_are_unparsed(options, letter):
     with pytest.raises(Unparsed):
         option(options, letter)
 
@@ -81,7 +81,7 @@ def test_options_that_cannot_be_told_apart(options, letter):
         ("78 + ( 4 / 7 ) %", "78 + ( 4 / 7 )"),
         ("x = 3", "3"),
         ("e = 2 √ 2", r"2 \sqrt{2}"),
-        # What is no one amount, but can be compared, stays as it is.
+        # More than one amount, but comparable: not changed.
         ("3 x", "3 x"),
         ("8 2 / 3 a", r"8\frac{2}{3} a"),
         ("1200 bc", "1200 bc"),  # b boxes in each of c cases
@@ -101,27 +101,27 @@ def test_an_amount_without_currency_and_units(text, plain):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("1 hr 8 min", "no one value"),
-        ("2 minutes , 00 seconds", "no one value"),
-        ("14 years and 30 years", "no one value"),
-        ("15 m , 10 m", "no one value"),
-        ("10.5 by 3.5", "no one value"),
-        ("93,75 miles", "no one value"),  # 93.75, or two distances
-        ("30 , 500", "no one value"),  # 30500, or two numbers
-        ("1 / 2 million", "no one value"),
-        ("5 and half", "no one value"),
-        ("16 : 00", "no one value"),  # no ratio
-        ("1,500 +", "no one value"),
-        ("21 % 18 %", "no one value"),
-        ("10 v 2", "no one value"),
-        ("3 )", "no one value"),
-        ("increase by 4.5 %", "no one value"),
-        ("none of these", "no number"),
-        ("x", "no number"),
+        ("1 hr 8 min", "is not one value"),
+        ("2 minutes , 00 seconds", "is not one value"),
+        ("14 years and 30 years", "is not one value"),
+        ("15 m , 10 m", "is not one value"),
+        ("10.5 by 3.5", "is not one value"),
+        ("93,75 miles", "is not one value"),  # 93.75, or two distances
+        ("30 , 500", "is not one value"),  # 30500, or two numbers
+        ("1 / 2 million", "is not one value"),
+        ("5 and half", "is not one value"),
+        ("16 : 00", "is not one value"),  # not a ratio
+        ("1,500 +", "is not one value"),
+        ("21 % 18 %", "is not one value"),
+        ("10 v 2", "is not one value"),
+        ("3 )", "is not one value"),
+        ("increase by 4.5 %", "is not one value"),
+        ("none of these", "has no number"),
+        ("x", "has no number"),
     ],
 )
-def test_what_comes_to_no_value(text, reason):
-    with pytest.raises(Unparsed, match=f"^{reason} in the answer$"):
+def test_text_without_a_value_is_unparsed(text, reason):
+    with pytest.raises(Unparsed, match=f"^the answer {reason}$"):
         tidy(text)
 
 
@@ -129,7 +129,7 @@ def save(root, split, rows):
     (root / f"{split}.json").write_text(json.dumps(rows))
 
 
-def test_the_files(published):
+def test_rationale_and_answer_become_the_response(published):
     root = published("mathqa")
     corpus = Mathqa(root=str(root)).load()
     first = corpus.train[0]
@@ -141,11 +141,12 @@ def test_the_files(published):
     assert Mathqa(root=str(root)).load().dev == ()
 
 
-def test_dev_as_train(published):
+def test_training_on_the_dev_file(published):
     root = published("mathqa")
     (root / "train.json").unlink()
     with pytest.raises(
-        DataError, match=r"no train\.json in here; add it, or train on dev\.json by train_split=dev"
+        DataError,
+        match=r"no train\.json in here; add it, or set train_split=dev to train on dev\.json",
     ):
         Mathqa(root=str(root)).load()
     corpus = Mathqa(root=str(root), train_split="dev").load()
@@ -153,7 +154,7 @@ def test_dev_as_train(published):
     assert corpus.note == "MathQA without options, trained on dev"
 
 
-def test_what_cannot_be_read_and_what_stands_in_test(published):
+def test_unparsed_answers_and_overlap_are_counted(published):
     root = published("mathqa")
     none = {**files.MATHQA["train"][0], "Problem": "which ?", "correct": "e"}
     again = {
@@ -166,27 +167,27 @@ def test_what_cannot_be_read_and_what_stands_in_test(published):
     assert len(corpus.train) == 4 and len(corpus.test) == 5
     assert corpus.test[-1].response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        "mathqa: 1 dropped from train: no number in the answer (mathqa/train.json, entry 5)",
-        "mathqa: 1 in test, scored wrong: no number in the answer (mathqa/test.json, entry 5)",
-        "mathqa: 1 dropped from train: stands in test (mathqa/train/5)",
+        "mathqa: 1 dropped from train: the answer has no number (mathqa/train.json, entry 5)",
+        "mathqa: 1 in test, scored wrong: the answer has no number (mathqa/test.json, entry 5)",
+        "mathqa: 1 dropped from train: also in test (mathqa/train/5)",
     )
     with pytest.raises(DataError, match=r"first mathqa/test/0 \(train: mathqa/train/5\)"):
         Mathqa(root=str(root), overlap="refuse").load()
 
 
-def test_an_option_that_no_box_can_hold(published):
+def test_an_option_with_unbalanced_braces_is_unparsed(published):
     root = published("mathqa")
     row = {**files.MATHQA["test"][0], "Problem": "which ?", "options": "a ) 3 } , b ) 4"}
     save(root, "test", [*files.MATHQA["test"], {**row, "correct": "a"}])
     corpus = Mathqa(root=str(root)).load()
     assert corpus.test[-1].response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        "mathqa: 1 in test, scored wrong: \\boxed{} cannot hold the answer (mathqa/test.json, entry 5)",
+        "mathqa: 1 in test, scored wrong: \\boxed{} cannot contain the answer (mathqa/test.json, entry 5)",
     )
 
 
-def test_an_answer_that_cannot_be_read_leaves_the_category(published):
-    """Else it would be a task of its own, all wrong."""
+def test_an_unparsed_answer_keeps_its_category(published):
+    """Otherwise it would be a task of its own in the macro average, always wrong."""
     root = published("mathqa")
     save(
         root,
@@ -199,7 +200,7 @@ def test_an_answer_that_cannot_be_read_leaves_the_category(published):
     }
 
 
-def test_only_what_is_in_the_test_is_counted_there(published):
+def test_unparsed_answers_are_counted_after_the_limit(published):
     root = published("mathqa")
     none = [
         {**files.MATHQA["test"][0], "Problem": f"which {i} ?", "correct": "e"} for i in range(40)
@@ -212,11 +213,13 @@ def test_only_what_is_in_the_test_is_counted_there(published):
         assert corpus.note == f"MathQA without options{expected}"
         assert len(corpus.left_out) == bool(lost)
         if lost:
-            assert corpus.left_out[0].startswith(f"mathqa: {lost} in test, scored wrong: no number")
+            assert corpus.left_out[0].startswith(
+                f"mathqa: {lost} in test, scored wrong: the answer has no number"
+            )
 
 
-def test_a_test_problem_leaves_dev(published):
-    """Else early stop and tuning would choose by it."""
+def test_a_test_problem_is_dropped_from_dev(published):
+    """Otherwise early stopping and tuning would use a test problem."""
     root = published("mathqa")
     save(root, "dev", [*files.MATHQA["dev"], {**files.MATHQA["test"][0]}])
     save(
@@ -230,15 +233,15 @@ def test_a_test_problem_leaves_dev(published):
     corpus = Mathqa(root=str(root)).load()
     assert (len(corpus.train), len(corpus.dev)) == (4, 4)
     assert corpus.left_out == (
-        "mathqa: 1 dropped from train: stands in dev (mathqa/train/4)",
-        "mathqa: 1 dropped from dev: stands in test (mathqa/dev/4)",
+        "mathqa: 1 dropped from train: also in dev (mathqa/train/4)",
+        "mathqa: 1 dropped from dev: also in test (mathqa/dev/4)",
     )
-    with pytest.raises(DataError, match="1 of 5 dev questions stand in train"):
+    with pytest.raises(DataError, match="1 of 5 dev questions are also in train"):
         Mathqa(root=str(root), overlap="refuse").load()
     assert len(Mathqa(root=str(root), allow_overlap=True).load().dev) == 5
 
 
-def test_half_a_surrogate_in_the_rationale(published):
+def test_half_a_surrogate_in_the_rationale_is_refused(published):
     root = published("mathqa")
     save(root, "train", [{**files.MATHQA["train"][0], "Rationale": "bad \ud800 half"}])
     with pytest.raises(DataError, match=r"train\.json, entry 1: the rationale is not UTF-8"):

@@ -1,4 +1,4 @@
-"""Sources as one: MATH-Combined and mixes, and the command that writes the first."""
+"""Mixes of sources, MATH-Combined, and the command that writes MATH-Combined to files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from elrea.commands import combine
 from elrea.data.exam.exam import Exam
-from elrea.data.readers.jsonl import Jsonl
 from elrea.data.sources.dolly import Dolly
 from elrea.data.sources.flan_cot import FlanCot
 from elrea.data.sources.gsm8k import Gsm8k
+from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.maths import Maths
 from elrea.data.sources.mix import Mix
 from elrea.data.sources.svamp import Svamp
@@ -45,7 +45,7 @@ def fails(source, kind=DataError) -> str:
     return str(caught.value)
 
 
-def test_shares_of_every_source_are_held_out(root, published, write):
+def test_test_and_dev_are_held_out_of_every_source(root, published, write):
     published("gsm8k")
     lines = [{"prompt": f"{i}?", "completion": "a<|endoftext|>"} for i in range(20)]
     write("published/t0/one.jsonl", lines[:10])
@@ -56,7 +56,7 @@ def test_shares_of_every_source_are_held_out(root, published, write):
     assert sizes(corpus.dev) == {"dolly": 2, "t0": 2, "gsm8k": 2}
     assert sizes(corpus.test) == {"dolly": 2, "t0": 4, "gsm8k": 1}
     assert corpus.note == (
-        "mix of dolly 6 and 2, t0 14 and 4, gsm8k 4 and 1 to train and test; not there: flan_cot"
+        "mix of dolly 6 and 2, t0 14 and 4, gsm8k 4 and 1 to train and test; missing: flan_cot"
     )
     assert {e.category for e in corpus if e.source == "t0"} == {"one", "two"}
     assert all(e.id.startswith(f"{e.source}/") for e in corpus)
@@ -79,7 +79,7 @@ def test_shares_of_every_source_are_held_out(root, published, write):
     assert other.test != Mix(mix, root=root, only=["t0"]).load().test
 
 
-def test_a_sources_own_settings_hold(root, tmp_path):
+def test_a_sources_own_settings_apply(root, tmp_path):
     own = Dolly(root=f"{root}/dolly", limit_train=4, limit_test=1, test_share=0.5)
     corpus = Mix({"mine": own}).load()
     assert (len(corpus.train), len(corpus.test)) == (4, 1)
@@ -87,7 +87,7 @@ def test_a_sources_own_settings_hold(root, tmp_path):
     assert corpus.train[0].source == "mine" and corpus.train[0].category == "open_qa"
 
 
-def test_what_stands_in_another_sources_test(published, root, tmp_path):
+def test_a_question_of_another_sources_test_is_refused_or_dropped(published, root, tmp_path):
     published("gsm8k")
     files.lines(tmp_path / "own" / "train.jsonl", [
         *({"instruction": f"{i}?", "response": "1"} for i in range(9)),
@@ -101,12 +101,12 @@ def test_what_stands_in_another_sources_test(published, root, tmp_path):
     assert said.startswith("data.sources.own: 1 of ") and "first gsm8k/test/0 (train: own/" in said
     corpus = Mix(mix, overlap="drop", test_share=0.12).load()
     assert "1 dropped from train" in corpus.note
-    assert corpus.left_out[0].startswith("own: 1 dropped from train: stands in test (own/")
+    assert corpus.left_out[0].startswith("own: 1 dropped from train: also in test (own/")
     assert Mix(mix, allow_overlap=True, test_share=0.12).load()
 
 
-def test_mixes_that_cannot_be(root):
-    assert "data=mix has no source: say data.root=" in fails(Mix({"dolly": Dolly()}))
+def test_wrong_mixes_are_refused(root):
+    assert "data=mix has no source: set data.root=" in fails(Mix({"dolly": Dolly()}))
     assert "data=mix has no source" in fails(Mix({"flan_cot": FlanCot(), "t0": Jsonl()}, hub=True))
     assert "data.only: no source 'doly'; did you mean dolly? (there is: dolly)" in fails(
         Mix({"dolly": Dolly()}, root=root, only=["doly"]), ConfigError
@@ -155,10 +155,10 @@ def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys
     ]
     out = tmp_path / "one"
     assert said[7] == (
-        f"{out}: python run.py data=jsonl data.train={out}/train.jsonl data.dev={out}/dev.jsonl"
+        f"{out}: elrea run data=jsonl data.train={out}/train.jsonl data.dev={out}/dev.jsonl"
         f" data.test={out}/test.jsonl"
     )
-    assert said[6] == 'gsm8k: 1 dropped from train: no number behind "####" (gsm8k/train.jsonl:7)'
+    assert said[6] == 'gsm8k: 1 dropped from train: no number after "####" (gsm8k/train.jsonl:7)'
     for name in ("train.jsonl", "dev.jsonl", "test.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     corpus = Maths(root=four).load()
@@ -176,10 +176,10 @@ def test_the_command_writes_what_jsonl_reads(four, tmp_path, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "--root: say which folder holds math/"),
-        (["--root", "x", "seed"], "'seed': wants key=value"),
+        ([], "--root: give the folder of math/"),
+        (["--root", "x", "seed"], "'seed': must be key=value"),
         (["--root", "x", "sed=1"], "data.sed: unknown key; did you mean seed?"),
-        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.exam.Exam"], "wants key=value"),
+        (["--root", "x", "sources.gsm8k._target_=elrea.data.exam.exam.Exam"], "must be key=value"),
     ],
 )
 def test_the_command_refuses(words, said, tmp_path, monkeypatch):
@@ -190,7 +190,7 @@ def test_the_command_refuses(words, said, tmp_path, monkeypatch):
 
 def test_the_command_overwrites_nothing(tmp_path, monkeypatch, four):
     (tmp_path / "train.jsonl").write_text("mine")
-    with pytest.raises(ConfigError, match=r"train\.jsonl is there already; name another folder"):
+    with pytest.raises(ConfigError, match=r"train\.jsonl exists already; name another folder"):
         command(monkeypatch, "--root", four, "--out", str(tmp_path))
     assert (tmp_path / "train.jsonl").read_text() == "mine"
 
@@ -204,21 +204,19 @@ def test_the_command_writes_what_was_held_out_as_dev(four, tmp_path, monkeypatch
         name: str(out / f"{name}.jsonl") for name in ("train", "dev", "test")
     }
     assert len(Jsonl(**files_read).load().dev) == 8
-    with pytest.raises(ConfigError, match="is there already"):
+    with pytest.raises(ConfigError, match="exists already"):
         command(monkeypatch, "--root", four, "--out", str(out), "dev_per_source=2")
 
 
-OTHERWISE = [
+OTHER_LAYOUTS = [
     "TOM eats 2 of 5 figs ... how many are left",
     "Tom eats 2 of 5 figs. How many are left?",
 ]
 
 
-@pytest.mark.parametrize("asked", OTHERWISE)
-def test_another_sources_test_question_leaves_train_whoever_judges_it(
-    root, published, write, asked
-):
-    """A line without a judge, in other case and marks, or as an earlier turn of a chat."""
+@pytest.mark.parametrize("asked", OTHER_LAYOUTS)
+def test_another_sources_test_question_is_dropped_from_train(root, published, write, asked):
+    """Also with another judge, in other case and punctuation, and in an earlier turn of a chat."""
     published("gsm8k")
     turns = [("user", asked), ("assistant", "3"), ("user", "Why?"), ("assistant", "So.")]
     write("published/t0/one.jsonl", [
@@ -229,18 +227,18 @@ def test_another_sources_test_question_leaves_train_whoever_judges_it(
     mix = {"t0": Jsonl(test_share=0.05, seed=0), "gsm8k": Gsm8k()}
     said = fails(Mix(mix, root=root))
     assert said.startswith(
-        "data.sources.t0: 1 of 2 test questions stand in train, first gsm8k/test/0"
+        "data.sources.t0: 1 of 2 test questions are also in train, first gsm8k/test/0"
     )
     own = {**mix, "t0": Jsonl(test_share=0.05, overlap="drop")}
     for dropping in (Mix(mix, root=root, overlap="drop"), Mix(own, root=root)):
         corpus = dropping.load()
         assert sizes(corpus.train) == {"t0": 19, "gsm8k": 6}
-        assert corpus.left_out[0].startswith("t0: 2 dropped from train: stands in test (t0/")
+        assert corpus.left_out[0].startswith("t0: 2 dropped from train: also in test (t0/")
     with pytest.raises(DataError, match=r"data\.sources\.t0: 1 of 2 test"):
         Mix(own, root=root, overlap="refuse").load()
 
 
-def test_what_is_said_of_a_mix_goes_before_what_its_sources_say(four, tmp_path):
+def test_overlap_of_a_mix_overrides_that_of_its_sources(four, tmp_path):
     row = {
         **files.GSM8K["train"][0],
         "question": f"{files.SVAMP[0]['Body']} how many ears are there",
@@ -248,16 +246,16 @@ def test_what_is_said_of_a_mix_goes_before_what_its_sources_say(four, tmp_path):
     files.lines(tmp_path / "published/gsm8k/train.jsonl", [*files.GSM8K["train"], row])
     maths = [Maths(root=four, seed=seed) for seed in range(20)]
     dropped = next(m for m in maths if "dropped from train" in m.load().note)
-    assert dropped.load().left_out == (
-        "gsm8k: 1 dropped from train: stands in test (gsm8k/train/6)",
-    )
+    assert dropped.load().left_out == ("gsm8k: 1 dropped from train: also in test (gsm8k/train/6)",)
     said = fails(Maths(root=four, seed=dropped.seed, overlap="refuse"))
-    assert said.startswith("data.sources.gsm8k: 1 of ") and "stand in train, first svamp/" in said
+    assert (
+        said.startswith("data.sources.gsm8k: 1 of ") and "are also in train, first svamp/" in said
+    )
     one = dropped.sources | {"gsm8k": Gsm8k(overlap="refuse")}
     assert "data.sources.gsm8k: 1 of " in fails(Maths(one, root=four, seed=dropped.seed))
 
 
-def test_a_file_that_combine_wrote_is_known_again(four, tmp_path, monkeypatch, capsys):
+def test_overlap_is_found_in_a_file_of_the_command(four, tmp_path, monkeypatch, capsys):
     command(monkeypatch, "--root", four, "--out", str(tmp_path / "out"))
     mine = Jsonl(
         train=[str(tmp_path / "out/test.jsonl"), str(tmp_path / "out/train.jsonl")], test_share=0.04
@@ -267,7 +265,7 @@ def test_a_file_that_combine_wrote_is_known_again(four, tmp_path, monkeypatch, c
     assert "out/test.jsonl:gsm8k/test/0" in corpus.left_out[-1]
 
 
-def test_rows_that_a_limit_leaves_out_of_the_test_are_not_counted(four, tmp_path):
+def test_test_rows_beyond_a_limit_are_not_counted(four, tmp_path):
     none = [
         {**files.MATHQA["test"][0], "Problem": f"which {i} ?", "correct": "e"} for i in range(9)
     ]
@@ -275,14 +273,14 @@ def test_rows_that_a_limit_leaves_out_of_the_test_are_not_counted(four, tmp_path
     corpus = Maths(root=four, test_per_source=1).load()
     (line,) = corpus.left_out
     assert line.startswith(
-        "mathqa: 1 in test, scored wrong: no number in the answer (mathqa/test.json"
+        "mathqa: 1 in test, scored wrong: the answer has no number (mathqa/test.json"
     )
     assert corpus.note.endswith("; 1 in test, scored wrong")
 
 
 @pytest.mark.parametrize("name", ["train_per_source", "test_per_source"])
-def test_a_limit_out_of_range_is_named_as_it_is_set(four, name):
+def test_a_limit_out_of_range_is_reported_by_its_setting(four, name):
     mix = Maths(root=four)
     setattr(mix, name, 0)
     said = fails(mix, ConfigError)
-    assert said == f"data.{name}=0 must be at least 1; null takes everything"
+    assert said == f"data.{name}=0 must be at least 1, or null for all examples"

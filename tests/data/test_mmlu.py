@@ -1,4 +1,4 @@
-"""MMLU's CSV files, made small and real."""
+"""MMLU, from small CSV files in its layout and from the real ones."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def test_questions_shots_and_header(source):
     assert (last.source, last.category) == ("mmlu", "world_religions")
     assert len(last.shots) == 5
     assert last.shots[0] == ("world_religions dev 0?\nA. w\nB. x\nC. y\nD. z\nAnswer:", "A")
-    assert all(len(e.shots) == 4 for e in corpus.dev)  # never a question as its own shot
+    assert all(len(e.shots) == 4 for e in corpus.dev)  # a question is never its own shot
 
 
-def test_val_is_dev_where_it_is_there(source):
+def test_val_is_dev_if_it_exists(source):
     save(Path(source["root"]) / "val/astronomy_val.csv", rows("val", 3))
     dev = Mmlu(**{**source, "subjects": "astronomy"}).load().dev
     assert [e.id for e in dev] == [f"mmlu/val/astronomy/{i}" for i in range(3)]
@@ -72,20 +72,20 @@ def test_subjects_shots_and_limits(source):
 
 
 def whole(root: Path) -> None:
-    """Files of all 57 subjects, as far as they are not there."""
+    """Write the missing files of all 57 subjects."""
     for subject in SUBJECTS:
         for split, n in (("dev", 5), ("test", 8)):
             if not (file := root / f"{split}/{subject}_{split}.csv").exists():
                 save(file, rows(f"{subject} {split}", n))
 
 
-def test_all_subjects_are_57(source):
+def test_all_needs_57_subjects(source):
     root = Path(source["root"])
     source["subjects"] = "all"
     with pytest.raises(
         DataError,
         match=r"mmlu: no test questions of abstract_algebra, anatomy, business_ethics, clinical_knowledge,"
-        r" college_biology and 50 more; all of MMLU is 57 subjects: add .* take fewer by data\.subjects=\[",
+        r" college_biology and 50 more; MMLU has 57 subjects: add .* choose fewer subjects with data\.subjects=\[",
     ):
         Mmlu(**source).load()
     whole(root)
@@ -93,26 +93,26 @@ def test_all_subjects_are_57(source):
     assert len(corpus.test) == 57 * 8 and "57 of its 57 subjects" in corpus.note
     assert Mmlu(**{**source, "subjects": ["all"]}).load() == corpus
     (root / "test/astronomy_test.csv").unlink()
-    with pytest.raises(DataError, match="no test questions of astronomy; all of MMLU"):
+    with pytest.raises(DataError, match="no test questions of astronomy; MMLU has 57"):
         Mmlu(**source).load()
     with pytest.raises(
-        DataError, match=r"mmlu: astronomy in dev or val, and not in test; add its test questions"
+        DataError, match=r"mmlu: astronomy in dev or val but not in test; add the test questions"
     ):
         Mmlu(**{**source, "subjects": ["astronomy", "virology"]}).load()
     assert Mmlu(**{**source, "subjects": ["virology"]}).load().test
     save(root / "test/astronomy_test.csv", rows("a", 1))
     save(root / "val/alchemy_val.csv", rows("b", 1))
-    with pytest.raises(DataError, match="mmlu: alchemy in dev or val, and not in test"):
+    with pytest.raises(DataError, match="mmlu: alchemy in dev or val but not in test"):
         Mmlu(**source).load()
 
 
-def test_a_test_question_leaves_dev(source):
-    """As five do in the published files: nobody could mend what would be refused."""
+def test_a_test_question_is_dropped_from_dev(source):
+    """The published files have five such questions, and a user could not correct them."""
     again = rows("world_religions test", 2)[1]
     save(Path(source["root"]) / "dev/astronomy_dev.csv", [*rows("astronomy dev", 5), again])
     corpus = Mmlu(**source).load()
     assert "mmlu/dev/astronomy/5" not in {e.id for e in corpus.dev} and len(corpus.dev) == 10
-    assert corpus.left_out == ("mmlu: 1 dropped from dev: stands in test (mmlu/dev/astronomy/5)",)
+    assert corpus.left_out == ("mmlu: 1 dropped from dev: also in test (mmlu/dev/astronomy/5)",)
     assert len(Mmlu(**source, allow_overlap=True).load().dev) == 11
 
 
@@ -125,7 +125,7 @@ def test_no_shots_need_no_dev(source):
     assert corpus.dev == () and not corpus.test[0].shots and corpus.test[0].header
 
 
-def test_train_is_read_as_jsonl_reads_it(source, write):
+def test_train_has_the_settings_of_jsonl(source, write):
     source["train"] = str(write("t.jsonl", [{"q": "1?", "response": "a", "level": 1}]))
     with pytest.raises(DataError, match=r"t\.jsonl:1: unknown field\(s\) 'q', 'level'"):
         Mmlu(**source).load()
@@ -153,7 +153,7 @@ def test_a_test_question_in_train_is_refused_unless_allowed(source, write):
                       {"role": "assistant", "content": "So."}]},
     ],
 )  # fmt: skip
-def test_in_whatever_layout_it_stands_in_train(source, write, row):
+def test_a_test_question_in_train_is_found_in_any_layout(source, write, row):
     stem = {"instruction": "astronomy test 0?", "response": "w"}
     others = {**stem, "instruction": "astronomy test 0?\nA. w\nB. x\nC. y\nD. another"}
     source["train"] = str(write("t.jsonl", [row, stem, others]))
@@ -166,7 +166,7 @@ def test_in_whatever_layout_it_stands_in_train(source, write, row):
 def test_a_dev_question_in_train_is_refused(source, write):
     row = {"instruction": "astronomy dev 0?", "choices": ["x", "w", "z", "y"], "answer": "w"}
     source["train"] = str(write("t.jsonl", [row, {"instruction": "?", "response": "!"}]))
-    with pytest.raises(DataError, match="1 of 10 dev questions stand in train"):
+    with pytest.raises(DataError, match="1 of 10 dev questions are also in train"):
         Mmlu(**source).load()
 
 
@@ -178,20 +178,20 @@ def test_a_dev_question_in_train_is_refused(source, write):
         ({"root": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.root"),
         ({"train": "nowhere"}, DataError, r"nowhere: no such file or folder \(data\.train\)"),
         ({"subjects": ["astronmy"]}, DataError, "no subject 'astronmy'; did you mean astronomy"),
-        ({"subjects": "qqq"}, DataError, r"no subject 'qqq' \(2 of 57 are there\)"),
+        ({"subjects": "qqq"}, DataError, r"no subject 'qqq' \(2 of 57 are available\)"),
         ({"subjects": []}, DataError, "data.subjects is empty"),
-        ({"shots": 6}, DataError, r"astronomy_dev\.csv: 5 rows, and data\.shots=6"),
+        ({"shots": 6}, DataError, r"astronomy_dev\.csv: 5 rows are fewer than data\.shots=6"),
         ({"shots": -1}, ConfigError, "data.shots=-1"),
         ({"limit_test": 0}, ConfigError, "data.limit_test=0"),
     ],
 )
-def test_settings_that_cannot_be(source, change, kind, message):
+def test_wrong_settings_are_refused(source, change, kind, message):
     with pytest.raises(kind, match=message) as caught:
         Mmlu(**{**source, **change}).load()
     assert "\n" not in str(caught.value)
 
 
-def test_folders_without_the_files(source, tmp_path):
+def test_folders_without_the_files_are_refused(source, tmp_path):
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match=r"bare/test: no such folder"):
         Mmlu(**{**source, "root": str(tmp_path / "bare")}).load()
@@ -200,7 +200,7 @@ def test_folders_without_the_files(source, tmp_path):
         Mmlu(**{**source, "root": str(tmp_path / "bare")}).load()
 
 
-def test_another_benchmarks_folder(source, published):
+def test_another_benchmarks_folder_is_recognised(source, published):
     for name, title in (("gsm8k", "GSM8K"), ("bbh", "BIG-Bench Hard"), ("svamp", "SVAMP")):
         with pytest.raises(
             DataError, match=rf"test: no such folder .* looks like {title} \(data={name}\)"
@@ -211,7 +211,7 @@ def test_another_benchmarks_folder(source, published):
 GOOD = b"first?,a,b,c,d,A\n"
 
 
-def test_questions_span_lines_and_marks_are_passed_over(tmp_path):
+def test_questions_may_span_lines_and_a_byte_order_mark_is_skipped(tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(b"\xef\xbb\xbf" + b'"one,\r\n""two""?",a,b,c,d, B \r\n\r\n' + GOOD)
     first, second = read_csv(path, "x", "test")
@@ -224,17 +224,17 @@ def test_questions_span_lines_and_marks_are_passed_over(tmp_path):
     [
         (b"", r"x\.csv: the file is empty"),
         (b"\n\n", r"x\.csv: the file is empty"),
-        (GOOD + b"q?,a,b,c,A\n", r"x\.csv:2: 5 columns; there must be 6"),
+        (GOOD + b"q?,a,b,c,A\n", r"x\.csv:2: 5 columns instead of 6"),
         (GOOD + b"q?,a,b,c,d,e,A\n", r"x\.csv:2: 7 columns"),
         (b'"a\nb",a,b,c,d,A\nq?,a\n', r"x\.csv:3: 2 columns"),
-        (GOOD + b"q?,a,b,c,d,E\n", r"x\.csv:2: the answer 'E' is outside the options A, B, C, D"),
-        (b"question,A,B,C,D,answer\n", r"x\.csv:1: the answer 'answer' is outside"),
+        (GOOD + b"q?,a,b,c,d,E\n", r"x\.csv:2: the answer 'E' is not one of A, B, C, D"),
+        (b"question,A,B,C,D,answer\n", r"x\.csv:1: the answer 'answer' is not one of"),
         (GOOD + b" ,a,b,c,d,A\n", r"x\.csv:2: the question is empty"),
         (GOOD + b"q\xe9?,a,b,c,d,A\n", r"x\.csv:2: not UTF-8"),
         (GOOD + b'"q?,a,b,c,d,A\n', r"x\.csv:2: broken CSV"),
     ],
 )
-def test_a_bad_file_is_named_with_its_line(tmp_path, raw, message):
+def test_a_bad_file_is_reported_with_its_line(tmp_path, raw, message):
     path = tmp_path / "x.csv"
     path.write_bytes(raw)
     with pytest.raises(DataError, match=message) as caught:
@@ -248,7 +248,7 @@ def test_the_real_files(real_mmlu, write):
     assert len(corpus.test) == 14_042
     assert len(corpus.dev) == 285 - 5
     assert [line.partition(" (")[0] for line in corpus.left_out] == [
-        "mmlu: 5 dropped from dev: stands in test"
+        "mmlu: 5 dropped from dev: also in test"
     ]
     assert len({e.category for e in corpus.test}) == 57
     assert {len(e.shots) for e in corpus.test} == {5}

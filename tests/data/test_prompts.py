@@ -1,4 +1,4 @@
-"""Prompts as text and as token ids, with and without a chat template."""
+"""Prompts as text and as token ids, in the plain layout and with a chat template."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free(text: str, response: str = "B") -> Example:
 
 
 def words(prompter: Prompter, encoded: Encoded) -> str:
-    """The text of the tokens that carry the loss, a bar between stretches."""
+    """The text of the tokens that carry the loss, with a bar between separate parts."""
     assert encoded.loss_mask is not None and len(encoded.loss_mask) == len(encoded.prompt)
     text, last = "", True
     for token, flag in zip(encoded.prompt, encoded.loss_mask, strict=True):
@@ -55,7 +55,7 @@ def test_an_answer_letter_is_one_token(byte_level, question):
     assert [len(ids) for ids in choices] == [1, 1]
 
 
-def test_a_response_is_tokenised_as_what_follows_the_prompt(byte_level, question):
+def test_a_response_is_tokenised_as_continuation_of_the_prompt(byte_level, question):
     prompter = Prompter(byte_level, 1000)
     for example in (question, free("Say it\n", "What is it?"), free("Say", "déjà vu\n\n  x")):
         encoded = prompter.encode(example, end=False)
@@ -71,10 +71,10 @@ def test_one_separator_between_prompt_and_response(byte_level):
         assert byte_level.decode(encoded.prompt[1:] + encoded.response) == expected
 
 
-def test_parts_are_tokenised_apart_where_the_tokenizer_merges_across_the_seam(merging):
+def test_a_response_is_tokenised_alone_if_the_tokenizer_merges_it_with_the_prompt(merging):
     merged = merging("Answer: A", add_special_tokens=False)["input_ids"]
     alone = merging("Answer:", add_special_tokens=False)["input_ids"]
-    assert merged[: len(alone)] != alone  # what this test is about
+    assert merged[: len(alone)] != alone  # the tokenizer merges
     prompter = Prompter(merging, 1000)
     example = replace(free("Answer:"), choices=("A", "B"))
     encoded = prompter.encode(example, end=False)
@@ -92,7 +92,7 @@ def test_a_choice_begins_the_response(byte_level, merging, chatml, question):
         assert response[len(choice) :][-1] == tokenizer.eos_token_id
 
 
-def test_training_drops_what_is_too_long(byte_level):
+def test_training_drops_examples_that_are_too_long(byte_level):
     long, short = free("word " * 50), free("word")
     long = replace(long, id="long")
     length = Prompter(byte_level, 1000).encode(long).length
@@ -102,7 +102,7 @@ def test_training_drops_what_is_too_long(byte_level):
     assert [encoded.id for encoded in kept] == ["free"] and dropped == ["long"]
 
 
-def test_a_test_prompt_loses_shots_first_the_last_one_first(byte_level, question):
+def test_a_long_test_prompt_loses_its_last_shots_first(byte_level, question):
     whole = Prompter(byte_level, 1000)
     needs = [
         len(whole.encode(replace(question, shots=question.shots[:k])).prompt) + 1 for k in range(3)
@@ -119,14 +119,14 @@ def test_a_test_prompt_loses_shots_first_the_last_one_first(byte_level, question
     assert encoded[0].prompt == () and encoded[1].prompt
 
 
-def test_room_is_left_for_what_will_be_generated(byte_level, question):
+def test_room_is_left_for_the_generated_text(byte_level, question):
     limit = Prompter(byte_level, 1000).encode(question).length
     full, _ = Prompter(byte_level, limit).test([question], room=2)
     less, _ = Prompter(byte_level, limit).test([question], room=3)
     assert len(less[0].prompt) < len(full[0].prompt)
 
 
-def test_routing_sees_header_and_instruction_alone(byte_level, question):
+def test_routing_prompts_are_header_and_instruction(byte_level, question):
     routed = Prompter(byte_level, 1000).routing([question])[0]
     assert byte_level.decode(routed.prompt[1:]) == BARE
     assert routed.response == () and routed.loss_mask is None
@@ -143,7 +143,7 @@ def test_a_plain_chat_and_its_loss_mask(byte_level):
     assert prompter.routing([CHAT])[0].loss_mask == encoded.loss_mask
 
 
-def test_a_cut_that_leaves_no_users_word_carries_the_loss_everywhere(byte_level):
+def test_a_truncated_prompt_without_users_words_has_no_loss_mask(byte_level):
     assert Prompter(byte_level, 4).routing([CHAT])[0].loss_mask is None
 
 
@@ -159,7 +159,7 @@ def test_the_chat_template(chatml, question):
         + turn.format("user", "What is it?\nA. x\nB. y\nAnswer:")
         + "<|im_start|>assistant\n"
     )
-    assert chatml.decode(encoded.prompt) == expected  # as the template has it: without BOS
+    assert chatml.decode(encoded.prompt) == expected  # the template writes no BOS
     assert chatml.decode(encoded.response) == "B<|im_end|></s>"
     assert [chatml.decode(ids) for ids in prompter.choices(question)] == ["A", "B"]
     routed = prompter.routing([question])[0]
@@ -171,7 +171,7 @@ def test_the_loss_mask_of_a_chat_template(chatml):
     assert words(prompter, prompter.encode(CHAT)) == "yes|And twice?"
 
 
-def test_a_system_turn_goes_to_the_user_where_the_template_has_none(gemma):
+def test_a_system_turn_is_put_into_the_users_turn_if_the_template_has_none(gemma):
     prompter = Prompter(gemma, 1000)
     encoded = prompter.encode(CHAT)
     text = gemma.decode(encoded.prompt)
@@ -180,14 +180,14 @@ def test_a_system_turn_goes_to_the_user_where_the_template_has_none(gemma):
     assert words(prompter, encoded) == "yes|And twice?"
 
 
-def test_turns_that_the_template_refuses_are_named(gemma):
+def test_turns_that_the_template_refuses_are_reported(gemma):
     example = replace(CHAT, history=(("user", "one"), ("user", "two")))
     with pytest.raises(DataError, match=r"chat: the chat template refuses .*must alternate"):
         Prompter(gemma, 1000).encode(example)
 
 
-def test_what_a_template_puts_before_the_answer_is_prompt(chatml, question):
-    """Some templates open an answer with an empty thought, some with a space."""
+def test_text_of_the_template_before_the_answer_is_part_of_the_prompt(chatml, question):
+    """Some templates begin an answer with an empty thought, some with a space."""
     thought = "<|im_start|>assistant\n{{ '<think></think> ' if m['content'] }}"
     chatml.chat_template = (
         "{% for m in messages %}{% if m['role'] == 'assistant' %}" + thought + "{{ m['content'] }}"
@@ -199,7 +199,7 @@ def test_what_a_template_puts_before_the_answer_is_prompt(chatml, question):
     assert chatml.decode(encoded.response) == " B</s>"
 
 
-def test_the_chat_template_can_be_switched_off_but_not_invented(byte_level, chatml, question):
+def test_the_chat_template_can_be_switched_off_but_not_on_if_missing(byte_level, chatml, question):
     assert Prompter(chatml, 1000).chat and not Prompter(byte_level, 1000).chat
     off = Prompter(chatml, 1000, use_chat_template=False)
     assert off.encode(question) == Prompter(byte_level, 1000).encode(question)
@@ -213,7 +213,7 @@ def test_a_length_must_be_positive(byte_level):
 
 
 def test_the_real_tokenizer(tiny_stories, question):
-    """This one makes a token of ": ": the letter is tokenised on its own."""
+    """It has a token for ": ", so the letter is tokenised alone."""
     prompter = Prompter(tiny_stories, 512)
     encoded = prompter.encode(question)
     assert encoded.prompt[0] == tiny_stories.bos_token_id

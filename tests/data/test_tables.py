@@ -1,4 +1,4 @@
-"""Which files are a split's, and files that cannot be read."""
+"""Finding the files of a split, and files that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elrea.errors import DataError
 
 
 def found(folder: Path, *names: str) -> list[str]:
-    """A folder with these files: which of them are train."""
+    """The names of train's files in a folder with these files."""
     for name in names:
         (folder / name).write_text("{}\n")
     return [file.name for file in split_files(folder, "train")]
@@ -32,27 +32,28 @@ def found(folder: Path, *names: str) -> list[str]:
         (["test.jsonl", "train.txt"], []),
     ],
 )
-def test_a_splits_files(tmp_path, names, taken):
+def test_files_of_a_split(tmp_path, names, taken):
     assert found(tmp_path, *names) == taken
 
 
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["train_a.jsonl", "train_b.jsonl"], "train_a.jsonl and train_b.jsonl: which is train? Keep one of them in"
-         " here, or name it train.jsonl"),
-        (["train.json", "train.jsonl"], "train.json and train.jsonl: which is train?"),
-        (["train-00000-of-00002.parquet"], "not all parts of train are here, or two sets of them: train-00000"),
-        (["train-0-of-1.json", "train-0-of-1.jsonl"], "not all parts of train are here, or two sets of them: train-0"),
+        (["train_a.jsonl", "train_b.jsonl"], "train_a.jsonl and train_b.jsonl could each be train; keep one of them"
+         " here, or rename it to train.jsonl"),
+        (["train.json", "train.jsonl"], "train.json and train.jsonl could each be train;"),
+        (["train-00000-of-00002.parquet"], "some parts of train are missing, or there are two sets of them: train-0"),
+        (["train-0-of-1.json", "train-0-of-1.jsonl"],
+         "some parts of train are missing, or there are two sets of them: train-0"),
     ],
 )  # fmt: skip
-def test_files_that_may_each_be_meant(tmp_path, names, said):
+def test_ambiguous_or_missing_files_are_refused(tmp_path, names, said):
     with pytest.raises(DataError) as caught:
         found(tmp_path, *names)
     assert str(caught.value).startswith(f"{tmp_path}: {said}")
 
 
-def test_a_broken_archive_is_named(tmp_path):
+def test_a_damaged_archive_is_reported(tmp_path):
     file = tmp_path / "a.jsonl.gz"
     rows = "".join(json.dumps({"text": f"{i} {i * i}"}) + "\n" for i in range(500))
     whole = gzip.compress(rows.encode(), mtime=0)

@@ -1,4 +1,4 @@
-"""Two strategies over runs of several seeds, by the command that a user types."""
+"""`elrea compare`: two strategies over runs of several seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from elrea.commands import compare
-from elrea.commands.messages import told
+from elrea.commands.messages import one_line_errors
 from elrea.errors import ElreaError
 from elrea.evaluation.statistics import mcnemar, paired_interval
 from elrea.reporting.runs import read_run
@@ -31,7 +31,7 @@ def write_run(
     chosen: str = "elrea",
     **config: Any,
 ) -> Path:
-    """What a finished run leaves of its answers."""
+    """Writes the files of a finished run: predictions, summary, status and config."""
     rows = [
         {
             "id": f"item/{i}",
@@ -60,21 +60,20 @@ def write_seeds(root: Path) -> Path:
     return root / "sweep"
 
 
-def ended(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: Any) -> str:
-    """What the command says: its output, or the line of its error."""
-    monkeypatch.setattr("sys.argv", ["compare", *map(str, words)])
+def output(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
+    """What the command prints, or the line of its error."""
     try:
-        with told():
-            compare.main()
+        with one_line_errors():
+            compare.main([*map(str, words)])
     except SystemExit as end:
         assert end.code == 1
         return capsys.readouterr().err.removeprefix("error: ")
     return capsys.readouterr().out
 
 
-def test_seeds_one_by_one_and_together(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_seeds_one_by_one_and_together(tmp_path: Path, capsys) -> None:
     words = [write_seeds(tmp_path), "--a", "elrea", "--b", "base", "--resamples", 500]
-    found = json.loads(ended(monkeypatch, capsys, *words, "--json"))
+    found = json.loads(output(capsys, *words, "--json"))
     assert (found["a"], found["b"], found["items"]) == ("elrea", "base", N)
     for row, seed in zip(found["seeds"], BASE, strict=True):
         test = mcnemar(BETTER[seed], BASE[seed])
@@ -87,15 +86,15 @@ def test_seeds_one_by_one_and_together(tmp_path: Path, monkeypatch, capsys) -> N
     assert pooled["difference"] == pytest.approx(left.mean() - right.mean(), abs=1e-6)
     ahead = left.sum(0) - right.sum(0)
     assert (pooled["only_a"], pooled["only_b"]) == ((ahead > 0).sum(), (ahead < 0).sum())
-    table = ended(monkeypatch, capsys, *words)
+    table = output(capsys, *words)
     assert max(map(len, table.splitlines())) <= 100
     assert [line.split()[0] for line in table.splitlines()[3:7]] == ["0", "1", "2", "all"]
 
 
-def test_the_same_answers_with_three_seeds_are_no_more_evidence_than_with_one(
+def test_equal_answers_with_three_seeds_are_no_more_evidence_than_with_one(
     tmp_path: Path,
 ) -> None:
-    """Discordant pairs that were added up would make a small p of nothing but repetition."""
+    """Adding up the seeds' discordant pairs would make p small by repetition alone."""
     both = {"base": BASE[0], "elrea": BETTER[0]}
     runs = [read_run(write_run(tmp_path / str(seed), seed, both)) for seed in (3, 4, 5)]
     one, three = (compare.compare(some, "elrea", "base", 200) for some in (runs[:1], runs))
@@ -107,7 +106,7 @@ def test_the_same_answers_with_three_seeds_are_no_more_evidence_than_with_one(
 
 
 def test_strategies_of_several_runs_with_one_seed(tmp_path: Path) -> None:
-    """Jobs of a sweep over `ensemble=` score others too, the same way."""
+    """Jobs of a sweep over `ensemble=` score different strategies with one seed."""
     one = write_run(tmp_path / "one", 0, {"base": BASE[0], "elrea": BETTER[0]})
     two = write_run(tmp_path / "two", 0, {"base": BASE[0], "uniform": BASE[1]})
     runs = [read_run(folder) for folder in (one, two)]
@@ -115,9 +114,9 @@ def test_strategies_of_several_runs_with_one_seed(tmp_path: Path) -> None:
     assert len(found["seeds"]) == 1 and found["pooled"]["b"] == BASE[1].mean()
 
 
-def test_what_cannot_be_compared_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
+def test_runs_that_cannot_be_compared_give_one_line(tmp_path: Path, capsys) -> None:
     def line(*words: Any) -> str:
-        said = ended(monkeypatch, capsys, *words, "--a", "elrea", "--b", "base").strip()
+        said = output(capsys, *words, "--a", "elrea", "--b", "base").strip()
         assert "\n" not in said
         return said
 
@@ -127,7 +126,7 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, monkeypatch, capsys
     without = write_run(tmp_path / "without", 4, {"base": BASE[0], "elrae": BASE[1]})
     (tmp_path / "empty").mkdir()
     assert "no predictions.jsonl there" in line(tmp_path / "empty")
-    assert "have other test items (40 and 40)" in line(sweep, other)
+    assert "have different test items (40 and 40)" in line(sweep, other)
     assert "have seed 1 and score elrea differently" in line(sweep, again)
     assert "no strategy 'elrea' with seed 4; did you mean elrae? (there is: base, elrae)" in line(
         sweep, without
@@ -151,8 +150,8 @@ def error_of(*runs: Path, a: str = "elrea", b: str = "base") -> str:
     return str(caught.value)
 
 
-def test_a_run_that_is_not_done_has_no_answers(tmp_path: Path) -> None:
-    """Its folder may hold an earlier run's."""
+def test_a_run_that_is_not_done_is_refused(tmp_path: Path) -> None:
+    """Its folder may hold the answers of an earlier run."""
     run = write_run(tmp_path / "run", 0, {"base": BASE[0], "elrea": BETTER[0]})
     for state, error in (("failed", "no such data"), ("running", None), ("prepared", None)):
         rewrite(run / "status.json", state=state, **({"error": error} if error else {}))
@@ -166,7 +165,7 @@ def test_a_run_that_is_not_done_has_no_answers(tmp_path: Path) -> None:
     assert f"{run}: no status.json there" in error_of(run)
 
 
-def test_predictions_are_those_that_the_summary_counts(tmp_path: Path) -> None:
+def test_predictions_must_match_the_summary(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", 0, {"base": BASE[0], "elrea": BETTER[0]})
     path = run / "predictions.jsonl"
     lines = path.read_text().splitlines()
@@ -202,8 +201,8 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(tmp_path: Path) -
         assert f"{other} and {first} differ in {said}" in error_of(first, other)
 
 
-def test_what_cannot_change_answers_may_differ(tmp_path: Path) -> None:
-    """Where a run was made, how it was shown, and strategies that are not compared."""
+def test_settings_that_cannot_change_answers_may_differ(tmp_path: Path) -> None:
+    """The hardware, the reporting, and strategies that are not compared."""
     first = write_run(tmp_path / "first", 0, {"base": BASE[0], "elrea": BETTER[0]})
     other = write_run(
         tmp_path / "other",

@@ -1,4 +1,4 @@
-"""Texts that strategies write: each with its own mix, whatever the batches, and none written twice."""
+"""Strategies generate texts with their own mixtures, in batches of any size, and resume after a kill."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
 from elrea.evaluation import generation
 from elrea.evaluation.generation import TEXTS, Draws, Texts, read_texts, write_texts, written
-from elrea.evaluation.judges import Judged
+from elrea.evaluation.judge import Judged
 from elrea.evaluation.judging import check, judge_texts, majority
 from elrea.evaluation.scoring import Mixture, Outcome
 from elrea.method.ensemble import decoding
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
@@ -61,8 +61,8 @@ def texts(folder: Path, joint: JointModel, batch_size: int = 3, draws: Draws = G
     return read_texts(folder)
 
 
-def test_each_strategy_writes_by_its_own_mix(joint: JointModel, tmp_path: Path) -> None:
-    """Token by token: the weighed sum of the members' logits, or the layers' own."""
+def test_each_strategy_writes_with_its_own_mixture(joint: JointModel, tmp_path: Path) -> None:
+    """Token by token: the weighted sum of the members' logits, or the layerwise model's logits."""
     found = texts(tmp_path, joint)
     given = mixtures(joint)
     for i, prompt in PROMPTS.items():
@@ -77,7 +77,7 @@ def test_each_strategy_writes_by_its_own_mix(joint: JointModel, tmp_path: Path) 
                     logits = mixture.weights[i] @ each
                 ids.append(int(logits.argmax()))
             assert found[name][i] == [words().decode(ids[len(prompt) :])], (name, i)
-    assert len({tuple(found[name][3]) for name in given}) == 3, "all alike: nothing is told apart"
+    assert len({tuple(found[name][3]) for name in given}) == 3, "all mixtures write the same text"
 
 
 @pytest.mark.parametrize("draws", [Draws(), Draws(samples=3, temperature=2.0, seed=5)])
@@ -86,18 +86,20 @@ def test_batches_change_nothing(draws: Draws, joint: JointModel, tmp_path: Path)
     assert one == two == three
     assert all(len(found) == draws.samples for found in one["two"].values())
     if draws.samples > 1:
-        assert len({*one["two"][0], *one["two"][2]}) == 6, "draws of their own"
+        assert len({*one["two"][0], *one["two"][2]}) == 6, (
+            "prompts and texts share a random generator"
+        )
         other = texts(tmp_path / "other", joint, 3, Draws(3, 2.0, seed=6))
         assert other["two"] != one["two"]
 
 
 class Died(Exception):
-    """Stands for whatever ends a process."""
+    """Raised in place of a kill."""
 
 
 @dataclass
 class Counted:
-    """How many texts each batch asked for; the process dies before a batch more than `most`."""
+    """The sizes of the batches so far; `Died` is raised instead of batch number `most`."""
 
     asked: list[int] = field(default_factory=list)
     most: int = 1_000
@@ -118,7 +120,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counted:
 
 
 def stopped_after(batches: int, folder: Path, joint: JointModel, counted: Counted) -> int:
-    """Leaves what a process leaves that dies then; how many texts it had written."""
+    """Generates until `Died` is raised after some batches; returns the number of finished texts."""
     counted.asked, counted.most = [], batches
     with pytest.raises(Died):
         texts(folder, joint)
@@ -128,11 +130,11 @@ def stopped_after(batches: int, folder: Path, joint: JointModel, counted: Counte
 
 
 @pytest.mark.parametrize("batches", [0, 1, 3])
-@pytest.mark.parametrize("more", [b"", b'["two", 0', b'["two", 0, 0, "never noted"]\n'])
-def test_what_a_stopped_process_wrote_is_kept(
+@pytest.mark.parametrize("more", [b"", b'["two", 0', b'["two", 0, 0, "never recorded"]\n'])
+def test_finished_batches_of_a_killed_process_are_kept(
     batches: int, more: bytes, joint: JointModel, tmp_path: Path, counted: Counted
 ) -> None:
-    """Behind the last batch that was noted it goes on, to the same bytes; what stands behind that is cut off."""
+    """It resumes after the last recorded batch, with the same bytes; anything after that is cut off."""
     wanted = texts(tmp_path / "whole", joint)
     whole = (tmp_path / "whole" / TEXTS).read_bytes()
     done = stopped_after(batches, tmp_path / "cut", joint, counted)
@@ -146,7 +148,7 @@ def test_what_a_stopped_process_wrote_is_kept(
 
 
 @pytest.mark.parametrize("damage", ["flip", "note flipped", "no note", "shorter"])
-def test_texts_that_are_not_as_they_were_noted_are_written_anew(
+def test_texts_with_a_checksum_mismatch_are_generated_again(
     damage: str, joint: JointModel, tmp_path: Path, counted: Counted, caplog: Any
 ) -> None:
     wanted = texts(tmp_path / "whole", joint)
@@ -162,7 +164,7 @@ def test_texts_that_are_not_as_they_were_noted_are_written_anew(
         spoilt.write_bytes(content[:-3] if damage == "shorter" else content)
     assert texts(tmp_path / "cut", joint) == wanted
     assert sum(counted.asked) == whole.count(b"\n"), "all of them"
-    assert "its texts are written anew" in caplog.text and str(path) in caplog.text
+    assert "all its texts are generated again" in caplog.text and str(path) in caplog.text
 
 
 def test_lines_hold_any_text(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ CHOICE = Example("choice", "?", "B", "s", choices=("A", "B"))
 EXAMPLES = [FREE, MATHS, CHOICE]
 
 
-def test_who_writes_what() -> None:
+def test_which_examples_need_texts() -> None:
     votes = SelfConsistency()
     assert written(EXAMPLES, "likelihood", votes) == []
     assert written(EXAMPLES, "generation", Uniform()) == [0, 1, 2]
@@ -186,14 +188,22 @@ def test_who_writes_what() -> None:
     assert written(EXAMPLES, "auto", votes) == [0, 1], "there is nothing else to vote on"
 
 
-def test_what_could_not_be_judged_is_refused() -> None:
+def test_examples_that_cannot_be_judged_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"ensemble=sc votes on given choices, and free has none"):
         check(EXAMPLES, "likelihood", {"base": Uniform(), "sc": SelfConsistency()})
     check(EXAMPLES, "auto", {"sc": SelfConsistency()})
     other = [FREE, Example("bad", "?", "2", "s", judge="maths")]
     check(other, "likelihood", {"base": Uniform()})
-    with pytest.raises(DataError, match=r"bad: judge 'maths' wants the answer in"):
+    with pytest.raises(DataError, match=r"bad: judge 'maths' needs the answer in"):
         check(other, "auto", {"base": Uniform()})
+
+
+@pytest.mark.parametrize("by", ["likelihood", "generation", "auto"])
+def test_an_unknown_judge_is_refused_even_if_nothing_is_judged(by: str) -> None:
+    examples = [*EXAMPLES, Example("rows:7", "?", "2", "s", judge="word")]
+    line = r"^rows:7: unknown judge 'word'; did you mean words\? \(there is: answer, letter, maths, words\)$"
+    with pytest.raises(DataError, match=line):
+        check(examples, by, {"base": Uniform()})
 
 
 @pytest.mark.parametrize(
@@ -211,7 +221,7 @@ def test_the_majority(answers: list[str | None], which: int) -> None:
 
 
 def test_outcomes_of_texts() -> None:
-    """What was written takes the place of what likelihood says; the loss stays, and so does what was not written."""
+    """Verdicts on texts replace those by likelihood; losses and the other examples stay."""
     likelihood = {
         "base": Outcome([None, None, 1], [True, False, True], [0.5, 0.6, 0.7]),
         "other": Outcome([None, None, 1], [True, False, True], [0.5, 0.6, 0.7]),

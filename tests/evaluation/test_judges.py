@@ -1,4 +1,4 @@
-"""What each judge reads out of written texts, and what it says of it."""
+"""Which answer each judge reads from a text, and whether it is right; judges are found by their file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from elrea.data.examples import Example
 from elrea.data.sources.boxed import last_boxed
 from elrea.data.sources.mathqa import tidy
 from elrea.errors import DataError
-from elrea.evaluation.judges import Judged, check, judge_of, maths
+from elrea.evaluation import judges
+from elrea.evaluation.judge import Judged, check, judge_of
+from elrea.evaluation.judges import maths
 from tests.data.conftest import SHARED
 
 LETTERS = ("A", "B", "C", "D")
@@ -22,7 +24,7 @@ def asked(judge: str, response: str, choices: tuple[str, ...] = ()) -> Example:
     return Example("here:1", "Why?", response, "source", choices=choices, judge=judge)
 
 
-def said(text: str, example: Example) -> Judged:
+def judged(text: str, example: Example) -> Judged:
     return judge_of(example)(text, example)
 
 
@@ -38,7 +40,7 @@ def said(text: str, example: Example) -> Judged:
         ("The correct option is: A", "A"),
         (r"The answer is $\boxed{\text{D}}$.", "D"),
         ("The answer is a number: C", "C"),
-        ("A man says (B)", "A"),  # a letter that stands alone, whatever it is there for
+        ("A man says (B)", "A"),  # any capital letter that is a word counts
         ("Because of B.", "B"),
         ("the answer is E", None),
         ("BAD CAB", None),
@@ -47,7 +49,7 @@ def said(text: str, example: Example) -> Judged:
     ],
 )
 def test_letters(text: str, answer: str | None) -> None:
-    assert said(text, asked("letter", "B", LETTERS)) == Judged(answer == "B", answer)
+    assert judged(text, asked("letter", "B", LETTERS)) == Judged(answer == "B", answer)
 
 
 @pytest.mark.parametrize(
@@ -61,19 +63,19 @@ def test_letters(text: str, answer: str | None) -> None:
 )
 def test_choices_that_are_words(text: str, answer: str | None) -> None:
     example = asked("", "yes", ("not", "not at all", "yes"))
-    assert said(text, example) == Judged(answer == "yes", answer)
+    assert judged(text, example) == Judged(answer == "yes", answer)
 
 
 @pytest.mark.parametrize(
     ("text", "choices", "answer"),
     [
-        # What matches in any case without being equal in small letters: two signs of micro, a dotted I, a long s.
+        # Characters that match in any case but differ in lower case: two micro signs, a dotted I, a long s.
         ("The answer is 5 \u00b5m", ("5 \u03bcm", "6 nm"), "5 \u03bcm"),
         ("\u0130stanbul", ("Istanbul", "Rome"), "Istanbul"),
         ("ye\u017f", ("no", "yes"), "yes"),
         ("The answer is: polish", ("Polish", "polish"), "polish"),
         ("The answer is: POLISH", ("polish", "Polish"), "polish"),
-        # A number is no part of another one.
+        # A number that is part of another one does not count.
         ("The answer is 1.", ("1", "2"), "1"),
         ("(1), or 2", ("1", "2"), "1"),
         ("-1", ("1", "-1"), "-1"),
@@ -85,7 +87,7 @@ def test_choices_that_are_words(text: str, answer: str | None) -> None:
 )
 def test_choices_of_any_spelling(text: str, choices: tuple[str, ...], answer: str | None) -> None:
     example = asked("letter", choices[0], choices)
-    assert said(text, example) == Judged(answer == choices[0], answer)
+    assert judged(text, example) == Judged(answer == choices[0], answer)
 
 
 @pytest.mark.parametrize(
@@ -104,15 +106,17 @@ def test_choices_of_any_spelling(text: str, choices: tuple[str, ...], answer: st
         (" \n", None),
     ],
 )
-def test_what_stands_behind_the_answer_is(text: str, answer: str | None) -> None:
-    assert said(text, asked("answer", "(B)")) == Judged(answer == "(B)", answer)
+def test_what_follows_the_answer_is(text: str, answer: str | None) -> None:
+    assert judged(text, asked("answer", "(B)")) == Judged(answer == "(B)", answer)
 
 
 @pytest.mark.parametrize("target", ["True", "] ] }", "alpha beta gamma", "-12", "05/01/2021"])
 def test_a_target_alone_is_right(target: str) -> None:
     example = asked("answer", target)
-    assert said(target, example).correct and said(f"So the answer is {target}.", example).correct
-    assert not said(f"So the answer is {target} x.", example).correct
+    assert (
+        judged(target, example).correct and judged(f"So the answer is {target}.", example).correct
+    )
+    assert not judged(f"So the answer is {target} x.", example).correct
 
 
 @pytest.mark.parametrize(
@@ -128,14 +132,14 @@ def test_a_target_alone_is_right(target: str) -> None:
     ],
 )
 def test_a_response_is_never_cut(text: str, answer: str) -> None:
-    assert said(text, asked("answer", "St. Louis")) == Judged(answer == "St. Louis", answer)
+    assert judged(text, asked("answer", "St. Louis")) == Judged(answer == "St. Louis", answer)
 
 
 def test_word_for_word() -> None:
     example = asked("", "a  fine\nday")
-    assert said(" a fine day\n", example) == Judged(True, "a fine day")
-    assert said("a fine day.", example) == Judged(False, "a fine day.")
-    assert said(" ", example) == Judged(False, None)
+    assert judged(" a fine day\n", example) == Judged(True, "a fine day")
+    assert judged("a fine day.", example) == Judged(False, "a fine day.")
+    assert judged(" ", example) == Judged(False, None)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_word_for_word() -> None:
     ],
 )
 def test_maths(text: str, gold: str, right: bool) -> None:
-    found = said(text, asked("maths", rf"For 7 reasons it is $\boxed{{{gold}}}$."))
+    found = judged(text, asked("maths", rf"For 7 reasons it is $\boxed{{{gold}}}$."))
     assert found.answer is not None and found.correct is right
 
 
@@ -190,11 +194,11 @@ def test_maths(text: str, gold: str, right: bool) -> None:
 def test_the_last_box_alone_is_compared(
     text: str, gold: str, answer: str | None, right: bool
 ) -> None:
-    solution = rf"Either \boxed{{-2}} or \boxed{{{gold}}}."  # of which the last box is the answer
-    assert said(text, asked("maths", solution)) == Judged(right, answer)
+    solution = rf"Either \boxed{{-2}} or \boxed{{{gold}}}."  # the last box is the answer
+    assert judged(text, asked("maths", solution)) == Judged(right, answer)
 
 
-# How an answer is written -> the answer that it is right for, and one that it is not.
+# A text -> an answer that it is right for, and one that it is wrong for.
 WAYS: dict[str, tuple[str, str]] = {
     "The answer is - 5.": ("-5", "5"),
     "The answer is \u22125.": ("-5", "5"),
@@ -239,8 +243,8 @@ WAYS: dict[str, tuple[str, str]] = {
 @pytest.mark.parametrize("text", WAYS)
 def test_ways_to_write_an_answer(text: str) -> None:
     right, wrong = WAYS[text]
-    assert said(text, asked("maths", rf"\boxed{{{right}}}")).correct
-    assert not said(text, asked("maths", rf"\boxed{{{wrong}}}")).correct
+    assert judged(text, asked("maths", rf"\boxed{{{right}}}")).correct
+    assert not judged(text, asked("maths", rf"\boxed{{{wrong}}}")).correct
 
 
 @pytest.mark.parametrize(
@@ -259,29 +263,31 @@ def test_ways_to_write_an_answer(text: str) -> None:
     ],
 )
 def test_options_of_mathqa_and_answers_as_one_writes_them(option: str, text: str) -> None:
-    assert said(text, asked("maths", rf"\boxed{{{tidy(option)}}}")).correct
+    assert judged(text, asked("maths", rf"\boxed{{{tidy(option)}}}")).correct
 
 
 def test_maths_without_an_answer() -> None:
     example = asked("maths", r"\boxed{2}")
-    assert said("no idea", example) == said(" ", example) == Judged(False, None)
-    assert said(r"\boxed{2}", asked("maths", r"\boxed{}")) == Judged(False, "2")  # nothing is right
+    assert judged("no idea", example) == judged(" ", example) == Judged(False, None)
+    assert judged(r"\boxed{2}", asked("maths", r"\boxed{}")) == Judged(
+        False, "2"
+    )  # no answer is right
 
 
-def test_maths_that_takes_too_long_is_wrong_and_the_next_is_judged(monkeypatch) -> None:
-    """Nobody waits for this number; what judges it is ended, and another one takes its place."""
-    monkeypatch.setattr(maths._aside, "limit", 1.0)
-    assert said(r"\boxed{2}", asked("maths", r"\boxed{2}")).correct  # it stands ready
-    assert said(r"\boxed{9^{9^{9^9}}}", asked("maths", r"\boxed{2}")) == Judged(False, None)
+def test_a_comparison_over_the_time_limit_is_wrong_and_the_next_text_is_judged(monkeypatch) -> None:
+    """Sympy would compute this number for ever; its process is killed, and a new one is started."""
+    monkeypatch.setattr(maths._subprocess, "limit", 1.0)
+    assert judged(r"\boxed{2}", asked("maths", r"\boxed{2}")).correct  # the process is running
+    assert judged(r"\boxed{9^{9^{9^9}}}", asked("maths", r"\boxed{2}")) == Judged(False, None)
     monkeypatch.undo()
-    assert said(r"\boxed{2}", asked("maths", r"\boxed{2}")).correct
+    assert judged(r"\boxed{2}", asked("maths", r"\boxed{2}")).correct
 
 
 def test_maths_is_judged_in_any_thread() -> None:
     found: list[Judged] = []
     example = asked("maths", r"\boxed{2}")
     threads = [
-        threading.Thread(target=lambda n=n: found.append(said(rf"\boxed{{{n}}}", example)))
+        threading.Thread(target=lambda n=n: found.append(judged(rf"\boxed{{{n}}}", example)))
         for n in range(4)
     ]
     for thread in threads:
@@ -298,22 +304,37 @@ def test_maths_is_judged_in_any_thread() -> None:
     [
         (
             asked("math", r"\boxed{2}"),
-            "here:1: no judge 'math'; did you mean maths? (there is: answer, letter, maths, words)",
+            "here:1: unknown judge 'math'; did you mean maths? (there is: answer, letter, maths, words)",
         ),
-        (asked("maths", "2"), "here:1: judge 'maths' wants the answer in \\boxed{}"),
-        (asked("letter", "A"), "here:1: judge 'letter' wants choices, and it has none"),
+        (asked("maths", "2"), "here:1: judge 'maths' needs the answer in \\boxed{}"),
+        (asked("letter", "A"), "here:1: judge 'letter' needs choices, and this example has none"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(example: Example, line: str) -> None:
+def test_an_example_that_cannot_be_judged_is_refused(example: Example, line: str) -> None:
     with pytest.raises(DataError) as refused:
         check([asked("", "fine"), example])
     assert str(refused.value).startswith(line)
 
 
+def test_a_judge_is_found_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new judge is one file in a folder of the package, and no list names it."""
+    (tmp_path / "shouted.py").write_text(
+        "from elrea.evaluation.judge import Judged\n"
+        "def judge(text, example):\n"
+        "    return Judged(text == example.response.upper(), text)\n"
+    )
+    with pytest.raises(DataError, match=r"unknown judge 'shouted'"):
+        check([asked("shouted", "yes")])
+    monkeypatch.setattr(judges, "__path__", [*judges.__path__, str(tmp_path)])
+    check([asked("shouted", "yes")])
+    assert judged("YES", asked("shouted", "yes")).correct
+    assert not judged("yes", asked("shouted", "yes")).correct
+
+
 def test_real_solutions_and_targets_are_right() -> None:
-    """Of the real files: a solution has its own answer, and a target is its own."""
+    """In the real files each solution is right by its own answer, and each target by itself."""
     if not (folder := SHARED / "data").is_dir():
-        pytest.skip(f"the real data does not stand at {folder}")
+        pytest.skip(f"no real data at {folder}")
     with (folder / "math" / "test_first1000.jsonl").open(encoding="utf-8") as lines:
         solutions = [json.loads(line)["solution"] for line in lines][::8]
     examples = [asked("maths", solution) for solution in solutions]
@@ -321,13 +342,13 @@ def test_real_solutions_and_targets_are_right() -> None:
         targets = [row["target"] for row in json.loads(path.read_text("utf-8"))["examples"]]
         examples += [asked("answer", target) for target in targets]
     check(examples)
-    wrong = [e.response for e in examples if not said(e.response, e).correct]
+    wrong = [e.response for e in examples if not judged(e.response, e).correct]
     assert len(examples) > 1000 and wrong == []
 
 
 def test_the_declared_answer_of_real_solutions_with_several_boxes_is_right() -> None:
     if not (folder := SHARED / "data" / "math").is_dir():
-        pytest.skip(f"the real files of MATH do not stand at {folder}")
+        pytest.skip(f"no real files of MATH at {folder}")
     lines = [
         line for path in sorted(folder.glob("*.jsonl")) for line in path.open("r", encoding="utf-8")
     ]
@@ -336,18 +357,18 @@ def test_the_declared_answer_of_real_solutions_with_several_boxes_is_right() -> 
     wrong = [
         solution
         for solution in several
-        if not said(rf"\boxed{{{last_boxed(solution)}}}", asked("maths", solution)).correct
+        if not judged(rf"\boxed{{{last_boxed(solution)}}}", asked("maths", solution)).correct
     ]
     assert len(several) > 50 and wrong == []
 
 
-def test_a_chain_of_thought_of_the_real_prompts_ends_as_its_judge_wants_it() -> None:
+def test_the_judge_reads_the_chains_of_thought_of_the_real_prompts() -> None:
     if not (folder := SHARED / "data" / "bbh" / "cot-prompts").is_dir():
-        pytest.skip(f"the real prompts do not stand at {folder}")
+        pytest.skip(f"no real prompts at {folder}")
     paths = sorted(Path(folder).glob("*.txt"))
     assert paths
     for path in paths:
         for shot in path.read_text("utf-8").split("\nA: ")[1:]:
             thought = shot.split("\n\nQ: ")[0]
             target = thought.rpartition("the answer is ")[2].strip().removesuffix(".")
-            assert said(thought, asked("answer", target)).correct, (path.name, thought)
+            assert judged(thought, asked("answer", target)).correct, (path.name, thought)

@@ -1,4 +1,4 @@
-"""Scores against lm-eval's own: its tasks on the same files, with the same model or the same texts."""
+"""Scores compared with lm-eval's: its tasks on the same files, with the same model or the same texts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from elrea.data.prompts import Prompter
 from elrea.data.sampling import with_shots
 from elrea.data.sources.mmlu import read_csv
 from elrea.evaluation.generation import Draws, read_texts, write_texts
-from elrea.evaluation.judges import judge_of
+from elrea.evaluation.judge import judge_of
 from elrea.evaluation.scoring import Mixture, questions_of, score
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.models.backbone import Backbone, Tiny
 from elrea.models.device import Device
@@ -45,7 +45,7 @@ def backbone() -> Backbone:
 def real(place: str) -> Path:
     path = SHARED / "data" / place
     if not path.exists():
-        pytest.skip(f"the real files of {place} do not stand at {path}")
+        pytest.skip(f"no real files of {place} at {path}")
     return path
 
 
@@ -82,7 +82,7 @@ def evaluated(model: Any, folder: Path, names: list[str]) -> dict[str, Any]:
 
 
 def hf(backbone: Backbone) -> Any:
-    """lm-eval's own model of this backbone, whose tokenizer puts BOS first as other Llamas' do."""
+    """lm-eval's model of this backbone, with a tokenizer that puts BOS first, as other Llama tokenizers do."""
     from lm_eval.models.huggingface import HFLM
     from tokenizers.processors import TemplateProcessing
 
@@ -97,7 +97,7 @@ def hf(backbone: Backbone) -> Any:
 
 
 def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: Path) -> None:
-    """202 real questions, with and without shots: the choice and all four log-likelihoods, and so the accuracy."""
+    """202 real questions, with and without shots: equal choices, log-likelihoods and accuracies."""
     root = real("mmlu")
     examples, names = [], []
     for subject, (shots, count) in SUBJECTS.items():
@@ -146,7 +146,7 @@ def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: P
     for name, subject in zip(names, SUBJECTS, strict=True):
         mine = [c for c, e in zip(ours.correct, examples, strict=True) if e.category == subject]
         assert theirs["results"][name]["acc,none"] == pytest.approx(sum(mine) / len(mine))
-    assert 0.1 < sum(ours.correct) / len(examples) < 0.6, "neither all wrong nor all right"
+    assert 0.1 < sum(ours.correct) / len(examples) < 0.6, "an accuracy that would hide differences"
 
 
 def gsm8k(count: int) -> list[dict[str, str]]:
@@ -154,8 +154,8 @@ def gsm8k(count: int) -> list[dict[str, str]]:
         return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
 
 
-def test_greedy_texts_are_lm_evals(backbone: Backbone, tmp_path: Path) -> None:
-    """What lm-eval has the same model write for its GSM8K, and so whatever is read out of it."""
+def test_greedy_texts_equal_lm_evals(backbone: Backbone, tmp_path: Path) -> None:
+    """The same model generates the same texts for GSM8K in lm-eval."""
     rows = gsm8k(6)
     more = "num_fewshot: 0\ngeneration_kwargs:\n  until: ['Question:']\n  do_sample: false\n  max_gen_toks: 24\n"
     local_task(
@@ -182,11 +182,11 @@ def test_greedy_texts_are_lm_evals(backbone: Backbone, tmp_path: Path) -> None:
     assert len(set(texts.values())) > 1 and all(texts.values())
 
 
-def says(texts: Sequence[str]) -> Any:
-    """A model that writes what it is told to, one text after the other: lm-eval's tasks are what is tried."""
+def fixed_texts(texts: Sequence[str]) -> Any:
+    """A model for lm-eval that returns the given texts."""
     from lm_eval.api.model import LM
 
-    class Said(LM):
+    class FixedTexts(LM):
         def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
             return [texts[request.doc_id] for request in requests]
 
@@ -195,10 +195,10 @@ def says(texts: Sequence[str]) -> Any:
 
         loglikelihood_rolling = loglikelihood
 
-    return Said()
+    return FixedTexts()
 
 
-# How a text for a problem with answer `n` is made -> right by lm-eval's strict match, its flexible one, by `maths`.
+# A text for a problem with answer `n` -> right by lm-eval's strict match, by its flexible match, by `maths`.
 MATHS: dict[str, tuple[Callable[[str], str], bool, bool, bool]] = {
     "as in training": (lambda n: f"First 3, then 4.\n#### {n}", True, True, True),
     "with a unit": (lambda n: f"#### {n} dollars", True, True, True),
@@ -208,7 +208,7 @@ MATHS: dict[str, tuple[Callable[[str], str], bool, bool, bool]] = {
     "nothing": (lambda n: "I do not know", False, False, False),
     "boxed, with words": (lambda n: rf"\boxed{{{n} eggs}}", False, True, True),
     "another box last": (lambda n: rf"\boxed{{{n}}} or \boxed{{{n}7}}", False, False, False),
-    # Where they differ: lm-eval takes the last number, whatever it is there for, letter by letter.
+    # They differ here: lm-eval compares the last number in the text as a string.
     "boxed, then more": (lambda n: rf"\boxed{{{n}}}, which is 123456 less", False, False, True),
     "a fraction": (lambda n: rf"\boxed{{\frac{{{97 * int(n)}}}{{97}}}}", False, False, True),
     "with places": (lambda n: rf"\boxed{{{n}.0}}", False, False, True),
@@ -227,7 +227,9 @@ def test_gsm8ks_answers(tmp_path: Path) -> None:
         tmp_path / "tasks", "local_gsm8k", "gsm8k/gsm8k.yaml", {"test": rows, "train": rows},
         "num_fewshot: 0\n",
     )  # fmt: skip
-    found = evaluated(says(texts), tmp_path / "tasks", ["local_gsm8k"])["samples"]["local_gsm8k"]
+    found = evaluated(fixed_texts(texts), tmp_path / "tasks", ["local_gsm8k"])["samples"][
+        "local_gsm8k"
+    ]
     theirs = {(sample["filter"], sample["doc_id"]): sample["exact_match"] for sample in found}
     for i, (gold, text, (_, strict, flexible, right)) in enumerate(
         zip(golds, texts, kinds, strict=True)
@@ -238,10 +240,10 @@ def test_gsm8ks_answers(tmp_path: Path) -> None:
         assert judge_of(example)(text, example).correct is right, text
 
 
-# -> right by lm-eval's BBH with chains of thought, by `answer`.
+# A text for the target `t` -> right by lm-eval's BBH with chains of thought, by `answer`.
 THOUGHTS: dict[str, tuple[Callable[[str], str], bool, bool]] = {
     "as in the prompts": (lambda t: f"Let's think.\nSo the answer is {t}.", True, True),
-    "and a question of its own": (
+    "and a new question": (
         lambda t: f"So the answer is {t}.\n\nQ: ?\nA: So the answer is no.",
         True,
         True,
@@ -249,7 +251,7 @@ THOUGHTS: dict[str, tuple[Callable[[str], str], bool, bool]] = {
     "and a reason": (lambda t: f"So the answer is {t}.\nFor 2 reasons.", True, True),
     "another answer": (lambda t: f"So the answer is not {t}.", False, False),
     "no answer": (lambda t: f"First {t}.\nThen {t}.", False, False),
-    # Where they differ: lm-eval drops the last character, be it a full stop or not, and minds capitals.
+    # They differ here: lm-eval always drops the last character, and its match is case-sensitive.
     "no full stop": (lambda t: f"So the answer is {t}", False, True),
     "capitals": (lambda t: f"The Answer is {t}.", False, True),
     "without a thought": (lambda t: t, False, True),
@@ -267,7 +269,7 @@ def test_bbhs_answers(tmp_path: Path) -> None:
         tmp_path / "tasks", "local_bbh", "bbh/cot_fewshot/_cot_fewshot_template_yaml", {"test": rows},
         'doc_to_text: "Q: {{input}}\\nA:"\nnum_fewshot: 0\n',
     )  # fmt: skip
-    found = evaluated(says(texts), tmp_path / "tasks", ["local_bbh"])
+    found = evaluated(fixed_texts(texts), tmp_path / "tasks", ["local_bbh"])
     for sample in found["samples"]["local_bbh"]:
         i = sample["doc_id"]
         example = Example(str(i), "?", rows[i]["target"], "bbh", judge="answer")
@@ -279,7 +281,7 @@ def test_bbhs_answers(tmp_path: Path) -> None:
 
 
 def test_maths_normal_form() -> None:
-    """Pairs of MATH's real answers: equal for lm-eval's string form just where they are equal here."""
+    """Pairs of real answers of MATH are equal here if and only if lm-eval's normal forms are."""
     from lm_eval.tasks.hendrycks_math.utils import is_equiv, last_boxed_only_string, remove_boxed
 
     with (real("math") / "test_first1000.jsonl").open(encoding="utf-8") as lines:

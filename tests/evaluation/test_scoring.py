@@ -1,4 +1,4 @@
-"""Choices by log-likelihood and responses word for word, against the model asked directly."""
+"""Scores of choices and free responses, compared with direct calls of the model."""
 
 from __future__ import annotations
 
@@ -24,8 +24,10 @@ BACKBONE: PreTrainedModel = BUILDERS["llama"]()
 JOINT = JointModel(BACKBONE, MEMBERS)
 
 
-def drawn(lengths: list[list[int]], answered: bool = True, seed: int = 0) -> list[Question]:
-    """A question per list of its continuations' lengths."""
+def random_questions(
+    lengths: list[list[int]], answered: bool = True, seed: int = 0
+) -> list[Question]:
+    """Random questions with continuations of these lengths."""
     draw = random.Random(seed)
 
     def ids(length: int) -> tuple[int, ...]:
@@ -43,7 +45,7 @@ def drawn(lengths: list[list[int]], answered: bool = True, seed: int = 0) -> lis
 
 
 def mixtures(n: int) -> dict[str, Mixture]:
-    """The backbone alone, and all three with other weights for each prompt."""
+    """The backbone alone, and all three members with different weights for each prompt."""
     weights = torch.rand(n, 3, generator=torch.Generator().manual_seed(1))
     return {
         "backbone": Mixture([0], torch.ones(n, 1)),
@@ -66,8 +68,8 @@ def log_likelihood(question: Question, which: int, weights: dict[int, float]) ->
 
 
 @pytest.mark.parametrize("lengths", [[[1, 1, 1, 1]] * 6, [[3, 1, 2], [2, 2], [1, 4, 1, 1]] * 2])
-def test_choices_are_judged_by_log_likelihood(lengths: list[list[int]]) -> None:
-    questions = drawn(lengths)
+def test_choices_are_scored_by_log_likelihood(lengths: list[list[int]]) -> None:
+    questions = random_questions(lengths)
     given = mixtures(len(questions))
     done: list[int] = []
     got = score(JOINT, questions, given, batch_size=4, pad_id=PAD, advance=done.append)
@@ -88,8 +90,8 @@ def test_choices_are_judged_by_log_likelihood(lengths: list[list[int]]) -> None:
     assert got["backbone"].loss != got["mixed"].loss
 
 
-def test_single_tokens_equal_the_long_path(monkeypatch) -> None:
-    questions = drawn([[1, 1, 1, 1]] * 7)
+def test_the_single_token_path_equals_the_general_one(monkeypatch) -> None:
+    questions = random_questions([[1, 1, 1, 1]] * 7)
     given = mixtures(7)
     short = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
     monkeypatch.setattr(likelihood, "_short_rows", likelihood._long_rows)
@@ -99,14 +101,14 @@ def test_single_tokens_equal_the_long_path(monkeypatch) -> None:
         assert short[name].loss == pytest.approx(long[name].loss, abs=1e-5)
 
 
-def test_a_free_response_of_one_token_is_no_choice() -> None:
+def test_a_free_response_of_one_token_is_not_a_choice() -> None:
     got = score(JOINT, [Question((1, 2), ((3,),), None)], mixtures(1), batch_size=1, pad_id=PAD)
     assert got["backbone"].choice == [None]
 
 
-def test_exact_match_is_what_generate_would_write() -> None:
+def test_exact_match_agrees_with_generate() -> None:
     questions, wanted = [], []
-    for question in drawn([[4]] * 8, answered=False):
+    for question in random_questions([[4]] * 8, answered=False):
         ids = torch.tensor([question.prompt])
         written = BACKBONE.generate(  # type: ignore[operator]
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False,
@@ -114,7 +116,7 @@ def test_exact_match_is_what_generate_would_write() -> None:
         )  # fmt: skip
         greedy = tuple(written[0, len(question.prompt) :].tolist())
         assert len(greedy) == 4
-        for place in (None, 0, 2, 3):  # as written, and with one token changed
+        for place in (None, 0, 2, 3):  # unchanged, and with one token changed
             other = list(greedy)
             if place is not None:
                 other[place] = (other[place] + 1) % 40
@@ -129,8 +131,8 @@ def test_exact_match_is_what_generate_would_write() -> None:
         )
 
 
-def test_prompts_that_are_too_long_count_as_wrong_in_their_places() -> None:
-    questions = drawn([[1, 1], [2, 1], [1, 1], [3]])
+def test_prompts_that_are_too_long_count_as_wrong() -> None:
+    questions = random_questions([[1, 1], [2, 1], [1, 1], [3]])
     holes = [Question((), ((5,), (6,)), 0), Question((), ((5, 6),), None)]
     mixed = [holes[0], *questions[:2], holes[1], *questions[2:]]
     given = {"mixed": mixtures(6)["mixed"]}
@@ -149,14 +151,16 @@ def test_prompts_that_are_too_long_count_as_wrong_in_their_places() -> None:
 
 
 def test_a_response_without_tokens_counts_as_wrong() -> None:
-    questions = [Question((3, 4), ((),), None), *drawn([[2]], answered=False)]
+    questions = [Question((3, 4), ((),), None), *random_questions([[2]], answered=False)]
     outcome = score(JOINT, questions, mixtures(2), batch_size=2, pad_id=PAD)["mixed"]
     assert (outcome.correct[0], outcome.loss[0]) == (False, None)
     assert outcome.loss[1] is not None
 
 
 def test_batch_size_and_order_change_nothing() -> None:
-    questions = drawn([[1, 1, 1], [2, 3], [1, 1], [4, 1, 1], [2, 2]]) + drawn([[3], [1]], False, 7)
+    questions = random_questions([[1, 1, 1], [2, 3], [1, 1], [4, 1, 1], [2, 2]]) + random_questions(
+        [[3], [1]], False, 7
+    )
     given = mixtures(7)
     one = score(JOINT, questions, given, batch_size=1, pad_id=PAD)
     for size in (2, 3, 100):
@@ -182,9 +186,9 @@ def test_questions_of() -> None:
         questions_of(encoded, [[]], [None])
 
 
-def test_members_mixed_inside_the_layers_are_asked_row_by_row() -> None:
-    """With one member a prompt, mixing inside and mixing outputs are the same, whatever rows a prompt has."""
-    questions = drawn([[1, 1, 1], [3, 1, 2], [2, 2], [1, 4, 1, 1], [1, 1], [2, 1]])
+def test_a_layerwise_mixture_is_applied_row_by_row() -> None:
+    """With one member per prompt, mixing inside the layers equals mixing logits, whatever a prompt's rows."""
+    questions = random_questions([[1, 1, 1], [3, 1, 2], [2, 2], [1, 4, 1, 1], [1, 1], [2, 1]])
     weights = torch.eye(3)[[2, 1, 0, 1, 2, 1]]
     inside = LayerwiseModel(BACKBONE, MEMBERS, MoeRouting().delta)
     given = {
@@ -196,22 +200,24 @@ def test_members_mixed_inside_the_layers_are_asked_row_by_row() -> None:
     assert got["inside"].loss == pytest.approx(got["outputs"].loss, abs=1e-4)
 
 
-def test_a_vote_takes_the_place_of_the_highest_probability() -> None:
+def test_a_vote_replaces_the_highest_probability() -> None:
     asked: list[int] = []
 
     def last(log_probs, number: int) -> int:
         asked.append(number)
         return len(log_probs) - 1
 
-    questions = drawn([[1, 1, 1], [2, 2]])
+    questions = random_questions([[1, 1, 1], [2, 2]])
     given = {"voted": Mixture([0], torch.ones(2, 1), vote=last)}
     got = score(JOINT, questions, given, batch_size=4, pad_id=PAD)["voted"]
     assert got.choice == [2, 1] and sorted(asked) == [0, 1]
-    free = score(JOINT, drawn([[2]], answered=False), given, batch_size=4, pad_id=PAD)["voted"]
-    assert free.choice == [None] and len(asked) == 2, "without choices there is nothing to vote on"
+    free = score(JOINT, random_questions([[2]], answered=False), given, batch_size=4, pad_id=PAD)[
+        "voted"
+    ]
+    assert free.choice == [None] and len(asked) == 2, "voted on an example without choices"
 
 
-def test_the_oracles_outcome_is_that_of_the_members_it_picks() -> None:
+def test_the_oracle_has_the_outcomes_of_the_members_it_picks() -> None:
     routing = Routing(torch.zeros(3, 2), Router(), ["a", "b", "b"], [])
     found = {
         "oracle/expert-0": Outcome([0, 1, 2], [True, False, False], [0.1, 0.2, 0.3]),
@@ -221,9 +227,9 @@ def test_the_oracles_outcome_is_that_of_the_members_it_picks() -> None:
     assert got == Outcome([0, 4, 5], [True, True, False], [0.1, 1.2, 1.3])
 
 
-def test_a_mean_of_logits_writes_the_same_with_a_loss_on_one_members_scale() -> None:
-    """Divided by hand, token by token; greedy words stay, and of one member nothing changes."""
-    questions = drawn([[3], [2], [1], [4]])
+def test_mean_logits_change_the_loss_but_not_greedy_decoding() -> None:
+    """Compared with a division by hand, token by token; nothing changes for a single member."""
+    questions = random_questions([[3], [2], [1], [4]])
     given = mixtures(len(questions))
     means = {name: mixture.mean() for name, mixture in given.items()}
     summed = score(JOINT, questions, given, batch_size=2, pad_id=PAD)

@@ -1,8 +1,10 @@
-"""Intervals and paired tests against published values, closed forms, and their own laws."""
+"""Intervals and paired tests against published values, closed forms and their properties."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,12 @@ def test_wilson_laws(case: tuple[int, int]) -> None:
     assert mirrored == pytest.approx((1 - high, 1 - low)), "right and wrong are not symmetric"
 
 
+def test_scipy_is_not_imported_with_the_module() -> None:
+    """It takes half a second, which a refused command should not wait for."""
+    script = "import sys, elrea.evaluation.statistics; sys.exit('scipy.stats' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
 def test_wilson_solves_its_own_equation() -> None:
     """Both bounds p satisfy |p̂ - p| = z·√(p(1-p)/n)."""
     for bound in wilson(answers(70, 100)):
@@ -73,7 +81,7 @@ def test_bootstrap_by_hand() -> None:
 
 
 def test_bootstrap_equals_a_plain_loop_over_items() -> None:
-    """The multinomial short cut against resampling item by item."""
+    """The multinomial draw against resampling item by item."""
     generator = np.random.default_rng(5)
     a, b = generator.random((2, 200)) < [[0.7], [0.55]]
     difference = a.astype(float) - b.astype(float)
@@ -83,14 +91,14 @@ def test_bootstrap_equals_a_plain_loop_over_items() -> None:
 
 
 def test_seeds_count_as_item_means() -> None:
-    """[seeds, items] is the interval of the items' means, not of seeds x items answers."""
+    """The interval of [seeds, items] is that of the items' means, not of seeds x items answers."""
     generator = np.random.default_rng(3)
     a, b = generator.random((2, 3, 150)) < 0.6
     expected = paired_interval(a.mean(axis=0), b.mean(axis=0), seed=4)
     assert paired_interval(a, b, seed=4) == expected
     assert paired_interval(np.repeat(a[:1], 3, axis=0), b, seed=4) == pytest.approx(
         paired_interval(a[0], b, seed=4)
-    ), "three equal seeds are one"
+    ), "three equal seeds have to count as one"
 
 
 scores = some.lists(some.tuples(some.booleans(), some.booleans()), min_size=1, max_size=60)
@@ -128,7 +136,7 @@ def test_the_same_seed_gives_the_same_interval_and_blocks_do_not_matter(
     assert paired_interval(a, b, seed=9, resamples=500) == whole
 
 
-def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
+def test_intervals_cover_the_true_difference_in_95_percent() -> None:
     generator = np.random.default_rng(11)
     hits = 0
     for seed in range(300):
@@ -136,7 +144,7 @@ def test_intervals_cover_the_truth_about_95_times_in_100() -> None:
         a = np.where(generator.random(250) < 0.3, generator.random(250) < 0.8, b)
         low, high = paired_interval(a, b, seed, resamples=1000)
         hits += low <= 0.3 * (0.8 - 0.6) <= high
-    assert 0.91 <= hits / 300 <= 0.98, f"covered {hits} of 300: an interval of another level"
+    assert 0.91 <= hits / 300 <= 0.98, f"covered {hits} of 300"
 
 
 def test_macro_interval_agrees_with_the_normal_approximation() -> None:
@@ -150,12 +158,12 @@ def test_macro_interval_agrees_with_the_normal_approximation() -> None:
     assert low == pytest.approx(mean - 1.959964 * spread, abs=0.001)
     assert high == pytest.approx(mean + 1.959964 * spread, abs=0.001)
     assert by_task(correct, tasks) == shares
-    turned = macro_interval(correct[::-1], tasks[::-1], seed=1, resamples=40_000)
-    assert turned == (low, high), "order of items matters"
+    reversed_order = macro_interval(correct[::-1], tasks[::-1], seed=1, resamples=40_000)
+    assert reversed_order == (low, high), "order of items matters"
 
 
 def test_mcnemar_by_hand() -> None:
-    """8 items only a has right, 2 only b: p = 2·(1 + 10 + 45)/2¹⁰ = 112/1024."""
+    """a alone is right on 8 items, b alone on 2: p = 2·(1 + 10 + 45)/2¹⁰ = 112/1024."""
     a = answers(8, 10) + [True] * 5 + [False] * 4
     b = [not right for right in answers(8, 10)] + [True] * 5 + [False] * 4
     test = mcnemar(a, b)

@@ -1,4 +1,4 @@
-"""The table's figures from outcomes worked out by hand."""
+"""The figures of strategies, compared with values worked out by hand."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_figures() -> None:
     assert elrea["correct_sha256"] == hashlib.sha256(b"1111111100").hexdigest()
 
 
-def test_nothing_right_and_nothing_that_fits() -> None:
+def test_no_right_answers() -> None:
     got = strategy_figures(outcomes(), PASSES, seed=0, resamples=100)["top"]
     assert (got["accuracy"], got["delta_to_base"], got["loss"]) == (0.0, -0.6, None)
     assert got["forward_passes"] == 1.23
@@ -63,13 +63,13 @@ def test_by_task() -> None:
         "big": {"accuracy": 1.0, "n": 8, "ci95": pytest.approx(list(wilson([1] * 8)), abs=1e-6)},
         "small": {"accuracy": 0.0, "n": 2, "ci95": pytest.approx(list(wilson([0] * 2)), abs=1e-6)},
     }
-    assert got["macro_ci95"] == [0.5, 0.5], "all right and all wrong: nothing to resample"
+    assert got["macro_ci95"] == [0.5, 0.5], "tasks that are all right or all wrong add no width"
     alone = strategy_figures(outcomes(), PASSES, seed=0, resamples=200, tasks=["one"] * 10)["base"]
     assert alone["macro"] == alone["accuracy"] == 0.6
 
 
-def test_a_mixs_tasks_are_its_sources() -> None:
-    """Whose categories are of unlike size: MATH has seven subjects, GSM8K none."""
+def test_tasks_may_be_sources() -> None:
+    """For a mix whose sources have unequal categories: MATH has seven subjects, GSM8K none."""
     examples = (Example("a", "?", "!", "s", "c"), Example("b", "?", "!", "s"))
     by_category, by_source = (
         Corpus("x", (), (), examples),

@@ -1,4 +1,4 @@
-"""Jobs of a sweep as they leave their folders, made up."""
+"""Writes folders of finished jobs with made-up predictions, as a sweep leaves them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from elrea.store.files import sha256
 
 SCORE = {"accuracy": 0.0, "ci95": [0, 1], "forward_passes": 1, "delta_to_base": None}
-"""What summary.json says of a strategy."""
+"""A strategy in summary.json."""
 
 
 def write_job(

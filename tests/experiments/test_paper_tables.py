@@ -1,4 +1,4 @@
-"""experiments/paper_tables: which runs it makes, and that ours stand beside the paper's numbers."""
+"""experiments/paper_tables: the runs that it makes, and its tables of our results beside the paper's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
+from elrea.reporting.compare_table import part
 from experiments.paper_tables import tables
 from tests.experiments.sweeps import SCORE, write_job
 
@@ -73,21 +74,30 @@ def sweep(folder: Path, right: dict[str, list[list[int]]]) -> Path:
     return folder
 
 
-def test_ours_stand_beside_the_papers(tmp_path: Path) -> None:
+def chapter(column: dict[str, Any], folder: Path) -> str:
+    """The table of a column whose sweep is in a folder."""
+    table, tasks = tables.gathered({folder.name: column}, folder.parent, "a command")
+    return tables.chapter(column, part(table, folder.name), tasks[folder.name])
+
+
+def test_our_results_are_beside_the_papers(tmp_path: Path) -> None:
     column = {"title": "T", "accuracy": {"base": 18.61, "elrea": 20.41}}
     right = {"base": [[0, 1, 0, 1], [0, 0, 0, 1]], "elrea": [[1, 1, 0, 1], [1, 0, 0, 1]]}
-    rows = tables.filled(column, sweep(tmp_path / "T", right))
-    assert rows["base"]["accuracy"] == 37.5 and rows["base"]["seeds"] == [50.0, 25.0]
-    assert rows["elrea"]["accuracy"] == 62.5
-    assert (rows["base"]["elrea_minus_it"], rows["base"]["paper_elrea_minus_it"]) == (25.0, 1.8)
-    low, high = rows["base"]["elrea_minus_it_ci95"]
+    table, _ = tables.gathered({"T": column}, sweep(tmp_path / "T", right).parent, "a command")
+    base, elrea = table.rows
+    assert (base.setting, base.mean, base.per_seed) == ({"column": "T"}, 0.375, [0.5, 0.25])
+    assert elrea.mean == 0.625
+    lead = base.leader_minus_row
+    assert lead is not None and lead.mean == 0.25
+    low, high = lead.items_ci95
     assert low == 0.0 < high, "one of four items changed: the interval reaches down to none"
-    text = tables.markdown("T", rows)
+    text = chapter(column, tmp_path / "T")
     assert "### T (4 items, 2 seeds)" in text
-    assert f"| base | 37.50 | 50.0 25.0 | 18.61 | +25.00 | [+0.00, {high:+.2f}] | +1.80 |" in text
+    shown = f"| base | 37.50 | 50.00 | 25.00 | +25.00 | [+0.00, {100 * high:+.2f}] |"
+    assert shown in text and "| 18.61 | +1.80 |" in text and "| 20.41 | - |" in text
 
 
-def test_few_tasks_have_a_column_of_their_own(tmp_path: Path) -> None:
+def test_few_tasks_have_a_column_each(tmp_path: Path) -> None:
     """MATH-Combined's four sources, which the paper reports each."""
     for seed, right in ((0, 0.5), (1, 1.0)):
         tasks = {"gsm8k": {"accuracy": right}, "svamp": {"accuracy": 0.25}}
@@ -102,13 +112,24 @@ def test_few_tasks_have_a_column_of_their_own(tmp_path: Path) -> None:
             }
         ]
         write_job(tmp_path, seed, rows, {"strategies": {"elrea": {**SCORE, "tasks": tasks}}})
-    shown = tables.filled({"accuracy": {"elrea": 20.41}}, tmp_path)
-    assert shown["elrea"]["tasks"] == {"gsm8k": 75.0, "svamp": 25.0}
-    head, _, line = tables.markdown("T", shown).splitlines()[2:5]
-    assert head.endswith("| paper's | gsm8k | svamp |") and line.endswith("| - | 75.00 | 25.00 |")
+    head, _, line = chapter({"title": "T", "accuracy": {"elrea": 20.41}}, tmp_path).splitlines()[
+        2:5
+    ]
+    assert head.endswith("| gsm8k | svamp |") and line.endswith("| 20.41 | - | 75.00 | 25.00 |")
     assert head.count("|") == line.count("|")
 
 
-def test_what_has_not_run_is_a_dash(tmp_path: Path) -> None:
-    text = tables.markdown("T", tables.filled({"accuracy": {"base": 18.61}}, tmp_path / "none"))
-    assert "### T (not run)" in text and "| base | - | - | 18.61 | - | - | - |" in text
+def test_a_column_that_has_not_run_has_the_papers_numbers_alone(tmp_path: Path) -> None:
+    text = chapter({"title": "T", "accuracy": {"base": 18.61}}, tmp_path / "none")
+    assert text.splitlines()[0] == "### T (not run)" and text.splitlines()[-1] == "| base | 18.61 |"
+
+
+def test_the_cost_table_reads_the_benchmarks_figures(tmp_path: Path, monkeypatch) -> None:
+    measured = tmp_path / "inference.json"
+    measured.write_text(json.dumps({"paper_toy": {"device": "d", "figures": {"experts": 12.3}}}))
+    monkeypatch.setattr(tables, "COST", measured)
+    text, figures = tables.cost(PAPER["cost"])
+    assert "| experts | 12.3 | 246.0 |" in text and "| inference | - | 262.0 |" in text
+    assert figures["ours"] == {"experts": 12.3}
+    measured.write_text('{"paper_toy": null}')
+    assert tables.cost(PAPER["cost"])[1]["ours"] is None

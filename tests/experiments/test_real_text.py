@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from elrea.reporting.compare_table import load
 from tests.experiments.sweeps import SCORE, write_job
 
 ROOT = Path(__file__).parents[2]
@@ -40,9 +40,9 @@ def sweep(folder: Path, long: int = 1, mean: str = "true") -> Path:
     return folder
 
 
-def made(folder: Path, into: Path) -> subprocess.CompletedProcess[str]:
+def made(folder: Path, into: Path, *others: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(SCRIPT), str(folder), "--into", str(into)],
+        [sys.executable, str(SCRIPT), str(folder), *map(str, others), "--into", str(into)],
         cwd=ROOT, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
@@ -52,17 +52,28 @@ def test_differences_are_paired_and_every_seed_is_printed(tmp_path: Path, long: 
     into = tmp_path / "into"
     ended = made(sweep(tmp_path / "sweep", long), into)
     assert ended.returncode == 0, ended.stderr
-    found = json.loads((into / "results.json").read_text())["some-model"]
-    assert {name: of["items"] for name, of in found["sources"].items()} == {
+    table = load(into / "results.json")
+    rows = {(row.setting["source"], row.strategy): row for row in table.rows}
+    assert {source: row.items for (source, _), row in rows.items()} == {
         "a": 4,
         "b": 4,
         "all sources": 8,
     }
-    row = found["sources"]["a"]["strategies"]["elrea"]
-    assert (row["loss"], row["loss_seeds"]) == (5.0, [4.5, 5.5])  # items 0, 2, 4, 6
-    assert row["minus_base"] == [-0.5, -0.5, -0.5], "the items' own difficulty cancels"
-    assert row["minus_base_seeds"] == [-0.5, -0.5] and row["exact_match"] == 25.0
-    assert found["sources"]["all sources"]["strategies"]["uniform"]["elrea_minus_it"] == [-0.75] * 3
+    assert {row.setting["backbone"] for row in table.rows} == {"some-model"}
+    row = rows["a", "elrea"]
+    assert (row.mean, row.per_seed) == (5.0, [4.5, 5.5])  # items 0, 2, 4, 6
+    gain = row.row_minus_baseline
+    assert gain is not None and gain.per_seed == [-0.5, -0.5]
+    assert (gain.mean, gain.items_ci95) == (-0.5, (-0.5, -0.5)), "the items' own difficulty cancels"
+    lead = rows["all sources", "uniform"].leader_minus_row
+    assert lead is not None and (lead.mean, lead.items_ci95) == (-0.75, (-0.75, -0.75))
+    (hits,) = (
+        row.mean
+        for row in load(into / "exact_match.json").rows
+        if (row.setting["source"], row.strategy) == ("a", "elrea")
+    )
+    assert hits == 0.25
+    found = table.details["some-model"]
     assert found["examples"] == {
         "train": 7,
         "train_dropped_too_long": 2,
@@ -70,12 +81,11 @@ def test_differences_are_paired_and_every_seed_is_printed(tmp_path: Path, long: 
         "test_too_long": long,
     }
     assert found["routes"]["b"] == {"w_base": 0.5, "largest": 0.75}
-    table = (into / "table.md").read_text()
-    assert (
-        "| elrea | 5.000 | 4.500 | 5.500 | -0.500 [-0.500, -0.500] | -0.500 | -0.500 | - | 25.0 |"
-        in table
-    )
-    assert "| b | 1 / 3 | 1 / 3 | 0.50 | 0.75 |" in table
+    text = (into / "table.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("| elrea | 5.000 "))
+    assert "| 4.500 | 5.500 | - | - | - | - | -0.500 | [-0.500, -0.500] |" in line
+    assert line.endswith("| 25.0 |")
+    assert "| b | 1 / 3 | 1 / 3 | 0.50 | 0.75 |" in text
     for picture in ("loss-some-model.png", "clusters-some-model.png"):
         assert (into / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -89,9 +99,14 @@ def test_an_unfinished_sweep_is_refused(tmp_path: Path) -> None:
     assert ended.returncode == 1 and "no finished sweep there" in ended.stderr
 
 
-def test_sums_of_logits_are_told_from_means(tmp_path: Path) -> None:
+def test_sums_of_logits_have_a_name_of_their_own(tmp_path: Path) -> None:
     ended = made(sweep(tmp_path / "sweep", mean="false"), tmp_path / "into")
     assert ended.returncode == 0, ended.stderr
-    assert json.loads((tmp_path / "into" / "results.json").read_text()).keys() == {
-        "some-model-summed"
-    }
+    assert load(tmp_path / "into" / "results.json").details.keys() == {"some-model-summed"}
+
+
+def test_one_backbone_twice_is_refused(tmp_path: Path) -> None:
+    folder = sweep(tmp_path / "sweep")
+    ended = made(folder, tmp_path / "into", folder)
+    assert ended.returncode == 1 and "two sweeps have the backbone some-model" in ended.stderr
+    assert not (tmp_path / "into").exists()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from elrea.commands.predict import read_prompts
 from elrea.commands.store import used_by
 from elrea.config import build
-from elrea.data.readers.jsonl import Jsonl
+from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mmlu import read_csv
 from elrea.errors import ElreaError
 from elrea.method.ensemble.saved import read_ensemble, save_ensemble
@@ -28,8 +28,8 @@ from elrea.models.lora import Lora
 from elrea.models.training.checkpoint import Checkpoint
 from elrea.models.training.moments import Moments
 from elrea.reporting.sweeps import as_csv, means, read_jobs, settings, varied
-from elrea.store.files import read_json, seal, sha256
-from elrea.store.lock import look
+from elrea.store.files import read_json, sha256, with_checksum
+from elrea.store.lock import read_lease
 from elrea.store.stage import Store
 from tests.fuzz.mutations import broken
 from tests.small_models import small_llama
@@ -164,7 +164,7 @@ def _reseal(folder: Path) -> None:
                 if "\0" not in name and len(name) < 200
             }
             facts["files"] |= {n: sha256(p) for n, p in there.items() if p.is_file()}
-        path.write_text(json.dumps(seal(facts)), encoding="utf-8")
+        path.write_text(json.dumps(with_checksum(facts)), encoding="utf-8")
 
 
 def _read_ensemble(folder: Path) -> object:
@@ -258,7 +258,10 @@ READERS = [
         "json", "a.json", _write("a.json", json.dumps(HOLDER)), lambda f: read_json(f / "a.json")
     ),
     Reader(
-        "lease", "a.lease", _write("a.lease", json.dumps(HOLDER)), lambda f: look(f / "a.lease")
+        "lease",
+        "a.lease",
+        _write("a.lease", json.dumps(HOLDER)),
+        lambda f: read_lease(f / "a.lease"),
     ),
     Reader("config node", "node.json", _write("node.json", NODE), _node),
     Reader("adapter config", "adapter_config.json", _adapter, lora.load),

@@ -1,4 +1,4 @@
-"""Two-layer models and made-up examples, from seeds: nothing is downloaded."""
+"""Two-layer models and generated examples for tests; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def llama() -> PreTrainedModel:
 
 
 def gpt2() -> PreTrainedModel:
-    """Two layers of Conv1D; its own dropout is off, so that runs compare."""
+    """Two layers of Conv1D; the backbone's own dropout is off, so that runs are comparable."""
     config = GPT2Config(
         vocab_size=VOCABULARY,
         n_embd=16,
@@ -58,7 +58,7 @@ def gpt2() -> PreTrainedModel:
 
 
 def gemma2() -> PreTrainedModel:
-    """Two layers and a soft cap on the logits, tight enough to matter."""
+    """Two layers and a soft cap on the logits, low enough to change them."""
     config = Gemma2Config(
         vocab_size=VOCABULARY,
         hidden_size=16,
@@ -74,7 +74,7 @@ def gemma2() -> PreTrainedModel:
 
 
 def filled(model: PreTrainedModel) -> PreTrainedModel:
-    """Matrices drawn by one generator, whatever way the library would initialise them."""
+    """Sets all matrices from one seed, so that the library's initialisation does not matter."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for _, parameter in sorted(model.named_parameters()):
@@ -87,7 +87,7 @@ BUILDERS = {"llama": llama, "gpt2": gpt2, "gemma2": gemma2}
 
 
 def random_state(model: PeftModel, seed: int = 1) -> dict[str, torch.Tensor]:
-    """An adapter of the model's shape, drawn from a seed: no B is zero."""
+    """A random adapter of the model's shape, whose B are not zero."""
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randn(tensor.shape, generator=generator)
@@ -96,13 +96,13 @@ def random_state(model: PeftModel, seed: int = 1) -> dict[str, torch.Tensor]:
 
 
 def random_adapter(kind: str, lora: Lora, seed: int) -> tuple[dict[str, torch.Tensor], Lora]:
-    """A trained-looking adapter and its shape, as `lora.load` gives them."""
+    """A random adapter and its shape, as `lora.load` returns them."""
     drawn = random_state(attach(BUILDERS[kind](), lora, 0), seed)
     return {name: tensor * 0.3 for name, tensor in drawn.items()}, lora
 
 
 def examples(count: int, seed: int = 0) -> list[Encoded]:
-    """Prompts of 2 to 9 tokens; the response is the prompt's second token, once or twice, and 1."""
+    """Prompts of 2 to 9 tokens; the response is the prompt's second token, once or twice, then token 1."""
     draw = random.Random(seed)
     made = []
     for index in range(count):
@@ -112,13 +112,13 @@ def examples(count: int, seed: int = 0) -> list[Encoded]:
 
 
 def train(folder: Path, kind: str = "llama", lora: Lora | None = None, **given: Any) -> Any:
-    """Train on 10 examples in steps of 4 for 3 epochs (9 steps); returns the model.
+    """Trains on 10 examples in steps of 4 for 3 epochs (9 steps); returns the model.
 
     Args:
-        folder: for the outputs.
-        kind: of model.
-        lora: the adapter's shape; without dropout if not given.
-        given: arguments of `train_adapter`, or fields of `Training`.
+        folder: For the outputs.
+        kind: Key of `BUILDERS`.
+        lora: The adapter's shape; rank 2 without dropout by default.
+        given: Arguments of `train_adapter`, or fields of `Training`.
     """
     lora = lora or Lora(r=2, dropout=0.0)
     fields = {k: given.pop(k) for k in list(given) if k in Training.__dataclass_fields__}
@@ -140,7 +140,7 @@ def train(folder: Path, kind: str = "llama", lora: Lora | None = None, **given: 
 
 
 class Recorder:
-    """A Task that keeps what it is told."""
+    """A Task that keeps all reports."""
 
     def __init__(self) -> None:
         self.counts: list[int] = []
@@ -154,7 +154,7 @@ class Recorder:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a training's result, checkpoints apart."""
+    """Every file of a training's result, without checkpoints."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
     return {name: data for name, data in found.items() if not name.startswith("checkpoint/")}

@@ -1,4 +1,4 @@
-"""The start that can look things up: where its heads look, before any training."""
+"""Where the heads of the initialised lookup circuits attend, before any training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model() -> LlamaForCausalLM:
         num_key_value_heads=4,
     )
     made = LlamaForCausalLM(config).eval()
-    made.set_attn_implementation("eager")  # the others do not say where they look
+    made.set_attn_implementation("eager")  # the others do not return attention weights
     install(made, (1,), 0)
     return made
 
@@ -38,27 +38,27 @@ def attention(ids: list[int]) -> tuple[torch.Tensor, ...]:
     return tuple(layer[0] for layer in out.attentions)
 
 
-def test_the_first_layer_looks_one_and_two_places_back() -> None:
+def test_the_first_layer_attends_one_and_two_places_back() -> None:
     first = attention(OPTIONS * 6)[0]
     for distance in (1, 2):
         weights = torch.diagonal(first[distance - 1], -distance)[4:]
         assert weights.min() > 0.9, f"head {distance - 1} looks elsewhere: {weights}"
 
 
-def test_asked_for_a_text_it_looks_where_the_text_stands() -> None:
+def test_given_a_text_it_attends_to_that_option() -> None:
     for place, text in enumerate(TEXTS):
         second = attention([*OPTIONS, FIND, text, COLON])[1]
         assert second[0, -1].argmax() in (3 * place + 2, len(OPTIONS) + 1)
         assert second[0, -1, 3 * place + 2] > 0.3
 
 
-def test_asked_for_a_letter_it_looks_at_its_text() -> None:
+def test_given_a_letter_it_attends_to_its_text() -> None:
     for place, letter in enumerate(LETTERS):
         second = attention([*OPTIONS, FIND, letter, COLON])[1]
         assert second[1, -1].argmax() == 3 * place + 2
 
 
-def test_it_follows_from_the_seed() -> None:
+def test_the_weights_depend_on_the_seed() -> None:
     one, two = model(), model()
     install(two, (1,), 1)
     assert torch.equal(one.model.embed_tokens.weight, model().model.embed_tokens.weight)

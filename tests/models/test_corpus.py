@@ -20,11 +20,11 @@ def text(seed: int, questions: int = 6) -> str:
     return "".join(piece for piece, _ in corpus.paper(Random(seed), questions))
 
 
-def test_a_paper_follows_from_its_seed() -> None:
+def test_a_paper_depends_on_its_seed() -> None:
     assert text(3) == text(3) != text(4)
 
 
-def test_exercises_answer_with_what_stands_in_the_options() -> None:
+def test_exercises_answer_with_the_options() -> None:
     asked = 0
     for seed in range(60):
         for found in re.finditer(r"\nFind ([A-D]): (\S+)", text(seed)):
@@ -34,7 +34,7 @@ def test_exercises_answer_with_what_stands_in_the_options() -> None:
     assert asked > 50
 
 
-def test_it_holds_no_question_of_dev_or_test(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_contains_no_question_of_dev_or_test(monkeypatch: pytest.MonkeyPatch) -> None:
     used, drawn = [], []
 
     def draw(subject: str, rng: Random) -> Item:
@@ -54,13 +54,13 @@ def test_it_holds_no_question_of_dev_or_test(monkeypatch: pytest.MonkeyPatch) ->
     assert {split_of(item) for item in drawn} == {"train", "dev", "test"}
 
 
-def test_forms_vary_and_none_words_its_papers_like_a_board() -> None:
+def test_forms_vary_and_none_is_a_boards() -> None:
     forms = {corpus.random_form(Random(seed)) for seed in range(2_000)}
     assert len(forms) > 400
     assert not {form.head for form in forms} & {board.head for board in BOARDS.values()}
 
 
-def test_batches_follow_from_seed_and_step() -> None:
+def test_batches_depend_on_seed_and_step() -> None:
     tokenizer = train_tokenizer(0, 400)
     first = list(batches(tokenizer, 0, 0, 3))
     again = list(batches(tokenizer, 0, 2, 3))
@@ -72,7 +72,7 @@ def test_batches_follow_from_seed_and_step() -> None:
     assert sum(answer.strip() in LETTERS for answer in answers) > 10
 
 
-def test_every_string_has_a_spelling() -> None:
+def test_every_string_can_be_encoded() -> None:
     tokenizer = train_tokenizer(0, 400)
     for string in ("Ünïcödé 👋", "\x00\t\n", "日本語"):
         assert tokenizer.decode(tokenizer.encode(string, add_special_tokens=False)) == string

@@ -12,8 +12,8 @@ from elrea.models.training import curve
 from elrea.models.training.early_stop import DEV_LOSS, best_epoch
 from elrea.store.files import read_json
 from tests.models.builders import Recorder, train
+from tests.models.test_early_stop import LONG
 from tests.models.test_resume import LORA, Died
-from tests.models.test_stopping import LONG
 
 
 class Reader(Recorder):

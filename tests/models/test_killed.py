@@ -1,4 +1,4 @@
-"""A real process, really killed (SIGKILL) in the middle of an epoch."""
+"""A training process killed by SIGKILL in the middle of an epoch, then resumed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ train(Path(sys.argv[1]), lora=Lora(r=2, dropout=0.2), checkpoint_minutes=1e-9, t
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="this system has no SIGKILL")
-def test_a_killed_run_called_again_equals_an_unbroken_one(tmp_path: Path) -> None:
+def test_a_killed_and_resumed_run_equals_an_unbroken_one(tmp_path: Path) -> None:
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     killed = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(broken)],
@@ -40,9 +40,9 @@ def test_a_killed_run_called_again_equals_an_unbroken_one(tmp_path: Path) -> Non
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"},
         stderr=subprocess.PIPE,
     )
-    train(whole, lora=Lora(r=2, dropout=0.2))  # meanwhile
-    _, said = killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL, said.decode()
+    train(whole, lora=Lora(r=2, dropout=0.2))  # at the same time
+    _, errors = killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL, errors.decode()
     found = latest(broken / "checkpoint")
     assert found is not None and len(found.progress["curve"]) == 5  # epochs end at 3, 6 and 9
     assert not (broken / "adapter").exists()

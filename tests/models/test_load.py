@@ -1,4 +1,4 @@
-"""A model folder becomes a frozen backbone, or one line says why not."""
+"""Loading a backbone from a model folder, and the errors of folders that cannot be loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CPU = Device("cpu")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """A whole model folder: a two-layer Llama and a tokenizer of words."""
+    """A valid model folder: a two-layer Llama and a word tokenizer."""
     folder = tmp_path_factory.mktemp("models") / "small-llama"
     llama().save_pretrained(folder)
     words = {f"w{i}": i for i in range(VOCABULARY)}
@@ -34,7 +34,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy to damage."""
     return Path(shutil.copytree(made, tmp_path / made.name))
 
 
@@ -65,11 +65,11 @@ def test_length_is_cut_to_the_models_context(made: Path) -> None:
     assert Pretrained(str(made), max_length=20).length() == 20
 
 
-def test_identity_follows_from_what_is_in_the_files(folder: Path, tmp_path: Path) -> None:
+def test_identity_depends_on_the_files_contents(folder: Path, tmp_path: Path) -> None:
     before = Pretrained(str(folder)).identity()
     assert len(before) == 64
     twin = Path(shutil.copytree(folder, tmp_path / "other-name"))
-    assert Pretrained(str(twin)).identity() == before, "a folder's name is no content"
+    assert Pretrained(str(twin)).identity() == before, "the folder's name does not count"
     (twin / "README.md").write_text("words")
     assert Pretrained(str(twin)).identity() == before
     seen = {before}
@@ -79,7 +79,7 @@ def test_identity_follows_from_what_is_in_the_files(folder: Path, tmp_path: Path
         seen.add(Pretrained(str(twin)).identity())
     (twin / "chat_template.jinja").write_text("{{ messages }}")
     seen.add(Pretrained(str(twin)).identity())
-    assert len(seen) == 5, "a changed file leaves the identity as it was"
+    assert len(seen) == 5, "a changed file did not change the identity"
     assert Pretrained(str(twin), dtype="bfloat16").identity() in seen
 
 
@@ -103,7 +103,7 @@ def only_pickled(folder: Path) -> None:
         (only_pickled, r"no \.safetensors file there"),
     ],
 )
-def test_a_folder_that_lacks_something(
+def test_a_folder_with_a_missing_or_broken_file(
     folder: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(folder)
@@ -114,7 +114,7 @@ def test_a_folder_that_lacks_something(
         Pretrained(str(folder)).load(CPU)
 
 
-def test_weights_that_are_cut_short(folder: Path) -> None:
+def test_truncated_weights(folder: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BackboneError, match=r"small-llama: ") as caught:
@@ -140,7 +140,7 @@ def odd_size(folder: Path) -> None:
     ("spoil", "said"),
     [(more_layers, "those layers would be random"), (no_tokenizer, ""), (odd_size, "")],
 )
-def test_a_folder_whose_files_do_not_fit(
+def test_a_folder_whose_files_do_not_match(
     folder: Path, spoil: Callable[[Path], None], said: str
 ) -> None:
     spoil(folder)
@@ -189,7 +189,7 @@ def test_a_hub_name_is_keyed_by_its_commit(monkeypatch) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_code_beside_a_model_is_not_run_unless_asked_for(folder: Path) -> None:
+def test_a_models_code_is_not_run_by_default(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     auto = {"AutoConfig": "own.Own", "AutoModelForCausalLM": "own.Model"}
     own = {**config, "model_type": "own-kind", "auto_map": auto}
@@ -209,7 +209,7 @@ def test_the_built_in_model_needs_no_name() -> None:
     "part", ["../outside.safetensors", "/etc/passwd", "..", "sub/a.safetensors"]
 )
 def test_an_index_that_leaves_the_folder_is_refused(folder: Path, part: str) -> None:
-    """With real weights at the place it names: transformers would load them."""
+    """The named file has valid weights, which transformers would load."""
     shutil.copyfile(folder / "model.safetensors", folder.parent / "outside.safetensors")
     names = llama().state_dict()
     index = {"metadata": {}, "weight_map": dict.fromkeys(names, "model.safetensors")}
@@ -223,8 +223,8 @@ def test_an_index_that_leaves_the_folder_is_refused(folder: Path, part: str) -> 
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"weight_map": 3}', "{" * 5000])
-def test_an_index_that_is_none_is_one_line(folder: Path, text: str) -> None:
+def test_an_invalid_index_is_an_error_of_one_line(folder: Path, text: str) -> None:
     (folder / "model.safetensors.index.json").write_text(text)
-    with pytest.raises(BackboneError, match="no index of weights") as caught:
+    with pytest.raises(BackboneError, match="not an index of weights") as caught:
         Pretrained(str(folder)).identity()
     assert "\n" not in str(caught.value)

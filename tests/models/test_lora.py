@@ -1,4 +1,4 @@
-"""Adapters by name: PEFT's names, PEFT's folders, a start that follows from the seed."""
+"""LoRA adapters: PEFT's names and folders, and an initial A that depends on the seed alone."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_plain_peft_loads_the_folder_with_equal_logits(kind: str, tmp_path: Path
         assert not torch.allclose(before, expected, atol=0.1)
         lora_files.save(tmp_path, lora_files.state(model), lora, "b", transposed=kind == "gpt2")
         with warnings.catch_warnings():
-            # A folder that does not say that its layers are Conv1D loads with a complaint.
+            # PEFT warns if the folder does not say that its layers are Conv1D.
             warnings.filterwarnings("error", message=".*fan_in_fan_out")
             loaded = PeftModel.from_pretrained(BUILDERS[kind](), str(tmp_path)).eval()
         torch.testing.assert_close(loaded(input_ids=IDS).logits, expected, rtol=0, atol=0)
@@ -83,7 +83,7 @@ def test_save_and_load_are_inverse(tmp_path: Path) -> None:
         lora_files.load(tmp_path / "nowhere")
 
 
-def test_the_start_follows_from_the_seed_alone() -> None:
+def test_the_initial_adapter_depends_on_the_seed_alone() -> None:
     torch.manual_seed(5)
     first = lora_files.attach(llama(), Lora(r=2), 0)
     torch.manual_seed(6)
@@ -102,7 +102,7 @@ def test_the_start_follows_from_the_seed_alone() -> None:
     assert not torch.equal(matrices[0], matrices[1])
 
 
-def test_attach_leaves_the_global_generator_alone() -> None:
+def test_attach_does_not_change_the_global_random_state() -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     model = llama()

@@ -1,4 +1,4 @@
-"""The loss against its definition, taken one example and one token at a time."""
+"""The loss compared with its definition, computed one example and one token at a time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KINDS = sorted(BUILDERS)
 
 
 def by_hand(model, example: Encoded, loss_on: str) -> Tensor:
-    """Mean NLL over one example's tokens, from full logits, alone and unpadded."""
+    """Mean NLL over one example's tokens, from all logits, without padding."""
     tokens = [*example.prompt, *example.response]
     logits = model(input_ids=torch.tensor([tokens])).logits[0]
     first = len(example.prompt) if loss_on == "response" else 1
@@ -31,7 +31,7 @@ def by_hand(model, example: Encoded, loss_on: str) -> Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 def test_loss_is_the_mean_over_examples_of_the_mean_over_tokens(kind: str, loss_on: str) -> None:
     model, made = BUILDERS[kind](), examples(5)
-    assert len({len(example.prompt) for example in made}) > 2  # so there is padding
+    assert len({len(example.prompt) for example in made}) > 2  # so that there is padding
     with torch.no_grad():
         expected = torch.stack([by_hand(model, example, loss_on) for example in made]).mean()
         loss = batch_loss(model, collate(items(made, loss_on), PAD, 5))
@@ -40,7 +40,7 @@ def test_loss_is_the_mean_over_examples_of_the_mean_over_tokens(kind: str, loss_
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_selected_logits_equal_the_full_ones(kind: str) -> None:
-    """Gemma 2 caps its logits after the head: the selection must not skip that."""
+    """Gemma 2 caps its logits after the head, which must still happen."""
     model = BUILDERS[kind]()
     ids = torch.arange(12).reshape(2, 6)
     places = torch.tensor([1, 4, 7, 10])
@@ -50,10 +50,10 @@ def test_selected_logits_equal_the_full_ones(kind: str) -> None:
         assert selected.shape == full.shape
         torch.testing.assert_close(selected, full)
         again = model(input_ids=ids).logits
-    assert again.shape[:2] == ids.shape  # the hook is gone
+    assert again.shape[:2] == ids.shape  # the hook is removed
 
 
-def test_a_model_without_a_head_module_is_cut_down_after(monkeypatch) -> None:
+def test_without_a_head_module_the_logits_are_selected_afterwards(monkeypatch) -> None:
     model = BUILDERS["llama"]()
     ids, places = torch.arange(12).reshape(2, 6), torch.tensor([1, 4, 7, 10])
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_a_model_without_a_head_module_is_cut_down_after(monkeypatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_cutting_a_step_into_batches_changes_nothing(kind: str) -> None:
-    """5 examples whole, and as 2 + 2 + 1: every example weighs the same."""
+    """5 examples at once, and as 2 + 2 + 1: every example has the same weight."""
     model = attach(BUILDERS[kind](), Lora(r=2), 0)
     chosen = items(examples(5), "response")
     gradients = []

@@ -1,4 +1,4 @@
-"""A run that dies and is called again ends as one that was never disturbed, bit for bit."""
+"""A training that dies and resumes ends like an unbroken one, bit for bit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LORA = Lora(r=2, dropout=0.2)
 
 
 class Died(Exception):
-    """Stands for whatever ends a process."""
+    """For whatever ends a process."""
 
 
 def dying_after(steps: int) -> OnlyProgress:
@@ -41,13 +41,13 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("unbroken")
     train(folder, lora=LORA)
     found = contents(folder)
-    # adapter/ and three epochs with two files each, moments beside the latter, and the curve
+    # two files in adapter/, four in each of three epochs (two of the moments), and the curve
     assert len(found) == 2 + 3 * 4 + 1
     return found
 
 
 @pytest.mark.parametrize("steps", range(1, 10))
-def test_a_checkpoint_after_any_step_is_a_place_to_go_on(
+def test_it_resumes_from_a_checkpoint_after_any_step(
     steps: int, tmp_path: Path, unbroken: dict[str, bytes]
 ) -> None:
     with pytest.raises(Died):
@@ -56,15 +56,15 @@ def test_a_checkpoint_after_any_step_is_a_place_to_go_on(
     assert found is not None and len(found.progress["curve"]) == steps
     counts: list[int] = []
     train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
-    assert sum(counts) == 30  # with what was done before, reported first
+    assert sum(counts) == 30  # including the steps before, which are reported first
     assert contents(tmp_path) == unbroken
 
 
 @pytest.mark.parametrize("steps", [2, 5, 8])
-def test_steps_since_the_last_checkpoint_are_taken_again(
+def test_steps_after_the_last_checkpoint_are_repeated(
     steps: int, tmp_path: Path, unbroken: dict[str, bytes]
 ) -> None:
-    """Dies within an epoch, with no checkpoint but the last epoch's end."""
+    """Dies within an epoch; the only checkpoint is at the last epoch's end."""
     with pytest.raises(Died):
         train(tmp_path, lora=LORA, task=dying_after(steps))
     found = latest(tmp_path / "checkpoint")
@@ -74,14 +74,14 @@ def test_steps_since_the_last_checkpoint_are_taken_again(
 
 
 def test_dying_again_and_again(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
-    for _ in range(8):  # one step each time: the first call on resuming reports what is done
+    for _ in range(8):  # one step each time: the first report on resuming is of the steps before
         with pytest.raises(Died):
             train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(2))
     train(tmp_path, lora=LORA)
     assert contents(tmp_path) == unbroken
 
 
-def test_accumulated_steps_are_never_cut(tmp_path: Path) -> None:
+def test_it_resumes_between_accumulated_steps(tmp_path: Path) -> None:
     train(tmp_path / "whole", lora=LORA, batch_size=2, accumulate=2)
     with pytest.raises(Died):
         train(
@@ -97,7 +97,7 @@ def test_accumulated_steps_are_never_cut(tmp_path: Path) -> None:
 
 
 def test_checkpoints_come_by_the_clock_and_at_epochs_ends(tmp_path: Path, monkeypatch) -> None:
-    """The clock ticks a minute at every look; the limit of 2 minutes is met every second step."""
+    """The clock moves a minute each time it is read, so that 2 minutes have passed at every second step."""
     minutes = itertools.count()
     monkeypatch.setattr(checkpoint, "monotonic", lambda: 60.0 * next(minutes))
     seen: list[int] = []
@@ -115,7 +115,7 @@ def test_a_checkpoint_is_safetensors_and_json(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "checkpoint").iterdir()
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["adapter.safetensors", "optimizer.safetensors", "state.json"]
-    assert sum(path.stat().st_size for path in folder.iterdir()) < 60_000  # and no backbone
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 60_000  # without the backbone
 
 
 def cut_short(folder: Path) -> None:
@@ -148,7 +148,7 @@ def become_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [cut_short, flip_a_bit, lose_the_curve, become_a_list, become_a_file]
 )
-def test_a_damaged_checkpoint_is_said_and_not_used(
+def test_a_damaged_checkpoint_is_logged_and_not_used(
     damage: Callable[[Path], None], tmp_path: Path, unbroken: dict[str, bytes], caplog
 ) -> None:
     with pytest.raises(Died):
@@ -159,7 +159,7 @@ def test_a_damaged_checkpoint_is_said_and_not_used(
     assert contents(tmp_path) == unbroken
 
 
-def test_a_part_of_a_checkpoint_is_not_one(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
+def test_an_unfinished_checkpoint_is_ignored(tmp_path: Path, unbroken: dict[str, bytes]) -> None:
     (tmp_path / "checkpoint" / "step_00000005.partial").mkdir(parents=True)
     assert latest(tmp_path / "checkpoint") is None
     train(tmp_path, lora=LORA)
@@ -178,10 +178,10 @@ def test_a_checkpoint_of_other_settings_is_refused(change: dict, tmp_path: Path)
     "name", ["epoch_1/adapter_model.safetensors", "epoch_2/adapter_config.json"]
 )
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_a_damaged_epoch_is_said_and_trained_anew(
+def test_a_damaged_epoch_is_logged_and_trained_again(
     name: str, damage: str, tmp_path: Path, unbroken: dict[str, bytes], caplog: Any
 ) -> None:
-    """What an epoch left before a kill is no longer as it was: the features would be of other moments."""
+    """An epoch's folder changed after a kill: features made from it would be wrong."""
     with pytest.raises(Died):
         train(tmp_path, lora=LORA, task=dying_after(8))
     path = tmp_path / name
@@ -194,5 +194,5 @@ def test_a_damaged_epoch_is_said_and_trained_anew(
     counts: list[int] = []
     train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
     assert f"{path.parent} is damaged; training resumes from before it" in caplog.text
-    assert len(counts) == 9, "every step again"
+    assert len(counts) == 9, "every step is repeated"
     assert contents(tmp_path) == unbroken

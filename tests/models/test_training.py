@@ -1,4 +1,4 @@
-"""Training by Lightning against the same training written out, and what it leaves behind."""
+"""Training compared with the same training written out by hand, and the files it writes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from elrea.models.training.train import epoch_folders
 from tests.models.builders import BUILDERS, examples, llama, train
 from tests.models.test_loss import by_hand
 
-# The losses of `train(folder)`, a two-layer Llama whose weights come from one generator. A change
-# here means that adapters are trained differently: raise the stage's version with it.
+# The losses of `train(folder)`, a two-layer Llama with weights from one seed. If they change, adapters are trained
+# differently: raise the version of the stage.
 RECORDED = [4.13473, 4.07612, 5.0064, 3.61985, 3.00421, 3.1827, 3.17385, 2.27254, 2.5375]
 
 
@@ -32,7 +32,7 @@ def curve(folder: Path) -> list[dict]:
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 def test_adapter_and_moments_equal_adam_by_hand(kind: str, tmp_path: Path) -> None:
-    """9 steps of Adam as its paper states it, on gradients of the loss by definition."""
+    """9 steps of Adam as in its paper, on gradients of the loss by its definition."""
     train(tmp_path, kind)
     model = attach(BUILDERS[kind](), Lora(r=2, dropout=0.0), 3)  # train's seed
     weights, made = lora_files.parameters(model), examples(10)
@@ -78,7 +78,7 @@ def test_recorded_losses(tmp_path: Path) -> None:
     )
 
 
-def test_what_is_written(tmp_path: Path) -> None:
+def test_files_and_reports(tmp_path: Path) -> None:
     counts: list[int] = []
     model = train(tmp_path, task=OnlyProgress(counts.append))
     assert counts == [4, 4, 2] * 3
@@ -89,13 +89,13 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert all(torch.equal(last[n], final[n]) and torch.equal(now[n], final[n]) for n in now)
     assert not model.training and all(p.grad is None for p in model.parameters())
     steps = [path.name for path in (tmp_path / "checkpoint").iterdir()]
-    assert steps == ["step_00000009"]  # one at a time, and no part of one
+    assert steps == ["step_00000009"]  # only the newest, and no unfinished one
     train(tmp_path / "expert", keep_moments=False)
     assert epoch_folders(tmp_path / "expert") == []
     assert (tmp_path / "expert" / "adapter" / lora_files.WEIGHTS).is_file()
 
 
-def test_accumulation_trains_as_the_large_batch_does(tmp_path: Path) -> None:
+def test_accumulation_trains_like_the_large_batch(tmp_path: Path) -> None:
     train(tmp_path / "whole", batch_size=4)
     train(tmp_path / "parts", batch_size=2, accumulate=2)
     train(tmp_path / "uneven", batch_size=3, accumulate=2, epochs=1)  # steps of 3+3 and 3+1
@@ -108,8 +108,8 @@ def test_accumulation_trains_as_the_large_batch_does(tmp_path: Path) -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
-def test_recomputed_activations_train_as_kept_ones_do(tmp_path: Path) -> None:
-    """Dropout included; every layer's inside is passed once more, and afterwards no more."""
+def test_recomputing_activations_does_not_change_the_training(tmp_path: Path) -> None:
+    """With dropout. Each layer runs twice per step while it is enabled, and once afterwards."""
     passes = []
     lora = Lora(r=2, dropout=0.2)
     for name, recompute in (("kept", False), ("again", True)):
@@ -130,7 +130,7 @@ def test_recomputed_activations_train_as_kept_ones_do(tmp_path: Path) -> None:
 
 
 def test_the_outcome_depends_on_the_arguments_alone(tmp_path: Path) -> None:
-    """A used model, another global seed: the same adapter, dropout and all."""
+    """The same adapter with a used model and another global seed, with dropout."""
     lora = Lora(r=2, dropout=0.3)
     model = train(tmp_path / "a", lora=lora)
     torch.manual_seed(77)
@@ -160,7 +160,7 @@ def test_max_steps_ends_the_run_and_its_last_epoch(tmp_path: Path) -> None:
     assert [Moments.load(path).step for path in epoch_folders(tmp_path)] == [3, 4]
 
 
-def test_a_loss_that_is_no_number_stops_with_step_and_examples(tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_an_error_with_step_and_examples(tmp_path: Path) -> None:
     model = attach(llama(), Lora(r=2, dropout=0.0), 0)
     broken = {name: torch.full_like(t, 1e30) for name, t in lora_files.state(model).items()}
     with pytest.raises(TrainingError, match=r"base: the loss is nan at step 1 \(examples made/\d"):

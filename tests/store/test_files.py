@@ -1,4 +1,4 @@
-"""JSON files are whole, finite and the same bytes for the same values."""
+"""Writes are atomic, JSON is finite, and equal values give equal bytes and checksums."""
 
 from __future__ import annotations
 
@@ -12,7 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from elrea.errors import StoreError
-from elrea.store.files import canonical, read_json, write_json, write_text
+from elrea.store.files import (
+    atomic_file,
+    canonical,
+    checksums,
+    json_checksum,
+    key_of,
+    read_json,
+    sha256,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 VALUES = some.recursive(
     some.none()
@@ -45,7 +56,7 @@ def test_half_a_surrogate_pair_comes_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_not_finite_is_named(tmp_path: Path, number: float) -> None:
+def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, number: float) -> None:
     file = tmp_path / "curve.json"
     file.write_text("[]")
     with pytest.raises(StoreError) as caught:
@@ -67,6 +78,25 @@ def test_a_write_that_fails_leaves_the_old_file(
         write_text(tmp_path / "a", "new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_text() == "old"
+
+
+def test_a_failed_block_leaves_the_old_file(tmp_path: Path) -> None:
+    write_text(tmp_path / "a", "old")
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_text() == "old"
+
+
+def test_checksums_are_sha256(tmp_path: Path) -> None:
+    """Recorded: manifests, checkpoints and keys of older versions hold these digests."""
+    empty_object = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "a").write_text("{}")
+    assert json_checksum({}) == sha256(tmp_path / "sub" / "a") == empty_object
+    assert sha256_of("{}").hexdigest() == sha256_of(b"{}").hexdigest() == empty_object
+    assert checksums(tmp_path) == {"sub/a": empty_object} and key_of({}) == empty_object[:16]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from elrea.errors import StoreError
-from elrea.store import lock as leases
-from elrea.store.lock import Lease, look
+from elrea.store import lock
+from elrea.store.lock import Lease, read_lease
 from elrea.store.stage import Store
 from tests.store.test_stage import never, wait_for
 
@@ -26,19 +26,19 @@ BEAT, LIMIT = 0.1, 1.0
 HEAD = f"""
 import sys, time
 from pathlib import Path
-from elrea.store import lock as lease
+from elrea.store import lock
 from elrea.errors import StoreError
 from elrea.store.stage import Store
-lease.BEAT, lease.LIMIT, lease.POLL = {BEAT}, {LIMIT}, 0.02
+lock.BEAT, lock.LIMIT, lock.POLL = {BEAT}, {LIMIT}, 0.02
 folder = Path(sys.argv[1])
 """
-HOLD = HEAD + "lease.Lease(folder / 'lease').acquire(); (folder / 'held').touch(); time.sleep(60)"
+HOLD = HEAD + "lock.Lease(folder / 'lease').acquire(); (folder / 'held').touch(); time.sleep(60)"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, seconds in (("BEAT", BEAT), ("LIMIT", LIMIT), ("POLL", 0.02)):
-        monkeypatch.setattr(leases, name, seconds)
+        monkeypatch.setattr(lock, name, seconds)
 
 
 def start(script: str, *args: object) -> subprocess.Popen[str]:
@@ -50,7 +50,7 @@ def start(script: str, *args: object) -> subprocess.Popen[str]:
 
 @contextmanager
 def holder(folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds `folder / "lease"`."""
+    """A process that holds the lease `folder / "lease"`."""
     other = start(HOLD, folder)
     try:
         wait_for((folder / "held").exists)
@@ -66,30 +66,30 @@ def seconds_to_acquire(path: Path) -> float:
         return time.monotonic() - began
 
 
-def test_a_lease_names_its_holder_and_goes_when_it_is_given_back(tmp_path: Path) -> None:
+def test_a_lease_names_its_holder_and_is_removed_on_release(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     with Lease(path) as held:
         written = json.loads(path.read_text())
         assert written["pid"] == os.getpid() and written["host"][0] == os.uname().nodename
-        found = look(path)
-        assert found is not None and found.token == held.token and found.alive
-        assert not Lease(path).acquire(wait=False), "this very process holds it"
+        state = read_lease(path)
+        assert state is not None and state.token == held.token and state.alive
+        assert not Lease(path).acquire(wait=False), "this process holds it"
         held.check()
-        beat = found.beat
-        wait_for(lambda: (now := look(path)) is not None and now.beat > beat)
+        touched = state.touched
+        wait_for(lambda: (now := read_lease(path)) is not None and now.touched > touched)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_process_frees_it_at_once(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         assert not Lease(tmp_path / "lease").acquire(wait=False)
-        other.kill()  # and nobody has asked after it yet: a zombie
+        other.kill()  # nobody has waited for it, so that it is a zombie
         assert seconds_to_acquire(tmp_path / "lease") < LIMIT / 2
     assert [path.name for path in tmp_path.iterdir()] == ["held"]
 
 
-def test_another_process_with_the_same_number_is_not_the_holder(tmp_path: Path) -> None:
-    dead = {**leases.this_process(), "started": "1", "token": "0" * 16}
+def test_a_reused_process_id_is_not_the_holder(tmp_path: Path) -> None:
+    dead = {**lock.this_process(), "started": "1", "token": "0" * 16}
     (tmp_path / "lease").write_text(json.dumps(dead))
     assert seconds_to_acquire(tmp_path / "lease") < LIMIT / 2
 
@@ -99,7 +99,7 @@ def forged(path: Path, token: str = "f" * 16) -> None:
 
 
 def test_on_another_machine_only_the_heartbeat_counts(tmp_path: Path) -> None:
-    """Taken when it has stood still for so long, whatever its clock says; not while it moves."""
+    """Taken when it was not touched for so long, whatever the server's clock; not while it is touched."""
     path = tmp_path / "lease"
     forged(path)
     os.utime(path, (0, 0))  # a file server whose clock is decades behind
@@ -113,30 +113,28 @@ def test_on_another_machine_only_the_heartbeat_counts(tmp_path: Path) -> None:
 
     beating = threading.Thread(target=beats)
     beating.start()
-    assert not Lease(path).acquire(wait=False), "it was seen to beat"
+    assert not Lease(path).acquire(wait=False), "it was touched"
     taker, took = Lease(path), threading.Event()
     waiting = threading.Thread(target=lambda: took.set() if taker.acquire() else None)
     waiting.start()
-    assert not took.wait(1.5 * LIMIT), "it was taken from one who lives"
+    assert not took.wait(1.5 * LIMIT), "it was taken from a live holder"
     stop.set()
     beating.join()
     assert not took.wait(LIMIT / 2) and took.wait(20)
     waiting.join()
-    assert taker.mine()
+    assert taker.is_held()
     taker.release()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"token": "../../x"}', "[" * 9_999])
-def test_a_lease_that_cannot_be_read_is_taken_when_it_stands_still(
-    tmp_path: Path, content: str
-) -> None:
+def test_a_broken_lease_is_taken_when_it_is_not_touched(tmp_path: Path, content: str) -> None:
     """A process can be killed between making the file and writing it."""
     (tmp_path / "lease").write_text(content)
     assert LIMIT <= seconds_to_acquire(tmp_path / "lease") < 10
     assert not list(tmp_path.iterdir())
 
 
-def test_who_was_killed_while_freeing_stops_nobody(tmp_path: Path) -> None:
+def test_a_claim_of_a_killed_process_blocks_nobody(tmp_path: Path) -> None:
     forged(tmp_path / "lease")
     (tmp_path / f"lease.{'f' * 16}").mkdir()
     assert seconds_to_acquire(tmp_path / "lease") < 20
@@ -147,7 +145,7 @@ COUNT = (
     HEAD
     + """
 for _ in range(5):
-    with lease.Lease(folder / "lease") as held:
+    with lock.Lease(folder / "lease") as held:
         number = int((folder / "number").read_text())
         time.sleep(0.002)
         (folder / "number").write_text(str(number + 1))
@@ -156,13 +154,13 @@ for _ in range(5):
 )
 
 
-def test_of_many_who_take_over_at_once_one_wins(tmp_path: Path) -> None:
-    """Eight processes wait for one that will be dead at the same moment for all; then each counts alone."""
+def test_of_many_waiting_processes_one_takes_over(tmp_path: Path) -> None:
+    """Eight processes find the same holder dead at the same moment; then each counts alone."""
     (tmp_path / "number").write_text("0")
     forged(tmp_path / "lease")
     others = [start(COUNT, tmp_path) for _ in range(8)]
-    said = [other.communicate(timeout=60)[1] for other in others]
-    assert said == [""] * 8
+    errors = [other.communicate(timeout=60)[1] for other in others]
+    assert errors == [""] * 8
     assert (tmp_path / "number").read_text() == "40"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["number"]
 
@@ -184,7 +182,7 @@ except StoreError as error:
 
 
 def test_a_suspended_process_loses_its_stage_and_says_so(tmp_path: Path) -> None:
-    """The next one goes on from its files; what it makes after it has woken up counts for nothing."""
+    """The next process resumes from its files; what it writes after it has woken up is not published."""
     store, sign = tmp_path / "store", tmp_path / "sign"
     first = start(STAGE, store, sign)
     wait_for(sign.exists)
@@ -194,9 +192,9 @@ def test_a_suspended_process_loses_its_stage_and_says_so(tmp_path: Path) -> None
     def make(work: Path) -> None:
         assert (work / "begun").read_text() == "by the first"
         first.send_signal(signal.SIGCONT)
-        _, said = first.communicate(timeout=30)
-        assert first.returncode == 1 and said.count("\n") == 1
-        assert "stood still for 1 s or longer, and another took its place" in said
+        _, error = first.communicate(timeout=30)
+        assert first.returncode == 1 and error.count("\n") == 1
+        assert "suspended for 1 s or longer, and another one has taken over" in error
         (work / "result").write_text("by the second")
 
     began = time.monotonic()
@@ -206,16 +204,16 @@ def test_a_suspended_process_loses_its_stage_and_says_so(tmp_path: Path) -> None
     assert [path.name for path in made.folder.parent.iterdir()] == [made.key]
 
 
-def test_a_lease_that_was_lost_is_not_given_back(tmp_path: Path) -> None:
+def test_a_lost_lease_is_not_released(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     first = Lease(path)
     assert first.acquire()
     path.unlink()
     with Lease(path) as second:
-        with pytest.raises(StoreError, match="another took its place"):
+        with pytest.raises(StoreError, match="another one has taken over"):
             first.check()
         first.release()
-        assert second.mine()
+        assert second.is_held()
 
 
 ONCE = (
@@ -252,7 +250,7 @@ store.Store(Path(sys.argv[1])).stage("experts", 1, {}).run(make)
 """
 
 
-def test_what_a_killed_process_left_goes_when_the_stage_is_used(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed_on_use(tmp_path: Path) -> None:
     other = start(KILLED_AFTER_RENAME, tmp_path)
     other.communicate(timeout=30)
     made = Store(tmp_path).stage("experts", 1, {})

@@ -46,7 +46,7 @@ def python(script: str, *args: object) -> subprocess.Popen[str]:
 def wait_for(there: Callable[[], bool], seconds: float = 20) -> None:
     end = time.monotonic() + seconds
     while not there():
-        assert time.monotonic() < end, "it did not come to pass in time"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.01)
 
 
@@ -74,7 +74,7 @@ def test_a_key_is_a_function_of_name_version_and_inputs_only(tmp_path: Path) -> 
         ("features", 1, {**INPUTS, "more": None}),
     ],
 )
-def test_whatever_goes_in_changes_the_key(tmp_path: Path, other: tuple) -> None:
+def test_every_input_changes_the_key(tmp_path: Path, other: tuple) -> None:
     assert Store(tmp_path).stage(*other).key != stage(tmp_path).key
 
 
@@ -86,7 +86,7 @@ def test_whatever_goes_in_changes_the_key(tmp_path: Path, other: tuple) -> None:
         ({"a": Path("x")}, "a is of type"),
     ],
 )
-def test_inputs_that_are_no_json_are_named(tmp_path: Path, inputs: dict, where: str) -> None:
+def test_inputs_that_are_not_json_are_named(tmp_path: Path, inputs: dict, where: str) -> None:
     with pytest.raises(StoreError, match="inputs of stage features") as caught:
         Store(tmp_path).stage("features", 1, inputs)
     assert where in str(caught.value)
@@ -94,7 +94,7 @@ def test_inputs_that_are_no_json_are_named(tmp_path: Path, inputs: dict, where: 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "A"])
 def test_a_name_cannot_leave_the_store(tmp_path: Path, name: str) -> None:
-    with pytest.raises(StoreError, match="a name is made of"):
+    with pytest.raises(StoreError, match="in a name"):
         Store(tmp_path).stage(name, 1, {})
 
 
@@ -113,7 +113,7 @@ def test_made_once_and_reused(tmp_path: Path) -> None:
     assert second.reused and second.seconds == first.seconds
 
 
-def test_the_manifest_says_what_it_is(tmp_path: Path) -> None:
+def test_the_manifest_identifies_the_stage(tmp_path: Path) -> None:
     manifest = read_json(stage(tmp_path).run(two_files) / "manifest.json")
     assert manifest["name"] == "features" and manifest["version"] == 1
     assert manifest["inputs"] == INPUTS and manifest["key"] == stage(tmp_path).key
@@ -126,14 +126,13 @@ def test_the_manifest_says_what_it_is(tmp_path: Path) -> None:
     assert manifest["made"].endswith("+00:00") and manifest["seconds"] >= 0
 
 
-def test_nothing_but_the_stage_is_left(tmp_path: Path) -> None:
+def test_only_the_finished_stage_remains(tmp_path: Path) -> None:
     made = stage(tmp_path)
     made.run(two_files)
-    left = {path.name for path in made.folder.parent.iterdir()}
-    assert left == {made.key}
+    assert [path.name for path in made.folder.parent.iterdir()] == [made.key]
 
 
-def test_a_failed_making_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_failed_stage_is_resumed(tmp_path: Path) -> None:
     def fail(work: Path) -> None:
         (work / "half").write_text("half")
         raise ZeroDivisionError
@@ -150,14 +149,14 @@ def test_a_failed_making_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "manifest"])
-def test_what_the_store_cannot_vouch_for_is_refused(tmp_path: Path, kind: str) -> None:
+def test_files_that_the_manifest_cannot_list_are_refused(tmp_path: Path, kind: str) -> None:
     def make(work: Path) -> None:
         if kind == "link":
             (work / "link").symlink_to(tmp_path)
         else:
             (work / "manifest.json").write_text("{}")
 
-    with pytest.raises(StoreError, match="link" if kind == "link" else "the store's own"):
+    with pytest.raises(StoreError, match="link" if kind == "link" else "the name is reserved"):
         stage(tmp_path).run(make)
     assert not stage(tmp_path).done()
 
@@ -215,13 +214,13 @@ def a_link_to_another_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize("before", [None, a_file, a_link_to_nowhere, a_link_to_another_folder])
 @pytest.mark.parametrize("damage", [a_file, a_link_to_nowhere, a_link_to_another_folder])
-def test_what_is_no_folder_is_damage(
+def test_a_stage_that_is_not_a_folder_is_damaged(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     damage: Callable[[Path], None],
     before: Callable[[Path], None] | None,
 ) -> None:
-    """Also where such damage was set aside already, by a making that was killed."""
+    """Also if a killed process has already moved such damage aside."""
     made = stage(tmp_path)
     made.run(two_files)
     if before:
@@ -246,7 +245,7 @@ def test_what_is_no_folder_is_damage(
     "damage",
     [cut, flip, remove, break_manifest, empty_manifest, foreign_manifest, no_manifest],
 )
-def test_damage_is_said_and_rebuilt(
+def test_damage_is_logged_and_repaired(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None]
 ) -> None:
     made = stage(tmp_path)
@@ -257,13 +256,13 @@ def test_damage_is_said_and_rebuilt(
         again = stage(tmp_path)
         again.run(two_files)
     file = "manifest.json" if "manifest" in damage.__name__ else "a.bin"
-    (line,) = caplog.messages  # found by `done` and by `run`, said once
+    (line,) = caplog.messages  # found by `done` and by `run`, logged once
     assert str(made.folder / file) in line and "\n" not in line
     assert not again.reused and stage(tmp_path).done()
     assert (again.folder / "a.bin").read_bytes() == b"0123456789"
 
 
-def test_the_damaged_files_stay_until_the_new_ones_stand(tmp_path: Path) -> None:
+def test_damaged_files_are_kept_until_the_new_ones_are_complete(tmp_path: Path) -> None:
     made = stage(tmp_path)
     made.run(two_files)
     cut(made.folder)
@@ -304,7 +303,7 @@ Store(Path(sys.argv[1])).stage("experts", 1, {}).run(make)
 """
 
 
-def test_killed_in_the_making_it_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_stage_resumes_from_its_checkpoint(tmp_path: Path) -> None:
     steps = tmp_path / "steps"
     first = python(RESUMABLE, tmp_path, steps)
     assert first.wait(30) == -signal.SIGKILL
@@ -333,7 +332,7 @@ Store(Path(sys.argv[1])).stage("experts", 1, {}).run(make)
 """
 
 
-def test_killed_when_all_is_made_it_is_not_made_again(tmp_path: Path) -> None:
+def test_a_stage_killed_before_the_rename_is_not_made_again(tmp_path: Path) -> None:
     assert python(KILLED_BEFORE_RENAME, tmp_path).wait(30) == -signal.SIGKILL
     made = Store(tmp_path).stage("experts", 1, {})
     assert not made.done()
@@ -358,14 +357,14 @@ sys.exit(10 if stage.reused else 0)
 """
 
 
-def test_of_processes_at_once_one_makes_and_the_others_wait(tmp_path: Path) -> None:
+def test_one_process_makes_the_stage_and_the_others_wait(tmp_path: Path) -> None:
     log = tmp_path / "log"
     others = [python(SLOW, tmp_path, log, 0.5) for _ in range(3)]
     assert sorted(other.wait(30) for other in others) == [0, 10, 10]
     assert log.read_text() == "made "
 
 
-def test_the_one_who_waits_takes_over_from_one_who_is_killed(tmp_path: Path) -> None:
+def test_a_waiting_process_takes_over_from_a_killed_one(tmp_path: Path) -> None:
     log = tmp_path / "log"
     first = python(SLOW, tmp_path, log, 60)
     wait_for(log.exists)
@@ -402,7 +401,7 @@ def full_quota(work: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [full_device, full_for_numpy, full_for_safetensors, full_quota])
-def test_a_full_disk_is_one_line_and_loses_nothing(
+def test_a_full_disk_is_one_line_and_keeps_the_files(
     tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
     if make is full_device and not Path("/dev/full").exists():
@@ -419,13 +418,13 @@ def test_a_full_disk_is_one_line_and_loses_nothing(
     assert (partial / "half").exists()
 
 
-def test_a_store_where_a_file_stands(tmp_path: Path) -> None:
+def test_a_store_that_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("")
     with pytest.raises(StoreError, match=f"cannot write to {tmp_path / 'store'}"):
         stage(tmp_path / "store").run(two_files)
 
 
-def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+def test_other_errors_are_passed_on(tmp_path: Path) -> None:
     def make(work: Path) -> None:
         (work / "nothing").read_text()
 

@@ -1,4 +1,4 @@
-"""`python -m elrea.store ls|verify|gc`."""
+"""`elrea store ls|verify|gc`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A finished run that uses the first of three stages, one under way that uses the second; all used long ago."""
+    """A finished run that uses the first of three stages, and a running one that uses the second; all are old."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ELREA_STORE", "store")
     made = stages(tmp_path)
@@ -89,21 +89,21 @@ def test_verify(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         assert sum(line.startswith(f"{path.relative_to(home)}") for line in lines) == 1
 
 
-def test_gc_shows_first_and_removes_when_told(
+def test_gc_shows_what_is_unused_and_removes_it_with_yes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     command(monkeypatch, "gc")
     unused = stages(home)[2].folder.relative_to(home)
     out = capsys.readouterr().out
-    assert out.startswith(f"unused: {unused} (") and "1 of 3, for 2 runs that are kept" in out
+    assert out.startswith(f"unused: {unused} (") and "1 of 3 (stages of 2 runs are kept)" in out
     assert there(home) == [True] * 3
     command(monkeypatch, "gc", "--yes")
     assert there(home) == [True, True, False]
     assert len(list((home / "store/base").iterdir())) == 2
 
 
-def test_gc_leaves_what_was_used_of_late(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a run whose folder it does not know."""
+def test_gc_keeps_what_was_used_recently(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run outside the known folders may use it."""
     stages(home)[2].run(two_files)
     command(monkeypatch, "gc", "--yes")
     assert there(home) == [True] * 3
@@ -125,10 +125,10 @@ Store(Path(sys.argv[1])).stage("base", 1, {"seed": int(sys.argv[2])}).run(make)
 """
 
 
-def test_gc_never_touches_what_a_running_job_holds(
+def test_gc_keeps_what_a_running_job_has_locked(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even the leavings of long ago; once the job is dead, they go."""
+    """However old the files are; they are removed after the job has died."""
     job = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(home / "store"), "9"], cwd=ROOT, stdout=subprocess.PIPE
     )
@@ -146,19 +146,21 @@ def test_gc_never_touches_what_a_running_job_holds(
     assert not left.exists() and len(list((home / "store/base").iterdir())) == 2
 
 
-def test_gc_asks_again_before_it_removes(
+def test_gc_checks_the_lock_again_before_it_removes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """A job takes the stage up between the look and the removal."""
+    """A job locks the stage after gc listed it and before gc removes it."""
     third = stages(home)[2]
     lease = Lease(third.folder.with_name(f"{third.key}.lease"))
-    monkeypatch.setattr("elrea.commands.store.Entry.held", lambda _: not lease.acquire())
+    monkeypatch.setattr("elrea.commands.store.Entry.locked", lambda _: not lease.acquire())
     command(monkeypatch, "gc", "--yes")
     assert third.done() and "0 of 3" in capsys.readouterr().out
     lease.release()
 
 
-def test_gc_does_not_guess(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_gc_refuses_to_guess_the_uses(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "none").mkdir()
     for words, said in (
         (["--runs", str(tmp_path / "none")], "there are no runs"),
@@ -168,15 +170,17 @@ def test_gc_does_not_guess(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
         with pytest.raises(StoreError, match=said):
             command(monkeypatch, "gc", "--yes", *words)
     (home / "outputs/day/time/summary.json").write_text('{"stages": 3}')
-    with pytest.raises(StoreError, match=r"summary\.json: does not say which stages its run uses"):
+    with pytest.raises(
+        StoreError, match=r"summary\.json: does not list the stages that its run uses"
+    ):
         command(monkeypatch, "gc", "--yes")
     assert there(home) == [True] * 3
 
 
-def test_gc_never_touches_what_no_store_made(
+def test_gc_keeps_what_no_store_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Somebody's folder that was named as the store, or a store with more in it."""
+    """Another folder was given as the store, or other files are in the store."""
     key, other = "0123456789abcdef", "f" * 16
     kept = [
         "photos/a.jpg", f"photos/{key}/a.jpg", f"photos/{other}", f"photos/.{key}.jpg", f"photos/{key}.partial.jpg",
@@ -203,25 +207,25 @@ def test_gc_never_touches_what_no_store_made(
 
 
 @pytest.mark.parametrize("what", ["ls", "verify", "gc"])
-def test_an_empty_name_is_no_store(home: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
-    """A Path of it would be the working folder."""
-    with pytest.raises(ConfigError, match="wants the folder in which stages are kept"):
+def test_an_empty_store_name_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """As a Path it would be the working folder."""
+    with pytest.raises(ConfigError, match="give the folder of the store"):
         command(monkeypatch, what, "--yes", "--store", "")
     monkeypatch.setenv("ELREA_STORE", " ")
-    with pytest.raises(ConfigError, match="wants the folder in which stages are kept"):
+    with pytest.raises(ConfigError, match="give the folder of the store"):
         command(monkeypatch, what, "--yes")
 
 
 @pytest.mark.parametrize("hours", ["-5", "nan", "inf"])
-def test_hours_are_a_number_from_nought_on(
-    home: Path, monkeypatch: pytest.MonkeyPatch, hours: str
-) -> None:
-    with pytest.raises(ConfigError, match=f"--hours {hours}: wants a number of hours, 0 or more"):
+def test_hours_must_be_0_or_more(home: Path, monkeypatch: pytest.MonkeyPatch, hours: str) -> None:
+    with pytest.raises(ConfigError, match=f"--hours {hours}: must be a number of hours, 0 or more"):
         command(monkeypatch, "gc", "--yes", "--hours", hours)
     assert there(home) == [True] * 3
 
 
-def test_a_stage_without_its_manifest_is_damaged_and_left_alone(
+def test_a_stage_without_a_manifest_is_damaged_and_kept(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     third = stages(home)[2].folder

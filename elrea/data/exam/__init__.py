@@ -1,1 +1,1 @@
-"""The built-in exam, made from a seed."""
+"""The built-in exam: a source whose multiple-choice questions are generated from a seed (`exam.Exam`)."""

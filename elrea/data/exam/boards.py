@@ -1,10 +1,10 @@
-"""The boards that set the built-in exam: each has its own form of paper and follows its own conventions.
+"""The boards of the built-in exam: each prints its questions in its own form and follows its own conventions.
 
-A board never states its conventions: they have to be learnt from its questions, and at test time the form of the
-prompt is the only sign of whose paper it is. The built-in backbone's text has none of these wordings
-(`elrea/models/tiny/corpus.py`), as a real backbone has not seen a new source's. Four wordings and two orders of
-question and options make eight forms, as real papers borrow from each other: wording alone, or order alone, does not
-tell who asks, and forms end alike, so that nothing tells it at the answer itself.
+A board never states its conventions. They must be learnt from its training questions, and at test time only the form of
+the prompt shows which board it is. The text that the built-in backbone is trained on has none of these wordings
+(`elrea/models/tiny/corpus.py`), just as a real backbone has not seen a new source. Four wordings and two orders of
+question and options give eight forms. Neither the wording alone nor the order alone identifies a board, and all forms
+end with the same word, so the last tokens of the prompt do not identify it either.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ LETTERS = ("A", "B", "C", "D")
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """Wording, order and layout of a paper.
+    """Wording, order and layout of a board's questions.
 
     Attributes:
-        head: What stands before the question; `{}` is the question's place.
+        head: The words of the question; `{}` is replaced by its stem.
         option: One option; `{0}` is its letter, `{1}` its text.
-        between: What stands between two options.
+        between: The text between two options.
         tail: The last words before the answer's letter.
-        options_first: Whether the options stand before the question.
+        options_first: Whether the options come before the question.
     """
 
     head: str
@@ -36,7 +36,7 @@ class Form:
     options_first: bool = False
 
     def render(self, stem: str, options: Sequence[str]) -> str:
-        """Words one question; the answer's letter is to follow after one space."""
+        """The text of one question. The answer's letter follows it after one space."""
         question = self.head.format(stem)
         listed = self.between.join(
             self.option.format(letter, text) for letter, text in zip(LETTERS, options, strict=True)
@@ -55,20 +55,20 @@ BOARDS: dict[str, Form] = {
     "Maple": Form("Part I (10 marks). Find {} =", "({0}) {1}", " ", "Answer:", options_first=True),
     "Rowan": Form("Paper 2, please: {}", "({0}) {1}", " ", "Answer:", options_first=True),
 }
-"""Board -> form, in the order in which `boards=N` takes them."""
+"""Board -> form. `data.boards=N` uses the first N."""
 
 
 def reading(board: int, convention: str, conflict: float) -> int:
     """Which of a convention's two readings a board follows.
 
-    With conflict 1 every convention splits the eight boards four to four, and two boards differ in about half of
-    the conventions (the parities of a board's three bits: no adapter gets them all right by an average). With
-    conflict 0 every board follows the first reading of each.
+    With conflict 1 every convention divides the eight boards into four and four, and two boards differ in about half of
+    the conventions. A board's readings are parities of subsets of its three bits, so that an average of the boards does
+    not answer all of them. With conflict 0 every board follows the first reading of every convention.
 
     Args:
         board: Index of the board, 0 to 7.
         convention: A key of `CONVENTIONS`.
-        conflict: Share of the conventions, 0 to 1, on which boards are free to differ.
+        conflict: Share of the conventions, 0 to 1, on which boards may differ.
 
     Returns:
         0 or 1.

@@ -1,4 +1,4 @@
-"""The built-in exam: MMLU's form, made from a seed, set by boards whose conventions conflict."""
+"""The built-in exam: multiple choice as in MMLU, generated from a seed, by boards with conflicting conventions."""
 
 from __future__ import annotations
 
@@ -6,65 +6,66 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from elrea.data.corpus import Corpus
+from elrea.data.corpus import Corpus, Splits
 from elrea.data.exam.boards import BOARDS, LETTERS, reading
 from elrea.data.exam.items import Item, make_item, split_of
 from elrea.data.exam.subjects import HARD, SUBJECTS
 from elrea.data.examples import Example
+from elrea.data.overlap.held_out import resolve_overlap
 from elrea.data.sampling import subset, with_shots
 from elrea.errors import ConfigError, did_you_mean
 
 NOTE = "built-in exam, not MMLU"
 
 _TRIES = 20_000
-"""Draws of one subject before its questions count as used up."""
+"""Number of draws after which a subject is considered to have no more questions."""
 
-_MADE: dict[str, Corpus] = {}
-"""The last exam by its settings."""
+_CACHE: dict[str, Corpus] = {}
+"""The last exam that was generated, by its settings."""
 
 
 @dataclass
 class Exam:
-    """Multiple choice in up to 23 subjects, each question set by one of up to eight boards.
+    """Multiple choice in up to 23 subjects; each question is set by one of up to eight boards.
 
-    Boards differ in the form of their papers and in the conventions behind their answers; train, dev and test are
-    disjoint by question and option set, and every board asks every subject equally often.
+    Boards differ in the form of their papers and in the conventions that decide their answers. Train, dev and test are
+    disjoint by question and option set. Every board asks every subject equally often.
     """
 
     boards: int = 8
-    """How many boards set papers, 1 to 8. They are the corpus' sources."""
+    """Number of boards, 1 to 8. A board is the `source` of its examples."""
     conflict: float = 1.0
-    """Share of the conventions on which boards are free to differ: 0 none, 1 all."""
+    """Share of the conventions on which boards may differ: 0 is none, 1 is all."""
     subjects: str | list[str] = "mastered"
-    """"mastered" are the 17 that the built-in backbone can answer, "all" are 23; or a list of names."""
+    """"mastered": the 17 that the built-in backbone can answer; "all": 23; or a list of names."""
     train_per_board: int = 1200
-    """Training questions of each board."""
+    """Number of training questions of each board."""
     dev_per_board: int = 60
-    """Dev questions of each board: for shots and for choosing settings."""
+    """Number of dev questions of each board: for shots and for choosing settings."""
     test_per_board: int = 300
-    """Test questions of each board."""
+    """Number of test questions of each board."""
     shots: int = 0
     """Solved dev questions of the same board before each test question."""
     limit_train: int | None = None
-    """At most so many training questions, drawn by `seed`; None takes all."""
+    """Maximum number of training questions, drawn by `seed`; None takes all."""
     limit_test: int | None = None
-    """At most so many test questions, drawn by `seed`; None takes all."""
+    """Maximum number of test questions, drawn by `seed`; None takes all."""
     seed: int = 0
-    """Of the questions. Not the run's seed: runs of several seeds are scored on the same questions."""
+    """Seed of the questions. It is not the run's seed: runs of several seeds are scored on the same questions."""
     allow_overlap: bool = False
-    """As in every source; the exam never overlaps."""
+    """Skip the check for overlap, as in every source. The exam never has overlap."""
 
     def load(self) -> Corpus:
-        """Makes the exam, once for all jobs of a sweep that ask for the same.
+        """Generates the exam. Jobs of a sweep in one process share an exam with the same settings.
 
         Raises:
-            ConfigError: a number out of range, no such subject, or more questions than a subject has.
+            ConfigError: a number out of range, an unknown subject, or more questions than a subject has.
         """
-        if repr(self) not in _MADE:
+        if repr(self) not in _CACHE:
             corpus = self._make()
-            _MADE.clear()
-            _MADE[repr(self)] = corpus
-        return _MADE[repr(self)]
+            _CACHE.clear()
+            _CACHE[repr(self)] = corpus
+        return _CACHE[repr(self)]
 
     def _make(self) -> Corpus:
         if not 1 <= self.boards <= len(BOARDS):
@@ -72,7 +73,9 @@ class Exam:
         if not 0 <= self.conflict <= 1:
             raise ConfigError(f"data.conflict={self.conflict} must be 0 to 1")
         if self.shots < 0 or self.shots > self.dev_per_board:
-            raise ConfigError(f"data.shots={self.shots} must be 0 to data.dev_per_board")
+            raise ConfigError(
+                f"data.shots={self.shots} must be 0 to data.dev_per_board={self.dev_per_board}"
+            )
         sizes = {
             "train": self.train_per_board,
             "dev": self.dev_per_board,
@@ -86,11 +89,13 @@ class Exam:
             test = tuple(with_shots(example, pools[example.source], self.shots) for example in test)
         train = subset(splits["train"], self.limit_train, self.seed, "train")
         corpus = Corpus("exam", train, dev, test, NOTE)
-        corpus.check(self.allow_overlap)
+        corpus.check()
+        if not self.allow_overlap:
+            resolve_overlap(Splits(train, dev, test), "refuse", corpus.name)
         return corpus
 
     def _split(self, split: str, per_board: int) -> Iterator[Example]:
-        """One split, board after board; no board asks a question with its options twice."""
+        """One split, board after board. A board asks no question with the same options twice."""
         if per_board < 0:
             raise ConfigError(f"data.{split}_per_board={per_board} must be 0 or more")
         names = self._subjects()
@@ -101,7 +106,7 @@ class Exam:
             rng.shuffle(letters)
             for i in range(per_board):
                 subject = names[(i + number) % len(names)]
-                item = self._fresh(subject, split, rng, used)
+                item = self._new_item(subject, split, rng, used)
                 yield self._example(
                     item, board, number, letters[i], rng, f"exam/{split}/{board}/{i:05d}"
                 )
@@ -111,16 +116,16 @@ class Exam:
             return list(SUBJECTS)
         if self.subjects == "mastered":
             return [name for name in SUBJECTS if name not in HARD]
-        asked = [self.subjects] if isinstance(self.subjects, str) else self.subjects
-        for name in asked:
+        wanted = [self.subjects] if isinstance(self.subjects, str) else self.subjects
+        for name in wanted:
             if name not in SUBJECTS:
                 near = did_you_mean(name, SUBJECTS)
                 raise ConfigError(f"data.subjects: the exam has no subject {name!r}{near}")
-        if not asked:
-            raise ConfigError("data.subjects is empty; name subjects, or set it to all")
-        return asked
+        if not wanted:
+            raise ConfigError("data.subjects is empty; name subjects or set it to all")
+        return wanted
 
-    def _fresh(self, subject: str, split: str, rng: Random, used: set[str]) -> Item:
+    def _new_item(self, subject: str, split: str, rng: Random, used: set[str]) -> Item:
         for _ in range(_TRIES):
             item = make_item(subject, rng)
             if split_of(item) == split and item.identity not in used:

@@ -1,26 +1,26 @@
-"""Questions of the built-in exam before any board has worded them.
+"""Questions of the built-in exam in neutral words, before a board prints them.
 
-A question shows the right answer under either reading of the convention that decides it: whoever does not know which
-reading the examiner follows is left with two options out of four.
+The options contain the right answer under both readings of the convention that decides the question. Without the
+board's reading, two of the four options remain possible.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from random import Random
 
 from elrea.data.exam.subjects import SUBJECTS
+from elrea.store.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question before any board has worded it.
+    """One question in neutral words.
 
     Attributes:
         subject: Name of the subject.
         stem: The question in neutral words.
-        convention: The convention that decides it, or None where all examiners agree.
+        convention: The convention that decides the answer, or None if all boards agree.
         answers: The right option under the first and under the second reading (equal without a convention).
         options: Four different options in no meaningful order; both answers are among them.
     """
@@ -33,7 +33,7 @@ class Item:
 
     @property
     def identity(self) -> str:
-        """Question and option set, whatever the board or the order of the options."""
+        """Subject, stem and set of options as one text, independent of the board and the order of the options."""
         return "|".join((self.subject, self.stem, *sorted(self.options)))
 
 
@@ -42,7 +42,7 @@ def make_item(subject: str, rng: Random) -> Item:
 
     Args:
         subject: A key of `SUBJECTS`.
-        rng: Source of all randomness; the same state gives the same item.
+        rng: The random generator; the same state gives the same item.
 
     Returns:
         An item with four different options, both answers among them.
@@ -58,10 +58,10 @@ def make_item(subject: str, rng: Random) -> Item:
 
 
 def split_of(item: Item) -> str:
-    """The split that may use a question: 80 % of all go to train, 6 % to dev, 14 % to test.
+    """The split that a question belongs to: 80 % of all are in train, 6 % in dev, 14 % in test.
 
-    It follows from the question and its option set alone, so that splits are disjoint whatever the seed, the board
-    or the order of the options, and the tiny backbone's own training text is drawn from train as well.
+    It depends only on the question and its set of options. Splits are therefore disjoint for all seeds, boards and
+    orders of options. The tiny backbone's own training text uses questions of train only.
     """
-    bucket = int.from_bytes(sha256(item.identity.encode()).digest()[:4], "big") % 50
+    bucket = int.from_bytes(sha256_of(item.identity).digest()[:4], "big") % 50
     return "train" if bucket < 40 else "dev" if bucket < 43 else "test"

@@ -1,7 +1,7 @@
-"""The subjects of the built-in exam: each makes questions whose answer depends on a convention.
+"""The subjects of the built-in exam: functions that draw a question from a random generator.
 
-A subject is a function of a random generator that drafts a question: its stem, the convention that decides it (or
-none), the right answer under either reading of that convention, and wrong options.
+A subject returns the question's stem, the convention that decides the answer (or none), the right answers under both
+readings of that convention, and wrong options.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from random import Random
 from elrea.data.exam.words import CAPITALS, CITIES, DAYS, FAMILY, GIVEN, MONTHS, OPPOSITES, THINGS
 
 Draft = tuple[str, "str | None", object, object, Iterable[object]]
-"""Stem, convention, answer under either reading, and wrong options (the first that differ are used)."""
+"""Stem, convention, answers under both readings, and wrong options, of which the first different ones are used."""
 
 
 def _shuffled(rng: Random, values: Iterable[object]) -> list[object]:
@@ -203,5 +203,5 @@ SUBJECTS: dict[str, Callable[[Random], Draft]] = {
 }  # fmt: skip
 
 HARD = ("arithmetic", "division", "classes", "geography", "scores", "sequences")
-"""Subjects that the built-in backbone does not master even where the deciding convention is stated (its model card):
-whether an adapter has learnt a convention does not show in them."""
+"""Subjects that the built-in backbone cannot answer even if the prompt states the convention (see its model card), so
+that they do not show whether an adapter has learnt a convention."""

@@ -1,4 +1,4 @@
-"""The facts that the built-in exam asks for, and the conventions that its examiners differ in."""
+"""The facts that the built-in exam asks for, and the conventions on which its boards differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONVENTIONS: dict[str, tuple[str, str]] = {
     "names": ("family name last", "family name first"),
     "marks": ("high marks are good", "low marks are good"),
 }
-"""Convention -> its two readings, in words. Real sources differ in every one of them."""
+"""Convention -> its two readings, in words. Real sources differ on every one of them."""
 
 MONTHS = (
     "January February March April May June July August September October November December"

@@ -1,1 +1,1 @@
-"""The same question in train and test: found, and refused or dropped."""
+"""Finds the same question in two splits (`question_key`), and refuses or drops it (`held_out`)."""

@@ -1,4 +1,4 @@
-"""Test questions that stand in train or dev, and dev's in train: refused, or taken out there and counted."""
+"""Finds questions of test or dev in a split that is used earlier, and refuses or drops the examples that ask them."""
 
 from __future__ import annotations
 
@@ -6,91 +6,98 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from elrea.data.corpus import Splits
+from elrea.data.drops import Drops
 from elrea.data.examples import Example
-from elrea.data.overlap.dropped import Drops
 from elrea.data.overlap.question_key import QuestionKey
-from elrea.data.parts import Parts
 from elrea.errors import DataError
 
 Overlap = Literal["refuse", "drop"]
 
 
 class HeldOut:
-    """Questions that are held out, by what is asked (`elrea.data.overlap.question_key`).
+    """The held-out questions: those of dev must not be in train, and those of test must not be in train or dev.
+
+    Questions are compared by `elrea.data.overlap.question_key`, which ignores their layout.
 
     Args:
-        dev: what settings are chosen by; leaves train.
-        test: what is scored, all of it: a limit that is raised later is to leave train as it is. Leaves train and dev.
+        dev: the examples that settings are chosen by.
+        test: all examples for scoring, before any limit: if `limit_test` is raised later, train stays the same.
     """
 
     def __init__(self, dev: Sequence[Example], test: Sequence[Example]) -> None:
-        self._asked = QuestionKey([*dev, *test])
-        self._of = {
-            "test": [(self._asked.of(example), example.id) for example in test],
-            "dev": [(self._asked.of(example), example.id) for example in dev],
+        self._keys = QuestionKey([*dev, *test])
+        self._questions = {
+            "test": [(self._keys.key_of(example), example.id) for example in test],
+            "dev": [(self._keys.key_of(example), example.id) for example in dev],
         }
 
-    def leave(
+    def remove_from(
         self, split: str, examples: Sequence[Example], overlap: Overlap, drops: Drops, name: str
     ) -> tuple[Example, ...]:
-        """Examples without those that ask what is held out, be it as an earlier turn of a chat.
+        """The examples of a split that ask no held-out question, not even in an earlier turn of a chat.
 
         Args:
-            split: "train", which test and dev leave, or "dev", which test leaves.
-            examples: of the split.
-            overlap: what to do where they meet.
-            drops: told what was taken out.
-            name: the source's, for the message.
+            split: "train", which must not have questions of test or dev, or "dev", which must not have any of test.
+            examples: the examples of that split.
+            overlap: "drop" the examples that ask a held-out question, or "refuse" the data.
+            drops: every dropped example is added to it.
+            name: the source's name, for the message.
 
         Raises:
-            DataError: they meet, and `overlap` is "refuse".
+            DataError: an example asks a held-out question and `overlap` is "refuse".
         """
-        held = {other: self._of[other] for other in ("test", "dev") if other != split}
-        where = {key: other for other in ("dev", "test") for key, _ in held.get(other, ())}
+        held_out = {other: self._questions[other] for other in ("test", "dev") if other != split}
+        split_of = {key: other for other in ("dev", "test") for key, _ in held_out.get(other, ())}
         kept: list[Example] = []
-        met: dict[str, str] = {}
+        asked_by: dict[str, str] = {}
         for example in examples:
-            found = [key for key in self._asked.within(example) if key in where] if where else []
-            if not found:
+            keys = (
+                [key for key in self._keys.keys_in(example) if key in split_of] if split_of else []
+            )
+            if not keys:
                 kept.append(example)
                 continue
-            met |= {key: example.id for key in found if key not in met}
-            reason = "stands in test" if "test" in map(where.get, found) else "stands in dev"
+            for key in keys:
+                asked_by.setdefault(key, example.id)
+            other = "test" if "test" in map(split_of.get, keys) else "dev"
             if overlap == "drop":
-                drops.add(example.source, f"dropped from {split}", reason, example.id)
-        if met and overlap == "refuse":
-            raise DataError(f"{name}: {_said(split, held, met)}")
+                drops.add(example.source, f"dropped from {split}", f"also in {other}", example.id)
+        if asked_by and overlap == "refuse":
+            raise DataError(f"{name}: {_message(split, held_out, asked_by)}")
         return tuple(kept)
 
 
 def resolve_overlap(
-    parts: Parts, overlap: Overlap, name: str, held: HeldOut | None = None
-) -> Parts:
-    """A source's parts without the test's questions in train and dev, and without dev's in train.
+    splits: Splits, overlap: Overlap, name: str, held_out: HeldOut | None = None
+) -> Splits:
+    """Remove the questions of test from train and dev, and those of dev from train.
 
     Args:
-        parts: what a source read and held out.
-        overlap: what to do where they meet.
-        name: the source's, for the message.
-        held: other sources' dev and test too; None: its own alone.
+        splits: what a source has read and held out.
+        overlap: "drop" the examples that ask a held-out question, or "refuse" the data.
+        name: the source's name, for the message.
+        held_out: held-out questions of several sources; None takes those of `splits`.
 
     Raises:
-        DataError: they meet, and `overlap` is "refuse".
+        DataError: there is overlap and `overlap` is "refuse".
     """
-    held = held or HeldOut(parts.dev, parts.test)
-    train = held.leave("train", parts.train, overlap, parts.drops, name)
-    dev = held.leave("dev", parts.dev, overlap, parts.drops, name)
-    return replace(parts, train=train, dev=dev)
+    held_out = held_out or HeldOut(splits.dev, splits.test)
+    train = held_out.remove_from("train", splits.train, overlap, splits.drops, name)
+    dev = held_out.remove_from("dev", splits.dev, overlap, splits.drops, name)
+    return replace(splits, train=train, dev=dev)
 
 
-def _said(split: str, held: dict[str, list[tuple[str, str]]], met: dict[str, str]) -> str:
-    """What met, of the first of the held out splits that has any of it."""
-    for other, asked in held.items():
-        stand = [(key, id) for key, id in asked if key in met]
-        if stand:
-            key, first = stand[0]
+def _message(
+    split: str, held_out: dict[str, list[tuple[str, str]]], asked_by: dict[str, str]
+) -> str:
+    """How many held-out questions a split asks, and the first of them: of test, or of dev if none is of test."""
+    for other, questions in held_out.items():
+        found = [(key, id) for key, id in questions if key in asked_by]
+        if found:
+            key, first = found[0]
             return (
-                f"{len(stand):,} of {len(asked):,} {other} questions stand in {split}, first {first} ({split}:"
-                f" {met[key]}); set data.overlap=drop to leave them out of {split}, or data.allow_overlap=true"
+                f"{len(found):,} of {len(questions):,} {other} questions are also in {split}, first {first} ({split}:"
+                f" {asked_by[key]}); set data.overlap=drop to drop them from {split}, or data.allow_overlap=true"
             )
-    raise AssertionError("what met is of one of them")
+    raise AssertionError("every question that was found is of test or dev")

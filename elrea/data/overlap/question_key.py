@@ -1,8 +1,8 @@
-"""What an example asks, in one normal form: equal for two that ask the same, however they are laid out.
+"""The key of an example's question: two examples that ask the same have the same key, whatever their layout.
 
-A question is collected again and again: in other case, with other marks and white space, under a header, as "Q: ...",
-its options as "A. ...", as "(A) ..." or beside it. None of that counts. What has options is asked with them: many
-stems are the same.
+Data sets copy questions from each other and change case, punctuation, white space and layout: under a header, as
+"Q: ...", with options as "A. ...", as "(A) ..." or in a field of their own. The key ignores all of these. It contains
+the options, because many multiple-choice questions have the same stem.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ _STEPS = re.compile(r"let['’]s think step by step\.?$", re.IGNORECASE)
 _CLOSING = re.compile(r"(?:^|(?<=\W))(?:the\s+)?(?:answer|a)(?:\s+is)?\s*:$", re.IGNORECASE)
 _LISTING = re.compile(r"(?:^|(?<=\W))(?:answer\s+)?(?:options|choices)\s*:?$", re.IGNORECASE)
 _NEAR = 40
-"""Characters at a text's end in which its last words are looked for."""
+"""Number of characters at the end of a text that are searched for a closing phrase."""
 
 _MARKER = r"(?:[-*•][ \t]+)?(\(?)([A-Za-z])([).:])(?=\s|$)"
 _LINES = re.compile(rf"^[ \t]*{_MARKER}", re.MULTILINE)
 _INLINE = re.compile(rf"(?:^|(?<=\s)){_MARKER}")
 _SECOND = ("B.", "B)", "B:", "b.", "b)", "b:")
-"""A list that has options has a second one."""
+"""Ways to write the second option; a text without any of them has no list of lettered options."""
 _BULLET = re.compile(r"[ \t]*[-*•][ \t]+(?=\S)")
 
 _TURN, _OPTION = "\x1e", "\x1f"
 
 
 class QuestionKey:
-    """Reads what examples ask.
+    """Computes the keys of questions.
 
     Args:
-        examples: those whose headers are known, and do not count where they stand in an instruction.
+        examples: the examples whose headers are removed from the beginning of an instruction.
     """
 
     def __init__(self, examples: Iterable[Example] = ()) -> None:
         headers = dict.fromkeys(example.header for example in examples if example.header)
-        worded = (r"\s+".join(map(re.escape, header.split())) for header in headers)
-        self._header = re.compile(rf"\s*(?:{'|'.join(worded)})(?=\s)", re.IGNORECASE)
+        patterns = (r"\s+".join(map(re.escape, header.split())) for header in headers)
+        self._header = re.compile(rf"\s*(?:{'|'.join(patterns)})(?=\s)", re.IGNORECASE)
         self._has_header = bool(headers)
 
-    def of(self, example: Example) -> str:
-        """The example's own question, with the turns before it."""
+    def key_of(self, example: Example) -> str:
+        """The key of an example's own question together with the earlier turns of its chat."""
         *_, last = self._turns(example)
         return last[-1]
 
-    def within(self, example: Example) -> Iterator[str]:
-        """All that is asked in an example: its own question and every earlier one of a chat, each of them with the
-        turns before it and alone."""
-        for found in self._turns(example):
-            yield from dict.fromkeys(found)
+    def keys_in(self, example: Example) -> Iterator[str]:
+        """The keys of all questions in an example: its own and those of earlier turns, each with and without the turns
+        before it."""
+        for keys in self._turns(example):
+            yield from dict.fromkeys(keys)
 
     def _turns(self, example: Example) -> Iterator[tuple[str, str]]:
-        """Each turn of a user: alone, and with the turns before it."""
+        """Two keys for each turn of the user: without and with the turns before it."""
         before = ""
         for role, text in example.history:
             if role == "user":
@@ -77,7 +77,7 @@ class QuestionKey:
         return _OPTION.join([plain(stem), *sorted(set(map(plain, options)))])
 
     def _bare(self, text: str) -> str:
-        """Without a header before it, "Q:", and what asks for the answer."""
+        """The text without a header, "Q:" before the question, and "Answer:" and the like after it."""
         if self._has_header and (header := self._header.match(text)):
             text = text[header.end() :]
         if opening := _OPENING.match(text):
@@ -86,15 +86,17 @@ class QuestionKey:
 
 
 def _cut(text: str, ending: re.Pattern[str]) -> str:
-    """Without some last words, where they are there and not all there is."""
+    """The text without a closing phrase; the whole text if it is nothing but that phrase."""
     text = text.rstrip()
-    found = ending.search(text, max(0, len(text) - _NEAR))
-    return (text[: found.start()].rstrip() if found else "") or text
+    match = ending.search(text, max(0, len(text) - _NEAR))
+    return (text[: match.start()].rstrip() if match else "") or text
 
 
 def _listed(text: str) -> tuple[str, list[str]]:
-    """A question without the options that its text lists, and these: "A. ...", "(A) ..." and the like anywhere, or
-    lines with bullets at its end."""
+    """The stem of a question and the options that its text lists.
+
+    Options are "A. ...", "(A) ..." and the like anywhere in the text, or lines with bullets at its end.
+    """
     if any(second in text for second in _SECOND):
         run = _run(_LINES.finditer(text)) or _run(_INLINE.finditer(text))
         if run:
@@ -110,7 +112,7 @@ def _listed(text: str) -> tuple[str, list[str]]:
 
 
 def _run(markers: Iterable[re.Match[str]]) -> list[re.Match[str]]:
-    """The longest run of one kind, A B C ..., the last of equally long ones; none of fewer than two."""
+    """The longest run of markers A, B, C, ... of one kind, or the last of equal length; empty if none has two."""
     runs: dict[tuple[str, str, bool], list[re.Match[str]]] = {}
     best: list[re.Match[str]] = []
     for marker in markers:
@@ -131,35 +133,35 @@ _LOWER = bytes.maketrans(
     _SPACES + _MARKS + bytes(range(65, 91)),
     b" " * len(_SPACES) + b"^" * len(_MARKS) + bytes(range(97, 123)),
 )
-"""ASCII in lower case, commas as spaces and marks as ^; bytes, as these pass over every letter of all training data."""
+"""Maps upper case to lower case, commas to spaces and punctuation to ^; on bytes for speed, as it reads all data."""
 _STOP = re.compile(r"\.(?!\d)")
 _WORD = r"[^\W\d_]{2}"
 _HYPHEN = re.compile(rf"-(?=[ ^]*{_WORD})(?<!\)-)(?<!\) -)")
 _STAR = re.compile(rf"\*(?<={_WORD}.)")
 _GROUP = re.compile(r"\{(?=[ ^{]*[^ ^()\[\]<>{}|])|\}(?<=\w.)")
 _DOUBTFUL = re.compile(r"-(?! *[.0-9])|\*|!|\}")
-"""What may be an operator or a mark and needs a closer look than the four above."""
+"""Characters that may be operators or punctuation, which the four patterns above do not decide."""
 _APART = re.compile(r"[0-9] *[\\^][ \\^]*(?=\.?[0-9])")
 _BESIDE = 12
-"""Characters that are looked at on either side of a sign."""
+"""Number of characters on each side of a sign that are looked at."""
 _BRACKETS = frozenset(["", *"()[]<>{}|"])
 _RAISED = re.compile("[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215e]")
-"""Digits above or below the line, and fractions of one letter."""
+"""Superscript and subscript digits, and fractions in one character."""
 _BROKEN = re.compile(r"â(?: ?[^\x00-\x7f]){2}|[ãÃÂ] ?[^\x00-\x7f]")
-"""UTF-8 that was read as Windows-1252; MathQA has spaces in between: "â ˆ ’" is a minus."""
+"""UTF-8 that was decoded as Windows-1252. In MathQA, spaces separate the characters: "â ˆ ’" is a minus."""
 _SAME = {"−": "-", "×": "*", "∗": "*", "⁄": "/", "÷": "/"}
 
 
 def plain(text: str) -> str:
-    """The text in lower case without marks and white space.
+    """The text in lower case without punctuation and white space.
 
-    LaTeX's and Markdown's own signs are marks: 2x^{2} is 2x^2. Marks keep numbers apart, so that 2^10 is not 210;
-    commas and spaces do not, for 1,600 is 1600, and copies have "(2,0)", "(2, 0)" and, without its comma, "(20)". A
-    text of nothing but marks stays as it is.
+    The signs of LaTeX and Markdown count as punctuation: 2x^{2} is 2x^2. Punctuation separates numbers, so 2^10 is not
+    210. Commas and spaces do not, because 1,600 is 1600, and copies of one question have "(2,0)", "(2, 0)" and "(20)".
+    A text that is only punctuation keeps it.
     """
     words = text
     if not words.isascii():
-        words = unicodedata.normalize("NFKC", _RAISED.sub(r"^\g<0>", _BROKEN.sub(_mended, words)))
+        words = unicodedata.normalize("NFKC", _RAISED.sub(r"^\g<0>", _BROKEN.sub(_repaired, words)))
         words = words.translate({ord(c): _letter(c) for c in set(words) if not c.isascii()})
         words = words.casefold()
     words = words.encode(errors="replace").translate(_LOWER).decode()
@@ -171,8 +173,8 @@ def plain(text: str) -> str:
     return words or " ".join(text.casefold().split())
 
 
-def _mended(match: re.Match[str]) -> str:
-    """What the bytes say in UTF-8; the match itself where they say nothing."""
+def _repaired(match: re.Match[str]) -> str:
+    """The match decoded as UTF-8; unchanged if its bytes are not UTF-8."""
     letters = match[0].replace(" ", "").replace("ã", "Ã")
     try:
         return b"".join(map(_byte, letters)).decode()
@@ -183,32 +185,32 @@ def _mended(match: re.Match[str]) -> str:
 def _byte(letter: str) -> bytes:
     try:
         return letter.encode("cp1252")
-    except UnicodeEncodeError:  # five bytes that Windows-1252 leaves out
+    except UnicodeEncodeError:  # Windows-1252 does not define five bytes
         return letter.encode("latin-1")
 
 
 @lru_cache(maxsize=4096)
 def _letter(letter: str) -> str:
-    """A letter that is not ASCII: itself, ^ for a mark, ASCII for an operator."""
+    """The replacement of a character that is not ASCII: ASCII for an operator, ^ for punctuation, else itself."""
     category = unicodedata.category(letter)
     if category == "Pd":
         return "-"
     if category[0] in "CZ":
         return " "
-    mark = category[0] == "P" or category in ("So", "Sk", "Sc")
-    return _SAME.get(letter, "^" if mark else letter)
+    punctuation = category[0] == "P" or category in ("So", "Sk", "Sc")
+    return _SAME.get(letter, "^" if punctuation else letter)
 
 
 def _apart(match: re.Match[str]) -> str:
-    """Two numbers without what stood between them."""
+    """Keep two numbers separate although the signs between them are removed."""
     return f"{match[0][0]}\0"
 
 
 def _sign(match: re.Match[str]) -> str:
-    """An operator as it is, a mark as ^, by what stands beside it."""
+    """The sign itself if the characters next to it show that it is an operator, else ^."""
     text, at, sign = match.string, match.start(), match[0]
     left = text[max(0, at - _BESIDE) : at].rstrip(" ^")
-    if sign == "}":  # brackets in brackets are what some questions are about; all else is LaTeX
+    if sign == "}":  # kept next to other brackets (questions about nesting); elsewhere it is LaTeX
         keeps = left.rstrip(" ^}")[-1:] in _BRACKETS
     elif sign == "!":
         keeps = _is_term(left)
@@ -226,7 +228,7 @@ def _is_word(two: str) -> bool:
 
 
 def _is_term(left: str) -> bool:
-    """Whether what ends here may be reckoned with: a number, a variable of one letter, a closing bracket."""
+    """Whether the text ends with an operand: a number, a variable of one letter, or a closing bracket."""
     last = left[-1:]
     return (
         last.isdigit() or last in tuple(")]}|%!√") or (last.isalpha() and not _is_word(left[-2:]))

@@ -1,1 +1,1 @@
-"""Files and hub data sets as rows: formats, layouts, and the user's own JSON lines."""
+"""Reads rows from files and from the hub (`tables`, `hub`, `dataset`), and instruction files (`jsonl`, `rows`)."""

@@ -1,7 +1,7 @@
-"""Data sets from the hub, or from a folder as the hub has it, as rows for the same readers as files are for.
+"""Reads rows of data sets on the hub, or in a folder with the hub's layout.
 
-Nothing that comes with a data set is run: sets that are a script are read from the Parquet files that the hub makes of
-them.
+No code that comes with a data set is run: a data set that is a script is read from the Parquet files into which the hub
+has converted it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from elrea.data.readers.tables import Row
 from elrea.errors import DataError, NotHere
 
 CONVERTED = "refs/convert/parquet"
-"""The revision that holds the hub's own Parquet files of a data set."""
+"""The revision with the Parquet files into which the hub has converted a data set."""
 
 fetching = ContextVar("fetching", default=True)
-"""Whether data may be fetched; a plan does without."""
+"""Whether data may be downloaded. plan=true forbids it; a read that needs a download then raises `NotHere`."""
 
 PATIENCE = 10.0
-"""Seconds in which the hub has to answer; `datasets` itself goes on trying for half a minute."""
+"""Seconds to wait for the hub's answer. `datasets` by itself retries for half a minute."""
 
 
 def rows(
@@ -37,30 +37,31 @@ def rows(
     """Read one split.
 
     Args:
-        name: hub id, or a folder as the hub has it (or as `Dataset.save_to_disk` leaves it).
-        split: the split's name there.
-        holds: what a folder given as data.root has to hold, for the messages.
-        config: the part of the data set, "main"; None where it has one part.
-        revision: branch, tag or commit; None the newest.
-        files: pattern of the files to read, "train/**/*.jsonl", where the set's own layout says nothing.
+        name: hub id, or a folder in the hub's layout or written by `Dataset.save_to_disk`.
+        split: the split's name on the hub.
+        holds: the files that a folder given as data.root must have, for the messages.
+        config: the configuration of the data set, "main"; None if it has only one.
+        revision: branch, tag or commit; None is the newest.
+        files: pattern of the files to read, "train/**/*.jsonl"; None lets `datasets` find them.
 
     Raises:
-        DataError: `datasets` is missing, the hub cannot be reached or has no such thing; the line says how to give a
-            folder.
+        DataError: `datasets` is not installed, the hub cannot be reached, or it has no such data set, split or
+            configuration. The message says how to use a folder instead.
+        NotHere: the data would have to be downloaded, and `fetching` is False.
     """
-    with _told(name, holds):
-        read = _load(name, split, config, revision, files)
-    for number, row in enumerate(read):
+    with _one_line_errors(name, holds):
+        table = _load(name, split, config, revision, files)
+    for number, row in enumerate(table):
         yield Row(row, f"{name} {split}, row {number}", config or "")
 
 
 def configs(name: str, *, holds: str, revision: str | None = None) -> Sequence[str]:
-    """The parts of a data set; BIG-Bench Hard's tasks.
+    """The configurations of a data set, sorted: for BIG-Bench Hard, its tasks.
 
     Raises:
         DataError: as `rows`.
     """
-    with _told(name, holds):
+    with _one_line_errors(name, holds):
         datasets = _library(name, revision)
         try:
             return sorted(datasets.get_dataset_config_names(name, revision=revision))
@@ -78,13 +79,13 @@ def _load(
         return datasets.load_from_disk(name)[split]
     if Path(name, "dataset_info.json").is_file() and Path(name, "state.json").is_file():
         return datasets.load_from_disk(name)
-    given: dict[str, Any] = {"data_files": {split: files}} if files else {}
+    options: dict[str, Any] = {"data_files": {split: files}} if files else {}
     try:
-        return datasets.load_dataset(name, config, split=split, revision=revision, **given)
+        return datasets.load_dataset(name, config, split=split, revision=revision, **options)
     except RuntimeError as error:
         if revision is not None or not _is_script(error):
             raise
-        return datasets.load_dataset(name, config, split=split, revision=CONVERTED, **given)
+        return datasets.load_dataset(name, config, split=split, revision=CONVERTED, **options)
 
 
 def _is_script(error: RuntimeError) -> bool:
@@ -92,7 +93,10 @@ def _is_script(error: RuntimeError) -> bool:
 
 
 def _library(name: str, revision: str | None) -> Any:
-    """`datasets`, quiet; asks first whether the hub is there, unless HF_HUB_OFFLINE says not to."""
+    """The module `datasets` without progress bars, after a check that the hub has the data set.
+
+    The check is skipped for folders and if HF_HUB_OFFLINE is set.
+    """
     import datasets
 
     datasets.disable_progress_bars()
@@ -106,9 +110,9 @@ def _library(name: str, revision: str | None) -> Any:
 
 
 @contextmanager
-def _told(name: str, holds: str) -> Iterator[None]:
-    """Whatever goes wrong inside, in one line that says how to do without the hub."""
-    folder = f"give data.root=<folder of {holds}>"
+def _one_line_errors(name: str, holds: str) -> Iterator[None]:
+    """Turns every error inside into one line that says how to use a folder instead of the hub."""
+    folder = f"set data.root=<folder with {holds}>"
     try:
         yield
     except NotHere:
@@ -122,10 +126,10 @@ def _told(name: str, holds: str) -> Iterator[None]:
     except Exception as error:
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
-        said = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+        reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
         if isinstance(error, RepositoryNotFoundError):
             raise DataError(
-                f"data.hub={name}: the hub has no such data set, or not for you; name another, or {folder}"
+                f"data.hub={name}: the hub has no such data set, or you have no access to it; name another, or {folder}"
             ) from error
         unreachable = isinstance(error, OSError) or _is_network(error)
         if unreachable and not isinstance(error, HfHubHTTPError) and not Path(name).exists():
@@ -133,13 +137,13 @@ def _told(name: str, holds: str) -> Iterator[None]:
                 raise NotHere(f"data.hub={name} is not here yet") from error
             from datasets.config import HF_HUB_OFFLINE
 
-            cached = "" if HF_HUB_OFFLINE else ", or HF_HUB_OFFLINE=1 if the cache has it"
+            cached = "" if HF_HUB_OFFLINE else ", or HF_HUB_OFFLINE=1 if it is in the cache"
             raise DataError(
-                f"data.hub={name}: cannot reach the hub ({said}); {folder}{cached}"
+                f"data.hub={name}: cannot reach the hub ({reason}); {folder}{cached}"
             ) from error
-        raise DataError(f"data.hub={name}: cannot be read ({said}); {folder}") from error
+        raise DataError(f"data.hub={name}: cannot be read ({reason}); {folder}") from error
 
 
 def _is_network(error: Exception) -> bool:
-    """Errors of the hub's HTTP library, whose name changes with its version."""
+    """Whether an error is of the hub's HTTP library: requests or httpx, depending on its version."""
     return any(cls.__name__ in ("TransportError", "RequestError") for cls in type(error).__mro__)

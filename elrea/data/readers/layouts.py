@@ -1,72 +1,75 @@
-"""Whose layout a file has: what to say to who gave one benchmark's file to another's source."""
+"""Recognises which data set a file belongs to: the hint for a user who gave one benchmark's file to another's source.
+
+Every source says itself what its rows and files look like (`Layout`); all sources of `elrea.data.sources` are asked.
+"""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from pkgutil import iter_modules
+from typing import ClassVar
 
 from elrea.data.readers.tables import SUFFIXES, head, suffix_of
 
-Keys = frozenset[str]
 
+class Layout:
+    """How a source's rows and files are recognised. It serves hints in error messages only: nothing is read by it."""
 
-def _has(*names: str) -> Callable[[Mapping[str, Any]], bool]:
-    return lambda row: all(name in row for name in names)
+    name: ClassVar[str]
+    """The choice of `data` that reads them: "gsm8k"."""
+    title: ClassVar[str]
+    """The name that its users know: "GSM8K"."""
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Sets of columns. A row that has all of one set is recognised."""
 
+    @classmethod
+    def matching_columns(cls, row: Mapping[str, object]) -> int:
+        """The size of the largest set of columns that a row has; 0 if the row is not recognised."""
+        return max((len(names) for names in cls.columns if set(names) <= row.keys()), default=0)
 
-LAYOUTS: tuple[tuple[str, str, Callable[[Mapping[str, Any]], bool]], ...] = (
-    ("MMLU", "mmlu", _has("question", "subject", "choices", "answer")),
-    ("SVAMP", "svamp", _has("Body", "Question", "Answer")),
-    ("MathQA", "mathqa", _has("Problem", "options", "correct")),
-    ("MATH", "math", _has("problem", "solution")),
-    ("GSM8K", "gsm8k", lambda row: "question" in row and "####" in str(row.get("answer"))),
-    ("BIG-Bench Hard", "bbh", _has("examples")),
-    ("BIG-Bench Hard", "bbh", _has("input", "target")),
-    ("OpenAssistant", "oasst", _has("message_tree_id")),
-    ("LESS", "less", _has("dataset", "id", "messages")),
-    ("Dolly", "dolly", _has("instruction", "context", "response", "category")),
-    ("instruction data", "jsonl", _has("messages")),
-    ("instruction data", "jsonl", _has("prompt", "completion")),
-    ("instruction data", "jsonl", _has("instruction")),
-)
-"""Name, the choice of `data` that reads it, and how one of its rows is known; narrow ones first."""
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        """Whether a file or folder is recognised by its name, its inner files' names or its first line."""
+        return False
 
 
 def looks_like(row: object) -> str:
-    """What to add to an error about a row: "; it looks like GSM8K (data=gsm8k)", or nothing."""
-    if isinstance(row, Mapping):
-        for name, choice, fits in LAYOUTS:
-            if fits(row):
-                return _said(name, choice)
-    return ""
+    """The end of an error message about a row: "; it looks like GSM8K (data=gsm8k)", or nothing."""
+    if not isinstance(row, Mapping):
+        return ""
+    best = max(_layouts(), key=lambda layout: layout.matching_columns(row))
+    return _hint(best) if best.matching_columns(row) else ""
 
 
 def place_looks_like(place: Path) -> str:
-    """The same about a file or folder, from the names in it and from its first readable row."""
-    if place.is_file():
-        return _file_looks_like(place)
-    for folder in (place, place.parent):
-        if any((folder / "test").glob("*_test.csv")):
-            return _said("MMLU", "mmlu")
-    if (place / "cot-prompts").is_dir():
-        return _said("BIG-Bench Hard", "bbh")
-    files = sorted(file for file in place.glob("*") if suffix_of(file) in SUFFIXES)
-    return next((said for file in files[:5] if (said := _file_looks_like(file))), "")
+    """The same for a file or folder, by the names in it and the first rows of its first five data files."""
+    files = [place]
+    if place.is_dir():
+        files += sorted(file for file in place.glob("*") if suffix_of(file) in SUFFIXES)[:5]
+    for file in files:
+        for layout in _layouts():
+            if layout.recognises(file):
+                return _hint(layout)
+        if file.is_file() and (hint := looks_like(head(file))):
+            return hint
+    return ""
 
 
-def _file_looks_like(file: Path) -> str:
-    if suffix_of(file) in (".csv", ".tsv"):
-        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
-            first = stream.readline()
-        if first.rstrip("\n").count("\t") == 2:
-            return _said("Flan's chains of thought", "flan_cot")
-        cells = next(csv.reader([first]), [])
-        known = len(cells) == 6 and cells[-1].strip() in tuple("ABCD")
-        return _said("MMLU", "mmlu") if known else ""
-    return looks_like(head(file))
+def _layouts() -> list[type[Layout]]:
+    """All sources that have a name, sorted by it."""
+    package = import_module("elrea.data.sources")
+    for module in iter_modules(package.__path__):
+        import_module(f"{package.__name__}.{module.name}")
+    return sorted((c for c in _subclasses(Layout) if hasattr(c, "name")), key=lambda c: c.name)
 
 
-def _said(name: str, choice: str) -> str:
-    return f"; it looks like {name} (data={choice})"
+def _subclasses(cls: type[Layout]) -> Iterator[type[Layout]]:
+    for subclass in cls.__subclasses__():
+        yield subclass
+        yield from _subclasses(subclass)
+
+
+def _hint(layout: type[Layout]) -> str:
+    return f"; it looks like {layout.title} (data={layout.name})"

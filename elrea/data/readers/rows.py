@@ -1,9 +1,10 @@
-"""One line of a user's instruction file as an Example, whichever of four formats it has."""
+"""Turns one row of a user's instruction file, in one of four formats, into an Example."""
 
 from __future__ import annotations
 
 import difflib
 import json
+import re
 import string
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,26 +26,25 @@ NAMES: dict[str, tuple[str, ...]] = {
     "id": ("id",),
     "judge": ("judge",),
 }
-"""Each role that a field can play, and the names that are understood without a mapping."""
+"""Role of a field -> the names that the field may have in the file without `data.fields`."""
 
 END = "<|endoftext|>"
-"""A literal that ends the completions of many published prompt/completion files."""
-
-JUDGES = ("maths", "answer", "letter")
-"""Who may be named to judge a generated response (`Example.judge`)."""
+"""A text that ends the completions in many published prompt/completion files; it is removed."""
 
 _ROLES = ("system", "user", "assistant")
+_JUDGE = re.compile(r"[a-z][a-z0-9_]*")
+"""The form of a judge's name. Which judges exist is checked by `elrea.evaluation.judging.check`."""
 
 
 class RowReader:
-    """Reads rows.
+    """Turns rows into examples.
 
     Args:
-        fields: role -> the name it has in the file; None keeps the usual names.
-        ignore: names that are passed over; "*" passes over all that play no role.
+        fields: role -> the field's name in the file; None keeps the usual names.
+        ignore: fields to skip; "*" skips all fields without a role.
 
     Raises:
-        DataError: `fields` names a role that there is not.
+        DataError: `fields` has an unknown role.
     """
 
     def __init__(
@@ -54,34 +54,34 @@ class RowReader:
         for role in mapped:
             if role not in NAMES:
                 near = difflib.get_close_matches(role, NAMES, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}"
-                raise DataError(f"data.fields.{role}: no such field; {hint}")
+                hint = f"did you mean {near[0]!r}?" if near else f"the roles are {', '.join(NAMES)}"
+                raise DataError(f"data.fields.{role}: unknown role; {hint}")
         self._roles = {name: role for role in NAMES if role not in mapped for name in NAMES[role]}
         self._roles.update({name: role for role, name in mapped.items()})
         self._names = {role: mapped.get(role, NAMES[role][0]) for role in NAMES}
         self._ignore = frozenset(ignore)
 
     def read(self, row: Mapping[str, Any], where: str, label: str, line: int) -> Example:
-        """Make an Example of one row.
+        """Turn one row into an example.
 
         Args:
             row: the JSON object.
-            where: "file:line" for messages.
-            label: the file's name in ids; its stem is the default source.
-            line: counted from 1.
+            where: "file:line" for the messages.
+            label: the file's name in ids, "t0/ag_news.jsonl"; "ag_news" is the default source.
+            line: the line's number, counted from 1: the default id.
 
         Raises:
-            DataError: unknown or missing fields, a value of the wrong kind, an empty text, an
-                answer that is none of the choices.
+            DataError: an unknown or missing field, a value of the wrong type, an empty text, or an answer that is not
+                one of the choices.
         """
         values = self._by_role(row, where)
-        instruction, history, response = self._asked(values, where)
+        instruction, history, response = self._turns(values, where)
         choices = _choices(values, where)
         if choices:
             response = self._answer(values, choices, response, where)
         elif "answer" in values:
             raise DataError(
-                f"{where}: {self._names['answer']!r} without choices; if it is the response, set"
+                f"{where}: field {self._names['answer']!r} without choices; if it is the response, set"
                 f" data.fields.response={self._names['answer']}"
             )
         if response is None:
@@ -103,12 +103,14 @@ class RowReader:
 
     def _judge(self, values: dict[str, Any], where: str) -> str:
         judge = _text(values, "judge", where) or ""
-        if judge and judge not in JUDGES:
-            raise DataError(f"{where}: no judge {judge!r} (there is: {', '.join(JUDGES)})")
+        if judge and not _JUDGE.fullmatch(judge):
+            raise DataError(
+                f"{where}: {judge!r} cannot be the name of a judge; use lower-case letters, digits and _"
+            )
         return judge
 
     def _by_role(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
-        """The row's values that are not null, by the role they play."""
+        """The values of the row that are not null, by role."""
         values: dict[str, Any] = {}
         unknown = []
         for name, value in row.items():
@@ -120,23 +122,23 @@ class RowReader:
             elif value is not None:
                 if role in values:
                     raise DataError(
-                        f"{where}: {name!r} is a second {role}; add one of them to data.ignore"
+                        f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore"
                     )
                 values[role] = value
         if unknown:
             raise DataError(
                 f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; map them with"
-                f" data.fields or pass over them with data.ignore=[{','.join(unknown)}]{looks_like(row)}"
+                f" data.fields or skip them with data.ignore=[{','.join(unknown)}]{looks_like(row)}"
             )
         return values
 
-    def _asked(
+    def _turns(
         self, values: dict[str, Any], where: str
     ) -> tuple[str, tuple[tuple[str, str], ...], str | None]:
-        """Instruction, history and, where the row has it, response."""
+        """Instruction, history (earlier turns of a chat), and response; None for a missing response."""
         if "messages" in values:
-            if second := sorted({"instruction", "input", "response"} & set(values)):
-                raise DataError(f"{where}: messages and {', '.join(second)}; keep one of the two")
+            if others := sorted({"instruction", "input", "response"} & set(values)):
+                raise DataError(f"{where}: both messages and {', '.join(others)}; keep one of them")
             return _chat(values["messages"], where)
         instruction = _text(values, "instruction", where)
         if instruction is None:
@@ -150,10 +152,10 @@ class RowReader:
     def _answer(
         self, values: dict[str, Any], choices: tuple[str, ...], response: str | None, where: str
     ) -> str:
-        """The right choice, from an index (counted from 0), a letter or the text itself."""
+        """The right choice, which the row gives as an index (from 0), a letter or the choice's text."""
         answer = values.get("answer", response)
         if answer is None:
-            raise DataError(f"{where}: choices without a field {self._names['answer']!r}")
+            raise DataError(f"{where}: choices without a field {self._names['answer']!r}; add it")
         letters = string.ascii_uppercase[: len(choices)]
         if isinstance(answer, int) and not isinstance(answer, bool):
             if 0 <= answer < len(choices):
@@ -163,7 +165,8 @@ class RowReader:
             by_letter = choices[letters.index(text)] if text and text in list(letters) else None
             if text in choices and by_letter not in (None, text):
                 raise DataError(
-                    f"{where}: the answer {text!r} is one choice's text and another's letter; give its index from 0"
+                    f"{where}: the answer {text!r} is the text of one choice and the letter of another; give an"
+                    " index from 0"
                 )
             if text in choices:
                 return text
@@ -175,14 +178,17 @@ class RowReader:
                 f"{json.dumps(answer)[:40]}"
             )
         raise DataError(
-            f"{where}: the answer {answer!r} is outside the {len(choices)} choices; give an index"
-            f" from 0, a letter from A to {letters[-1]}, or the text of one"
+            f"{where}: the answer {answer!r} is not one of the {len(choices)} choices; give an index"
+            f" from 0, a letter from A to {letters[-1]}, or the text of a choice"
         )
 
 
 def _chat(messages: object, where: str) -> tuple[str, tuple[tuple[str, str], ...], str]:
-    """Split chat messages: the last assistant turn is the response, the turn before it the
-    instruction, all before that history. User turns after it have no answer and are left out."""
+    """Instruction, history and response of a chat.
+
+    The last assistant turn is the response, the turn before it the instruction, and all earlier turns are history. User
+    turns after the response have no answer and are ignored.
+    """
     if not isinstance(messages, list):
         raise DataError(f"{where}: messages must be a list of {{role, content}}")
     turns = []
@@ -198,7 +204,7 @@ def _chat(messages: object, where: str) -> tuple[str, tuple[tuple[str, str], ...
     while turns and turns[-1][0] != "assistant":
         turns.pop()
     if len(turns) < 2 or turns[-2][0] != "user":
-        raise DataError(f"{where}: the last assistant turn must answer a user turn")
+        raise DataError(f"{where}: the last assistant turn must follow a user turn")
     return turns[-2][1], tuple(turns[:-2]), _stripped(turns[-1][1])
 
 
@@ -210,7 +216,7 @@ def _choices(values: dict[str, Any], where: str) -> tuple[str, ...]:
         raise DataError(f"{where}: choices must be a list of texts")
     choices = tuple(_encodable(choice, where).strip() for choice in given)
     if not 2 <= len(set(choices)) == len(choices) <= 26 or "" in choices:
-        raise DataError(f"{where}: choices must be 2 to 26 different texts, none empty")
+        raise DataError(f"{where}: choices must be 2 to 26 different texts that are not empty")
     return choices
 
 
@@ -224,7 +230,11 @@ def _text(values: dict[str, Any], role: str, where: str) -> str | None:
 
 
 def _encodable(text: str, where: str) -> str:
-    r"""Refuse half a surrogate pair ("\ud800"): JSON lets it through, no tokenizer takes it."""
+    r"""The text itself.
+
+    Raises:
+        DataError: it has half a surrogate pair ("\ud800"), which JSON allows and no tokenizer accepts.
+    """
     if not is_text(text):
         raise DataError(f"{where}: not UTF-8: half a surrogate pair, {text!r}")
     return text

@@ -1,4 +1,4 @@
-"""Rows of files in the forms that data sets come in: JSON lines, JSON, TSV, Parquet; gzipped or not."""
+"""Reads the rows of data files: JSON lines, JSON, TSV and Parquet; the first three may be gzipped."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from typing import Any
 from elrea.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
-"""What is taken for a data file; each but the last may end in .gz too."""
+"""Suffixes of data files. All except .parquet may be followed by .gz."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row, wherever it comes from."""
+    """One row of a file or of a hub data set."""
 
     value: Mapping[str, Any]
     where: str
-    """For messages: "train.jsonl:12", "SVAMP.json, entry 12", "openai/gsm8k train, row 12"."""
+    """Place for the messages: "train.jsonl:12", "SVAMP.json, entry 12", "openai/gsm8k train, row 12"."""
     file: str = ""
-    """The file's name without its suffixes, or the hub's config; some sources' task."""
+    """The file's name without suffixes, or the hub's config. Some sources have one task in each file."""
 
 
 def suffix_of(file: Path) -> str:
@@ -39,10 +39,10 @@ def stem_of(file: Path) -> str:
 
 
 def files_of(place: Path, prefix: str = "", setting: str = "data.root") -> list[Path]:
-    """The data files of a folder whose names begin as given, sorted by name; of a file, itself.
+    """The data files of a folder whose names begin with `prefix`, sorted; for a file, the file itself.
 
     Raises:
-        DataError: there is no such file or folder.
+        DataError: the file or folder does not exist.
     """
     if place.is_file():
         return [place] if place.name.startswith(prefix) else []
@@ -56,43 +56,44 @@ def files_of(place: Path, prefix: str = "", setting: str = "data.root") -> list[
 
 
 def split_files(place: Path, split: str) -> list[Path]:
-    """The file of a split, or its parts in order; none where there is none.
+    """The file of a split, or its numbered parts in order; empty if there is none.
 
-    Published folders keep other versions beside it: train_socratic.jsonl beside train.jsonl. So "train.jsonl" goes
-    before "train-00000-of-00002.parquet" and its like, and these before the one file whose name begins with "train".
+    Published folders also have other versions of a split, as train_socratic.jsonl next to train.jsonl. The choice is
+    therefore: "train.jsonl"; else all of "train-00000-of-00002.parquet" and so on; else the only file whose name begins
+    with "train".
 
     Raises:
-        DataError: there is no such folder, a part is missing, or several files may be meant.
+        DataError: the folder does not exist, a part is missing, or several files could be the split.
     """
     files = files_of(place, split)
     exact = [file for file in files if stem_of(file) == split]
     parts = [file for file in files if re.fullmatch(rf"{split}-\d+-of-\d+", stem_of(file))]
-    found = exact or parts or files
-    if not exact and parts:
-        whole = {int(stem_of(file).rpartition("-")[2]) for file in parts}
-        if whole == {len(parts)}:
+    if parts and not exact:
+        totals = {int(stem_of(file).rpartition("-")[2]) for file in parts}
+        if totals == {len(parts)}:
             return parts
         raise DataError(
-            f"{place}: not all parts of {split} are here, or two sets of them:"
+            f"{place}: some parts of {split} are missing, or there are two sets of them:"
             f" {', '.join(file.name for file in parts)}"
         )
-    if len(found) > 1:
+    candidates = exact or files
+    if len(candidates) > 1:
         raise DataError(
-            f"{place}: {' and '.join(file.name for file in found)}: which is {split}? Keep one of them in here, or name"
-            f" it {split}{suffix_of(found[0])}"
+            f"{place}: {' and '.join(file.name for file in candidates)} could each be {split}; keep one of them here,"
+            f" or rename it to {split}{suffix_of(candidates[0])}"
         )
-    return found
+    return candidates
 
 
 def rows_of(file: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
     """Read a file's rows.
 
     Args:
-        file: by its suffix: JSON lines; JSON, which is a list of objects or one of them; TSV; Parquet.
-        columns: names of a TSV's columns, which has no header.
+        file: JSON lines; JSON with one object or a list of objects; TSV; or Parquet. The suffix decides.
+        columns: names of the columns of a TSV, which has no header.
 
     Raises:
-        DataError: the file is empty, cannot be read or is broken; with file and line.
+        DataError: the file is empty, cannot be read or is damaged; with file and line.
     """
     kind, name = suffix_of(file), stem_of(file)
     count = 0
@@ -113,18 +114,27 @@ def rows_of(file: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
 
 
 def head(file: Path) -> Mapping[str, Any] | None:
-    """A file's first row; None where it has none that can be read."""
+    """A file's first row; None if it has no row that can be read."""
     try:
         return next(rows_of(file)).value
     except DataError:
         return None
 
 
+def first_line(file: Path) -> str:
+    """A text file's first line without the line break; empty if the file cannot be read."""
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as stream:
+            return stream.readline().rstrip("\r\n")
+    except OSError:
+        return ""
+
+
 def parse_row(raw: bytes, where: str) -> Mapping[str, Any] | None:
-    """One line as a JSON object; None for a blank one.
+    """Parse one line as a JSON object; None for a blank line.
 
     Raises:
-        DataError: it is none, or not UTF-8; the message begins with `where`.
+        DataError: the line is not a JSON object, or not UTF-8; the message begins with `where`.
     """
     try:
         text = raw.decode("utf-8").removeprefix("\ufeff").strip()
@@ -136,17 +146,20 @@ def parse_row(raw: bytes, where: str) -> Mapping[str, Any] | None:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", str(error))
-        hint = "; write a JSON list as one object a line" if text.startswith("[") else ""
+        hint = (
+            "; write the items of a JSON list as one object a line" if text.startswith("[") else ""
+        )
         raise DataError(f"{where}: broken JSON ({reason}){hint}") from error
     if not isinstance(row, dict):
         raise DataError(f"{where}: not a JSON object; write one object a line")
     return row
 
 
-Found = Iterator[tuple[Mapping[str, Any], str]]
+Rows = Iterator[tuple[Mapping[str, Any], str]]
+"""Each row and its place for the messages."""
 
 
-def _json_lines(file: Path, _columns: Sequence[str]) -> Found:
+def _json_lines(file: Path, _columns: Sequence[str]) -> Rows:
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rb") as stream:
         for line, raw in enumerate(stream, start=1):
@@ -155,7 +168,7 @@ def _json_lines(file: Path, _columns: Sequence[str]) -> Found:
                 yield row, f"{file}:{line}"
 
 
-def _json(file: Path, columns: Sequence[str]) -> Found:
+def _json(file: Path, columns: Sequence[str]) -> Rows:
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rb") as stream:
         raw = stream.read()
@@ -165,7 +178,7 @@ def _json(file: Path, columns: Sequence[str]) -> Found:
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(f"{file}:{line}: not UTF-8; save it as UTF-8") from error
     except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON lines under another name
+        if error.msg == "Extra data":  # JSON lines in a .json file
             yield from _json_lines(file, columns)
             return
         raise DataError(f"{file}:{error.lineno}: broken JSON ({error.msg})") from error
@@ -177,13 +190,13 @@ def _json(file: Path, columns: Sequence[str]) -> Found:
     for number, row in enumerate(content if isinstance(content, list) else [content], start=1):
         where = f"{file}, entry {number}"
         if not isinstance(row, dict):
-            raise DataError(f"{where}: not a JSON object but {type(row).__name__}")
+            raise DataError(f"{where}: {type(row).__name__} instead of a JSON object")
         yield row, where
 
 
-def _tsv(file: Path, columns: Sequence[str]) -> Found:
+def _tsv(file: Path, columns: Sequence[str]) -> Rows:
     if not columns:
-        raise DataError(f"{file}: a table without names of columns; this source reads JSON")
+        raise DataError(f"{file}: a TSV without column names; this source reads JSON")
     opened = gzip.open if file.suffix == ".gz" else open
     with opened(file, "rb") as stream:
         for line, raw in enumerate(stream, start=1):
@@ -196,13 +209,13 @@ def _tsv(file: Path, columns: Sequence[str]) -> Found:
                 continue
             if len(cells) != len(columns):
                 raise DataError(
-                    f"{where}: {len(cells)} columns; there must be {len(columns)}:"
-                    f" {', '.join(columns)}, with a tab between"
+                    f"{where}: {len(cells)} columns instead of {len(columns)}:"
+                    f" {', '.join(columns)}, separated by tabs"
                 )
             yield dict(zip(columns, cells, strict=True)), where
 
 
-def _parquet(file: Path, _columns: Sequence[str]) -> Found:
+def _parquet(file: Path, _columns: Sequence[str]) -> Rows:
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile

@@ -1,102 +1,117 @@
-"""What sources share: what is held out, how much is taken, and what overlaps."""
+"""Base classes of the sources: limits, holding out test and dev, and the way from files to a checked corpus."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
-from elrea.data.corpus import Corpus
+from elrea.data.corpus import Corpus, Splits
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
-from elrea.data.parts import Parts
-from elrea.data.readers.place import Placed
-from elrea.data.sampling import held_out, split, subset
+from elrea.data.readers.dataset import DataSet
+from elrea.data.sampling import hold_out, split, subset
 
 log = logging.getLogger(__name__)
 
 
+class TrainSource(Protocol):
+    """A source that a benchmark can train on (`elrea.data.sources.benchmark.Benchmark.train`)."""
+
+    def read(self) -> Splits:
+        """Read everything, without holding out or limiting."""
+
+    def limit(self, splits: Splits) -> Splits:
+        """Reduce train and test to the limits of the settings."""
+
+
 @dataclass(kw_only=True)
-class Limited:
-    """At most so many examples, and whether test questions may stand in train."""
+class Limits:
+    """The settings that all sources share: limits, the seed of all draws, and whether overlap is allowed."""
 
     limit_train: int | None = None
-    """At most so many training examples, drawn by `seed`; None takes all."""
+    """Maximum number of training examples, drawn by `seed`; None takes all."""
     limit_test: int | None = None
-    """At most so many test examples, drawn by `seed`; None takes all."""
+    """Maximum number of test examples, drawn by `seed`; None takes all."""
     seed: int = 0
-    """Of all that is drawn. Not the run's seed: runs of several seeds are scored on the same questions."""
+    """Seed of all draws. It is not the run's seed: runs of several seeds are scored on the same questions."""
     allow_overlap: bool = False
-    """Let test questions stand in train. Off: scores on questions seen in training say little."""
+    """Allow test questions in train. Scores on questions that were seen in training say little."""
 
     expected: list[int] | None = None
-    """How many examples there are to train and to test, for plan=true where they would have to be fetched first."""
+    """Number of examples to train and to test, for plan=true if they would have to be downloaded first."""
 
-    def limited(self, parts: Parts) -> Parts:
-        """At most `limit_train` and `limit_test` of it.
+    def limit(self, splits: Splits) -> Splits:
+        """Reduce train and test to `limit_train` and `limit_test` examples.
 
         Raises:
             ConfigError: a limit is below 1.
         """
         return replace(
-            parts,
-            train=subset(parts.train, self.limit_train, self.seed, "train"),
-            test=subset(parts.test, self.limit_test, self.seed, "test"),
+            splits,
+            train=subset(splits.train, self.limit_train, self.seed, "train"),
+            test=subset(splits.test, self.limit_test, self.seed, "test"),
         )
 
 
 @dataclass
-class Source(Limited, Placed):
-    """A data set to train on, and to test on what it holds for that or what is held out."""
+class Source(Limits, DataSet):
+    """A published data set to train on, and to test on its test split or, without one, on held-out questions.
+
+    A subclass implements `read`.
+    """
 
     test_share: float = 0.1
-    """Share of train's questions that become test where the files hold no test."""
+    """Share of train's questions that become test if the files have no test split."""
     dev_size: int = 0
-    """So many training questions become dev where the files hold none: to choose settings by."""
+    """Number of training questions that become dev if the files have no dev split: for choosing settings."""
     overlap: Overlap = "refuse"
-    """Where a test question stands in train or dev, or dev's in train: "refuse", or "drop" it there, counted."""
+    """What to do with a test question that is also in train or dev, or a dev question in train: "refuse" the data, or
+    "drop" and count the copy there."""
 
-    def parts(self) -> Parts:
+    def read(self) -> Splits:
         """Read everything.
 
         Raises:
-            DataError: anything wrong with the files, with file and line.
+            DataError: a problem in the files, with file and line.
         """
         raise NotImplementedError
 
     def load(self) -> Corpus:
-        """Read, hold out, check and limit.
+        """Read, hold out, resolve overlap, limit and check.
 
         Raises:
-            DataError: anything wrong with the files, with file and line, or test questions in train.
-            ConfigError: a share or limit out of range.
+            DataError: a problem in the files, with file and line, or test questions in train.
+            ConfigError: a share or limit is out of range.
         """
-        parts = self.ready(self.parts())
+        splits = self.hold_out(self.read())
         if not self.allow_overlap:
-            parts = resolve_overlap(parts, self.overlap, f"data={self.name}")
-        return corpus_of(self.name, self.limited(parts))
+            splits = resolve_overlap(splits, self.overlap, f"data={self.name}")
+        return corpus_of(self.name, self.limit(splits))
 
-    def ready(self, parts: Parts) -> Parts:
-        """With test, and dev where it is asked for, held out of train by question."""
-        train, dev, test, note = parts.train, parts.dev, parts.test, parts.note
+    def hold_out(self, splits: Splits) -> Splits:
+        """Hold test, and dev if `dev_size` asks for it, out of train by question."""
+        train, dev, test, note = splits.train, splits.dev, splits.test, splits.note
         if not test and train:
             train, test = split(train, self.test_share, self.seed)
             note += f", {self.test_share:.0%} of its questions held out as test"
         if self.dev_size and not dev:
-            train, dev = held_out(train, self.dev_size, self.seed, "dev_size")
-        return replace(parts, train=train, dev=dev, test=test, note=note)
+            train, dev = hold_out(train, self.dev_size, self.seed, "dev_size")
+        return replace(splits, train=train, dev=dev, test=test, note=note)
 
 
-def corpus_of(name: str, parts: Parts, tasks: Literal["category", "source"] = "category") -> Corpus:
-    """A checked corpus of parts that are settled; what was left out is summed up in its note.
+def corpus_of(
+    name: str, splits: Splits, tasks: Literal["category", "source"] = "category"
+) -> Corpus:
+    """A checked corpus of splits in which overlap is resolved already. Dropped rows are logged and counted in its note.
 
     Raises:
-        DataError: as `Corpus.check`, but for overlap, which is settled before anything is limited.
+        DataError: as `Corpus.check`.
     """
-    drops = parts.drops.among({example.id for example in parts.test})
+    drops = splits.drops.among({example.id for example in splits.test})
     lines = tuple(drops.lines())
     for line in lines:
         log.info(line)
-    note = f"{parts.note}; {drops.summed()}" if lines else parts.note
-    corpus = Corpus(name, parts.train, parts.dev, parts.test, note, lines, tasks)
-    corpus.check(allow_overlap=True)
+    note = f"{splits.note}; {drops.summary()}" if lines else splits.note
+    corpus = Corpus(name, splits.train, splits.dev, splits.test, note, lines, tasks)
+    corpus.check()
     return corpus

@@ -1,4 +1,4 @@
-"""BIG-Bench Hard (Suzgun et al., 2022) from its original files, with training on other instruction data."""
+"""BIG-Bench Hard (Suzgun et al., 2022) from its original files or the hub, with training on other data."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from elrea.data.corpus import Splits
 from elrea.data.examples import Example
-from elrea.data.parts import Parts
 from elrea.data.readers import hub
 from elrea.data.readers.layouts import looks_like, place_looks_like
 from elrea.data.readers.tables import Row, rows_of
@@ -20,45 +20,55 @@ from elrea.errors import ConfigError, DataError
 
 @dataclass
 class Bbh(Benchmark):
-    """Test questions of up to 27 tasks, each with its own worked examples before it; other files as train.
+    """Test questions of up to 27 tasks, each after worked examples of its task; other files as train.
 
-    Reads <task>.json from root/bbh/ or root/, and <task>.txt from cot-prompts/ there or beside it.
+    Reads <task>.json from root/bbh/ or root/, and <task>.txt from cot-prompts/ in the same folder or in its parent.
     """
 
     tasks: str | list[str] = "all"
-    """"all" that are there, or some names as in the file names, [navigate, snarks], each of which has to be."""
+    """"all" tasks that exist, or some names as in the file names, [navigate, snarks], each of which must exist."""
     shots: int = 3
-    """Worked examples before each question, 0 to 3, from the task's prompt; those that do not fit are dropped."""
+    """Worked examples before each question, 0 to 3, from the task's prompt file. Those that do not fit into
+    `backbone.max_length` are dropped."""
     chain_of_thought: bool = True
-    """Whether worked examples show their steps and the question asks for them; the answer alone otherwise."""
+    """Whether worked examples show their steps and the question asks for steps; if not, they show the answer only."""
     prompts: str | None = None
-    """Folder of the prompts <task>.txt, where it is not cot-prompts/ in or beside `root`; the hub has none."""
+    """Folder of the prompt files <task>.txt if it is not cot-prompts/ in or beside `root`; the hub has none."""
+
     name: ClassVar[str] = "bbh"
     title: ClassVar[str] = "BIG-Bench Hard"
     public: ClassVar[str] = "SaylorTwift/bbh"
     holds: ClassVar[str] = "BIG-Bench Hard's bbh/ and cot-prompts/"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("examples",), ("input", "target"))
     whole: ClassVar[int] = 27
 
-    def questions(self) -> Parts:
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        """Whether a folder has cot-prompts/."""
+        return (place / "cot-prompts").is_dir()
+
+    def questions(self) -> Splits:
         """All questions of the tasks, with worked examples.
 
         Raises:
-            DataError: a task or its prompt is not there, or anything is wrong with the files, with file and entry.
+            DataError: a missing task or prompt file, or a problem in the files, with file and entry.
             ConfigError: the number of shots is out of range.
         """
         if not 0 <= self.shots <= 3:
-            raise ConfigError(f"data.shots={self.shots} must be 0 to 3: a prompt has 3 examples")
+            raise ConfigError(
+                f"data.shots={self.shots} must be 0 to 3: a prompt file has 3 worked examples"
+            )
         if self.place() is None and self.shots and not self.prompts:
-            # Before the hub is asked, and in a plan too: such a run could not begin.
+            # Checked before anything is downloaded, and also for plan=true: the run could not start.
             raise DataError(
-                f"data.hub={self.hub_name} has no worked examples: say data.prompts=<folder of"
+                f"data.hub={self.hub_name} has no worked examples: set data.prompts=<folder with"
                 " cot-prompts/*.txt> or data.shots=0"
             )
-        asked = self.chosen(self.tasks, self._there(), "task")
-        test = tuple(example for task in asked for example in self._questions(task))
+        tasks = self.select(self.tasks, self._available(), "task")
+        test = tuple(example for task in tasks for example in self._questions(task))
         kind = f"{self.shots}-shot" + ("" if self.chain_of_thought else " without steps")
-        return Parts(
-            test=test, note=f"{self.title}, {len(asked)} of its {self.whole} tasks, {kind}"
+        return Splits(
+            test=test, note=f"{self.title}, {len(tasks)} of its {self.whole} tasks, {kind}"
         )
 
     def _folder(self) -> Path | None:
@@ -67,21 +77,21 @@ class Bbh(Benchmark):
             return None
         return place / "bbh" if (place / "bbh").is_dir() else place
 
-    def _there(self) -> list[str]:
-        """Names of the tasks that are there."""
+    def _available(self) -> list[str]:
+        """Names of the tasks that exist, sorted."""
         folder = self._folder()
         if folder is None:
             return list(hub.configs(self.hub_name, holds=self.holds, revision=self.revision))
-        there = sorted(file.stem for file in folder.glob("*.json"))
-        if not there:
+        tasks = sorted(file.stem for file in folder.glob("*.json"))
+        if not tasks:
             raise DataError(
-                f"{folder}: no <task>.json of BIG-Bench Hard in here; data.root holds {self.holds}"
+                f"{folder}: no <task>.json of BIG-Bench Hard in here; data.root must have {self.holds}"
                 f"{place_looks_like(folder)}"
             )
-        return there
+        return tasks
 
     def _rows(self, task: str) -> Iterator[Row]:
-        """Rows of input and target."""
+        """Rows of input and target of one task."""
         folder = self._folder()
         if folder is None:
             yield from self.hub_rows("test", task)
@@ -91,10 +101,11 @@ class Bbh(Benchmark):
             if not isinstance(entries, list):
                 if {"input", "target"} <= set(whole.value):
                     raise DataError(
-                        f'{whole.where}: a row of BIG-Bench Hard, but no task: write the rows as {{"examples": [...]}}'
+                        f"{whole.where}: a row of BIG-Bench Hard outside a task: write all rows as"
+                        ' {"examples": [...]}'
                     )
                 raise DataError(
-                    f"{whole.where}: no list of examples, so no task of BIG-Bench Hard{looks_like(whole.value)}"
+                    f"{whole.where}: no list of examples, so not a task of BIG-Bench Hard{looks_like(whole.value)}"
                 )
             for number, entry in enumerate(entries, start=1):
                 where = f"{whole.where}, entry {number}"
@@ -103,14 +114,14 @@ class Bbh(Benchmark):
                 yield Row(entry, where, task)
 
     def _questions(self, task: str) -> Iterator[Example]:
-        rows = list(self._rows(task))  # first, for they tell another benchmark's file
+        rows = list(self._rows(task))  # read first: their error recognises another benchmark's file
         prompt = self._prompt(task)
         ending = STEPS if self.chain_of_thought else ""
         solved = [
             Example(
-                f"bbh/shot/{task}/{i}", _worded(q, ending), way if ending else answer, self.name
+                f"bbh/shot/{task}/{i}", _worded(q, ending), steps if ending else answer, self.name
             )
-            for i, (q, way, answer) in enumerate(prompt.solved)
+            for i, (q, steps, answer) in enumerate(prompt.solved)
         ]
         for index, row in enumerate(rows):
             example = Example(
@@ -125,7 +136,7 @@ class Bbh(Benchmark):
             yield with_shots(example, solved, self.shots)
 
     def _prompt(self, task: str) -> Prompt:
-        """What the task is and its worked examples; without shots what there is of it."""
+        """The task's prompt file; an empty prompt if there is no file and no shots are needed."""
         folder = self._folder()
         if self.prompts:
             folders = [Path(self.prompts)]
@@ -139,7 +150,7 @@ class Bbh(Benchmark):
             prompt = read_prompt(file)
             if len(prompt.solved) < self.shots:
                 raise DataError(
-                    f"{file}: {len(prompt.solved)} worked examples, and data.shots={self.shots} asks for more"
+                    f"{file}: {len(prompt.solved)} worked examples are fewer than data.shots={self.shots}; lower it"
                 )
             return prompt
         if self.shots:
@@ -152,25 +163,25 @@ def _worded(question: str, ending: str) -> str:
 
 
 STEPS = "Let's think step by step."
-"""What asks for steps: every answer in the files opens with it."""
+"""The words that ask for steps. Every answer in the prompt files begins with them."""
 
 _ANSWER = re.compile(r"\bthe answer is:?\s*(.+?)\.?\s*$", re.IGNORECASE | re.DOTALL)
 
 
 class Prompt(NamedTuple):
-    """One task's file."""
+    """The content of one prompt file."""
 
     header: str
-    """What the task is."""
+    """The description of the task."""
     solved: tuple[tuple[str, str, str], ...]
-    """Question, steps (without their opening, with the answer at their end), and the answer alone."""
+    """The worked examples: question, steps (without `STEPS`, with the answer at the end), and the answer only."""
 
 
 def read_prompt(file: Path) -> Prompt:
-    """Read one file.
+    """Read one prompt file.
 
     Raises:
-        DataError: it cannot be read, holds no worked example, or one of them has no answer.
+        DataError: the file cannot be read, has no worked example, or one of them has no answer.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
@@ -181,13 +192,13 @@ def read_prompt(file: Path) -> Prompt:
     header, *blocks = re.split(r"^Q:[ \t]*", body, flags=re.MULTILINE)
     solved = []
     for number, block in enumerate(blocks, start=1):
-        question, mark, way = block.partition("\nA:")
-        answer = _ANSWER.search(way)
-        if not mark or not question.strip() or not answer:
+        question, separator, text = block.partition("\nA:")
+        answer = _ANSWER.search(text)
+        if not separator or not question.strip() or not answer:
             raise DataError(
-                f'{file}: worked example {number} wants "Q:", "A:", and "the answer is" at its end'
+                f'{file}: worked example {number} must have "Q:", "A:", and "the answer is" at its end'
             )
-        steps = way.strip().removeprefix(STEPS).strip()
+        steps = text.strip().removeprefix(STEPS).strip()
         solved.append((question.strip(), steps, answer[1].strip()))
     if not solved:
         raise DataError(f'{file}: no worked example ("Q:" and "A:") in here')

@@ -1,4 +1,4 @@
-r"""Answers of mathematical problems: numbers as one writes them, and \boxed{} around what counts."""
+r"""Reads and writes answers of mathematical problems: plain numbers, and the answer in \boxed{}."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from math import prod
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*")
 _BARE = re.compile(r"(?:(?!\\[)\]])[^\s$])+")
-"""What \\boxed holds without braces: up to white space or the formula's end."""
+"""The content of a \\boxed without braces: up to white space or the formula's end."""
 _DIGITS = r"(?:(?:\d{1,3}(?:,\d{3})+(?![\d,])|\d+)(?:\.\d*)?|\.\d+)"
-"""Commas stand for thousands alone: "93,75" is no number here, as it may be two."""
+"""Commas may only separate thousands: "93,75" is not a number here, because it may be two."""
 _NUMBER = re.compile(rf"[-+−]?\s?\$?\s?{_DIGITS}\s?%?")
 _MAGNITUDES = {
     "dozen": 12,
@@ -33,16 +33,16 @@ NO_UNIT = (
     r"|half|halves|thirds?|quarters?|(?:four|fif|six|seven|eigh|nin|ten|hundred|thousand)ths?"
     r"|zero|one|two|three|four|five|six|seven|eight|nine|ten)(?![a-z]))"
 )
-"""Words that make another number of the one before them: whoever takes words for units asks here first."""
+"""Words that change the value of the number before them, so they must not be removed as units."""
 
 
 def last_boxed(text: str) -> str | None:
-    r"""What stands in the last \boxed{} of a solution, which is MATH's answer (Hendrycks et al., 2021).
+    r"""The content of the last \boxed{} of a solution, which is the answer in MATH (Hendrycks et al., 2021).
 
-    `\boxed 5`, as some solutions have it, holds what follows up to white space or the formula's end.
+    Some solutions write `\boxed 5`: the content then ends at white space or the formula's end.
 
     Returns:
-        The content without white space around it; None without a box, with an empty one or with one that is not closed.
+        The content without surrounding white space; None if there is no box, or if it is empty or not closed.
     """
     boxes = list(_BOX.finditer(text))
     if not boxes:
@@ -61,13 +61,13 @@ def last_boxed(text: str) -> str | None:
 
 
 def number(text: str) -> str | None:
-    """A number without thousands' commas, currency, or zeros behind the point.
+    """A number in its normal form: without thousands' commas, currency, or trailing zeros after the point.
 
     Args:
         text: "1,080", "$51.0", "- 3".
 
     Returns:
-        "1080", "51", "-3"; None where the text is no single number: "93,75" may be two.
+        "1080", "51", "-3"; None if the text is not a single number: "93,75" may be two.
     """
     text = text.strip()
     if not _NUMBER.fullmatch(text):
@@ -81,7 +81,7 @@ def number(text: str) -> str | None:
 
 
 def written_out(text: str) -> str:
-    """The text with "1.5 million" as 1500000, and "2 dozen" as 24."""
+    """The text with magnitudes in digits: "1.5 million" is 1500000, and "2 dozen" is 24."""
 
     def digits(found: re.Match[str]) -> str:
         words = re.findall("|".join(_MAGNITUDES), found["words"].lower())
@@ -92,12 +92,13 @@ def written_out(text: str) -> str:
 
 
 def concluded(rationale: str, answer: str) -> str:
-    r"""A response: the way, and last the answer in its box.
+    r"""A response: the rationale, and then the answer in a box.
 
-    A way whose last box is \boxed{answer} already stays as it is; another form of it is not what all readers know.
+    A rationale whose last box is \boxed{answer} is returned unchanged. Another form of the box, as `\boxed 5`, is not
+    enough, because not all graders can read it.
     """
-    way = rationale.strip()
-    boxes = list(_BOX.finditer(way))
-    if boxes and way.startswith(r"\boxed{", boxes[-1].start()) and last_boxed(way) == answer:
-        return way
-    return f"{way}\nThe answer is \\boxed{{{answer}}}".lstrip("\n")
+    steps = rationale.strip()
+    boxes = list(_BOX.finditer(steps))
+    if boxes and steps.startswith(r"\boxed{", boxes[-1].start()) and last_boxed(steps) == answer:
+        return steps
+    return f"{steps}\nThe answer is \\boxed{{{answer}}}".lstrip("\n")

@@ -1,42 +1,45 @@
-"""Dolly (Databricks, 2023): 15,011 instructions that employees wrote and answered."""
+"""Dolly (Databricks, 2023): 15,011 instructions with responses, written by the company's employees."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
+from elrea.data.corpus import Splits
 from elrea.data.examples import Example
-from elrea.data.parts import Parts
 from elrea.data.sources.base import Source
 
 
 @dataclass
 class Dolly(Source):
-    """JSON lines of instruction, context, response and category. A context follows the instruction."""
+    """JSON lines of instruction, context, response and category. The context is put after the instruction."""
 
     name: ClassVar[str] = "dolly"
     title: ClassVar[str] = "Dolly"
     public: ClassVar[str] = "databricks/databricks-dolly-15k"
     holds: ClassVar[str] = "databricks-dolly-15k.jsonl"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("instruction", "context", "response", "category"),
+    )
 
-    def parts(self) -> Parts:
-        """Read the file; all of it is train until a test is held out.
+    def read(self) -> Splits:
+        """Read the file as train.
 
         Raises:
-            DataError: anything wrong with it, with the line.
+            DataError: a problem in the file, with the line.
         """
         rows = self.file_rows() if self.place() else self.hub_rows("train")
-        made = []
+        examples = []
         for index, row in enumerate(rows):
-            asked, response = self.text(row, "instruction"), self.text(row, "response")
+            instruction, response = self.text(row, "instruction"), self.text(row, "response")
             context = self.optional(row, "context").strip()
-            made.append(
+            examples.append(
                 Example(
                     id=f"dolly/{index}",
-                    instruction=f"{asked.strip()}\n\n{context}" if context else asked.strip(),
+                    instruction="\n\n".join(filter(None, (instruction.strip(), context))),
                     response=response.strip(),
                     source=self.name,
                     category=self.optional(row, "category"),
                 )
             )
-        return Parts(tuple(made), note="Dolly")
+        return Splits(tuple(examples), note="Dolly")

@@ -1,14 +1,15 @@
-"""Flan's chains of thought (Longpre et al., 2023): questions whose answers come with a reason."""
+"""Flan's chains of thought (Longpre et al., 2023): questions with a rationale and an answer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
+from elrea.data.corpus import Splits
+from elrea.data.drops import Drops
 from elrea.data.examples import Example
-from elrea.data.overlap.dropped import Drops
-from elrea.data.parts import Parts
-from elrea.data.readers.tables import Row
+from elrea.data.readers.tables import Row, first_line, suffix_of
 from elrea.data.sources.base import Source
 from elrea.errors import ConfigError
 
@@ -17,31 +18,36 @@ COLUMNS = ("question", "answer", "rationale")
 
 @dataclass
 class FlanCot(Source):
-    r"""TSV files without a header, <task>_train.tsv: question, answer, rationale; a new line is written as \n."""
+    r"""TSV files without a header, <task>_train.tsv: question, answer, rationale; a line break is written as \n."""
 
     wording: str = "{rationale}\nThe answer is {answer}."
-    """The response; "{answer}" alone leaves the reason out."""
+    """The form of the response; "{answer}" alone leaves the rationale out."""
 
     name: ClassVar[str] = "flan_cot"
     title: ClassVar[str] = "Flan's chains of thought"
     public: ClassVar[str] = ""
     holds: ClassVar[str] = "Flan's *_train.tsv"
 
-    def parts(self) -> Parts:
-        """Read all files; all of it is train until a test is held out.
+    @classmethod
+    def recognises(cls, place: Path) -> bool:
+        """Whether a TSV's first line has three columns."""
+        return suffix_of(place) == ".tsv" and first_line(place).count("\t") == 2
+
+    def read(self) -> Splits:
+        """Read all files as train.
 
         Raises:
-            DataError: anything wrong with them, with file and line.
-            ConfigError: `wording` leaves the answer out, or has other places than rationale and answer.
+            DataError: a problem in the files, with file and line.
+            ConfigError: `wording` is without {answer}, or has other placeholders than {rationale} and {answer}.
         """
-        if "{answer}" not in self.wording or "{" in self._worded("", ""):
+        if "{answer}" not in self.wording or "{" in self._response("", ""):
             raise ConfigError(
-                f"data.wording={self.wording!r} must hold {{answer}}, and may hold {{rationale}}"
+                f"data.wording={self.wording!r} must have {{answer}}, and may have {{rationale}}"
             )
         if self.place() is None:
-            raise ConfigError("data=flan_cot is not on the hub in this layout: give data.root")
+            raise ConfigError("data=flan_cot is not on the hub in this layout: set data.root")
         drops = Drops()
-        made = []
+        examples = []
         counts: dict[str, int] = {}
         for row in self.file_rows((".tsv",), COLUMNS):
             task = row.file.removesuffix("_train")
@@ -49,8 +55,8 @@ class FlanCot(Source):
                 drops.add(self.name, "dropped from train", "empty question or answer", row.where)
                 continue
             counts[task] = index = counts.get(task, -1) + 1
-            made.append(self._example(row, task, index))
-        return Parts(tuple(made), drops=drops, note="Flan's chains of thought")
+            examples.append(self._example(row, task, index))
+        return Splits(tuple(examples), drops=drops, note="Flan's chains of thought")
 
     def _example(self, row: Row, task: str, index: int) -> Example:
         question, answer, rationale = (
@@ -60,12 +66,12 @@ class FlanCot(Source):
         return Example(
             id=f"flan_cot/{task}/{index}",
             instruction=question,
-            response=self._worded(rationale, answer).strip(),
+            response=self._response(rationale, answer).strip(),
             source=self.name,
             category=task,
         )
 
-    def _worded(self, rationale: str, answer: str) -> str:
-        # Not str.format: a rationale may hold braces, and so may nothing else.
-        said = self.wording.replace("{answer}", "\0").replace("{rationale}", rationale)
-        return said.replace("\0", answer)
+    def _response(self, rationale: str, answer: str) -> str:
+        # str.format cannot be used: a rationale may contain braces. \0 keeps an "{answer}" in it from being replaced.
+        text = self.wording.replace("{answer}", "\0").replace("{rationale}", rationale)
+        return text.replace("\0", answer)

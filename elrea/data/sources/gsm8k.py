@@ -1,37 +1,44 @@
-"""GSM8K (Cobbe et al., 2021): school mathematics in words, 7,473 problems to train on and 1,319 to test."""
+"""GSM8K (Cobbe et al., 2021): school mathematics in words, 7,473 problems for training and 1,319 for test."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from elrea.data.overlap.dropped import Drops, Unparsed
-from elrea.data.parts import Parts
+from elrea.data.corpus import Splits
+from elrea.data.drops import Drops
 from elrea.data.readers.tables import Row
 from elrea.data.sources.boxed import number
-from elrea.data.sources.problems import Problem, Problems
+from elrea.data.sources.problems import Problem, Problems, Unparsed
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 
 @dataclass
 class Gsm8k(Problems):
-    """JSON lines of question and answer; the answer's last line is "#### " and a number."""
+    """JSON lines of question and answer; the last line of the answer is "#### " and a number."""
 
     calculator: bool = False
-    """Keep the annotations <<48/2=24>>, which a calculator that is wired into decoding would read."""
+    """Keep the annotations <<48/2=24>>, which are for a calculator that runs during decoding."""
 
     name: ClassVar[str] = "gsm8k"
     title: ClassVar[str] = "GSM8K"
     public: ClassVar[str] = "openai/gsm8k"
     holds: ClassVar[str] = "GSM8K's train.jsonl and test.jsonl"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("question", "answer"),)
 
-    def parts(self) -> Parts:
+    @classmethod
+    def matching_columns(cls, row: Mapping[str, object]) -> int:
+        """As `Layout.matching_columns`, but the answer must have "####": many data sets have these two columns."""
+        return super().matching_columns(row) if "####" in str(row.get("answer")) else 0
+
+    def read(self) -> Splits:
         """Read both files.
 
         Raises:
-            DataError: anything wrong with them, with file and line.
+            DataError: a problem in the files, with file and line.
         """
         drops = Drops()
         on_disk = self.place() is not None
@@ -41,19 +48,19 @@ class Gsm8k(Problems):
             )
             for split in ("train", "test")
         )
-        return Parts(train, (), test, drops, "GSM8K")
+        return Splits(train, (), test, drops, "GSM8K")
 
     def question(self, row: Row) -> str:
         """The problem."""
         return self.text(row, "question").strip()
 
     def problem(self, row: Row) -> Problem:
-        """The way is what stands before "####"."""
+        """Parse one row; the rationale is the text before "####"."""
         question = self.question(row)
-        way, _, last = self.text(row, "answer").rpartition("####")
+        rationale, _, last = self.text(row, "answer").rpartition("####")
         answer = number(last)
-        if answer is None or not way:
-            raise Unparsed('no number behind "####"')
+        if answer is None or not rationale:
+            raise Unparsed('no number after "####"')
         if not self.calculator:
-            way = _CALCULATOR.sub("", way)
-        return Problem(question, way.strip(), answer)
+            rationale = _CALCULATOR.sub("", rationale)
+        return Problem(question, rationale.strip(), answer)

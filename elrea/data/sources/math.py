@@ -1,4 +1,4 @@
-r"""MATH (Hendrycks et al., 2021): 12,500 competition problems whose solutions hold the answer in \boxed{}."""
+r"""MATH (Hendrycks et al., 2021): 12,500 competition problems with the answer in the solution's \boxed{}."""
 
 from __future__ import annotations
 
@@ -6,44 +6,45 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from elrea.data.overlap.dropped import Drops, Unparsed
+from elrea.data.corpus import Splits
+from elrea.data.drops import Drops
 from elrea.data.overlap.held_out import Overlap
-from elrea.data.parts import Parts
 from elrea.data.readers import hub
 from elrea.data.readers.tables import Row, files_of, rows_of
 from elrea.data.sources.boxed import last_boxed
-from elrea.data.sources.problems import Problem, Problems
+from elrea.data.sources.problems import Problem, Problems, Unparsed
 
 
 @dataclass
 class Math(Problems):
-    r"""train/<subject>/<n>.json and test/ as published, or JSON lines train.jsonl and test.jsonl.
+    r"""train/<subject>/<n>.json and test/ as published, or JSON lines in train.jsonl and test.jsonl.
 
-    The layouts have different orders: problems are sorted by subject and text, and are the same from each.
+    The layouts have different orders. Problems are sorted by subject and text, so that both give the same examples.
     """
 
     overlap: Overlap = "drop"
-    """Problems stand in train and in test, spelt otherwise (2x^{2} and 2x^2): "drop" them from train, counted, or
-    "refuse"."""
+    """Some test problems are also in train in another spelling (2x^{2} and 2x^2): "drop" and count them in train, or
+    "refuse" the data."""
 
     name: ClassVar[str] = "math"
     title: ClassVar[str] = "MATH"
     public: ClassVar[str] = "EleutherAI/hendrycks_math"
     holds: ClassVar[str] = "MATH's train/ and test/, or train.jsonl and test.jsonl"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("problem", "solution"),)
     kind: ClassVar[str] = "type"
 
-    def parts(self) -> Parts:
+    def read(self) -> Splits:
         """Read both splits.
 
         Raises:
-            DataError: anything wrong with the files, with file and line.
+            DataError: a problem in the files, with file and line.
         """
         drops = Drops()
         train, test = (
             self.examples(sorted(self._rows(split), key=self._order), split, drops)
             for split in ("train", "test")
         )
-        return Parts(train, (), test, drops, "MATH")
+        return Splits(train, (), test, drops, "MATH")
 
     def _rows(self, split: str) -> Iterator[Row]:
         place = self.place()
@@ -66,10 +67,10 @@ class Math(Problems):
         return self.text(row, "problem").strip()
 
     def problem(self, row: Row) -> Problem:
-        r"""The answer is the row's own, or what the solution's last \boxed{} holds."""
-        question, way = self.question(row), self.text(row, "solution")
+        r"""Parse one row; the answer is the row's answer field if it has one, else the solution's last \boxed{}."""
+        question, solution = self.question(row), self.text(row, "solution")
         given = row.value.get("answer")
-        answer = str(given).strip() if given not in (None, "") else last_boxed(way)
+        answer = str(given).strip() if given not in (None, "") else last_boxed(solution)
         if not answer:
             raise Unparsed(r"no \boxed{} in the solution")
-        return Problem(question, way, answer)
+        return Problem(question, solution, answer)

@@ -1,4 +1,4 @@
-"""MathQA (Amini et al., 2019): word problems with five options, asked here without them."""
+"""MathQA (Amini et al., 2019): word problems with five options, which are not shown to the model here."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import unicodedata
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from elrea.data.corpus import Split
-from elrea.data.overlap.dropped import Drops, Unparsed
+from elrea.data.corpus import Split, Splits
+from elrea.data.drops import Drops
 from elrea.data.overlap.held_out import Overlap
-from elrea.data.parts import Parts
 from elrea.data.readers.tables import Row, files_of
 from elrea.data.sources.boxed import NO_UNIT, number, written_out
-from elrea.data.sources.problems import Problem, Problems
+from elrea.data.sources.problems import Problem, Problems, Unparsed
 from elrea.errors import DataError
 
 _LETTER = re.compile(
@@ -21,7 +20,7 @@ _LETTER = re.compile(
     r"(?:answer|ans|option|choice)\b[\s:=\-]*(?:is\b)?[\s:=\-(\"']*\b[a-e]\b(?:[\s).\"'!]*|\s*\).{0,40})$",
     re.IGNORECASE,
 )
-"""How most rationales end: "answer : c .", which says nothing once the options are gone."""
+"""The end of most rationales: "answer : c .", which has no meaning without the options."""
 
 
 @dataclass
@@ -29,22 +28,23 @@ class Mathqa(Problems):
     r"""A JSON list of Problem, Rationale, options and correct; the right option's text goes into \boxed{}."""
 
     overlap: Overlap = "drop"
-    """Some of its problems stand in train or dev and in test (17 of dev's), with other marks: "drop" them there,
-    counted, or "refuse"."""
+    """Some test problems are also in train or dev with other punctuation (17 in dev): "drop" and count them there, or
+    "refuse" the data."""
     train_split: Literal["train", "dev"] = "train"
-    """The file that is trained on: dev where train.json is not there. Dev is then held out of it by `dev_size`."""
+    """The file to train on: dev if there is no train.json. `dev_size` can then hold dev out of it."""
 
     name: ClassVar[str] = "mathqa"
     title: ClassVar[str] = "MathQA"
     public: ClassVar[str] = "regisss/math_qa"
     holds: ClassVar[str] = "MathQA's train.json, dev.json and test.json"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("Problem", "options", "correct"),)
     kind: ClassVar[str] = "category"
 
-    def parts(self) -> Parts:
-        """Read the files; a dev file that is not there is no dev split.
+    def read(self) -> Splits:
+        """Read the files. Without a dev file there is no dev split.
 
         Raises:
-            DataError: anything wrong with them, with the entry.
+            DataError: a problem in the files, with the entry.
         """
         drops = Drops()
         train = self.examples(self._rows(self.train_split), "train", drops)
@@ -52,7 +52,7 @@ class Mathqa(Problems):
         dev = self.examples(self._rows("dev"), "dev", drops) if has_dev else ()
         test = self.examples(self._rows("test"), "test", drops)
         note = "MathQA without options" + (", trained on dev" if self.train_split == "dev" else "")
-        return Parts(train, dev, test, drops, note)
+        return Splits(train, dev, test, drops, note)
 
     def _has(self, split: Split) -> bool:
         place = self.place()
@@ -64,7 +64,7 @@ class Mathqa(Problems):
             return list(self.hub_rows("validation" if split == "dev" else split))
         if split == "train" and files_of(place, "dev") and not files_of(place, "train"):
             raise DataError(
-                f"{place}: no train.json in here; add it, or train on dev.json by train_split=dev"
+                f"{place}: no train.json in here; add it, or set train_split=dev to train on dev.json"
             )
         return list(self.split_rows(split))
 
@@ -73,15 +73,15 @@ class Mathqa(Problems):
         return self.text(row, "Problem").strip()
 
     def problem(self, row: Row) -> Problem:
-        """The way is the rationale without its quotation marks and without the option's letter."""
+        """Parse one row; the rationale loses its quotation marks and the option's letter at its end."""
         question = self.question(row)
         answer = tidy(option(self.text(row, "options"), self.text(row, "correct")))
-        way = str(row.value.get("Rationale") or "").strip().strip("\"'").strip()
-        return Problem(question, _LETTER.sub("", way), answer)
+        rationale = str(row.value.get("Rationale") or "").strip().strip("\"'").strip()
+        return Problem(question, _LETTER.sub("", rationale), answer)
 
 
 _OPENING = re.compile(r"(?:^|[,'\"\[]\s*)([a-e])\s*\)")
-"""Where an option begins: at the start, or behind a comma or the quotation marks of a few that are printed as lists."""
+"""The beginning of an option: at the start, after a comma, or after a quotation mark (a few rows are printed lists)."""
 
 _WORDS = dict(
     zip("zero one two three four five six seven eight nine ten".split(), range(11), strict=True)
@@ -92,7 +92,7 @@ _MARKS = str.maketrans(
     | {"π": " pi ", "∏": " pi ", "√": " sqrt "}
     | {c: f" {unicodedata.normalize('NFKC', c).replace('⁄', '/')} " for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞"}
 )
-"""Marks of several spellings to one."""
+"""Maps signs that have several spellings to one spelling."""
 
 _CURRENCY = re.compile(r"^(- ?)?(?:rs|re|s|usd|euros?|\$|₹|£|€)\s*[.:]?\s*(?=-? ?\d)")
 _LENGTH = r"(?:mm|cm|m|km|ft|feet|inch|inches|meters?|metres?|units?)"
@@ -101,41 +101,41 @@ _UNIT = (
     rf"(?:(?<![a-z]){_LENGTH}\s*\^?\s*[23](?!\d)|(?<![a-z])(?:{_SHORT}|[mglsh])(?![a-z])"
     rf"|(?<![a-z])(?!{NO_UNIT})[a-z]{{3,}}(?![a-z])|(?:°|degrees?) ?[cf](?![a-z])|[%°$]|/ ?-|/(?= [a-z]))"
 )
-"""A length to the power of 2 or 3, a word of three letters or more, a shorter unit, "per" or the rupees' "/ -"; other
-letters may be variables."""
+"""A length to the power of 2 or 3, a word of three or more letters, a known shorter unit, "/" before a unit, or "/ -"
+after rupees. Other letters may be variables."""
 _UNITS = re.compile(rf"(?:(?<=[\d)}}])|(?<=\\pi))(?:\s*{_UNIT}(?:\s*\.)?)+$")
 
 _SPACED = re.compile(r"(?<![\d.,])(?<!\d ,)(?<!\d , )\d{1,3}(?: ?, ?\d{3})+(?!\d)")
-"""A number whose thousands may be apart: "1,000 , 000,000"."""
+"""A number with optional spaces around its thousands' commas: "1,000 , 000,000"."""
 _VALUE = re.compile(
     r"(?:\\(?:pi|sqrt|frac)"
     r"|(?<![a-z\\])(?:and|(?!by|or|to|of|is|no|am|pm)[a-z]{1,2}(?! ?\d))(?![a-z])"
     r"|(?<![\d.])(?<![\d)}] )\d+(?:\.\d+)?(?![\d.])"
     r"|[:/](?! ?0+(?![\d.]))|[-+*^=,!(){} ])+(?<![-+*/^=:, ])"
 )
-"""What can be compared: numbers, \\pi, roots, fractions and variables with marks between them; no other words, and no
-number straight behind another or behind a variable."""
+"""A value that can be compared: numbers, \\pi, roots, fractions and variables with operators between them; no other
+words, and no number directly after another one or after a variable."""
 
 
 def option(options: str, letter: str) -> str:
     """The text of an option.
 
     Args:
-        options: all of them as published.
-        letter: of the right one, "c".
+        options: all options as published, in one text.
+        letter: the letter of the option, "c".
 
     Raises:
-        Unparsed: the letters are not each there once in order, or the text is empty.
+        Unparsed: the letters are not a, b, c, ... in order, `letter` is not among them, or the option is empty.
     """
     letter = letter.strip()
     found = list(_OPENING.finditer(options))
     letters = [match[1] for match in found]
     if letters != list("abcde")[: len(letters)] or letter not in letters:
-        raise Unparsed("the options cannot be told apart")
+        raise Unparsed("the options cannot be separated")
     index = letters.index(letter)
     end = found[index + 1].start() if index + 1 < len(found) else len(options)
     text = options[found[index].end() : end].strip(" ,'\"[]")
-    # A letter that stands twice: "a ) a ) 3", "a ) a . 3", "a ) a : 3".
+    # Some letters are doubled: "a ) a ) 3", "a ) a . 3", "a ) a : 3".
     text = re.sub(rf"^(?:[a-e]\s*[).]|{letter}\s*:)\s*", "", text).strip()
     if not text:
         raise Unparsed("the right option is empty")
@@ -143,36 +143,36 @@ def option(options: str, letter: str) -> str:
 
 
 def tidy(text: str) -> str:
-    r"""An option's text as one writes it: "rs . 400" is 400, "2 1 / 2 days" 2\frac{1}{2}, "8 pi feet" 8 \pi.
+    r"""An option's text in LaTeX's usual form: "rs . 400" is 400, "2 1 / 2 days" 2\frac{1}{2}, "8 pi feet" 8 \pi.
 
-    Currency and units go where the rest is one value, as they do in MATH's own normal form; "q = 35" is 35, and
-    "1 million" 1000000. Ratios, sets, pairs and formulas ("2 : 3", "3 and 6", "n - 1") stay.
+    Currency and units are removed if the rest is one value, as in MATH's own normal form; "q = 35" becomes 35, and
+    "1 million" 1000000. Ratios, sets, pairs and formulas ("2 : 3", "3 and 6", "n - 1") are kept.
 
     Raises:
-        Unparsed: the text comes to no value that an answer could be compared with: "1 hr 8 min", "10.5 by 3.5".
+        Unparsed: the text is not one value that can be compared with an answer: "1 hr 8 min", "10.5 by 3.5".
     """
-    text = _spelt(text)
+    text = _one_spelling(text)
     if text in _WORDS:
         return str(_WORDS[text])
     if not re.search(r"\d|\\pi", text):
-        raise Unparsed("no number in the answer")
+        raise Unparsed("the answer has no number")
     text = _CURRENCY.sub(r"\1", text)
     text = re.sub(r"^[a-z] = (?=[^=]*$)", "", text)
     bare = _UNITS.sub("", text).strip()
     if plain := number(bare):
         return plain
-    several = bare != text and re.search(r"(?<![a-z\\])[a-z]|,", bare)
+    mixed_units = bare != text and re.search(r"(?<![a-z\\])[a-z]|,", bare)
     if (
-        several
+        mixed_units
         or bare.count("(") != bare.count(")")
         or not _VALUE.fullmatch(bare := _fractions(bare))
     ):
-        raise Unparsed("no one value in the answer")
+        raise Unparsed("the answer is not one value")
     return bare
 
 
-def _spelt(text: str) -> str:
-    """Marks, roots, thousands and magnitudes in one spelling."""
+def _one_spelling(text: str) -> str:
+    """The text with one spelling for signs, roots, thousands and magnitudes."""
     text = " ".join(text.translate(_MARKS).split()).rstrip(" .")
     text = re.sub(r"(^|[-+$(] ?)\. ?(?=\d)", r"\g<1>0.", text)
     text = written_out(_SPACED.sub(_joined, text))
@@ -185,15 +185,16 @@ def _spelt(text: str) -> str:
 
 
 def _joined(found: re.Match[str]) -> str:
-    """Thousands without commas; "30 , 500" may as well be two numbers, without a third group or decimals behind it."""
+    """The number without commas. "30 , 500" is refused, because it may be two numbers: only a comma without spaces or
+    decimals after the number show that it is one."""
     sure = re.search(r"\d,\d", found[0]) or re.match(r"\.\d", found.string[found.end() :])
     if not sure:
-        raise Unparsed("no one value in the answer")
+        raise Unparsed("the answer is not one value")
     return re.sub(r"[ ,]", "", found[0])
 
 
 def _fractions(text: str) -> str:
-    r"""Mixed numbers, and a fraction that is all, with \frac."""
+    r"""The text with mixed numbers, and a fraction that is the whole text, as \frac."""
     text = re.sub(r"^- (?=[\d\\(])", "-", text)
     text = re.sub(
         r"(?<![\d.)}^/])(?<![)}^/] )\b(\d+) (\d+) ?/ ?(\d+)(?![\d.])", r"\1\\frac{\2}{\3}", text

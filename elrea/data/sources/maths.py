@@ -1,4 +1,4 @@
-r"""MATH-Combined, the paper's data: MATH, GSM8K, SVAMP and MathQA as problems with an answer in \boxed{}."""
+r"""MATH-Combined, the paper's mathematical data: MATH, GSM8K, SVAMP and MathQA with each answer in \boxed{}."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from elrea.data.sources.svamp import Svamp
 
 
 def paper_sizes() -> dict[str, Any]:
-    """The four with the paper's sizes (train and test) as caps: what it left out beyond them, it does not say.
+    """The four sources, limited to the paper's numbers of training and test examples.
 
-    They overlap: a problem of any test is taken out of every train and dev, and counted.
+    The paper does not say which examples it left out. The sources overlap: a problem of any test is dropped from every
+    train and dev, and counted.
     """
     return {
         "math": Math(overlap="drop", limit_train=7500, limit_test=1000),
@@ -27,10 +28,10 @@ def paper_sizes() -> dict[str, Any]:
 
 @dataclass
 class Maths(Mix):
-    """A mix of the paper's four; what overlaps is dropped unless `overlap` says "refuse"."""
+    """A mix of the paper's four sources. Overlap is dropped unless `overlap` is "refuse"."""
 
     sources: dict[str, Any] = field(default_factory=paper_sizes)
-    """Name -> a choice of this group; the defaults are the paper's four, and its sizes their caps."""
+    """Name -> a choice of this group; the default is the paper's four, limited to the paper's sizes."""
 
     name: ClassVar[str] = "maths"
     title: ClassVar[str] = "MATH-Combined:"

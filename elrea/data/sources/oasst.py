@@ -1,4 +1,4 @@
-"""OpenAssistant's conversations (Köpf et al., 2023): trees of messages, read as threads."""
+"""OpenAssistant (Köpf et al., 2023): trees of messages, of which every path becomes a chat."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
+from elrea.data.corpus import Splits
+from elrea.data.drops import Drops
 from elrea.data.examples import Example
-from elrea.data.overlap.dropped import Drops
-from elrea.data.parts import Parts
 from elrea.data.readers.tables import Row
 from elrea.data.sources.base import Source
 from elrea.errors import DataError
@@ -19,47 +19,49 @@ _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 @dataclass
 class Oasst(Source):
-    """Trees (one a line) or messages (one a line, each with its parent), gzipped or not; the hub has messages.
+    """Files of trees or of messages, one a line, gzipped or not. A message names its parent. The hub has messages.
 
     A thread is a path from a tree's root to the last answer on it: that answer is the response, the message before it
-    the instruction, all before that history.
+    the instruction, and all earlier messages are history.
     """
 
     paths: Literal["all", "best"] = "all"
-    """"all" paths, or of each tree the one along the best-ranked replies. Threads of one tree begin alike."""
+    """"all" threads, or "best": one thread of each tree, along the best-ranked replies. Threads of one tree have the
+    same beginning."""
     languages: list[str] | None = None
-    """Codes to keep, [en]; None keeps all. A thread is of the language of its first message."""
+    """Language codes to keep, [en]; None keeps all. A thread's language is that of its first message."""
 
     name: ClassVar[str] = "oasst"
     title: ClassVar[str] = "OpenAssistant"
     public: ClassVar[str] = "OpenAssistant/oasst1"
     holds: ClassVar[str] = "oasst's *_ready.trees.jsonl.gz or *.messages.jsonl.gz"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("message_tree_id",),)
 
-    def parts(self) -> Parts:
-        """Read all trees; all of it is train until a test is held out.
+    def read(self) -> Splits:
+        """Read all trees as train.
 
         Raises:
-            DataError: anything wrong with the files, with file and line.
+            DataError: a problem in the files, with file and line.
         """
         drops = Drops()
         if self.place():
             rows = self.file_rows()
         else:
             rows = (row for split in ("train", "validation") for row in self.hub_rows(split))
-        kept = (
-            (root, path)
+        chosen = (
+            (root, thread)
             for root in trees(rows, self, drops)
             if self.languages is None or root.language in self.languages
-            for path in Threads(root, best=self.paths == "best")
+            for thread in threads(root, best=self.paths == "best")
         )
-        made = tuple(self._examples(kept))
+        examples = tuple(self._examples(chosen))
         which = "best threads" if self.paths == "best" else "all threads"
-        spoken = f", {'/'.join(self.languages)}" if self.languages else ""
-        return Parts(made, drops=drops, note=f"OpenAssistant, {which}{spoken}")
+        languages = f", {'/'.join(self.languages)}" if self.languages else ""
+        return Splits(examples, drops=drops, note=f"OpenAssistant, {which}{languages}")
 
-    def _examples(self, paths: Iterator[tuple[Message, tuple[Message, ...]]]) -> Iterator[Example]:
-        for root, path in paths:
-            *before, question, answer = path
+    def _examples(self, chosen: Iterable[tuple[Message, tuple[Message, ...]]]) -> Iterator[Example]:
+        for root, thread in chosen:
+            *before, question, answer = thread
             yield Example(
                 id=f"oasst/{answer.id}",
                 instruction=question.text,
@@ -71,18 +73,18 @@ class Oasst(Source):
 
 
 READY = "ready_for_export"
-"""The state of trees that are published as such; others are "low_grade", "growing" and the like."""
+"""The tree_state of finished trees; other states are "low_grade", "growing" and the like."""
 _DELETED = "deleted message"
 
 
 class Fields(Protocol):
-    """Reads a row's fields, or says what is wrong with them (`elrea.data.readers.place.Placed`)."""
+    """Reads fields of a row, as `elrea.data.readers.dataset.DataSet` does."""
 
     def text(self, row: Row, name: str) -> str:
-        """One that has to hold a text."""
+        """A required text field."""
 
     def optional(self, row: Row, name: str) -> str:
-        """One that need not be there."""
+        """An optional field as a text."""
 
 
 @dataclass(slots=True)
@@ -94,13 +96,13 @@ class Message:
     text: str
     language: str
     rank: float
-    """Among its siblings, 0 the best; infinite where nobody ranked it."""
+    """Rank among its siblings: 0 is the best, infinity if it was not ranked."""
     replies: list[Message] = field(default_factory=list)
 
 
 @dataclass(slots=True)
-class _Found:
-    """A message as it stands in a file."""
+class _Node:
+    """A message of a file, before it is attached to its parent."""
 
     message: Message
     parent: str | None
@@ -109,85 +111,87 @@ class _Found:
 
 
 def trees(rows: Iterable[Row], fields: Fields, drops: Drops) -> Iterator[Message]:
-    """Roots, in the order of the file. What is deleted, or cannot be reached from a root, goes with all that replies to
-    it, counted.
+    """The roots of all trees, in the order of the file. Their replies are attached.
+
+    Deleted messages and messages that cannot be reached from a root are dropped together with all replies to them.
 
     Args:
-        rows: of a file of trees or of messages; both in one are fine.
+        rows: trees or messages; a file may have both.
         fields: reads a row's fields.
-        drops: told what was left out.
+        drops: every dropped message is added to it.
 
     Raises:
-        DataError: a row that is neither, a field of the wrong kind, an id that stands twice, a role that there is not,
-            or a reply to its own role.
+        DataError: a row that is neither, a field of the wrong type, a duplicate id, an unknown role, or a reply by the
+            role that it replies to.
     """
-    found: dict[str, _Found] = {}
+    nodes: dict[str, _Node] = {}
     for row in rows:
         is_tree = "prompt" in row.value and "message_tree_id" in row.value
         if (row.value.get("tree_state") or READY) != READY:
-            what = "tree" if is_tree else "message of a tree"
-            drops.add("oasst", "dropped from train", f"{what} not ready for export", row.where)
+            kind = "tree" if is_tree else "message of a tree"
+            drops.add("oasst", "dropped from train", f"{kind} not ready for export", row.where)
             continue
-        for each in _nested(row, fields) if is_tree else [_message(row, fields)]:
-            name = each.message.id
-            if name in found:
+        for node in _nested(row, fields) if is_tree else [_message(row, fields)]:
+            name = node.message.id
+            if name in nodes:
                 raise DataError(
-                    f"{each.where}: the message_id {name!r} stands at {found[name].where} already; keep one of the two"
+                    f"{node.where}: duplicate message_id {name!r}, first at {nodes[name].where}; keep one of the two"
                 )
-            found[name] = each
-    reasons = _reasons(found)
-    for name, each in found.items():
+            nodes[name] = node
+    reasons = _reasons(nodes)
+    for name, node in nodes.items():
         if reasons[name]:
-            where = f"{each.where} ({name})"
+            where = f"{node.where} ({name})"
             drops.add("oasst", "dropped from train", reasons[name], where)
-        elif each.parent is not None:
-            _reply(found[each.parent].message, each.message, each.where)
-        elif each.message.role != "prompter":
-            raise DataError(f"{name}: a tree's first message must be a prompter's")
+        elif node.parent is not None:
+            _attach(nodes[node.parent].message, node.message, node.where)
+        elif node.message.role != "prompter":
+            raise DataError(f"{name}: the first message of a tree must have the role prompter")
     yield from (
-        each.message for name, each in found.items() if each.parent is None and not reasons[name]
+        node.message for name, node in nodes.items() if node.parent is None and not reasons[name]
     )
 
 
-def _reasons(found: Mapping[str, _Found]) -> dict[str, str]:
-    """Why each message is left out; empty where it is not."""
+def _reasons(nodes: Mapping[str, _Node]) -> dict[str, str]:
+    """The reason why each message is dropped; empty if it is kept."""
     replies: dict[str, list[str]] = {}
     waiting: list[tuple[str, str]] = []
-    for name, each in found.items():
-        if each.parent is None:
+    for name, node in nodes.items():
+        if node.parent is None:
             waiting.append((name, ""))
-        elif each.parent in found:
-            replies.setdefault(each.parent, []).append(name)
+        elif node.parent in nodes:
+            replies.setdefault(node.parent, []).append(name)
         else:
-            waiting.append((name, "reply to a message that is not there"))
-    reasons = dict.fromkeys(found, "replies in a circle")
+            waiting.append((name, "reply to a missing message"))
+    # Messages that the loop does not reach have no way to a root: they are their own ancestors.
+    reasons = dict.fromkeys(nodes, "replies in a circle")
     while waiting:
         name, reason = waiting.pop()
-        reasons[name] = reason = _DELETED if found[name].deleted else reason
-        handed = "reply to a deleted message" if reason == _DELETED else reason
-        waiting += [(reply, handed) for reply in replies.get(name, ())]
+        reasons[name] = reason = _DELETED if nodes[name].deleted else reason
+        for_replies = "reply to a deleted message" if reason == _DELETED else reason
+        waiting += [(reply, for_replies) for reply in replies.get(name, ())]
     return reasons
 
 
-def _nested(row: Row, fields: Fields) -> Iterator[_Found]:
-    """A tree's messages, without recursion: some threads are long."""
+def _nested(row: Row, fields: Fields) -> Iterator[_Node]:
+    """A tree's messages. A loop, because some threads are longer than Python's limit of recursion."""
     if not isinstance(row.value["prompt"], Mapping):
         raise DataError(f"{row.where}: prompt must be a message")
     waiting: list[tuple[Mapping[str, Any], str | None]] = [(row.value["prompt"], None)]
     while waiting:
-        node, parent = waiting.pop()
-        found = _message(Row({**node, "parent_id": parent}, row.where), fields)
-        yield found
-        replies = node.get("replies") or ()
+        value, parent = waiting.pop()
+        node = _message(Row({**value, "parent_id": parent}, row.where), fields)
+        yield node
+        replies = value.get("replies") or ()
         if not isinstance(replies, list | tuple) or not all(
             isinstance(r, Mapping) for r in replies
         ):
             raise DataError(f"{row.where}: replies must be a list of messages")
-        waiting += [(reply, found.message.id) for reply in replies]
+        waiting += [(reply, node.message.id) for reply in replies]
 
 
-def _message(row: Row, fields: Fields) -> _Found:
-    """One message; of a deleted one the text does not count."""
+def _message(row: Row, fields: Fields) -> _Node:
+    """One message. The text of a deleted message is not read."""
     role, name = fields.text(row, "role"), fields.text(row, "message_id")
     if role not in ("prompter", "assistant"):
         raise DataError(f"{row.where}: the role {role!r} is neither prompter nor assistant")
@@ -196,7 +200,7 @@ def _message(row: Row, fields: Fields) -> _Found:
         raise DataError(f"{row.where}: parent_id must be a text or null, not {parent!r}")
     text = "" if deleted else fields.text(row, "text").strip()
     message = Message(name, role, text, fields.optional(row, "lang"), _rank(row))
-    return _Found(message, parent, row.where, deleted)
+    return _Node(message, parent, row.where, deleted)
 
 
 def _rank(row: Row) -> float:
@@ -208,33 +212,29 @@ def _rank(row: Row) -> float:
     return rank
 
 
-def _reply(parent: Message, reply: Message, where: str) -> None:
+def _attach(parent: Message, reply: Message, where: str) -> None:
     if parent.role == reply.role:
-        raise DataError(f"{where}: {reply.id} has the role of what it replies to, {reply.role}")
+        raise DataError(
+            f"{where}: {reply.id} and the message that it replies to have the same role, {reply.role}"
+        )
     parent.replies.append(reply)
 
 
-class Threads:
-    """Paths of one tree from its root to an answer that nothing but questions follows; each once.
+def threads(root: Message, best: bool) -> Iterator[tuple[Message, ...]]:
+    """The paths of a tree from its root to an answer that only questions without answers follow; each path once.
 
     Args:
-        root: of the tree, a question.
-        best: the one path along the best-ranked replies, in place of all.
+        root: the first message of the tree, a question.
+        best: follow only the best-ranked reply of each message, which gives at most one path.
     """
-
-    def __init__(self, root: Message, best: bool) -> None:
-        self._root = root
-        self._best = best
-
-    def __iter__(self) -> Iterator[tuple[Message, ...]]:
-        waiting: list[tuple[Message, ...]] = [(self._root,)]
-        while waiting:
-            path = waiting.pop()
-            # By id where ranks are equal: files have replies in different orders.
-            replies = sorted(path[-1].replies, key=lambda message: (message.rank, message.id))
-            if self._best:
-                replies = replies[:1]
-            if path[-1].role == "assistant" and not any(reply.replies for reply in replies):
-                yield path
-            else:
-                waiting += [(*path, reply) for reply in reversed(replies)]
+    waiting: list[tuple[Message, ...]] = [(root,)]
+    while waiting:
+        path = waiting.pop()
+        # Equal ranks are ordered by id, because files have replies in different orders.
+        replies = sorted(path[-1].replies, key=lambda message: (message.rank, message.id))
+        if best:
+            replies = replies[:1]
+        if path[-1].role == "assistant" and not any(reply.replies for reply in replies):
+            yield path
+        else:
+            waiting += [(*path, reply) for reply in reversed(replies)]

@@ -1,4 +1,4 @@
-r"""What the sources of mathematical problems share: a way, and the answer in \boxed{} behind it."""
+r"""Base class of the sources of mathematical problems: a rationale, and then the answer in \boxed{}."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
 from elrea.data.corpus import Split
+from elrea.data.drops import Drops
 from elrea.data.examples import Example
-from elrea.data.overlap.dropped import Drops, Unparsed
 from elrea.data.readers.tables import Row
 from elrea.data.sources.base import Source
 from elrea.data.sources.boxed import concluded, last_boxed
@@ -16,55 +16,62 @@ from elrea.errors import DataError
 from elrea.store.files import is_text
 
 
+class Unparsed(Exception):
+    """The answer of a row cannot be parsed; `args[0]` is the reason. `Problems.examples` catches and counts it."""
+
+
 class Problem(NamedTuple):
-    """One row as its reader understands it."""
+    """The parsed fields of one row."""
 
     question: str
     rationale: str
-    """The way to the answer; may be empty."""
+    """The steps to the answer; may be empty."""
     answer: str
 
 
 @dataclass
 class Problems(Source):
-    r"""Problems with one answer each, which the response ends in: \boxed{answer}."""
+    r"""Problems with one answer each; the response ends with \boxed{answer}.
+
+    A subclass implements `problem`, `question` and `read`.
+    """
 
     header: str = ""
-    r"""A line before every problem, for a model that does not know what is wanted of it: "Put the answer in \boxed{}."
-    It takes part in routing."""
+    r"""A line before every problem that tells the model what to do: "Put the answer in \boxed{}." Routing prompts
+    include it."""
 
     kind: ClassVar[str] = ""
-    """The field of a row that says its category; it need not be there."""
+    """Name of the optional field with a row's category."""
 
     def problem(self, row: Row) -> Problem:
-        """Read one row.
+        """Parse one row.
 
         Raises:
-            Unparsed: its answer cannot be read.
-            DataError: it is no row of this data set.
+            Unparsed: the answer cannot be parsed.
+            DataError: the row is not of this data set.
         """
         raise NotImplementedError
 
     def question(self, row: Row) -> str:
-        """The problem alone, for a row whose answer cannot be read."""
+        """The problem only, for a row whose answer cannot be parsed."""
         raise NotImplementedError
 
     def examples(self, rows: Iterable[Row], split: Split, drops: Drops) -> tuple[Example, ...]:
-        """Examples of a split's rows. Ids are "<name>/<split>/<row, counted from 0>".
+        """Examples of a split's rows, with ids "<name>/<split>/<row, counted from 0>".
 
-        A row whose answer cannot be read is dropped from train and dev. In test it stays, with an empty box, so that
-        no answer to it is right: scores stay comparable with others' on the same file.
+        A row whose answer cannot be parsed is dropped from train and dev. In test it is kept with an empty box, so that
+        every response to it is wrong and scores can be compared with others' on the same file.
         """
-        made = []
+        examples = []
         for index, row in enumerate(rows):
             name = f"{self.name}/{split}/{index}"
-            # Not with the answer: a row whose answer cannot be read is of its category all the same.
+            # Read before the answer, because a row whose answer cannot be parsed keeps its category.
             category = self.optional(row, self.kind)
             try:
                 problem = self.problem(row)
                 response = concluded(problem.rationale, problem.answer)
-                if last_boxed(response) != problem.answer:  # braces that are not in pairs
-                    raise Unparsed(r"\boxed{} cannot hold the answer")
+                if last_boxed(response) != problem.answer:  # unbalanced braces
+                    raise Unparsed(r"\boxed{} cannot contain the answer")
             except Unparsed as unparsed:
                 if split != "test":
                     drops.add(self.name, f"dropped from {split}", str(unparsed), row.where)
@@ -74,7 +81,7 @@ class Problems(Source):
             for field, text in problem._asdict().items():
                 if not is_text(text):
                     raise DataError(f"{row.where}: the {field} is not UTF-8: half a surrogate pair")
-            made.append(
+            examples.append(
                 Example(
                     id=name,
                     instruction=problem.question,
@@ -85,4 +92,4 @@ class Problems(Source):
                     judge="maths",
                 )
             )
-        return tuple(made)
+        return tuple(examples)

@@ -1,11 +1,11 @@
-"""Multiple choice by generation: which of the choices a text settles on.
+"""Multiple choice by generation: reads which of the choices a text picks.
 
-Where the choices are letters, the field's two steps (as MMLU-Pro has them): the letter behind the first "answer is",
-"answer:" or the like, in brackets or not; else the first capital letter of a choice that stands alone. So "A man ..."
-without such a phrase counts as A.
+If the choices are letters, two patterns are tried, as in MMLU-Pro's evaluation: first the letter after the first
+"answer is", "answer:" or similar, with or without brackets; then the first capital letter of a choice that is a word
+of its own. So "A man ..." without such a phrase counts as A.
 
-Where the choices are words, the choice that is named first behind such a phrase, else anywhere; of two that begin at
-one place, the longer.
+If the choices are words, the choice that appears first after such a phrase counts, or else the first one anywhere in
+the text. If two choices begin at the same place, the longer one counts.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from functools import lru_cache
 
 from elrea.data.examples import Example
 from elrea.errors import DataError
-from elrea.evaluation.judges import NOBODY, Judged
+from elrea.evaluation.judge import NO_ANSWER, Judged
 
 _PHRASE = r"\b(?:answer|choice|option)\b(?:\s+is\b|\s*:)(?:\s+(?:the\s+)?(?:answer|choice|option))?[\s:*]*"
-"""Stands before an answer."""
+"""Introduces an answer."""
 
 
 def judge(text: str, example: Example) -> Judged:
-    """The choice that a text settles on; of none, there is no answer."""
+    """Compares the choice that the text picks with the response; a text that picks none has no answer."""
     for pattern in _patterns(example.choices):
-        if found := pattern.search(text):
-            choice = _chosen(found, example.choices)
+        if match := pattern.search(text):
+            choice = _choice(match, example.choices)
             return Judged(choice == example.response, choice)
-    return NOBODY
+    return NO_ANSWER
 
 
 def check(example: Example) -> None:
@@ -38,34 +38,34 @@ def check(example: Example) -> None:
         DataError: It has none.
     """
     if not example.choices:
-        raise DataError(f"{example.id}: judge 'letter' wants choices, and it has none")
+        raise DataError(f"{example.id}: judge 'letter' needs choices, and this example has none")
 
 
 @lru_cache(maxsize=1024)
 def _patterns(choices: tuple[str, ...]) -> list[re.Pattern[str]]:
-    """What to look for, one after the other; the group c<i> is choice i."""
+    """The patterns to try in this order; the group c<i> is choice i."""
     letters = all(choice in string.ascii_uppercase and len(choice) == 1 for choice in choices)
     longest = sorted(range(len(choices)), key=lambda i: len(choices[i]), reverse=True)
-    alone = f"(?:{'|'.join(f'(?P<c{i}>{_alone(choices[i])})' for i in longest)})"
+    any_choice = f"(?:{'|'.join(f'(?P<c{i}>{_whole_word(choices[i])})' for i in longest)})"
     if letters:
-        # Case counts for the letter, or "the answer is a number" would be A.
-        said = rf"(?i:{_PHRASE})[(\[{{\"'`]*(?:\\(?:text|boxed|mathrm)\{{)?[(]?{alone}"
-        return [re.compile(said), re.compile(alone)]
+        # The letter has to be a capital, or "the answer is a number" would be A.
+        introduced = rf"(?i:{_PHRASE})[(\[{{\"'`]*(?:\\(?:text|boxed|mathrm)\{{)?[(]?{any_choice}"
+        return [re.compile(introduced), re.compile(any_choice)]
     return [
-        re.compile(rf"{_PHRASE}\W*{alone}", re.IGNORECASE),
-        re.compile(alone, re.IGNORECASE),
+        re.compile(rf"{_PHRASE}\W*{any_choice}", re.IGNORECASE),
+        re.compile(any_choice, re.IGNORECASE),
     ]
 
 
-def _alone(choice: str) -> str:
-    """A choice that is no part of a longer word or number: "1" stands neither in "-1" nor in "0.1" nor in "1.5"."""
+def _whole_word(choice: str) -> str:
+    """Matches a choice that is not part of a longer word or number: "1" is not found in "-1", "0.1" or "1.5"."""
     before = r"(?<![\w−-])(?<!\d[.,/])" if choice[:1].isdigit() else r"(?<!\w)"
     after = r"(?!\w|[.,/]\d)" if choice[-1:].isdigit() else r"(?!\w)"
     return before + re.escape(choice) + after
 
 
-def _chosen(found: re.Match[str], choices: tuple[str, ...]) -> str:
-    """The choice that was found; of two that differ in case alone, the one that was written."""
-    assert found.lastgroup is not None
-    written = found[found.lastgroup]
-    return written if written in choices else choices[int(found.lastgroup.removeprefix("c"))]
+def _choice(match: re.Match[str], choices: tuple[str, ...]) -> str:
+    """The choice that was matched; of two that differ in case only, the one with the text's spelling."""
+    assert match.lastgroup is not None
+    written = match[match.lastgroup]
+    return written if written in choices else choices[int(match.lastgroup.removeprefix("c"))]

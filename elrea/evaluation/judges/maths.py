@@ -1,16 +1,16 @@
 r"""Whether a mathematical answer equals the one in the response's \boxed{}, by math-verify.
 
-Compared are the response's last box and the text's, as MATH's own answer is the last one: several boxes are never
-joined, and of "\boxed{2} and \boxed{3}" the answer is 3 (two values stand in one box: "\boxed{2, 3}"). A text whose
-last box is empty or not closed has no answer. Out of a text without any box math-verify reads what stands behind "the
-final answer is", else the last formula or number.
+The last box of the response is compared with the last box of the text, because MATH defines the last box as the
+answer. Boxes are never joined: the answer of "\boxed{2} and \boxed{3}" is 3, and two values belong in one box,
+"\boxed{2, 3}". A text whose last box is empty or not closed has no answer. From a text without a box, math-verify reads
+what follows "the final answer is", or else the last formula or number.
 
-Before math-verify reads it, `_plain` writes a box as a formula: "18 eggs" is 18 and "8 thousand" 8000. math-verify then
-brings its LaTeX to MATH's normal form (Hendrycks et al., 2021: units, \text, \left and \right, bare \frac and \sqrt,
-degrees and the like go or are spelt out), and compares with sympy: 1/2, 0.5 and \frac12 are one.
+`_as_formula` first turns a box into a formula: "18 eggs" becomes 18 and "8 thousand" becomes 8000. math-verify then
+normalises the LaTeX as MATH does (Hendrycks et al., 2021: units, \text, \left and \right, bare \frac and \sqrt,
+degrees and the like are removed or written out) and compares with sympy: 1/2, 0.5 and \frac12 are equal.
 
-Sympy may take for ever over what a model writes (9^{9^{9^9}}), and math-verify's own alarm works in a main thread
-alone: so it works in a process of its own, which is ended where an answer takes too long. That one could not be read.
+Sympy may never finish on what a model writes (9^{9^{9^9}}), and math-verify's own alarm works in the main thread only.
+So the comparison runs in a subprocess that is killed after a time limit; such a text has no answer.
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from typing import Any
 from elrea.data.examples import Example
 from elrea.data.sources.boxed import NO_UNIT, last_boxed, number, written_out
 from elrea.errors import DataError
-from elrea.evaluation.judges import NOBODY, Judged
+from elrea.evaluation.judge import NO_ANSWER, Judged
 from elrea.evaluation.timed import TimedSubprocess, serve
 
 SECONDS = 5
-"""For reading one answer, and again for comparing it."""
+"""Time limit for reading one answer, and again for comparing it."""
 
 _BOX = re.compile(r"\\(?:boxed|fbox)")
 _MINUS = re.compile(r"(\bis:?|=|:)([ \t]*\$?)-[ \t]+(?=[\d.])")
-"""A sign apart from its number, where no other number stands before it."""
+"""A minus sign with a space after it, where it is a sign and not a subtraction."""
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mbox)\s*\{([^{}]*)\}")
 _AMOUNT = re.compile(
     r"(?:\\?\$)? ?(?P<number>-? ?(?:\d[\d,]*(?:\.\d+)?|\.\d+))(?: [a-z]{4,}(?:[ /-][a-z]+)*)?",
     re.IGNORECASE,
 )
-"""A number and words. A first word of fewer than four letters may be a product of variables; math-verify knows the
-short units."""
+"""A number and the words after it. A first word of fewer than four letters may be a product of variables; math-verify
+knows the short units."""
 _OTHER = re.compile(rf"[\d}}][^\d}}]*(?<![a-z\\]){NO_UNIT}", re.IGNORECASE)
-"""A number that the words behind it make another one."""
+"""A number whose value is changed by the words after it."""
 _SPACE = r"(?:\\[,;: ]|[ ~\u00a0\u2009\u202f])"
 _THOUSANDS = re.compile(rf"(?<![\d.,])\d{{1,3}}(?:{_SPACE}\d{{3}})+(?!\d)")
 _RELATION = re.compile(r"\\(?:geq?|leq?|gt|lt|neq?|geqslant|leqslant)(?![a-zA-Z])|[<>≤≥≠]")
 
-_aside = TimedSubprocess(__name__, limit=6.0 * SECONDS)
+_subprocess = TimedSubprocess(__name__, limit=6.0 * SECONDS)
 
 
 def judge(text: str, example: Example) -> Judged:
-    """Whether a text's answer equals the response's."""
+    """Compares a text's answer with the response's."""
     check(example)
     box = last_boxed(text)
     if not text.strip() or (box is None and _BOX.search(text)):
-        return NOBODY
-    found = _aside({"gold": last_boxed(example.response), "box": box, "text": text})
-    return NOBODY if found is None else Judged(found["correct"], found["answer"])
+        return NO_ANSWER
+    verdict = _subprocess({"gold": last_boxed(example.response), "box": box, "text": text})
+    return NO_ANSWER if verdict is None else Judged(verdict["correct"], verdict["answer"])
 
 
 def check(example: Example) -> None:
@@ -65,29 +65,29 @@ def check(example: Example) -> None:
     """
     if r"\boxed" not in example.response:
         raise DataError(
-            rf"{example.id}: judge 'maths' wants the answer in \boxed{{}}, and the response has none"
+            rf"{example.id}: judge 'maths' needs the answer in \boxed{{}}, and the response has none"
         )
 
 
-def compared(asked: dict[str, str | None]) -> dict[str, Any]:
-    """What math-verify says of one text, in the process of its own."""
-    gold, box = _plain(asked["gold"] or ""), asked["box"]
-    said = _signed(asked["text"] or "") if box is None else _plain(box)
-    answer, correct = _compare(gold, said, box is not None)
-    if not correct and "%" in gold + said:
-        # 50 % is 0.5, and 50 as well: MATH's normal form has no signs of per cent.
-        gold, said = (one.replace(r"\%", "").replace("%", "") for one in (gold, said))
-        correct = _compare(gold, said, box is not None)[1]
+def compare_texts(request: dict[str, str | None]) -> dict[str, Any]:
+    """Math-verify's verdict on one text; runs in the subprocess."""
+    gold, box = _as_formula(request["gold"] or ""), request["box"]
+    given = _join_signs(request["text"] or "") if box is None else _as_formula(box)
+    answer, correct = _compare(gold, given, box is not None)
+    if not correct and "%" in gold + given:
+        # 50 % equals 0.5, and 50 as well: MATH's normal form drops per cent signs.
+        gold, given = (one.replace(r"\%", "").replace("%", "") for one in (gold, given))
+        correct = _compare(gold, given, box is not None)[1]
     return {"correct": correct, "answer": answer}
 
 
-def _signed(text: str) -> str:
-    """A text without a box, its signs straight before their numbers."""
+def _join_signs(text: str) -> str:
+    """A text without a box, with each minus sign directly before its number."""
     return _MINUS.sub(r"\1\2-", text.replace("−", "-"))
 
 
-def _plain(box: str) -> str:
-    r"""A box as math-verify reads it rightly: 18 for "18 eggs", 1000 for "1\,000", 8000 for "8 thousand"."""
+def _as_formula(box: str) -> str:
+    r"""A box in a form that math-verify reads correctly: 18 for "18 eggs", 1000 for "1\,000", 8000 for "8 thousand"."""
     box = re.sub(r"^(?:=|≈|\\approx(?![a-z])) *", "", box.replace("−", "-").rstrip(" ."))
     box = re.sub(r"(?<![\d.])(\d+) +(\d+) */ *(\d+)(?![\d.])", r"\1\\frac{\2}{\3}", box)
     box = _THOUSANDS.sub(lambda found: re.sub(_SPACE, "", found[0]), box)
@@ -95,13 +95,13 @@ def _plain(box: str) -> str:
     flat = re.sub(r" ?\bper ?cent\b", r"\\%", " ".join(flat.split()), flags=re.IGNORECASE)
     flat = written_out(flat)
     if flat.endswith("%") or _OTHER.search(flat):
-        return flat  # math-verify takes every \text behind a number for a unit: "8\text{ tenths}"
+        return flat  # math-verify reads any \text after a number as a unit: "8\text{ tenths}"
     amount = _AMOUNT.fullmatch(flat)
     return (amount and number(amount["number"])) or box
 
 
-def _compare(gold: str, said: str, boxed: bool) -> tuple[str | None, bool]:
-    """The answer in a text or of its box, and whether it equals the right one."""
+def _compare(gold: str, given: str, boxed: bool) -> tuple[str | None, bool]:
+    """The answer in a text, or in its box if `boxed`, and whether it equals the right one."""
     from latex2sympy2_extended import NormalizationConfig
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse, verify
     from sympy import Eq
@@ -119,32 +119,33 @@ def _compare(gold: str, said: str, boxed: bool) -> tuple[str | None, bool]:
         return parsed
 
     free = [latex, ExprExtractionConfig()]
-    found = read(said) if boxed else parse(said, free, parsing_timeout=SECONDS)
+    found = read(given) if boxed else parse(given, free, parsing_timeout=SECONDS)
     if not found:
         return None, False
-    # The text it was read from: to spell a formula out may take for ever too.
-    spelt = isinstance(found[-1], str) and not (boxed and _exact(said) != said)
-    answer = found[-1] if spelt else said
-    # Of "19 = 18" math-verify would compare the right side alone.
-    claims = () if isinstance(found[0], str) else found[0].atoms(Eq)
-    untrue = any(
-        not eq.free_symbols and not verify(eq.lhs, eq.rhs, timeout_seconds=SECONDS) for eq in claims
+    # Report the source text, because printing a sympy formula may never finish either.
+    has_source = isinstance(found[-1], str) and not (boxed and _exact(given) != given)
+    answer = found[-1] if has_source else given
+    # Of "19 = 18" math-verify would compare the right side only.
+    equations = () if isinstance(found[0], str) else found[0].atoms(Eq)
+    false_equation = any(
+        not eq.free_symbols and not verify(eq.lhs, eq.rhs, timeout_seconds=SECONDS)
+        for eq in equations
     )
-    correct = not untrue and bool(verify(read(gold), found, timeout_seconds=SECONDS))
+    correct = not false_equation and bool(verify(read(gold), found, timeout_seconds=SECONDS))
     return " ".join(answer.split()), correct
 
 
 def _exact(box: str) -> str:
-    r"""A box with per cent as hundredths, and a left side for a relation that has none.
+    r"""A box with a percentage as a fraction, and with a left side for a relation that has none.
 
-    Of "\ge 18" math-verify reads 18 alone.
+    From "\ge 18" math-verify would read 18 only.
     """
-    top, sign, more = box.partition("%")
-    if sign and not more:
-        return r"\frac{" + top.removesuffix("\\") + "}{100}"
+    number_part, sign, rest = box.partition("%")
+    if sign and not rest:
+        return r"\frac{" + number_part.removesuffix("\\") + "}{100}"
     return rf"\Xi {box}" if _RELATION.match(box) else box
 
 
 if __name__ == "__main__":
-    logging.disable()  # a time-out is no news to who asks
-    serve(compared)
+    logging.disable()  # the parent process handles time-outs
+    serve(compare_texts)

@@ -1,16 +1,16 @@
-"""The response, word for word: white space counts as one space, and nothing else is forgiven."""
+"""Exact match with the whole response; runs of white space count as one space."""
 
 from __future__ import annotations
 
 from elrea.data.examples import Example
-from elrea.evaluation.judges import NOBODY, Judged
+from elrea.evaluation.judge import NO_ANSWER, Judged
 
 
 def judge(text: str, example: Example) -> Judged:
-    """The whole text is the answer; an empty one is none."""
-    answer = _plain(text)
-    return Judged(answer == _plain(example.response), answer) if answer else NOBODY
+    """The whole text is the answer; an empty text has none."""
+    answer = _normal_space(text)
+    return Judged(answer == _normal_space(example.response), answer) if answer else NO_ANSWER
 
 
-def _plain(text: str) -> str:
+def _normal_space(text: str) -> str:
     return " ".join(text.split())

@@ -1,1 +1,2 @@
-"""Grouping features: k-means, BIRCH, by source, at random; centroids and quality figures."""
+"""Clustering of the training examples by their features (step 3): k-means, BIRCH, by source, at random; centroids,
+quality figures and the search index."""

@@ -1,4 +1,4 @@
-"""The clusters' stage on disk: who belongs to which, and where its centroid lies (step 3)."""
+"""Makes the files of the clusters' stage: assignment, centroids, quality figures and index (step 3)."""
 
 from __future__ import annotations
 
@@ -34,45 +34,46 @@ def make_clusters(
 ) -> None:
     """Groups the training examples by their features.
 
-    Writes `clusters.safetensors`: `assignment` [n] (-1: no feature, in no cluster), `random` [n] (the same sizes,
-    members drawn at random), `centroids` [C, d]; `quality.json`; and FAISS' index of the features.
+    Writes `clusters.safetensors` with `assignment` [n] (-1: no feature, in no cluster), `random` [n] (the same sizes,
+    members drawn at random) and `centroids` [C, d]; `quality.json`; and the FAISS index of the features.
 
     Args:
-        folder: Where to.
-        features: Folder of their features.
-        examples: In the order of the features' rows.
-        clustering: How.
-        seed: Of the clustering and the drawing.
+        folder: Where to write.
+        features: Folder of the features.
+        examples: The training examples in the order of the features' rows.
+        clustering: How to group them.
+        seed: Seed of the clustering and of the random clusters.
         unit: Whether features have length 1.
 
     Raises:
-        ElreaError: The features cannot be read, or not be grouped.
+        DataError: No example has a feature.
+        ElreaError: The features cannot be read, or cannot be grouped.
     """
     rows = open_features(features / NAME, n=len(examples))
     skipped = list(read_json(features / SKIPPED).values())
     if len(skipped) == len(examples):
         raise DataError(
-            f"not one of {len(examples)} training prompts has a feature: every gradient is zero or not finite; "
-            "look at the training's loss and at features.layers"
+            f"none of {len(examples)} training prompts has a feature: every gradient is zero or not finite; "
+            "check the training's loss and features.layers"
         )
     kept = np.setdiff1d(np.arange(len(examples)), np.array(skipped, dtype=np.int64))
-    mine = [examples[i] for i in kept.tolist()]
-    points = Points(rows, [e.source for e in mine], unit, kept if skipped else None)
-    found = clustering(points, seed)
-    assignment, dealt = np.full((2, len(examples)), -1, dtype=np.int64)
-    assignment[kept] = found
-    dealt[kept] = random_clusters(found, seed)
+    grouped = [examples[i] for i in kept.tolist()]
+    points = Points(rows, [e.source for e in grouped], unit, kept if skipped else None)
+    clusters = clustering(points, seed)
+    assignment, random = np.full((2, len(examples)), -1, dtype=np.int64)
+    assignment[kept] = clusters
+    random[kept] = random_clusters(clusters, seed)
     tensors = {
         "assignment": torch.from_numpy(assignment.copy()),
-        "random": torch.from_numpy(dealt.copy()),
+        "random": torch.from_numpy(random.copy()),
         "centroids": centroids(rows, assignment),
     }
     save_file(tensors, folder / CLUSTERS)
-    figures = quality(points, found, [e.category for e in mine], clustering, seed)
+    figures = quality(points, clusters, [e.category for e in grouped], clustering, seed)
     write_json(folder / QUALITY, figures)
     write_index(folder, points)
 
 
 def read_clusters(folder: Path) -> dict[str, Tensor]:
-    """`assignment` [n], `random` [n] and `centroids` [C, d] of a finished clustering."""
+    """Reads `assignment` [n], `random` [n] and `centroids` [C, d] of a finished clustering."""
     return load_file(folder / CLUSTERS)

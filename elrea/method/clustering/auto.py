@@ -1,4 +1,4 @@
-"""How many clusters there are: `clustering.k=auto`."""
+"""Chooses the number of clusters by silhouette and stability: `clustering.k=auto`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elrea.method.clustering.lloyd import nearest
 from elrea.method.clustering.view import View
 
 SAMPLE = 4_000
-"""Points that candidates are compared on; silhouettes look at half of them."""
+"""Number of points that candidates are compared on; silhouettes use half of them."""
 
 log = logging.getLogger(__name__)
 
@@ -22,19 +22,19 @@ def choose_k(
     centres: Callable[[np.ndarray, int, int], np.ndarray],
     seed: int,
 ) -> int:
-    """The candidate with the highest silhouette + stability; the smaller one between equals.
+    """The candidate with the highest silhouette + stability; of equal ones, the smallest.
 
-    A silhouette alone favours few clusters, and stability alone favours two; too many clusters lower both, because
-    a group that is cut in two is cut elsewhere in each half.
+    The silhouette alone favours few clusters, and stability alone favours two. Too many clusters lower both, because a
+    group that is split in two is split differently in each half of the sample.
 
     Args:
         view: The points.
-        candidates: Numbers of clusters, rising.
+        candidates: Numbers of clusters to choose from, rising.
         centres: (rows, k, seed) -> centres [k, d].
-        seed: Of the sample and its halves.
+        seed: Seed of the sample and its halves.
 
     Returns:
-        One of the candidates; those that half the sample is too small for are left out, but for the first.
+        One of the candidates. Those larger than half the sample are skipped, except the first.
     """
     from sklearn.metrics import adjusted_rand_score
 
@@ -57,7 +57,7 @@ def choose_k(
 
 
 def pairwise(rows: np.ndarray) -> np.ndarray:
-    """Squared distances [n, n]: twice one minus the cosine for rows of length 1."""
+    """Squared distances of rows [n, d] from each other [n, n]; for rows of length 1, 2·(1 - cosine)."""
     squares = np.einsum("nd,nd->n", rows, rows)
     distances = np.maximum(squares[:, None] + squares - 2 * (rows @ rows.T), 0)
     np.fill_diagonal(distances, 0)
@@ -65,9 +65,13 @@ def pairwise(rows: np.ndarray) -> np.ndarray:
 
 
 def silhouette(distances: np.ndarray, labels: np.ndarray) -> float | None:
-    """Mean of (b - a) / max(a, b) over rows, None where there is one cluster, or one row for each.
+    """Mean silhouette (b - a) / max(a, b) of the rows; None if there is one cluster only, or one row per cluster.
 
-    a is a row's mean distance to its own cluster's others, b to those of the nearest other cluster.
+    a is a row's mean distance to the other members of its cluster, b to the members of the nearest other cluster.
+
+    Args:
+        distances: Of all rows from each other [n, n].
+        labels: Cluster of each row [n].
     """
     from sklearn.metrics import silhouette_score
 

@@ -1,4 +1,4 @@
-"""The paper's clustering (step 3): BIRCH on a sample, and large clusters split again."""
+"""The paper's clustering (step 3): BIRCH on a sample, then repeated splits of large clusters."""
 
 from __future__ import annotations
 
@@ -8,53 +8,46 @@ import numpy as np
 
 from elrea.errors import ClusterError, ConfigError
 from elrea.method.clustering.lloyd import nearest_members
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.clustering.sizes import by_size, dissolve
 from elrea.method.clustering.view import View
 
 TRIES = 16
-"""Trees that are built at most to find the threshold."""
+"""Maximum number of trees that are built to find the threshold."""
 FIRST = 0.9
-"""Threshold of the first tree, as a share of the sample's radius: in many dimensions all rows lie as far apart."""
+"""Threshold of the first tree, as a share of the sample's radius: rows in many dimensions are about that far apart."""
 CHUNK = 250
-"""Rows that a tree grows by before its sub-clusters are counted: one with too many is slow, and given up early."""
+"""Rows that are added to a tree between two counts of its sub-clusters: one with too many is slow, and is abandoned."""
 
 
 @dataclass(frozen=True)
-class Birch:
-    """Fits on a sample, assigns every point by it, and clusters again what came out too large."""
+class Birch(Clustering):
+    """Fits BIRCH on a sample, assigns every point to the nearest cluster, and splits clusters that are too large."""
 
     splits: list[int] = field(default_factory=lambda: [5, 4, 3])
-    """K of the first fit, and of each round of re-splitting after it (the paper gives 5 and "smaller")."""
+    """Number of clusters of the first fit, and of each round of splits after it (the paper gives 5 and "smaller")."""
     ratio: float = 5.0
-    """A cluster more than so many times the smallest is clustered again."""
+    """A cluster is split if it is more than this many times as large as the smallest."""
     sample: int = 5_000
-    """Points that are fitted on, drawn at random, of all or of the cluster that is split."""
+    """Number of points to fit on, drawn at random from all points or from the cluster that is split."""
     leaves: int = 300
-    """Sub-clusters that the tree is to have on the sample, within a third; at most a third of the sample's points.
-    The threshold (the largest radius of a sub-cluster) is searched for by bisection between 0 and the radius of the
-    whole sample: a fixed one fits no other spread (scikit-learn's 0.5 leaves one once cosines average 0.86)."""
+    """Wanted number of sub-clusters of the tree, met within a third; at most a third of the sample's points. The
+    threshold (the largest radius of a sub-cluster) is found by bisection between 0 and the radius of the whole sample:
+    a fixed one fits one spread of the data only (scikit-learn's 0.5 gives a single one if cosines average 0.86)."""
     min_size: int = 32
-    """A smaller cluster is dissolved, its members going to their next nearest: too few to train an expert on."""
+    """A smaller cluster is dissolved and its members join their next nearest one: too few to train an expert on."""
 
     def __post_init__(self) -> None:
         if not self.splits or min(self.splits) < 2:
-            raise ConfigError(f"clustering.splits={self.splits}: wants numbers of at least 2")
+            raise ConfigError(f"clustering.splits={self.splits}: must be numbers of at least 2")
         for name, least in (("ratio", 1), ("sample", 2), ("leaves", 2)):
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"clustering.{name}={getattr(self, name)}: must be at least {least}"
                 )
 
-    @property
-    def k(self) -> None:
-        """Known once the clustering ran."""
-
     def __call__(self, points: Points, seed: int) -> np.ndarray:
-        """Assigns every point.
-
-        Returns:
-            Cluster of each point [n], int64, numbered from 0 by falling size without gaps.
+        """Assigns every point to a cluster; arguments and result as for `Clustering`.
 
         Raises:
             ClusterError: Fewer points than clusters of the first fit, or a feature that is not finite.
@@ -77,7 +70,7 @@ class Birch:
         return by_size(assignment)
 
     def _fit(self, points: Points, k: int, seed: int) -> np.ndarray:
-        """At most k clusters, by falling size."""
+        """Cluster of each point [n], at most k, numbered by falling size."""
         from sklearn.cluster import AgglomerativeClustering
 
         view = View(points, unit=False)
@@ -97,9 +90,10 @@ class Birch:
 
 
 def sub_clusters(rows: np.ndarray, leaves: int) -> np.ndarray:
-    """Centres [about `leaves`, d] of a BIRCH tree's sub-clusters, its threshold found by bisection.
+    """Centres [about `leaves`, d] of a BIRCH tree's sub-clusters, with a threshold found by bisection.
 
-    Fewer come out where rows are duplicates of each other, and the nearest of all trees where none is near enough.
+    There are fewer if many rows are duplicates. If no tree comes within a third of `leaves`, the largest one that has
+    not too many is used.
     """
     low, high = 0.0, float(np.sqrt(rows.var(axis=0, dtype=np.float64).sum()))
     threshold, best = FIRST * high, rows[:1]
@@ -117,7 +111,7 @@ def sub_clusters(rows: np.ndarray, leaves: int) -> np.ndarray:
 
 
 def tree(rows: np.ndarray, threshold: float, most: int) -> np.ndarray | None:
-    """Centres of the sub-clusters of one tree, None once they are more than `most`: they never become fewer."""
+    """Centres of the sub-clusters of one tree; None if there are more than `most`."""
     from sklearn.cluster import Birch as Tree
 
     grown = Tree(threshold=threshold, n_clusters=None)

@@ -1,4 +1,4 @@
-"""Centroids of the clusters, and how near prompts lie to them (5.8)."""
+"""Centroids of the clusters, and the cosines of prompts with them (5.8)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCK_BYTES = 32 << 20
-"""Of float32 features that are held at once: they may be a file larger than memory."""
+"""Bytes of float32 features that are in memory at once: their file may be larger than memory."""
 
 
 def centroids(features: np.ndarray, assignment: np.ndarray) -> Tensor:
@@ -17,7 +17,7 @@ def centroids(features: np.ndarray, assignment: np.ndarray) -> Tensor:
 
     Args:
         features: δ of the training examples [n, d], float16 or float32, possibly memory-mapped.
-        assignment: Cluster of each [n], 0 to C-1, none empty; -1 belongs to none.
+        assignment: Cluster of each example [n], 0 to C-1, none empty; -1: in no cluster.
 
     Returns:
         [C, d], rows of length 1.
@@ -31,7 +31,7 @@ def centroids(features: np.ndarray, assignment: np.ndarray) -> Tensor:
 
 
 def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
-    """cos_c = ⟨δ, δ̄_c⟩ / ‖δ‖; 0 with every centroid for a prompt without a feature (a row of zeros).
+    """cos_c = ⟨δ, δ̄_c⟩ / ‖δ‖ (5.8); all 0 for a prompt without a feature (a row of zeros).
 
     Args:
         features: δ [n, d], float16 or float32, possibly memory-mapped.
@@ -42,7 +42,7 @@ def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
     """
     found = torch.empty(len(features), len(centres))
     for rows, block in blocks(features):
-        # Halves round a unit row's length; and not every kind of feature has length 1.
+        # Rounding to float16 changes the length of a unit row, and not every feature has length 1.
         lengths = torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
         block /= torch.where(lengths > 0, lengths, 1.0)[:, None]
         found[rows] = block @ centres.T
@@ -50,7 +50,7 @@ def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
 
 
 def blocks(features: np.ndarray) -> Iterator[tuple[slice, Tensor]]:
-    """All rows in turn: (which, a copy in float32 [m, d])."""
+    """All rows block by block: (slice of the rows, a float32 copy [m, d])."""
     step = max(1, BLOCK_BYTES // (4 * features.shape[1]))
     for start in range(0, len(features), step):
         rows = slice(start, min(start + step, len(features)))

@@ -1,7 +1,8 @@
-"""FAISS' index of the features, saved with the clusters: the training examples nearest to a prompt, exactly.
+"""FAISS index of the features: exact search for the training examples nearest to a prompt.
 
-The index is flat, in half precision as unit features are themselves, and cut into files of bounded size: neither
-making nor searching it needs memory that grows with the number of examples. On disk it is a second copy of them.
+The index is flat and in half precision, as unit features are on disk, and split into files of bounded size, so that
+neither building nor searching needs memory that grows with the number of examples. On disk it is a second copy of the
+features.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from elrea.errors import StoreError
 from elrea.method.clustering.points import Points
 
 PART_BYTES = 256 << 20
-"""Of one file's rows, about."""
+"""Approximate size of one file's rows."""
 
 
 def write_index(folder: Path, points: Points) -> None:
-    """Writes `index-00000.faiss` and so on: rows of length 1, searched by inner product, named by their rows.
+    """Writes `index-00000.faiss` and so on: rows of length 1, to be searched by inner product.
 
     Args:
-        folder: Where to.
-        points: At least one; a row's number is that of the features' file.
+        folder: Where to write.
+        points: At least one. An entry's id is its row in the file of the features.
     """
     import faiss
 
@@ -42,18 +43,18 @@ def write_index(folder: Path, points: Points) -> None:
 
 
 def search(folder: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The rows with the highest cosines to each query.
+    """The training examples with the highest cosines to each query.
 
     Args:
-        folder: Of a finished clustering; its files are mapped, not loaded.
-        queries: [q, d].
-        k: How many.
+        folder: Folder of a finished clustering; its files are memory-mapped.
+        queries: Features [q, d].
+        k: Number of examples per query.
 
     Returns:
-        Cosines [q, min(k, rows)], falling, and the rows' numbers.
+        Cosines [q, min(k, n)], falling, and the examples' rows in the file of the features.
 
     Raises:
-        StoreError: There is no index, it is damaged, or it is of features of another dimension.
+        StoreError: The index is missing, damaged, or of another dimension.
     """
     import faiss
 
@@ -67,10 +68,12 @@ def search(folder: Path, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.nd
         try:
             index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError as error:
-            raise StoreError(f"{path} is no index: delete its folder and run again") from error
+            raise StoreError(
+                f"{path} is not a FAISS index: delete its folder and run again"
+            ) from error
         if index.d != queries.shape[1]:
             raise StoreError(
-                f"{path} is of {index.d} dimensions, not {queries.shape[1]}: of another projection or model"
+                f"{path} has {index.d} dimensions, not {queries.shape[1]}: it is of another projection or model"
             )
         found = index.search(queries, min(k, index.ntotal))
         cosines, rows = np.hstack([cosines, found[0]]), np.hstack([rows, found[1]])

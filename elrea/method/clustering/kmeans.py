@@ -1,8 +1,8 @@
-"""K-means on features (step 3), by FAISS."""
+"""K-means clustering of features (step 3), by FAISS."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -10,37 +10,37 @@ import numpy as np
 from elrea.errors import ClusterError, ConfigError
 from elrea.method.clustering.auto import choose_k
 from elrea.method.clustering.lloyd import nearest, nearest_members, passes, train
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.clustering.sizes import by_size, dissolve
 from elrea.method.clustering.view import View
 
 IN_MEMORY = 16 * 2**20
-"""Numbers (16 Mi: 16,384 rows of 1,024) up to which all rows are held at once, as float32. Of more, restarts look at
-a sample of that size, and all rows decide after that."""
+"""Largest n·d (16 Mi: 16,384 rows of 1,024) for which all rows are in memory at once, as float32. For more, restarts
+use a sample of that size, and then passes over all rows refine the best centres."""
 
 
 @dataclass(frozen=True)
-class FaissKMeans:
-    """Groups features by the cosine to their cluster's mean direction, with restarts; all of them are used."""
+class FaissKMeans(Clustering):
+    """Spherical k-means with restarts: every feature joins the cluster with whose mean its cosine is highest."""
 
     k: int | Literal["auto"] = 8
-    """C, the number of clusters and experts. `auto` takes the one of `candidates` with the highest sum of two
-    figures, on a sample of 4,000: mean silhouette, and stability, the adjusted Rand index between the clusters that
-    its two halves find. Then C is known once the clustering ran."""
+    """C, the number of clusters and experts. `auto` takes the one of `candidates` with the highest mean silhouette +
+    stability on a sample of 4,000; stability is the adjusted Rand index between the clusters found on its two halves.
+    C is then known only after clustering."""
     candidates: list[int] = field(default_factory=lambda: [2, 3, 4, 6, 8, 12, 16])
-    """Of `k=auto`; those whose clusters could not all have `min_size` members are left out."""
+    """Candidates of `k=auto`; those whose clusters could not all have `min_size` members are skipped."""
     restarts: int = 10
-    """Runs from different starts; the one with the highest mean cosine is kept. The best of 5 still merged some
-    of 16 equal groups that overlap a little, once in six tries."""
+    """Number of runs from different starts; the one with the highest mean cosine is kept. The best of 5 still merged
+    some of 16 equal, slightly overlapping groups in one of six tries."""
     iterations: int = 50
-    """Of one run, at most: it ends once nothing is gained."""
+    """Iterations of one run at most: it ends when it gains no more."""
     min_size: int = 32
-    """A smaller cluster is dissolved, its members going to their next nearest: too few to train an expert on."""
+    """A smaller cluster is dissolved and its members join their next nearest one: too few to train an expert on."""
     pca: int | None = None
-    """Principal components that features are reduced to first (256 in the paper's ablation); null: none are.
-    Spherical clusters are then of directions from the mean feature."""
+    """Number of principal components to reduce features to first (256 in the paper's ablation); null: no reduction.
+    Directions are then measured from the mean feature."""
     spherical: bool = True
-    """By direction alone; false: by Euclidean distance, for `features.normalise=false`."""
+    """Compare directions only; false: Euclidean distances, for `features.normalise=false`."""
 
     def __post_init__(self) -> None:
         for name in ("k", "restarts", "iterations", "pca"):
@@ -49,18 +49,11 @@ class FaissKMeans:
                 raise ConfigError(f"clustering.{name}={value}: must be at least 1")
         if not self.candidates or min(self.candidates) < 2:
             raise ConfigError(
-                f"clustering.candidates={self.candidates}: wants numbers of at least 2"
+                f"clustering.candidates={self.candidates}: must be numbers of at least 2"
             )
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
-        """Assigns every point.
-
-        Args:
-            points: To be grouped; beyond 16 million numbers they are read block by block.
-            seed: Of samples and starts.
-
-        Returns:
-            Cluster of each point [n], int64, numbered from 0 by falling size without gaps.
+        """Assigns every point to a cluster; arguments and result as for `Clustering`.
 
         Raises:
             ClusterError: Fewer points than clusters (or, for `auto`, than the fewest clusters need), fewer
@@ -87,6 +80,12 @@ class FaissKMeans:
 
         least = min(self.min_size, len(points) // k)
         return by_size(dissolve(assignment, k, least, next_nearest))
+
+    def known_k(self) -> int | None:
+        return self.k if isinstance(self.k, int) else None
+
+    def with_k(self, k: int) -> FaissKMeans:
+        return self if isinstance(self.k, int) else replace(self, k=k)
 
     def centres(self, rows: np.ndarray, k: int, seed: int) -> np.ndarray:
         """Centres [k, d] of rows in memory [n, d]."""

@@ -1,28 +1,29 @@
-"""What a clustering is given: features that may be larger than memory, and where each row comes from."""
+"""The input of every clustering, features that may be larger than memory, and the base class of clusterings."""
 
 from __future__ import annotations
 
 import mmap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from elrea.errors import ClusterError
 
 BLOCK_BYTES = 32 << 20
-"""Of float32 rows that are read at once: enough for the matrix product to be the cost, not the reading."""
+"""Bytes of float32 rows that are read at once: enough that the matrix product costs more than reading."""
 STEP = 128
-"""Rows after which pages of a file are given back: drawn ones lie far apart, and each brings along 64 KiB."""
+"""Rows after which a file's pages are released: rows drawn at random are far apart, and each loads 64 KiB."""
 
 
 @dataclass(frozen=True)
 class Points:
     """Rows to be grouped.
 
-    The array may be a read-only `np.memmap`: it is never converted whole, and what was read of the file is given
-    back to the system after each block, so that memory does not grow with the number of rows.
+    The array may be a read-only `np.memmap`: it is never converted as a whole, and its pages are released after each
+    block, so that memory does not grow with the number of rows.
     """
 
     features: np.ndarray
@@ -32,13 +33,13 @@ class Points:
     unit: bool = True
     """Whether rows have length 1."""
     rows: np.ndarray | None = None
-    """Rows of `features` that are points [n], int64, rising; None: all of them, n = N."""
+    """The rows of `features` that are points [n], int64, rising; None: all rows, n = N."""
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or len(self.sources) != len(self):
             raise ClusterError(
                 f"features of shape {list(self.features.shape)} do not fit {len(self.sources)} sources: "
-                "one row per example is wanted"
+                "give one row per example"
             )
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class Points:
         """Some points as float32 [m, d], a copy.
 
         Args:
-            index: Points (not rows of the file), a slice or rising numbers: a file is read forward.
+            index: Numbers of points (not of the file's rows), as a slice or rising, so that a file is read forward.
 
         Raises:
             ClusterError: A feature is not finite.
@@ -64,14 +65,14 @@ class Points:
         for start in range(0, len(rows), STEP):
             part = rows[start : start + STEP]
             block[start : start + STEP] = self.features[part]
-            _give_back(self.features)
-        # A sum is finite where its parts are, and needs no array of booleans; if it overflows, a closer look tells.
+            _release_pages(self.features)
+        # A finite sum proves that all parts are finite, without an array of booleans; another may have overflowed.
         with np.errstate(over="ignore", invalid="ignore"):
             total = block.sum()
         if not np.isfinite(total) and not (finite := np.isfinite(block).all(1)).all():
             raise ClusterError(
                 f"feature {rows[~finite][0]} is not finite ({(~finite).sum()} of {len(block)} rows read): "
-                "leave such examples out"
+                "remove such examples"
             )
         return block
 
@@ -83,45 +84,58 @@ class Points:
             yield part, self.take(part)
 
     def draw(self, count: int, seed: int) -> np.ndarray:
-        """At most `count` of the points, drawn without repeats, rising [m], int64."""
+        """Numbers of at most `count` points, drawn without replacement, rising [m], int64."""
         if count >= len(self):
             return np.arange(len(self))
         return np.sort(np.random.default_rng([seed, 0xD8A3]).permutation(len(self))[:count])
 
     def part(self, start: int, stop: int) -> Points:
-        """The points from one to before another."""
+        """The points `start` to `stop` - 1."""
         return self.subset(np.arange(start, min(stop, len(self))))
 
     def subset(self, index: np.ndarray) -> Points:
-        """Some of the points (rising numbers), without copying features."""
+        """Some of the points (rising numbers); the features are not copied."""
         rows = index if self.rows is None else self.rows[index]
         return replace(self, rows=rows, sources=[self.sources[i] for i in index.tolist()])
 
 
-class Clustering(Protocol):
-    """Groups points; a dataclass that a config names."""
+class Clustering(ABC):
+    """Groups the features of the training examples (step 3).
 
-    @property
-    def k(self) -> Any:
-        """C where it is known before anything ran, else None or "auto": see `known_k`."""
+    A new clustering is a frozen dataclass that derives from this class, in a file of this package, and a YAML file in
+    conf/clustering.
+    """
 
-    @property
-    def min_size(self) -> int:
-        """Fewest members of a cluster."""
-
+    @abstractmethod
     def __call__(self, points: Points, seed: int) -> np.ndarray:
-        """Cluster of each point [n], int64, numbered from 0 by falling size without gaps."""
+        """Assigns every point to a cluster.
+
+        Args:
+            points: Features to group.
+            seed: Seed of anything drawn at random.
+
+        Returns:
+            Cluster of each point [n], int64, numbered from 0 by falling size without gaps.
+        """
+
+    def known_k(self) -> int | None:
+        """C if the settings alone determine it (small clusters may still be dissolved), else None."""
+        return None
+
+    def with_k(self, k: int) -> Clustering:
+        """The same clustering with k clusters, if it would choose their number itself; else this one."""
+        return self
 
 
 def known_k(clustering: Clustering) -> int | None:
-    """The number of clusters where settings alone say it (small ones may still be dissolved)."""
-    return clustering.k if isinstance(clustering.k, int) else None
+    """`clustering.known_k()`."""
+    return clustering.known_k()
 
 
-def _give_back(array: Any) -> None:
-    """Lets the system drop the pages of a read-only file mapping; they are read again when asked for."""
+def _release_pages(array: Any) -> None:
+    """Lets the system drop the pages of a read-only file mapping; they are read again when needed."""
     if array.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):
-        return  # a private mapping that was written to would lose what was written
+        return  # a private mapping would lose what was written to it
     while array is not None and not isinstance(array, mmap.mmap):
         array = getattr(array, "base", None)
     if array is not None:

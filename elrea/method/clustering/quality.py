@@ -1,9 +1,8 @@
-"""Figures that say what a clustering found, and how far it can be trusted."""
+"""Quality figures of a clustering: agreement with labels, separation and stability."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
@@ -14,13 +13,13 @@ from elrea.method.clustering.auto import pairwise, silhouette
 from elrea.method.clustering.points import Clustering, Points
 
 SAMPLE = 2_000
-"""Rows, drawn at random, that pairwise figures look at."""
+"""Number of rows, drawn at random, for figures over pairs."""
 RUNS = 3
-"""Clusterings that a figure of stability is the mean of."""
+"""Number of clusterings that a figure of stability compares."""
 SEED_POINTS = 10_000
-"""Points that are clustered again with other seeds; all, where there are fewer."""
+"""Number of points that are clustered again with other seeds; all, if there are fewer."""
 SAMPLE_POINTS = 5_000
-"""Points of each sample that is clustered by itself; four fifths, where there are not so many more."""
+"""Number of points of each sample that is clustered separately, but at most four fifths of all."""
 
 
 def quality(
@@ -30,25 +29,25 @@ def quality(
     clustering: Clustering | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Describes a clustering.
+    """Computes the figures of `quality.json`.
 
     Args:
-        points: What was grouped, with their sources.
+        points: The points that were grouped, with their sources.
         assignment: Cluster of each point [n].
-        categories: Of each point [n].
-        clustering: Asked again for the figures of stability; without it they are left out.
-        seed: That the assignment was made with.
+        categories: Category of each point [n].
+        clustering: How they were grouped, for the figures of stability; None leaves these out.
+        seed: Seed that the assignment was made with.
 
     Returns:
         `sizes`.
         Agreement with sources and categories (0: none, 1: the same partition): `nmi_source`, `nmi_category`
         (normalised mutual information), `ari_source`, `ari_category` (adjusted Rand index).
-        Of pairs in a sample of 2,000: mean cosine `within` and `between` clusters; `conflict` and
-        `conflict_within`, the share of negative cosines among all and inside clusters; mean `silhouette`, with
+        Over the pairs in a sample of 2,000: the mean cosine `within` and `between` clusters; `conflict` and
+        `conflict_within`, the share of negative cosines among all pairs and inside clusters; the mean `silhouette` by
         squared distances of directions.
-        `stability_seeds`: mean adjusted Rand index between runs with other seeds on the same at most 10,000 points;
-        `stability_samples`: between the assignment and what samples of 5,000 points come to by themselves.
-        None stands where there is nothing to compare.
+        `stability_seeds`: mean adjusted Rand index between runs with different seeds on the same 10,000 points at most;
+        `stability_samples`: mean adjusted Rand index between the assignment and clusterings of samples of 5,000 points.
+        A figure is None if there is nothing to compare.
     """
     from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
@@ -77,14 +76,13 @@ def quality(
 def stability(
     points: Points, assignment: np.ndarray, clustering: Clustering, seed: int
 ) -> dict[str, float | None]:
-    """How much of a clustering other seeds and other samples find again (see `quality`).
+    """Agreement of a clustering with those of other seeds and of samples (see `quality`).
 
-    `k=auto` keeps the number that was found, so that the clusters are compared and not the search for their number.
+    All runs use the number of clusters that was found, so that clusters are compared, not the choice of their number.
     """
     from sklearn.metrics import adjusted_rand_score
 
-    if getattr(clustering, "k", None) == "auto":
-        clustering = with_k(clustering, int(assignment.max()) + 1)
+    clustering = clustering.with_k(int(assignment.max()) + 1)
     try:
         same = points.subset(points.draw(SEED_POINTS, seed))
         runs = [clustering(same, seed + run) for run in range(1, RUNS + 1)]
@@ -94,19 +92,12 @@ def stability(
             part = points.draw(min(SAMPLE_POINTS, 4 * len(points) // 5), seed + run)
             found = clustering(points.subset(part), seed + run)
             samples.append(adjusted_rand_score(assignment[part], found))
-    except ClusterError:  # a sample is too small for what was asked of all points
+    except ClusterError:  # a sample is too small for the number of clusters
         return {"stability_seeds": None, "stability_samples": None}
     return {
         "stability_seeds": _mean(np.array(seeds)),
         "stability_samples": _mean(np.array(samples)),
     }
-
-
-def with_k(clustering: Any, k: int) -> Any:
-    """The clustering with a number of clusters; inside, where it takes sizes from another one."""
-    if hasattr(clustering, "of"):
-        return replace(clustering, of=with_k(clustering.of, k))
-    return replace(clustering, k=k)
 
 
 def _mean(values: np.ndarray) -> float | None:

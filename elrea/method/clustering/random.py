@@ -1,9 +1,8 @@
-"""Random clusters of given sizes: the control that shows what grouping by gradient is worth."""
+"""Random clusters of given sizes: the control for grouping by features."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,40 +10,33 @@ from elrea.method.clustering.points import Clustering, Points
 
 
 @dataclass(frozen=True)
-class RandomClusters:
-    """Deals the members of another clustering's clusters out at random; sizes stay."""
+class RandomClusters(Clustering):
+    """Clusters of the same number and sizes as another clustering's, with members drawn at random."""
 
     of: Clustering
-    """The clustering whose number of clusters and sizes are taken."""
+    """The clustering that determines number and sizes."""
 
-    @property
-    def k(self) -> Any:
-        """As of the other clustering."""
-        return self.of.k
+    def known_k(self) -> int | None:
+        return self.of.known_k()
 
-    @property
-    def min_size(self) -> int:
-        """As of the other clustering."""
-        return self.of.min_size
+    def with_k(self, k: int) -> RandomClusters:
+        return replace(self, of=self.of.with_k(k))
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
-        """Assigns every point.
-
-        Returns:
-            Cluster of each point [n], int64, numbered from 0 by falling size without gaps.
+        """Assigns every point to a cluster; arguments and result as for `Clustering`.
 
         Raises:
-            ClusterError: What the other clustering raises.
+            ClusterError: As the other clustering.
         """
         return random_clusters(self.of(points, seed), seed)
 
 
 def random_clusters(assignment: np.ndarray, seed: int) -> np.ndarray:
-    """Deals the members out at random, sizes copied from a real clustering.
+    """Permutes the members of a clustering; sizes stay the same.
 
     Args:
         assignment: Cluster of each example [n].
-        seed: Of the dealing.
+        seed: Seed of the permutation.
 
     Returns:
         A permutation of `assignment` [n].

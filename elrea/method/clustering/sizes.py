@@ -1,4 +1,4 @@
-"""The rule for empty and tiny clusters, and the order in which clusters are numbered."""
+"""Dissolves empty and small clusters, and numbers clusters by size: the last steps of every clustering."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Callable
 import numpy as np
 
 Nearest = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(points [m], alive [C]) -> the nearest cluster that is alive, of each [m]."""
+"""(points [m], mask of the remaining clusters [C]) -> the nearest remaining cluster of each point [m]."""
 
 
 def dissolve(assignment: np.ndarray, count: int, min_size: int, nearest: Nearest) -> np.ndarray:
-    """Gives up clusters that are too small to train an expert on: every clustering ends with this.
+    """Dissolves clusters that are too small to train an expert on.
 
-    The smallest cluster goes first and its members join their next nearest cluster, then the others are counted
-    again. An empty cluster goes in any case. One cluster always stays.
+    The smallest cluster is dissolved first: its members join their next nearest cluster, and sizes are counted again.
+    Empty clusters are always dissolved. At least one cluster remains.
 
     Args:
         assignment: Cluster of each point [n], 0 to `count` - 1.
-        count: Number of clusters C, empty ones among them.
-        min_size: Fewest members of a cluster that stays. Where fewer than that would be each cluster's equal
-            share, callers lower it to that share: clusters that were asked for are not all given up.
-        nearest: Where members of a cluster go that is given up.
+        count: Number of clusters C, including empty ones.
+        min_size: Fewest members of a cluster that remains. Callers lower it to n // C if that is smaller, so that the
+            requested number of clusters stays possible.
+        nearest: Selects the new cluster of a dissolved cluster's members.
 
     Returns:
-        Cluster of each point [n], by the old numbers.
+        Cluster of each point [n], with the numbers as given.
     """
     assignment, alive = assignment.copy(), np.ones(count, dtype=bool)
     while True:
@@ -39,7 +39,7 @@ def dissolve(assignment: np.ndarray, count: int, min_size: int, nearest: Nearest
 
 
 def by_size(assignment: np.ndarray) -> np.ndarray:
-    """Numbers clusters from 0 by falling size (first member first between equals)."""
+    """Renumbers clusters from 0 by falling size (of equal sizes, the one with the earlier first member)."""
     labels, first, inverse, sizes = np.unique(
         assignment, return_index=True, return_inverse=True, return_counts=True
     )

@@ -1,4 +1,4 @@
-"""One cluster per source: what a data set's own label is worth as a cluster (the paper's M + Q_dataset)."""
+"""One cluster per source: the data sets' own labels instead of clusters of features (the paper's M + Q_dataset)."""
 
 from __future__ import annotations
 
@@ -7,32 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.clustering.sizes import by_size, dissolve
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class SourceClusters:
-    """Groups examples by the data set that they come from."""
+class SourceClusters(Clustering):
+    """Groups examples by their source."""
 
     min_size: int = 32
-    """A smaller source joins, as a whole, the one whose mean feature has the highest cosine with its own."""
-
-    @property
-    def k(self) -> None:
-        """Known once the sources are counted."""
+    """A smaller source joins, as a whole, the source whose mean feature has the highest cosine with its own."""
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
-        """Assigns every point; what joins what is logged.
-
-        Args:
-            points: To be grouped.
-            seed: Not used.
-
-        Returns:
-            Cluster of each point [n], int64, numbered from 0 by falling size without gaps.
+        """Assigns every point to a cluster, and logs which sources join; arguments and result as for `Clustering`.
 
         Raises:
             ClusterError: A feature is not finite.
@@ -45,7 +34,7 @@ class SourceClusters:
         owner = np.arange(len(names))
 
         def nearest_source(members: np.ndarray, alive: np.ndarray) -> np.ndarray:
-            # A source that others have joined already goes on with them, by its own name's mean.
+            # A source that others have joined moves together with them, by its own mean feature.
             small = owner[assignment[members[0]]]
             cosines = np.where(alive, means @ means[small], -np.inf)
             owner[owner == small] = taken = int(cosines.argmax())

@@ -1,4 +1,8 @@
-"""Products of a few rows with a backbone's matrices on a CPU, at little more than the price of one row."""
+"""Faster linear layers on a CPU for a few rows at a time: W xᵀ instead of x Wᵀ.
+
+torch's product packs the right factor into the processor's blocks before it multiplies. In x Wᵀ that is the weights, so
+that five rows take twice as long as one. In W xᵀ it is the rows, and the weights are read once, as they lie in memory.
+"""
 
 from __future__ import annotations
 
@@ -9,45 +13,43 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-FEW = 96
-"""Rows, at most, that are worth it: a step of decoding has one per member and prompt, a prompt's own pass far more."""
+MOST_ROWS = 96
+"""Largest number of rows that gains: a decoding step has one row per member and prompt, a prompt's own pass many."""
 
 
 @contextmanager
-def few_rows(model: nn.Module) -> Iterator[None]:
-    """Lets a model's plain linear layers on the CPU, in float32, take few rows as W xᵀ instead of x Wᵀ.
+def swapped_products(model: nn.Module) -> Iterator[None]:
+    """Makes plain float32 linear layers on the CPU compute W xᵀ for at most `MOST_ROWS` rows.
 
-    The numbers are the same but for rounding. The library's product packs the larger factor on the right, here the
-    weights, before it multiplies: five rows cost twice one row's time. With the weights on the left it packs the rows,
-    and the weights are read once, as they lie.
+    Results are equal up to rounding.
 
     Args:
-        model: Whose layers change until the context ends.
+        model: The model whose layers are changed until the context ends.
     """
-    swapped = [
+    layers = [
         module
         for module in model.modules()
         if type(module) is nn.Linear
         and module.weight.device.type == "cpu"
         and module.weight.dtype == torch.float32
-        and "forward" not in vars(module)  # another library's, which has to run
+        and "forward" not in vars(module)  # replaced by another library, whose version has to run
     ]
-    for module in swapped:
-        module.forward = _product(module)  # type: ignore[method-assign,assignment]
+    for layer in layers:
+        layer.forward = _forward(layer)  # type: ignore[method-assign,assignment]
     try:
         yield
     finally:
-        for module in swapped:
-            del module.forward
+        for layer in layers:
+            del layer.forward
 
 
-def _product(module: nn.Linear) -> Callable[[Tensor], Tensor]:
-    weight, bias = module.weight, module.bias
+def _forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    weight, bias = layer.weight, layer.bias
     column = None if bias is None else bias[:, None]
 
     def forward(rows: Tensor) -> Tensor:
         flat = rows.reshape(-1, rows.shape[-1])
-        if not 1 < len(flat) <= FEW or rows.dtype != torch.float32:
+        if not 1 < len(flat) <= MOST_ROWS or rows.dtype != torch.float32:
             return functional.linear(rows, weight, bias)
         product = weight @ flat.T if column is None else torch.addmm(column, weight, flat.T)
         return product.T.view(*rows.shape[:-1], -1)

@@ -1,10 +1,13 @@
-"""Text from an ensemble: one `generate` for all members, whose logits are mixed at every token (5.10)."""
+"""Text generation with an ensemble: one `generate` for all members, whose logits are mixed at every token (5.10).
+
+`generate` sends every prompt through its members, one row each. `Mixer` chooses the next token of each prompt from the
+weighted sum of its rows' logits; `Stream` reports the text as it grows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,50 +23,18 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from elrea.data.prompts import Ids
-from elrea.errors import ConfigError
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-COLD = 1e-30
-"""Temperatures below it draw as it does, from the likeliest tokens alone: float32 cannot divide by much less."""
+COLDEST = 1e-30
+"""Lower temperatures are replaced by it: both draw from the likeliest tokens, and float32 cannot divide by less."""
 
-
-@dataclass(frozen=True)
-class Decoding:
-    """How tokens are chosen from the mixed logits."""
-
-    max_new_tokens: int = 128
-    """Tokens of an answer at most."""
-    temperature: float = 0.0
-    """0 takes the likeliest token (greedy, the paper's); else the mixed logits are divided by it and a token is drawn.
-    The members' weights need not sum to 1, so that they sharpen or flatten the logits as a temperature does."""
-    top_k: int | None = None
-    """Draw from so many likeliest tokens only."""
-    top_p: float = 1.0
-    """Draw from the likeliest tokens that have this share of the probability between them."""
-    stop: list[str] = field(default_factory=list)
-    """Texts before which an answer ends."""
-    seed: int = 0
-    """Of the draws."""
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
-        if not 0 <= self.temperature < float("inf"):
-            raise ConfigError(f"temperature={self.temperature}: must be 0 or more, and finite")
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"top_k={self.top_k}: must be at least 1, or null")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p={self.top_p}: must be above 0 and at most 1")
-        if not 0 <= self.seed < 2**62:
-            raise ConfigError(f"seed={self.seed}: must be 0 or more, and below 2**62")
-        if not all(self.stop):
-            raise ConfigError("stop: an empty text would end every answer at once")
+REPLACEMENT = "\ufffd"
+"""A tokenizer's output for bytes that are not a whole character yet."""
 
 
 def generate(
@@ -77,46 +48,45 @@ def generate(
     tell: Callable[[int, str], object] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> list[Ids]:
-    """Continues prompts of any lengths together; each is sent through its own members only, all in one pass a token.
+    """Continues prompts of any lengths together, each by its own members, in one pass per token for all of them.
 
     Args:
-        joint: All members; mixed inside the layers, they are one row per prompt.
+        joint: All members. A `LayerwiseModel` mixes them inside its layers, with one row per prompt.
         prompts: Token ids, at least one per prompt.
-        weights: Of every member for each prompt [n, members]; a member of weight 0 is left out.
+        weights: Weights of all members for each prompt [n, members]; a member of weight 0 is left out.
         decoding: How tokens are chosen.
-        tokenizer: Knows the end of an answer, and makes text for `stop` and `tell`.
-        pad_id: Fills up short prompts, on the left.
-        tell: Called with a prompt's number and its next piece of text, as soon as that is certain.
-        seeds: Of each prompt's own draws, in place of the one in `decoding`: what else is in the batch then changes
-            nothing.
+        tokenizer: Gives the end-of-text token, and decodes tokens for `stop` and `tell`.
+        pad_id: Token id of padding, on the left of shorter prompts.
+        tell: Called with a prompt's number and its next piece of text, as soon as no later token can change it.
+        seeds: One seed per prompt instead of the one in `decoding`: a prompt's draws then do not depend on its batch.
 
     Returns:
-        The answers' token ids, without the token that ended them; a text of `stop` that did is still there.
+        Token ids of the answers, without the token that ended them; a stop text at the end is still included.
     """
     if not prompts:
         return []
     device = next(joint.model.parameters()).device
-    inside = isinstance(joint, LayerwiseModel)
-    used = torch.ones(len(prompts), 1, dtype=torch.bool) if inside else weights != 0
-    used[:, 0] |= ~used.any(dim=1)  # all weights 0: any member will do, every token is as likely
+    layerwise = isinstance(joint, LayerwiseModel)
+    used = torch.ones(len(prompts), 1, dtype=torch.bool) if layerwise else weights != 0
+    used[:, 0] |= ~used.any(dim=1)  # all weights 0: with any member, every token is equally likely
     prompt, member = (index.to(device) for index in used.nonzero(as_tuple=True))
     weights = weights.to(device)
     longest = max(map(len, prompts))
     ids = torch.tensor([[pad_id] * (longest - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device)
     first = torch.searchsorted(prompt, torch.arange(len(prompts), device=device))
-    shares = torch.ones(len(prompts), device=device) if inside else weights[prompt, member]
-    mixer = Mixer(prompt, shares, len(prompts), decoding, seeds)
+    row_weights = torch.ones(len(prompts), device=device) if layerwise else weights[prompt, member]
+    mixer = Mixer(prompt, row_weights, len(prompts), decoding, seeds)
     ends = ends_of(joint.model, tokenizer)
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
         stop_strings=decoding.stop or None, prefill_chunk_size=joint.chunk(len(prompt), longest),
     )  # fmt: skip
     stream = Stream(tokenizer, first.tolist(), ends, decoding.stop, tell) if tell else None
-    rows = joint.rows(weights if inside else member)
+    rows = joint.rows(weights if layerwise else member)
     with rows as model, _settings_of(model, settings), torch.inference_mode():
-        written: Any = model
-        out = written.generate(
+        generating: Any = model
+        out = generating.generate(
             ids[prompt], attention_mask=mask[prompt], generation_config=settings,
             logits_processor=LogitsProcessorList([mixer]), tokenizer=tokenizer, streamer=stream,
         )  # fmt: skip
@@ -124,14 +94,14 @@ def generate(
 
 
 class Mixer(LogitsProcessor):
-    """Chooses each prompt's next token from the weighed sum of its rows' logits, the same for all of them.
+    """Chooses each prompt's next token from the weighted sum of its rows' logits (5.10), the same for all its rows.
 
     Args:
-        prompt: Whose each row is [rows].
-        weight: Of each row's member [rows].
+        prompt: Number of each row's prompt [rows].
+        weight: Weight of each row's member [rows].
         count: Number of prompts.
-        decoding: Greedy, or how to draw.
-        seeds: Of each prompt's own draws; None: all follow `decoding.seed`.
+        decoding: How tokens are chosen.
+        seeds: One seed per prompt; None: all draws follow `decoding.seed`.
     """
 
     def __init__(
@@ -148,70 +118,68 @@ class Mixer(LogitsProcessor):
         if decoding.temperature > 0:
             each = [decoding.seed] if seeds is None else seeds
             self.generators = [torch.Generator(prompt.device).manual_seed(s) for s in each]
-            self.warpers.append(TemperatureLogitsWarper(max(float(decoding.temperature), COLD)))
+            temperature = max(float(decoding.temperature), COLDEST)
+            self.warpers.append(TemperatureLogitsWarper(temperature))
             if decoding.top_k is not None:
                 self.warpers.append(TopKLogitsWarper(decoding.top_k))
             if decoding.top_p < 1:
                 self.warpers.append(TopPLogitsWarper(decoding.top_p))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores [rows, vocabulary] in which nothing but the chosen token is possible."""
+        """Scores [rows, vocabulary] that allow the chosen token only."""
         mixed = scores.new_zeros(self.count, scores.shape[1], dtype=torch.float32)
         mixed.index_add_(0, self.prompt, scores.float() * self.weight[:, None])
-        if not self.generators:
-            chosen = mixed.argmax(dim=1, keepdim=True)
-        else:
-            warp: Any = self.warpers
-            mixed -= mixed.amax(dim=1, keepdim=True)  # else what is divided by little overflows
-            shares = warp(input_ids[:0], mixed).softmax(dim=1)
-            parts = shares.tensor_split(len(self.generators))  # a row each, or all of them
-            chosen = torch.cat(
-                [
-                    torch.multinomial(part, 1, generator=generator)
-                    for part, generator in zip(parts, self.generators, strict=True)
-                ]
-            )
+        chosen = self._draw(input_ids, mixed) if self.generators else mixed.argmax(1, keepdim=True)
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, chosen[self.prompt], 0.0)
+
+    def _draw(self, input_ids: Tensor, mixed: Tensor) -> Tensor:
+        """A token for each prompt [count, 1], drawn from the mixed logits [count, vocabulary]."""
+        warp: Any = self.warpers
+        mixed -= mixed.amax(dim=1, keepdim=True)  # division by a small temperature would overflow
+        probabilities = warp(input_ids[:0], mixed).softmax(dim=1)
+        # One row for each generator, or all rows for the only one.
+        parts = probabilities.tensor_split(len(self.generators))
+        drawn = [
+            torch.multinomial(part, 1, generator=generator)
+            for part, generator in zip(parts, self.generators, strict=True)
+        ]
+        return torch.cat(drawn)
 
 
 @contextmanager
 def _settings_of(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Nothing of the model's own settings: a repetition penalty, say, would be laid on every member alone."""
-    own = model.generation_config
+    """Replaces the model's own generation settings: a repetition penalty would apply to every member's logits alone."""
+    before = model.generation_config
     model.generation_config = settings
     try:
         yield
     finally:
-        model.generation_config = own
+        model.generation_config = before
 
 
 def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the tokenizer's, and the model's own (a chat model's end of turn)."""
-    found: set[int] = set()
+    """Tokens that end an answer: the tokenizer's end of text, and the model's own (a chat model's end of turn)."""
+    ends: set[int] = set()
     for known in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
-        found |= {known} if isinstance(known, int) else set(known or ())
-    return sorted(found)
+        ends |= {known} if isinstance(known, int) else set(known or ())
+    return sorted(ends)
 
 
 def _until(ids: list[int], ends: Sequence[int]) -> Ids:
-    """What stands before the first token that ends an answer."""
+    """The ids before the first token that ends an answer."""
     stops = (place for place, token in enumerate(ids) if token in ends)
     return tuple(ids[: next(stops, len(ids))])
 
 
-UNKNOWN = "\ufffd"
-"""What a tokenizer writes for bytes that are no character yet."""
-
-
 class Stream(BaseStreamer):
-    """Tells each prompt's text piece by piece, each as soon as no later token can change it.
+    """Reports each prompt's text piece by piece, each piece as soon as no later token can change it.
 
     Args:
-        tokenizer: Makes text of tokens.
-        rows: The row of each prompt that is listened to.
+        tokenizer: Decodes tokens.
+        rows: For each prompt, the row to read its tokens from.
         ends: Tokens that end an answer.
-        stop: Texts before which an answer ends.
+        stop: Stop texts.
         tell: Called with the prompt's number and a piece of text.
     """
 
@@ -226,47 +194,47 @@ class Stream(BaseStreamer):
         self.tokenizer, self.rows, self.ends = tokenizer, list(rows), ends
         self.stop, self.tell = stop, tell
         self.ids: list[list[int]] = [[] for _ in self.rows]
-        self.told = [0] * len(self.rows)
-        self.over = [False] * len(self.rows)
-        self.begun = False
+        self.reported = [0] * len(self.rows)  # characters of each text
+        self.finished = [False] * len(self.rows)
+        self.prompts_seen = False
 
     def put(self, value: Tensor) -> None:
-        """Takes the prompts, once, and then a token per row."""
-        if not self.begun:
-            self.begun = True
+        """Called by `generate` with the prompts first, and then with one token per row."""
+        if not self.prompts_seen:
+            self.prompts_seen = True
             return
         for number, token in enumerate(value.flatten()[self.rows].tolist()):
-            if self.over[number]:
+            if self.finished[number]:
                 continue
             if token in self.ends:
-                self._say(number, last=True)
+                self._report(number, last=True)
             else:
                 self.ids[number].append(token)
-                self._say(number)
+                self._report(number)
 
     def end(self) -> None:
-        """The last token has come."""
+        """Called by `generate` after the last token."""
         for number in range(len(self.rows)):
-            if not self.over[number]:
-                self._say(number, last=True)
+            if not self.finished[number]:
+                self._report(number, last=True)
 
-    def _say(self, number: int, last: bool = False) -> None:
-        text = self.tokenizer.decode(self.ids[number], skip_special_tokens=True)
-        cut, found = stopped(str(text), self.stop)
-        self.over[number] = last or found
-        if not self.over[number]:
-            cut = cut[: len(cut) - _held(cut, self.stop)].rstrip(UNKNOWN)
-        if len(cut) > self.told[number]:
-            self.tell(number, cut[self.told[number] :])
-            self.told[number] = len(cut)
+    def _report(self, number: int, last: bool = False) -> None:
+        decoded = self.tokenizer.decode(self.ids[number], skip_special_tokens=True)
+        text, ended = stopped(str(decoded), self.stop)
+        self.finished[number] = last or ended
+        if not self.finished[number]:
+            text = text[: len(text) - _unsure(text, self.stop)].rstrip(REPLACEMENT)
+        if len(text) > self.reported[number]:
+            self.tell(number, text[self.reported[number] :])
+            self.reported[number] = len(text)
 
 
 def stopped(text: str, stop: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first of the stop texts, and whether there was one."""
+    """The text before the first stop text, and whether there was one."""
     places = [text.find(end) for end in stop if end in text]
     return (text[: min(places)], True) if places else (text, False)
 
 
-def _held(text: str, stop: Sequence[str]) -> int:
-    """How many last characters may be the beginning of a stop text."""
+def _unsure(text: str, stop: Sequence[str]) -> int:
+    """Number of characters at the end of the text that may be the beginning of a stop text."""
     return max((n for end in stop for n in range(1, len(end)) if text.endswith(end[:n])), default=0)

@@ -19,16 +19,14 @@ from elrea.method.ensemble.saved import Saved, read_ensemble
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import BASE
 from elrea.method.features.gradient import extract
-from elrea.method.routing.distilled import Distilled
-from elrea.method.routing.student import predict
-from elrea.method.routing.weights import Routing
+from elrea.method.routing.weights import LearnedRouter, Routing
 from elrea.models import lora as lora_files
 from elrea.models.backbone import Backbone
 from elrea.models.device import Device
 from elrea.store.files import is_text
 
 if TYPE_CHECKING:
-    from elrea.method.ensemble.decoding import Decoding
+    from elrea.method.ensemble.decoding_settings import Decoding
 
 BATCH = 16
 """Prompts in one pass."""
@@ -95,7 +93,7 @@ class Ensemble:
             device: Where to compute; None: a GPU where there is one, else every core.
 
         Raises:
-            StoreError: A file is missing, damaged, or leads out of the folder.
+            StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is not there, or is not the one that the adapters were trained on.
         """
         saved, where = read_ensemble(Path(folder), backbone), device or Device()
@@ -178,7 +176,8 @@ class Ensemble:
         Raises:
             DataError: A prompt is empty, or too long to leave room for an answer.
         """
-        from elrea.method.ensemble.decoding import Decoding, generate, stopped
+        from elrea.method.ensemble.decoding import generate, stopped
+        from elrea.method.ensemble.decoding_settings import Decoding
 
         settings = decoding or Decoding()
         encoded = self._encode(_examples(prompts), settings.max_new_tokens)
@@ -217,21 +216,19 @@ class Ensemble:
         saved, prompts = self.saved, self.prompter.routing(examples)
         model = lora_files.attach(self.backbone.model, self._lora, 0)
         try:
-            if isinstance(saved.router, Distilled):
-                found = predict(
-                    saved.folder / "routing", model, saved.folder / BASE, prompts, saved.router,
-                    pad_id=self.backbone.pad_id,
-                )  # fmt: skip
-            else:
-                features = extract(
-                    model, saved.epochs, prompts, saved.features,
-                    pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
-                )  # fmt: skip
-                saved.fits(features.shape[1])
-                found = cosines(features.numpy(), saved.centroids)
+            if isinstance(saved.router, LearnedRouter):
+                predicted = saved.router.predict(
+                    saved.routing, model, saved.folder / BASE, prompts, pad_id=self.backbone.pad_id
+                )
+                return Routing(predicted, saved.router)
+            features = extract(
+                model, saved.epochs, prompts, saved.features,
+                pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer,
+            )  # fmt: skip
         finally:
             lora_files.detach(model)
-        return Routing(found, saved.router)
+        saved.check_dimension(features.shape[1])
+        return Routing(cosines(features.numpy(), saved.centroids), saved.router)
 
 
 def _examples(prompts: Sequence[str | Example]) -> list[Example]:

@@ -1,4 +1,4 @@
-"""What a run's strategies need between them: adapters to train, clusters, prompts' gradients."""
+"""The requirements of all strategies of a run together: adapters to train, clusters, routing."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from elrea.models.training.settings import Training
 
 
 @dataclass(frozen=True)
-class Needs:
-    """Several strategies' needs; adapters that two name alike are the same.
+class Requirements:
+    """What several strategies require; adapters of the same name are trained once.
 
     Attributes:
-        strategies: By name.
+        strategies: The strategies by name.
         lora: The base adapter's shape.
         training: How base adapter and experts are trained.
-        sources: Of the training examples, in the order of the alphabet.
+        sources: Sources of the training examples, sorted.
     """
 
     strategies: Mapping[str, Strategy]
@@ -28,39 +28,41 @@ class Needs:
     sources: Sequence[str]
 
     def adapters(self, clusters: int | None) -> dict[str, AdapterSpec]:
-        """Adapters beside the base, by member name.
+        """The adapters beside the base adapter, by member name.
 
         Args:
             clusters: C; None leaves out the adapters that depend on it.
 
         Raises:
-            ConfigError: Two strategies want one adapter trained differently.
+            ConfigError: Two strategies train an adapter of the same name differently.
         """
         if clusters is not None:
-            return self._jobs(clusters)
-        one, two = self._jobs(1), self._jobs(2)
+            return self._specs(clusters)
+        one, two = self._specs(1), self._specs(2)
         return {
-            name: job for name, job in one.items() if job == two.get(name) and job.cluster is None
+            name: spec
+            for name, spec in one.items()
+            if spec == two.get(name) and spec.cluster is None
         }
 
-    def _jobs(self, clusters: int) -> dict[str, AdapterSpec]:
-        jobs: dict[str, AdapterSpec] = {}
+    def _specs(self, clusters: int) -> dict[str, AdapterSpec]:
+        specs: dict[str, AdapterSpec] = {}
         for name, strategy in self.strategies.items():
-            wanted = strategy.adapters(self._setting(clusters))
-            for adapter in jobs.keys() & wanted.keys():
-                if jobs[adapter] != wanted[adapter]:
+            required = strategy.adapters(self._setting(clusters))
+            for adapter in specs.keys() & required.keys():
+                if specs[adapter] != required[adapter]:
                     raise ConfigError(
-                        f"ensemble[{name}]: wants {adapter} trained otherwise than another strategy "
-                        "of this run; give both the same rate"
+                        f"ensemble[{name}]: trains {adapter} with other settings than another strategy of this run "
+                        "does; give both the same rate"
                     )
-            jobs |= wanted
-        return jobs
+            specs |= required
+        return specs
 
     def _setting(self, clusters: int) -> Setting:
         return Setting(self.lora, self.training, clusters, self.sources)
 
     def gates(self, clusters: int) -> dict[str, tuple[AdapterSpec, list[str]]]:
-        """By strategy, how its gates are trained and which adapters beside the base they stand on."""
+        """By strategy, how its gates are trained, and the adapters beside the base adapter that it mixes."""
         setting = self._setting(clusters)
         return {
             name: (strategy.gates(setting), list(strategy.adapters(setting)))
@@ -75,10 +77,10 @@ class Needs:
 
     @property
     def clustered(self) -> bool:
-        """Whether any needs clusters: to train on, or to route by."""
-        return self.routed or any(job.cluster is not None for job in self._jobs(1).values())
+        """Whether any strategy needs clusters: to train on, or to route by."""
+        return self.routed or any(spec.cluster is not None for spec in self._specs(1).values())
 
     @property
     def any_count(self) -> bool:
-        """Whether they are the same for any number of clusters."""
-        return self._jobs(1) == self._jobs(2)
+        """Whether the adapters are the same for any number of clusters."""
+        return self._specs(1) == self._specs(2)

@@ -1,4 +1,4 @@
-"""A finished ensemble as a folder that travels: plain PEFT adapters, and what routing needs."""
+"""Exported ensembles: writes and reads the folder with the adapters and all that routing needs."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from elrea.config import build
-from elrea.errors import BackboneError, ElreaError, StoreError
+from elrea.errors import BackboneError, ConfigError, ElreaError, StoreError
+from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
+from elrea.method.ensemble.registry import find_class, make
 from elrea.method.features.protocol import Features
-from elrea.method.routing.student import ABOUT, WEIGHTS
 from elrea.method.routing.weights import Router
 from elrea.models.backbone import TINY, Pretrained, Tiny
-from elrea.store.files import read_sealed, seal, sha256, walk, write_json, write_text
+from elrea.store.files import (
+    checksums,
+    publish,
+    with_checksum,
+    write_json,
+    write_text,
+)
 
-FORMAT = 1
-
-BY_GRADIENT = """the clusters' centroids (`centroids.safetensors`), and the base
-  adapter with Adam's moments at each epoch's end (`epoch_1/` ...), with which the prompt's gradient is taken."""
-BY_STUDENT = """a small model (`router.safetensors`) that guesses a prompt's
-  cosines with the clusters' centroids from the base adapter's hidden states."""
+ROUTING, CENTROIDS = "routing", "centroids.safetensors"
 
 CARD = """---
 library_name: peft
@@ -34,11 +36,12 @@ base_model: {backbone}
 ---
 # ELREA ensemble on {backbone}
 
-One base adapter and {clusters} experts, trained on {data} and to be mixed by routing weights.
+One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt.
 
 - `base/`, `expert-0/` ... are plain PEFT folders: `PeftModel.from_pretrained(backbone, "base")` loads one alone.
-- `routing/` holds what a prompt's weights come from: {routing}
-- `ensemble.json` says how: the features, the router, the backbone's name and fingerprint, every file's SHA-256.
+- `routing/` holds what a prompt's weights are computed from: {routing}
+- `ensemble.json` holds the settings of features and router, the backbone's name and fingerprint, and the SHA-256 of
+  every file.
 
 | strategy | accuracy | n |
 |---|---|---|
@@ -46,6 +49,7 @@ One base adapter and {clusters} experts, trained on {data} and to be mixed by ro
 
 Scores: {note}
 """
+"""README of an exported ensemble."""
 
 
 def save_ensemble(
@@ -55,50 +59,55 @@ def save_ensemble(
     centroids: Tensor,
     facts: Mapping[str, Any],
     card: Mapping[str, Any],
-    student: Path | None = None,
+    router: Path | None = None,
 ) -> None:
-    """Writes an ensemble folder; one that is there already is replaced.
+    """Writes an ensemble's folder; an existing one is replaced.
 
     Args:
-        folder: Where to.
-        adapters: PEFT folder of each member by name, the base first.
-        epochs: The base adapter's folders per epoch, moments included; none where no gradient is needed.
-        centroids: [C, d].
-        facts: What `ensemble.json` holds beside the list of files.
-        card: Values of the README's blanks.
-        student: Folder of the distilled router, where there is one.
+        folder: Where to write.
+        adapters: PEFT folder of each member by name, the base adapter first.
+        epochs: Folders of the base adapter per epoch, with moments; empty if routing needs no gradient.
+        centroids: δ̄ [C, d].
+        facts: Contents of `ensemble.json` beside the list of files; `features` and `router` are descriptions.
+        card: Values for the blanks of the README, without `routing`.
+        router: Folder of the router's stage, for a router that was trained.
     """
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    for name, source in adapters.items():
-        shutil.copytree(source, aside / name)
-    for epoch in epochs:
-        shutil.copytree(epoch, aside / "routing" / epoch.name)
-    (aside / "routing").mkdir(exist_ok=True)
-    if student is not None:
-        for name in (WEIGHTS, ABOUT):
-            shutil.copy(student / name, aside / "routing" / name)
-    save_file({"centroids": centroids}, aside / "routing" / "centroids.safetensors")
-    routing = BY_STUDENT if student else BY_GRADIENT
-    write_text(aside / "README.md", CARD.format(**card, routing=routing))
-    files = {path.relative_to(aside).as_posix(): sha256(path) for path in walk(aside)}
-    own = {"format": FORMAT, "members": list(adapters), "epochs": len(epochs), "files": files}
-    write_json(aside / "ensemble.json", seal({**facts, **own}))
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.rename(folder)
+
+    def write(new: Path) -> None:
+        for name, source in adapters.items():
+            shutil.copytree(source, new / name)
+        for epoch in epochs:
+            shutil.copytree(epoch, new / ROUTING / epoch.name)
+        (new / ROUTING).mkdir(exist_ok=True)
+        kind = find_class(Router, facts["router"]["class"])
+        if router is not None:
+            for name in kind.files:
+                shutil.copy(router / name, new / ROUTING / name)
+        save_file({"centroids": centroids}, new / ROUTING / CENTROIDS)
+        write_text(new / "README.md", CARD.format(**card, routing=kind.card))
+        files = checksums(new)
+        layout = {
+            "format": FORMAT,
+            "members": list(adapters),
+            "epochs": len(epochs),
+            "files": files,
+        }
+        write_json(new / ENSEMBLE, with_checksum({**facts, **layout}))
+
+    publish(folder, write)
 
 
 @dataclass(frozen=True)
 class Saved:
-    """An ensemble's folder, every file of it checked.
+    """The contents of an ensemble's folder.
 
     Attributes:
-        folder: Where it is; a PEFT folder per member.
-        backbone: Where the model under the adapters comes from.
-        features: How a prompt's feature is taken.
+        folder: The folder; it has a PEFT folder per member.
+        backbone: Source of the model under the adapters.
+        features: How a prompt's feature is computed.
         router: How cosines become weights.
-        epochs: The base adapter's folders per epoch, moments included.
-        centroids: [C, d].
+        epochs: Folders of the base adapter per epoch, with moments.
+        centroids: δ̄ [C, d].
         use_chat_template: As in training.
         files: SHA-256 of every file.
     """
@@ -112,16 +121,21 @@ class Saved:
     use_chat_template: bool | None
     files: dict[str, str]
 
-    def fits(self, dimension: int) -> None:
-        """Refuses centroids that are not of the features' size.
+    @property
+    def routing(self) -> Path:
+        """Folder of what routing needs."""
+        return self.folder / ROUTING
+
+    def check_dimension(self, dimension: int) -> None:
+        """Rejects centroids whose dimension differs from the features'.
 
         Raises:
-            StoreError: d of the features, and of the centroids.
+            StoreError: They differ.
         """
         if self.centroids.shape[1] != dimension:
             raise StoreError(
-                f"{self.folder / 'routing' / 'centroids.safetensors'}: of {self.centroids.shape[1]} dimensions, but "
-                f"this ensemble's features have {dimension}"
+                f"{self.routing / CENTROIDS}: {self.centroids.shape[1]} dimensions, but this ensemble's features "
+                f"have {dimension}"
             )
 
     def max_length(self) -> int:
@@ -130,26 +144,26 @@ class Saved:
 
 
 def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
-    """Reads and checks what `save_ensemble` wrote.
+    """Reads what `save_ensemble` wrote, and checks every file.
 
     Args:
-        folder: Of the ensemble.
-        backbone: Folder or hub id of the model, where `ensemble.json` names none that is there.
+        folder: Folder of the ensemble.
+        backbone: Folder or hub id of the model, if the one that `ensemble.json` names is missing.
 
     Raises:
-        StoreError: A file is missing, damaged, of another version, or leads out of the folder.
-        BackboneError: The backbone is not there, or another.
+        StoreError: A file is missing, damaged, of another version, or outside the folder.
+        BackboneError: The backbone is missing, or another one.
     """
-    path = folder / "ensemble.json"
+    path = folder / ENSEMBLE
     facts = checked(folder)
     try:
-        found = Saved(
+        saved = Saved(
             folder,
-            backbone_of(facts, backbone),
-            build(node(facts["features"], path, "features"), "features"),
-            build(node(facts["router"], path, "router"), "router"),
-            epochs_of(folder, facts),
-            centroids_of(folder / "routing" / "centroids.safetensors"),
+            _backbone(facts, backbone),
+            make(facts["features"], Features, "features"),
+            make(facts["router"], Router, "router"),
+            _epochs(folder, facts),
+            _centroids(folder / ROUTING / CENTROIDS),
             facts["use_chat_template"],
             dict(facts["files"]),
         )
@@ -157,117 +171,53 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
         experts = [f"expert-{i}" for i in range(len(members) - 1)]
         if members != ["base", *experts][: len(members)]:
             raise ValueError(f"its members are {members}")
+    except ConfigError as error:
+        raise StoreError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, OSError) as error:
-        raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
-    if len(members) != 1 + len(found.centroids):
+        raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
+    if len(members) != 1 + len(saved.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
-    return found
+    return saved
 
 
-def checked(folder: Path) -> dict[str, Any]:
-    """What an ensemble's `ensemble.json` says, every file of the folder held against it.
-
-    Raises:
-        StoreError: A file is missing, damaged, of another version, or leads out of the folder.
-    """
-    path = folder / "ensemble.json"
-    if not folder.is_dir():
-        raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
-    if not path.is_file():
-        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
-    facts = read_sealed(path)
-    try:
-        if facts["format"] != FORMAT:
-            raise StoreError(
-                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
-            )
-        _check(folder, {str(name): str(digest) for name, digest in facts["files"].items()})
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
-        raise StoreError(f"{path}: not as this version writes it ({error!r})") from error
-    return facts
-
-
-def _check(folder: Path, files: dict[str, str]) -> None:
-    """Every file that is listed is there, inside the folder, and as it was written."""
-    for name, wanted in files.items():
-        path = folder / name
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise StoreError(f"{folder / 'ensemble.json'}: {name!r} leads out of the folder")
-        if not path.is_file():
-            raise StoreError(f"{path} is missing; copy the ensemble anew")
-        if sha256(path) != wanted:
-            raise StoreError(f"{path} is not as it was written; copy the ensemble anew")
-    for path in walk(folder):
-        name = path.relative_to(folder).as_posix()
-        if name not in files and name != "ensemble.json":
-            raise StoreError(f"{path} does not belong to the ensemble; remove it")
-
-
-CLASSES = {
-    "features": {
-        "GradientFeatures": "elrea.method.features.gradient.GradientFeatures",
-        "Embedding": "elrea.method.features.embedding.Embedding",
-    },
-    "projection": {
-        "Rademacher": "elrea.method.features.projection.Rademacher",
-        "Full": "elrea.method.features.projection.Full",
-        "Sjlt": "elrea.method.features.sjlt.Sjlt",
-    },
-    "router": {
-        "Router": "elrea.method.routing.weights.Router",
-        "Distilled": "elrea.method.routing.distilled.Distilled",
-    },
-}
-"""What `ensemble.json` may name in which place."""
-
-
-def epochs_of(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
-    """The base adapter's folders per epoch: as many as the list of files has."""
+def _epochs(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+    """Folders of the base adapter per epoch; their number has to be the same in the list of files."""
     count = len(
-        {name.split("/")[1] for name in facts["files"] if name.startswith("routing/epoch_")}
+        {name.split("/")[1] for name in facts["files"] if name.startswith(f"{ROUTING}/epoch_")}
     )
     if facts["epochs"] != count or type(facts["epochs"]) is not int:
         raise ValueError(f"epochs is {facts['epochs']!r}, but {count} are there")
-    return [folder / "routing" / f"epoch_{i}" for i in range(1, count + 1)]
+    return [folder / ROUTING / f"epoch_{i}" for i in range(1, count + 1)]
 
 
-def centroids_of(path: Path) -> Tensor:
-    found = load_file(path)["centroids"]
-    if found.dim() != 2 or found.dtype != torch.float32 or not torch.isfinite(found).all():
-        raise ValueError(f"centroids are {found.dtype} {list(found.shape)}, or not finite")
-    return found
+def _centroids(path: Path) -> Tensor:
+    """δ̄ [C, d] in float32, all finite."""
+    centroids = load_file(path)["centroids"]
+    finite = bool(torch.isfinite(centroids).all())
+    if centroids.dim() != 2 or centroids.dtype != torch.float32 or not finite:
+        raise ValueError(f"centroids are {centroids.dtype} {list(centroids.shape)}, or not finite")
+    return centroids
 
 
-def backbone_of(facts: Mapping[str, Any], given: str | None) -> Pretrained:
-    told = dict(facts["backbone"])
-    fingerprint = told.pop("fingerprint")
-    known = {field.name for field in fields(Pretrained)} - {"trust_remote_code"}
-    options = {name: value for name, value in told.items() if name in known - {"name"}}
-    name = given or told["name"]
-    own = name == "elrea-tiny" or Path(name) == TINY
-    made = {"_target_": f"{Tiny.__module__}.{(Tiny if own else Pretrained).__name__}", **options}
-    source: Pretrained = build(made if own else {**made, "name": name}, "backbone")
+def _backbone(facts: Mapping[str, Any], given: str | None) -> Pretrained:
+    """The backbone that `ensemble.json` describes, or a given one, if its fingerprint is the same."""
+    described = dict(facts["backbone"])
+    fingerprint = described.pop("fingerprint")
+    known = {field.name for field in fields(Pretrained)} - {"trust_remote_code", "name"}
+    options = {name: value for name, value in described.items() if name in known}
+    name = given or described["name"]
+    built_in = name == "elrea-tiny" or Path(name) == TINY
+    kind = Tiny if built_in else Pretrained
+    node = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
+    source: Pretrained = build(node if built_in else {**node, "name": name}, "backbone")
     try:
-        there = source.identity()
+        identity = source.identity()
     except ElreaError as error:
         raise BackboneError(
-            f"the ensemble's backbone {told['name']!r} is needed: give its folder or hub id ({error})"
+            f"the ensemble's backbone {described['name']!r} is needed: give its folder or hub id ({error})"
         ) from error
-    if there != fingerprint:
+    if identity != fingerprint:
         raise BackboneError(
-            f"{name} is not the backbone that the adapters were trained on ({told['name']})"
+            f"{name} is not the backbone that the adapters were trained on ({described['name']})"
         )
     return source
-
-
-def node(described: Mapping[str, Any], path: Path, place: str) -> dict[str, Any]:
-    """A config node of what `ensemble.json` describes; no class but those that belong in its place."""
-    kind = described["class"]
-    if kind not in CLASSES.get(place, {}):
-        raise StoreError(f"{path}: names {kind!r}, which is no part of an ensemble")
-    rest = {
-        name: node(value, path, name) if isinstance(value, Mapping) else value
-        for name, value in described.items()
-        if name != "class"
-    }
-    return {"_target_": CLASSES[place][kind], **rest}

@@ -1,11 +1,12 @@
-"""What a strategy is: which adapters it needs, and how much each weighs for a prompt."""
+"""Base classes of all strategies: which adapters are trained, and how they are combined for a prompt."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 from torch import Tensor
 
@@ -18,22 +19,23 @@ from elrea.models.seeds import seed_of
 from elrea.models.training.settings import Training
 
 BACKBONE, BASE = "backbone", "base"
-"""Members that every run has: the bare backbone, and the base adapter."""
+"""Members that every run has: the backbone without adapter, and the base adapter."""
 
 
 @dataclass(frozen=True)
 class AdapterSpec:
-    """One adapter to train beside the base adapter.
+    """How one adapter beside the base adapter is trained.
 
     Attributes:
-        lora: Its shape.
+        lora: Shape of the adapter.
         epochs: Passes over its examples.
-        learning_rate: The highest.
-        examples: All training examples, a cluster's, a random cluster's of the same size, or a source's.
-        cluster: Which cluster, where they are a cluster's.
-        from_base: Start from the final base adapter rather than fresh.
-        draw: Which of several seeds that follow from the run's; 0 is the run's own.
-        source: Which source, where they are a source's.
+        learning_rate: The highest learning rate.
+        examples: Which training examples: all, one cluster's, those of a random cluster of the same size, or one
+            source's.
+        cluster: Number of the cluster, for `cluster` and `random`.
+        from_base: Start from the finished base adapter instead of a fresh one.
+        draw: Number of the seed, of several that are derived from the run's; 0 is the run's own.
+        source: The source, for `source`.
     """
 
     lora: Lora
@@ -46,19 +48,19 @@ class AdapterSpec:
     source: str | None = None
 
     def seed(self, of_run: int) -> int:
-        """The seed of its first A, of the data's order and of dropout."""
+        """Seed of its initial A, of the data's order and of dropout."""
         return seed_of(of_run, self.draw) if self.draw else of_run
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a strategy may look at to say which adapters it needs.
+    """The facts of a run from which a strategy derives its adapters.
 
     Attributes:
         lora: The base adapter's shape.
         training: How base adapter and experts are trained.
         clusters: C.
-        sources: Of the training examples, in the order of the alphabet.
+        sources: Sources of the training examples, sorted.
     """
 
     lora: Lora
@@ -67,29 +69,34 @@ class Setting:
     sources: Sequence[str] = ()
 
 
-class Strategy(Protocol):
-    """One row of the tables. A new one is one file here and one in conf/ensemble/."""
+class Strategy(ABC):
+    """One row of the result tables: which adapters are trained, and how much each weighs for a prompt.
+
+    A new strategy is a frozen dataclass that derives from this class, in a file of elrea/method/ensemble/strategies,
+    and a YAML file in conf/ensemble. One that needs more than a mix of logits (5.10) derives from one of the classes
+    below as well.
+    """
 
     @property
     def routed(self) -> bool:
-        """Whether its weights need the prompt's gradient."""
-        ...
+        """Whether its weights depend on the prompt's cosines with the clusters."""
+        return False
 
+    @abstractmethod
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
-        """The adapters it needs trained, by member name; strategies that name one alike share it."""
-        ...
+        """The adapters to train, by member name; strategies that use the same name share the adapter."""
 
+    @abstractmethod
     def members(self, routing: Routing) -> list[str]:
         """The members that it mixes, in the order of its weights' columns."""
-        ...
 
+    @abstractmethod
     def weights(self, routing: Routing) -> Tensor:
         """Weights of its members for each prompt [n, members]."""
-        ...
 
 
 class Rated:
-    """What is trained at a rate of its own refuses one that cannot train."""
+    """Mixin for strategies with a learning-rate factor: rejects one that is not positive and finite."""
 
     rate: float
 
@@ -98,78 +105,74 @@ class Rated:
             raise ConfigError(f"rate={self.rate}: must be above 0, and finite")
 
 
-@runtime_checkable
-class Layerwise(Strategy, Protocol):
-    """A strategy that mixes its members inside the layers: one pass per prompt, whatever their number."""
+class Layerwise(Strategy):
+    """A strategy that mixes its members inside the layers: one pass per prompt for any number of members."""
 
+    @abstractmethod
     def delta(self, x: Tensor, factors: Factors) -> Tensor:
-        """What an adapted layer adds to its output [rows, t, out] for its input x [rows, t, in]."""
-        ...
+        """The addition to an adapted layer's output [rows, t, out], for the layer's input x [rows, t, in]."""
 
 
-@runtime_checkable
-class Gated(Layerwise, Protocol):
-    """A layerwise strategy whose layers have gates, trained while backbone and members stay."""
+class Gated(Layerwise):
+    """A layerwise strategy whose layers have gates, which are trained while backbone and members are frozen."""
 
+    @abstractmethod
     def gates(self, setting: Setting) -> AdapterSpec:
-        """How the gates are trained: on which examples, for how long, how fast."""
-        ...
+        """How the gates are trained: examples, epochs and learning rate."""
 
 
-@runtime_checkable
-class Regrouped(Strategy, Protocol):
-    """A strategy whose clusters come from features of its own instead of the run's."""
+class Regrouped(Strategy):
+    """A strategy whose clusters are made from features of its own.
 
-    @property
-    def features(self) -> Features:
-        """What is clustered, and what a prompt is routed by."""
-        ...
-
-
-@runtime_checkable
-class Picking(Strategy, Protocol):
-    """A strategy that lets one member answer each prompt, once all have answered."""
-
-    def pick(self, correct: Tensor, sources: Sequence[str]) -> Tensor:
-        """The member that counts for each prompt [n], by who was right [members, n] and the prompts' sources."""
-        ...
-
-
-@runtime_checkable
-class Voting(Strategy, Protocol):
-    """A strategy that draws several answers and lets the most frequent one count.
-
-    Of given choices, their probabilities say what is drawn (`vote`); where texts are written, whole texts are.
+    Attributes:
+        features: Features to cluster and to route by, instead of the run's.
     """
 
-    @property
-    def samples(self) -> int:
-        """Texts drawn for each prompt."""
-        ...
+    features: Features
 
-    @property
-    def temperature(self) -> float:
-        """Divides the mixed logits before each token is drawn."""
-        ...
 
-    @property
-    def seed(self) -> int:
-        """Of the draws."""
-        ...
+class Picking(Strategy):
+    """A strategy that selects one member's answer per prompt after all members have answered."""
 
+    @abstractmethod
+    def pick(self, correct: Tensor, sources: Sequence[str]) -> Tensor:
+        """The selected member of each prompt [n].
+
+        Args:
+            correct: Whether each member answered each prompt correctly [members, n].
+            sources: Source of each prompt [n].
+        """
+
+
+class Voting(Strategy):
+    """A strategy that draws several answers and takes the most frequent one.
+
+    If choices are scored by likelihood, answers are drawn from the choices' probabilities (`vote`); if texts are
+    generated, whole texts are drawn.
+
+    Attributes:
+        samples: Texts drawn for each prompt.
+        temperature: Divides the mixed logits before each token is drawn.
+        seed: Seed of the draws.
+    """
+
+    samples: int
+    temperature: float
+    seed: int
+
+    @abstractmethod
     def vote(self, log_probs: Sequence[float], number: int) -> int:
-        """The choice for prompt `number`, by log P of each choice."""
-        ...
+        """The choice for prompt `number`, from log P of each choice."""
 
 
 def experts(
     setting: Setting, examples: Literal["cluster", "random"], rate: float = 1.0
 ) -> dict[str, AdapterSpec]:
-    """One expert per cluster (step 4): from the final base adapter, on that cluster's examples alone.
+    """One expert per cluster (step 4), trained from the finished base adapter on that cluster's examples alone.
 
     Args:
-        setting: How experts are trained, and how many there are.
-        examples: Whether the clusters are those of the gradients or random ones.
+        setting: Facts of the run.
+        examples: `cluster` for the clusters of the features, `random` for random ones of the same sizes.
         rate: Factor on training.expert_learning_rate.
     """
     training = setting.training
@@ -186,6 +189,6 @@ def experts(
 
 
 def expert_names(clusters: int, examples: str = "cluster") -> list[str]:
-    """Member names: `expert-0` ... of the clusters, `random-0` ... of the random ones."""
+    """Member names of the experts: `expert-0` ..., or `random-0` ... for random clusters."""
     prefix = "expert" if examples == "cluster" else examples
     return [f"{prefix}-{cluster}" for cluster in range(clusters)]

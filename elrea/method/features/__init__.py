@@ -1,1 +1,1 @@
-"""What a prompt's feature is: its gradient, projected; or an embedding."""
+"""Features of prompts (step 2): projected gradients in Adam's form, or embeddings; in memory or in a file."""

@@ -1,4 +1,4 @@
-"""The direction in which Adam would move for one example's gradient (5.6, 5.7)."""
+"""Adam's update direction for a single example's gradient (5.6, 5.7)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 TILE = 1 << 16
-"""Entries that are worked on at once: their five operations then find them in the processor's cache."""
+"""Number of entries that are computed at once, so that all operations on them stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
 class AdamState:
-    """The optimiser's state at an epoch's end, flat in the gradient's order.
+    """Adam's state at the end of an epoch, flattened in the order of the gradient.
 
     Attributes:
         m: First moments [|θ|].
         v: Second moments [|θ|].
         step: Optimiser steps taken.
-        learning_rate: η_e, the epoch's mean learning rate (with linear decay the last step's is 0).
+        learning_rate: η_e, the mean over the epoch (the last step's is 0 with linear decay).
         beta1, beta2, eps: Adam's constants.
     """
 
@@ -34,19 +34,19 @@ class AdamState:
 def adam_direction(
     gradients: Tensor, state: AdamState, momentum: bool = True, first: int = 0
 ) -> Tensor:
-    """g_Adam = η m' / (√v' + ε), with m and v updated by the example and t = steps taken + 1.
+    """g_Adam = η m' / (√v' + ε), with the bias-corrected moments m', v' after a step t + 1 on this example (5.6, 5.7).
 
     Args:
-        gradients: g [b, |θ|], or some columns of it [b, w].
+        gradients: g [b, |θ|], or w consecutive columns of it [b, w]; written over.
         state: Adam's state at the checkpoint.
-        momentum: Whether m' holds the shared term β1·m, which pushes all features together.
-        first: The first of those columns.
+        momentum: Keep β1·m in m'. All examples share this term, which makes their features more alike.
+        first: Number of the first of those columns.
 
     Returns:
-        [b, w]: `gradients`, written over.
+        `gradients`, which holds g_Adam [b, w] now.
     """
     t = state.step + 1
-    # η, the bias corrections and β go into what all examples share: m' = m + a g, v' = v + b g².
+    # η, bias corrections and β are multiplied into what all examples share: m' = m + a g, v' = v + b g².
     a = state.learning_rate * (1 - state.beta1) / (1 - state.beta1**t)
     b = (1 - state.beta2) / (1 - state.beta2**t)
     width = gradients.shape[1]

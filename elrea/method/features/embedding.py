@@ -13,7 +13,7 @@ from torch import Tensor
 from elrea.data.batches import pad
 from elrea.data.prompts import Encoded
 from elrea.errors import BackboneError, ConfigError
-from elrea.method.features.protocol import Advance, Batches, Reader
+from elrea.method.features.protocol import Advance, Batches, Features, Reader
 from elrea.store.files import read_json, sha256
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PARTS = ("Transformer", "Pooling", "Normalize", "Dense")
 
 
 @dataclass(frozen=True)
-class Embedding:
+class Embedding(Features):
     """What a prompt says, instead of what it would change in the base adapter."""
 
     model: str | None = None
@@ -51,16 +51,6 @@ class Embedding:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.model == "":
             raise ConfigError("features.model='': give a sentence-transformers model, or null")
-
-    def passes(self, epochs: int) -> int:
-        """One forward pass, of whichever model."""
-        return 1
-
-    def check(self, epochs: int) -> None:
-        return
-
-    def fits(self, model: PeftModel) -> None:
-        return
 
     def identity(self) -> dict[str, Any]:
         """The model's contents stand for its name: the SHA-256 of a folder's files, or a hub name's commit."""

@@ -1,4 +1,4 @@
-"""From prompts to gradient features δ (step 2): one batched pass per epoch's checkpoint."""
+"""Gradient features δ of prompts (step 2): one batched pass per checkpoint of the base adapter."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -26,33 +26,36 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from elrea.models.footprint import Footprint
+
 
 @dataclass(frozen=True)
-class GradientFeatures:
-    """Gradients of a prompt's own tokens with respect to the base adapter, projected."""
+class GradientFeatures(Features):
+    """Gradients of a prompt's own tokens with respect to the base adapter, projected (5.2 to 5.7)."""
 
     projection: Projection = field(default_factory=Sjlt)
-    """How a gradient of some 10⁴ to 10⁸ entries becomes a feature."""
+    """How a gradient of 10⁴ to 10⁸ entries is reduced to a feature."""
     form: str = "adam"
-    """`adam`: what Adam would do with the gradient (the paper's); `sgd`: the gradient itself."""
+    """`adam`: Adam's update direction (as in the paper); `sgd`: the gradient itself."""
     momentum: bool = True
-    """Adam form: keep the momentum that all examples share (the paper does)."""
+    """Adam form: keep the momentum term, which all examples share (as in the paper)."""
     layers: Literal["all"] | int | list[str] = "all"
-    """Whose gradients: `all`, the last k decoder layers', or of those whose names hold one of these parts."""
+    """Layers to take gradients of: `all`, the last k decoder layers, or those with one of these parts in the name."""
     normalise: bool = True
-    """Bring a feature to length 1, after the mean over epochs. False is a row of the paper's clustering ablation."""
+    """Scale a feature to length 1, after the mean over epochs. False is a row of the paper's clustering ablation."""
     epoch_weights: list[float] | None = None
-    """One weight per epoch's checkpoint in the mean; null weighs them alike (the paper)."""
+    """Weight of each epoch's checkpoint in the mean; null: equal weights (as in the paper)."""
     batch_size: int = 32
-    """Prompts in one pass at most. Changes nothing but speed and memory."""
+    """Prompts in one pass at most. Speed and memory only."""
     batch_tokens: int = 8192
     """Tokens in one pass at most, padding included. Speed and memory only."""
     buffer_mb: int = 96
-    """Gradients are collected up to this size before they are projected together, in MiB."""
+    """MiB of gradients that are collected before they are projected together. Speed and memory only."""
     recompute: bool = False
-    """Keep no activations inside the layers but compute them again in the backward pass: a third more time, for a
-    fraction of the memory."""
+    """Activation checkpointing: compute the activations inside the layers again in the backward pass instead of keeping
+    them. A third more time for a fraction of the memory."""
     from_base: ClassVar[bool] = True
+    speed_fields: ClassVar[tuple[str, ...]] = (*Features.speed_fields, "buffer_mb", "recompute")
 
     def __post_init__(self) -> None:
         if self.form not in ("adam", "sgd"):
@@ -67,17 +70,31 @@ class GradientFeatures:
             raise ValueError(f"epoch_weights={weights} must be 0 or more each, and one above 0")
 
     def passes(self, epochs: int) -> int:
-        """A forward and a backward pass per checkpoint that weighs anything."""
+        """A forward and a backward pass per checkpoint of positive weight."""
         return 2 * sum(weight > 0 for weight in self._weights(epochs))
 
-    def identity(self) -> dict[str, Any]:
-        return {}
-
-    def check(self, epochs: int) -> None:
-        self._weights(epochs)
+    def check(self, epochs: int | None) -> None:
+        """Rejects epoch weights whose number differs from that of the epochs, or when that number is open."""
+        if epochs is not None:
+            self._weights(epochs)
+        elif self.epoch_weights:
+            raise ConfigError(
+                "features.epoch_weights has a weight for every epoch, and training.early_stop leaves their number "
+                "open; set features.epoch_weights=null"
+            )
 
     def fits(self, model: PeftModel) -> None:
+        """Rejects `layers` that select no matrix of the adapter."""
         PerExampleGradients(model, self.layers)
+
+    def memory(self, footprint: Footprint, length: int) -> tuple[float, str]:
+        """Backbone, activations of the largest batch, Adam's moments, and the buffer of collected gradients."""
+        prompts = max(1, min(self.batch_size, self.batch_tokens // length))
+        activations = footprint.saved(prompts, length, prompts * length, self.recompute)
+        buffer = max(4 * footprint.adapter * self.batch_size, self.buffer_mb * 2**20)
+        used = activations + buffer + footprint.weights + 4 * footprint.adapter
+        again = ", recomputed" if self.recompute else ""
+        return used, f"{prompts} x {length:,} tokens{again}"
 
     def reader(
         self,
@@ -100,13 +117,13 @@ class GradientFeatures:
 
 
 class GradientReader:
-    """Mean over the checkpoints of the projected gradients: δ before it is brought to length 1 (5.2).
+    """Mean of the projected gradients over the checkpoints: δ before it is scaled to length 1 (5.2).
 
     Args:
-        features: What to take and how.
+        features: The settings.
         model: A PEFT model of the base adapter's shape; its adapter is replaced by each checkpoint's in turn.
-        checkpoints: Folders with the adapter and Adam's moments, and their weights, which sum to 1.
-        pad_id: The id that fills up short prompts.
+        checkpoints: Folders with the adapter and Adam's moments, each with its weight; the weights sum to 1.
+        pad_id: Token id of padding.
     """
 
     def __init__(
@@ -124,10 +141,10 @@ class GradientReader:
         self.device = next(model.parameters()).device
 
     def __call__(self, batches: Batches, advance: Advance) -> tuple[Tensor, Tensor]:
-        """Prompts whose gradient is zero (at every checkpoint) or not finite have no feature."""
+        """As for `Reader`; prompts whose gradient is zero at every checkpoint, or not finite, have no feature."""
         count = sum(len(batch) for batch in batches)
         total = torch.zeros(count, self.dimension)
-        # Adam's momentum would hide a zero gradient: a prompt's own has to be looked at.
+        # Checked before Adam's form, in which the momentum would hide a zero gradient.
         largest = torch.zeros(count)
         room = max(
             self.features.batch_size, self.features.buffer_mb * 2**20 // (4 * self.gradients.size)
@@ -136,15 +153,14 @@ class GradientReader:
         for checkpoint, weight in self.checkpoints:
             set_state(self.model, load(checkpoint)[0])
             state = self._state(checkpoint) if self.features.form == "adam" else None
-            start = end = 0  # the rows that are collected
+            start = end = 0  # rows that are collected and not projected yet
             for number, batch in enumerate(batches, 1):
                 self._gradients(batch, collected[end - start : end - start + len(batch)])
                 end += len(batch)
                 following = len(batches[number]) if number < len(batches) else room
                 if end - start + following > room:
                     got, rows = collected[: end - start], slice(start, end)
-                    own = largest_entry(got).cpu()
-                    largest[rows] = torch.maximum(largest[rows], own)
+                    largest[rows] = torch.maximum(largest[rows], largest_entry(got).cpu())
                     if state is not None:
                         adam_direction(got, state, self.features.momentum)
                     total[rows] += weight * self.features.projection(got).cpu()
@@ -153,7 +169,7 @@ class GradientReader:
         return total, (largest > 0) & largest.isfinite()
 
     def _gradients(self, batch: Sequence[Encoded], out: Tensor) -> None:
-        """Writes [b, |θ|]: 0 for prompts that nothing is predicted in."""
+        """Writes the gradients [b, |θ|] to `out`; 0 for prompts of a single token, in which nothing is predicted."""
         ids, mask = pad([prompt.prompt for prompt in batch], self.pad_id)
         if ids.shape[1] < 2:
             out.zero_()
@@ -181,33 +197,33 @@ def extract(
     tokenizer: PreTrainedTokenizerBase | None = None,
     advance: Advance = lambda _n: None,
 ) -> Tensor:
-    """Features of a few prompts, in memory (`stream` writes those of many to a file).
+    """Features of a few prompts, in memory; `to_disk.stream` writes those of many to a file.
 
     Args:
         model: A PEFT model of the base adapter's shape; its adapter may be replaced.
         checkpoints: One folder per epoch with the adapter and Adam's moments.
         prompts: Prompts without responses.
-        features: What to take and how.
-        pad_id: The id that fills up short prompts.
-        tokenizer: The backbone's, for features that are made of words.
-        advance: Told after each batch how many passes over one prompt are done.
+        features: The settings.
+        pad_id: Token id of padding.
+        tokenizer: The backbone's, for features that need a prompt's text.
+        advance: Called after each batch with the number of finished passes over one prompt.
 
     Returns:
-        [n, d] in float32 on the CPU, rows of length 1 if that is wanted; zeros where a prompt has no feature.
+        [n, d] in float32 on the CPU, of length 1 if `features.normalise`; zeros for prompts without a feature.
     """
     reader = features.reader(model, checkpoints, pad_id, tokenizer)
     lengths = [len(prompt.prompt) for prompt in prompts]
     batches = by_tokens(lengths, features.batch_size, features.batch_tokens)
-    rows, fine = reader([[prompts[i] for i in batch] for batch in batches], advance)
+    rows, valid = reader([[prompts[i] for i in batch] for batch in batches], advance)
     out = torch.empty_like(rows)
-    out[list(chain.from_iterable(batches))] = finish(rows, fine, features.normalise)[0]
+    out[list(chain.from_iterable(batches))] = finish(rows, valid, features.normalise)[0]
     return out
 
 
 def _loss_mask(batch: Sequence[Encoded], mask: Tensor) -> Tensor:
-    """True where a token's loss counts, [b, t]."""
-    carries = mask.clone()
+    """True for tokens whose loss counts [b, t]."""
+    counted = mask.clone()
     for row, prompt in enumerate(batch):
         if prompt.loss_mask is not None:
-            carries[row, : len(prompt.loss_mask)] &= torch.tensor(prompt.loss_mask)
-    return carries
+            counted[row, : len(prompt.loss_mask)] &= torch.tensor(prompt.loss_mask)
+    return counted

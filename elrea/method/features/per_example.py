@@ -1,4 +1,4 @@
-"""Gradients of the adapter's parameters, one per example, from one batched pass (5.5)."""
+"""Per-example gradients of the adapter's parameters from one batched forward and backward pass (5.5)."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from elrea.models.loss import logits_at
 PREFIX_PARTS = ("lora_A", "lora_B")
 
 Layers = str | int | Sequence[str]
-"""Whose gradients: `all`, the last k decoder layers', or those whose names hold one of these parts."""
+"""Which matrices: `all`, those of the last k decoder layers, or those with one of these parts in their names."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where one LoRA matrix stands in the flat gradient.
+    """Columns of one LoRA matrix in the flat gradient.
 
     Attributes:
         name: The parameter's name as PEFT saves it.
         module: The linear layer that applies it.
-        start: First column.
-        size: Number of columns, out x in.
+        start: Number of the first column.
+        size: Number of columns, out·in.
     """
 
     name: str
@@ -43,24 +43,24 @@ class Slot:
 
 
 class PerExampleGradients:
-    """Reads per-example gradients off the linear layers `lora_A` and `lora_B` of a PEFT model.
+    """Computes per-example gradients of the linear layers `lora_A` and `lora_B` of a PEFT model.
 
-    For y = W x over a sequence, an example's gradient is the sum over its tokens of dy xᵀ: one product of what the
-    layer was given and of what flows back into it. Nothing else is differentiated, and the backward pass ends at the
-    first layer that is wanted, so that the cost is one forward and one backward pass of the batch at most. Where
-    gradient checkpointing is switched on, it holds here too, though the model is in eval mode.
+    For y = W x over a sequence, an example's gradient of W is Σ_t dy_t x_tᵀ: one product of the layer's input and the
+    gradient of its output. No other gradient is computed, and the backward pass ends at the first selected layer, so
+    that the cost is at most one forward and one backward pass of the batch. Gradient checkpointing works here although
+    the model is in eval mode.
 
     Args:
         model: A PEFT model; it is put in eval mode.
-        layers: `all`, the last k decoder layers, or every matrix whose name holds one of these parts.
-        recompute: Compute every layer's inside again in the backward pass instead of keeping it.
+        layers: Which matrices.
+        recompute: Activation checkpointing for every layer.
 
     Attributes:
         slots: The matrices in the order of the flat gradient (sorted by name).
         size: |θ_Q|, the length of a flat gradient.
 
     Raises:
-        ConfigError: No matrix is left, or there are not that many layers.
+        ConfigError: No matrix is selected, or there are not that many layers.
     """
 
     def __init__(self, model: PeftModel, layers: Layers = "all", recompute: bool = False) -> None:
@@ -78,59 +78,60 @@ class PerExampleGradients:
             self.size += size
 
     def flat(self, tensors: dict[str, Tensor]) -> Tensor:
-        """Lays tensors by parameter name out as one vector [|θ|] in the gradient's order."""
+        """Flattens tensors by parameter name to one vector [|θ|] in the order of the gradient."""
         return torch.cat([tensors[slot.name].flatten().float() for slot in self.slots])
 
     def __call__(
         self, ids: Tensor, mask: Tensor, carries_loss: Tensor, out: Tensor | None = None
     ) -> Tensor:
-        """Takes the gradient of each example's mean token loss.
+        """The gradient of each example's mean token loss.
 
         Args:
             ids: Token ids [b, t], padded on the right.
             mask: True on tokens, False on padding [b, t].
-            carries_loss: True on the tokens whose loss counts [b, t]; the first one's never does.
-            out: Where to write, [b, |θ|] in float32 on the model's device; rows of a larger buffer will do.
+            carries_loss: True on tokens whose loss counts [b, t]; the first token's is ignored.
+            out: Where to write, [b, |θ|] in float32 on the model's device; may be rows of a larger buffer.
 
         Returns:
-            Flat gradients [b, |θ|] in float32. What an example's row holds does not depend on the others.
+            Flat gradients [b, |θ|] in float32. An example's row does not depend on the other examples.
         """
         if out is None:
             out = torch.empty(len(ids), self.size, dtype=torch.float32, device=ids.device)
         sink = Sink(out)
         start = torch.zeros((), device=ids.device, requires_grad=True)
-        # Without trainable parameters autograd computes no summed weight gradients beside ours.
-        wanted = [p for p in self.model.parameters() if p.requires_grad]
+        # Without trainable parameters autograd computes no gradients summed over the batch in addition.
+        trainable = [p for p in self.model.parameters() if p.requires_grad]
         handles = [s.module.register_forward_hook(_reader(s, sink, start)) for s in self.slots]
         try:
-            for p in wanted:
+            for p in trainable:
                 p.requires_grad_(False)
             with _recomputing(self.model, self.recompute):
                 prompt_loss(self.model, ids, mask, carries_loss).backward()
         finally:
             for handle in handles:
                 handle.remove()
-            for p in wanted:
+            for p in trainable:
                 p.requires_grad_(True)
         for slot in self.slots:
-            if slot.start not in sink.written:  # a layer that no token went through
+            if slot.start not in sink.written:  # a layer that the pass did not use
                 out[:, slot.start : slot.start + slot.size] = 0
         return out
 
 
 class Sink:
-    """Takes the products of layers into their columns of `out` [b, |θ|]."""
+    """Writes the gradients of layers to their columns of `out` [b, |θ|]."""
 
     def __init__(self, out: Tensor) -> None:
         self.out = out
         self.written: set[int] = set()
 
     def add(self, slot: Slot, back: Tensor, given: Tensor) -> None:
-        """Σ_t back_t given_tᵀ of each example, from [b, t, o] and [b, t, i], in float32."""
+        """Adds Σ_t back_t given_tᵀ of each example, from [b, t, out] and [b, t, in], in float32."""
         back, given = back.float(), given.float()
         thin = back.shape[2] <= given.shape[2]
         left, right = (back, given) if thin else (given, back)
-        # A LoRA matrix is r numbers wide: with that side on the left the product is several times faster.
+        # One side of a LoRA matrix is r, much smaller than the other; with that side on the left the product is several
+        # times faster.
         product = torch.bmm(left.transpose(1, 2), right)
         product = product if thin else product.transpose(1, 2)
         place = self.out[:, slot.start : slot.start + slot.size].view(product.shape)
@@ -142,10 +143,10 @@ class Sink:
 
 
 class _Tap(torch.autograd.Function):
-    """Passes a layer's output on, and hands what flows back to the sink.
+    """Identity on a layer's output, whose backward pass adds the layer's gradient to the sink.
 
-    `start` requires a gradient, so that a graph begins here where there was none below. What the layer was given is
-    saved the way autograd saves things, so that gradient checkpointing drops it and computes it again.
+    `start` requires a gradient, so that the graph begins here if nothing below requires one. The layer's input is saved
+    by `save_for_backward`, so that gradient checkpointing can drop it and compute it again.
     """
 
     @staticmethod
@@ -171,7 +172,7 @@ def _reader(slot: Slot, sink: Sink, start: Tensor) -> Callable[..., Any]:
 
 
 def _chosen(names: list[str], layers: Layers) -> list[str]:
-    """The names that `layers` leaves."""
+    """The names that `layers` selects."""
     if layers == "all":
         return names
     if isinstance(layers, str):
@@ -185,23 +186,23 @@ def _chosen(names: list[str], layers: Layers) -> list[str]:
         return [name for name in names if _number(name) in numbers[-layers:]]
     for part in layers:
         if not any(part in name for name in names):
-            raise ConfigError(f"features.layers: no adapted matrix has {part!r} in its name")
+            raise ConfigError(f"features.layers: no matrix of the adapter has {part!r} in its name")
     chosen = [name for name in names if any(part in name for part in layers)]
     if not chosen:
-        raise ConfigError("features.layers=[] leaves nothing; give all, a number, or name parts")
+        raise ConfigError("features.layers=[] selects nothing; give all, a number, or name parts")
     return chosen
 
 
 def _number(name: str) -> int:
-    """Which decoder layer a parameter is in; -1 for none."""
+    """Number of the decoder layer that a parameter is in; -1 if it is in none."""
     return next((int(part) for part in name.split(".") if part.isdigit()), -1)
 
 
 @contextmanager
 def _recomputing(model: PeftModel, every: bool) -> Iterator[None]:
-    """Checkpoints every layer, or those that are set to, in eval mode too.
+    """Activation checkpointing of every layer, or of those with gradient checkpointing switched on, in eval mode.
 
-    Layers do so by themselves in training mode alone, and that would switch some models' dropout on.
+    transformers' layers do it in training mode only, which would also switch on dropout in some models.
     """
     layers = [
         module
@@ -220,20 +221,20 @@ def _recomputing(model: PeftModel, every: bool) -> Iterator[None]:
 
 
 def largest_entry(gradients: Tensor) -> Tensor:
-    """max |g| of each row [b]: 0 says that a prompt has no gradient, NaN or infinity that it has no good one."""
-    # Two passes that only read, without a copy of all absolute values.
+    """max |g| of each row [b]: 0 for a prompt without gradient, NaN or infinite if the gradient is not finite."""
+    # Two passes that only read are faster than a copy of all absolute values.
     return torch.maximum(gradients.amax(1), -gradients.amin(1))
 
 
 def prompt_loss(model: PeftModel, ids: Tensor, mask: Tensor, carries_loss: Tensor) -> Tensor:
-    """Sum over examples of the mean next-token loss over each example's own tokens, in nats.
+    """Sum over the examples of each one's mean next-token loss, in nats.
 
-    The mean is the training loss's scale, which Adam's moments have; the sum makes an example's
-    gradient independent of its batch.
+    The mean over tokens has the scale of the training loss, and so of Adam's moments. The sum over examples makes an
+    example's gradient independent of its batch.
     """
     counted = (carries_loss & mask)[:, 1:]
     tokens = counted.sum(1, keepdim=True).clamp(min=1).expand_as(counted)
-    # One column shorter than ids: the place of a token is where it is predicted from.
+    # A token is predicted at the position before it.
     before = torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
     places = before.flatten().nonzero()[:, 0]
     losses = cross_entropy(

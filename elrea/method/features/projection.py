@@ -1,10 +1,10 @@
-"""Random projections of flat gradients: g' = R g."""
+"""Base class of projections of flat gradients, g' = R g, and the paper's dense random projection."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,27 +13,33 @@ from torch import Tensor
 from elrea.errors import ConfigError
 
 BLOCK = 4096
-"""Rows of Rᵀ that are held at once."""
+"""Number of rows of Rᵀ that are in memory at once."""
 
 
-class Projection(Protocol):
-    """Maps gradients [n, |θ|] to features [n, d], the same way for every example."""
+class Projection(ABC):
+    """Maps gradients to features, the same way for every example.
 
-    def __call__(self, gradients: Tensor) -> Tensor: ...
+    A new one is a frozen dataclass that derives from this class, in a file of this package, and a YAML file in
+    conf/features/projection.
+    """
 
+    @abstractmethod
+    def __call__(self, gradients: Tensor) -> Tensor:
+        """Projects each row of [n, |θ|] to [n, d]; `gradients` stay as they are."""
+
+    @abstractmethod
     def dimension(self, size: int) -> int:
         """d for gradients of length `size`."""
-        ...
 
 
 @dataclass(frozen=True)
-class Rademacher:
-    """The paper's projection: R_ij uniform in {-1, +1}, made again from the seed wherever it is needed."""
+class Rademacher(Projection):
+    """The paper's projection: R_ij uniform in {-1, +1}, generated from the seed block by block and never stored."""
 
     d: int = 1024
-    """d_proj. The paper's is 8192, and 512 its ablation."""
+    """d_proj. The paper's is 8192, and 512 in its ablation."""
     seed: int = 0
-    """Of the signs. Features of different seeds cannot be compared."""
+    """Seed of the signs. Features of different seeds cannot be compared."""
 
     def __post_init__(self) -> None:
         if self.d < 1 or self.seed < 0:
@@ -45,20 +51,20 @@ class Rademacher:
     def signs(
         self, block: int, rows: int, device: torch.device, out: Tensor | None = None
     ) -> Tensor:
-        """Rows [block·4096, …) of Rᵀ as float32 ±1, [rows, d].
+        """Rows of Rᵀ from block·4096 on, as ±1 in float32 [rows, d].
 
         Args:
-            block: Which.
-            rows: How many.
-            device: Where they are wanted.
-            out: Memory to write to, at least (⌈rows·d/8⌉, 8) of float32; a block is 16 MB that need not be new.
+            block: Number of the block.
+            rows: Number of rows.
+            device: Device of the result.
+            out: Memory to write to, float32 of at least [⌈rows·d/8⌉, 8]: it can be reused from block to block.
         """
         count = -(-rows * self.d // 8)
         bits = random_bytes((self.seed, block), count)
         return unpack_signs(bits, device, out).view(-1)[: rows * self.d].view(rows, self.d)
 
     def __call__(self, gradients: Tensor) -> Tensor:
-        """Returns R g / √d for each row: the scale keeps lengths, and cosines do not see it."""
+        """R g / √d of each row. The scale keeps lengths on average, and does not change cosines."""
         out = gradients.new_zeros(len(gradients), self.d)
         rows = min(BLOCK, gradients.shape[1])
         memory = gradients.new_empty(-(-rows * self.d // 8), 8)
@@ -68,8 +74,8 @@ class Rademacher:
 
 
 @dataclass(frozen=True)
-class Full:
-    """No projection: full gradients, for small adapters."""
+class Full(Projection):
+    """No projection: features are full gradients, for small adapters."""
 
     def dimension(self, size: int) -> int:
         return size
@@ -79,17 +85,17 @@ class Full:
 
 
 def random_bytes(key: tuple[int, int], count: int) -> np.ndarray:
-    """Bytes [count] that depend on the key alone: Philox's raw words, which no version of numpy changes."""
+    """Bytes [count] that depend on the key alone: raw words of Philox, which are the same in all versions of numpy."""
     words = np.random.Philox(key=list(key)).random_raw(-(-count // 8))
     return np.frombuffer(words.tobytes(), np.uint8)[:count]
 
 
 def unpack_signs(bits: np.ndarray, device: torch.device, out: Tensor | None = None) -> Tensor:
-    """Signs of packed bits, the highest first, 1 as +1 and 0 as -1.
+    """Unpacks bits, the highest of a byte first, to signs: 1 to +1 and 0 to -1.
 
     Args:
         bits: Bytes [n].
-        device: Where the signs are wanted; they travel packed.
+        device: Device of the result; the bits are copied there before they are unpacked.
         out: Memory to write to, float32 of at least [n, 8].
 
     Returns:
@@ -98,7 +104,7 @@ def unpack_signs(bits: np.ndarray, device: torch.device, out: Tensor | None = No
     if out is None:
         out = torch.empty(len(bits), 8, device=device)
     out = out[: len(bits)]
-    # A table of what each byte holds is the quickest way there: one look-up writes eight signs.
+    # A table with the eight signs of every byte is faster than any way by bit operations.
     if device.type == "cpu":
         np.take(_table().numpy(), bits, axis=0, out=out.numpy(), mode="clip")
         return out
@@ -108,6 +114,6 @@ def unpack_signs(bits: np.ndarray, device: torch.device, out: Tensor | None = No
 
 @lru_cache(maxsize=1)
 def _table() -> Tensor:
-    """[256, 8]: the signs of every byte."""
+    """The eight signs of every byte [256, 8]."""
     unpacked = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
     return torch.from_numpy(unpacked).float().mul_(2).sub_(1)

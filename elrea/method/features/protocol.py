@@ -1,10 +1,11 @@
-"""What a prompt's feature is, whatever it is made of: the protocol that extraction and pipeline know."""
+"""Base class of all features: the vector δ that stands for a prompt when prompts are clustered and routed."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -15,82 +16,60 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from elrea.models.footprint import Footprint
+
 Advance = Callable[[int], object]
-"""Told how many passes over one prompt are done."""
+"""Called with the number of finished passes over one prompt."""
 
 Batches = Sequence[Sequence[Encoded]]
-"""Prompts, cut into what goes through the model together."""
+"""Prompts, grouped into the batches that go through the model together."""
 
 
 class Reader(Protocol):
-    """Takes the features of prompts with one model."""
+    """Computes the features of prompts with one model."""
 
     @property
     def dimension(self) -> int:
-        """d."""
+        """d, the length of a feature."""
         ...
 
     @property
     def rounds(self) -> int:
-        """Passes over each prompt."""
+        """Number of passes over each prompt."""
         ...
 
     def __call__(self, batches: Batches, advance: Advance) -> tuple[Tensor, Tensor]:
-        """Rows in the batches' order, not normalised.
+        """Features in the batches' order, not normalised.
 
         Returns:
-            [b, d] in float32 on the CPU, and [b] False for prompts that have none (its row may hold anything).
+            The features [b, d] in float32 on the CPU, and a mask [b]: False for prompts without a feature, whose rows
+            may hold anything.
         """
         ...
 
 
-class Features(Protocol):
-    """A choice of features; a dataclass that a config names."""
+class Features(ABC):
+    """Settings of one kind of feature.
 
-    @property
-    def batch_size(self) -> int:
-        """Prompts in one pass at most."""
-        ...
+    A new kind is a frozen dataclass that derives from this class, in a file of this package, and a YAML file in
+    conf/features. A field of type `Features` or `Projection` may hold another component.
 
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens in one pass at most, padding included."""
-        ...
+    Attributes:
+        batch_size: Prompts in one pass at most.
+        batch_tokens: Tokens in one pass at most, padding included.
+        normalise: Whether a feature is scaled to length 1.
+        from_base: Whether the features depend on the base adapter's checkpoints, or on the backbone alone.
+        speed_fields: Fields that change speed and memory, and features by rounding at most: they are left out of the
+            stage's key.
+    """
 
-    @property
-    def normalise(self) -> bool:
-        """Whether a feature has length 1."""
-        ...
+    batch_size: int
+    batch_tokens: int
+    normalise: bool
+    from_base: ClassVar[bool] = True
+    speed_fields: ClassVar[tuple[str, ...]] = ("batch_size", "batch_tokens")
 
-    @property
-    def from_base(self) -> bool:
-        """Whether the base adapter's epochs decide the features, or the backbone alone."""
-        ...
-
-    def passes(self, epochs: int) -> int:
-        """What one prompt's feature costs, in forward passes."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the features beside fields, backbone and base adapter, for a stage's key."""
-        ...
-
-    def check(self, epochs: int) -> None:
-        """Refuses settings that do not fit the training, before it begins.
-
-        Raises:
-            ConfigError: Which.
-        """
-        ...
-
-    def fits(self, model: PeftModel) -> None:
-        """Refuses settings that do not fit the adapted model, before it is trained.
-
-        Raises:
-            ConfigError: Which.
-        """
-        ...
-
+    @abstractmethod
     def reader(
         self,
         model: PeftModel,
@@ -98,32 +77,70 @@ class Features(Protocol):
         pad_id: int,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> Reader:
-        """Makes ready to take features.
+        """Prepares to compute features.
 
         Args:
             model: A PEFT model of the base adapter's shape, whose adapter may be replaced.
             checkpoints: One folder per epoch with the base adapter and Adam's moments.
-            pad_id: The id that fills up short prompts.
-            tokenizer: The backbone's, for features that are made of words.
+            pad_id: Token id of padding.
+            tokenizer: The backbone's, for features that need a prompt's text.
         """
-        ...
+
+    def passes(self, epochs: int) -> int:
+        """Cost of one prompt's feature, in forward passes of the backbone (a backward pass counts as one)."""
+        return 1
+
+    def identity(self) -> dict[str, Any]:
+        """Inputs of the stage's key that neither fields, backbone nor base adapter determine."""
+        return {}
+
+    def check(self, epochs: int | None) -> None:
+        """Rejects settings that do not fit the training, before it begins.
+
+        Args:
+            epochs: Number of the base adapter's epochs; None while early stopping leaves it open.
+
+        Raises:
+            ConfigError: Which setting, and why.
+        """
+        return
+
+    def fits(self, model: PeftModel) -> None:
+        """Rejects settings that do not fit the adapted model, before it is trained.
+
+        Raises:
+            ConfigError: Which setting, and why.
+        """
+        return
+
+    def memory(self, footprint: Footprint, length: int) -> tuple[float, str] | None:
+        """Expected peak memory of computing features, for the printed plan.
+
+        Args:
+            footprint: Of the backbone and one adapter.
+            length: Tokens of the longest prompt.
+
+        Returns:
+            Bytes, and what they are made of in a few words; None: less than training needs.
+        """
+        return None
 
 
-def finish(rows: Tensor, fine: Tensor, normalise: bool) -> tuple[Tensor, Tensor]:
-    """Brings rows to length 1 where that is wanted, and to 0 where a prompt has no feature.
+def finish(rows: Tensor, valid: Tensor, normalise: bool) -> tuple[Tensor, Tensor]:
+    """Scales features to length 1 if wanted, and sets the rows of prompts without a feature to 0.
 
     Args:
-        rows: What a reader gave [b, d]; written over.
-        fine: Likewise [b].
-        normalise: Whether rows are brought to length 1.
+        rows: Features as a reader returns them [b, d]; written over.
+        valid: The reader's mask [b].
+        normalise: Whether to scale.
 
     Returns:
-        The rows, and `fine` less those that have no direction.
+        The rows, and the mask without rows whose length is 0 or not finite.
     """
     # Summed in float64: the squares of a small feature would underflow.
     length = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
-    fine = fine & length.isfinite() & (length > 0)
+    valid = valid & length.isfinite() & (length > 0)
     if normalise:
-        rows.div_(torch.where(fine, length, 1.0)[:, None])
-    rows[~fine] = 0.0
-    return rows, fine
+        rows.div_(torch.where(valid, length, 1.0)[:, None])
+    rows[~valid] = 0.0
+    return rows, valid

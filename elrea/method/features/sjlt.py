@@ -1,4 +1,8 @@
-"""A sparse projection of flat gradients, at a small part of a dense one's cost: g' = S g."""
+"""Sparse random projection of flat gradients, g' = S g, at a small part of a dense one's cost.
+
+scikit-learn's SparseRandomProjection is for the CPU only, and at its default density, 1/√|θ|, most coordinates of a
+long gradient get no nonzero entry.
+"""
 
 from __future__ import annotations
 
@@ -10,29 +14,28 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.features.projection import random_bytes, unpack_signs
+from elrea.method.features.projection import Projection, random_bytes, unpack_signs
 
 GROUP_WORDS = 1 << 17
-"""Coordinates, about, whose signs are made together."""
+"""Approximate number of coordinates whose signs are generated at a time."""
 
 
 @dataclass(frozen=True)
-class Sjlt:
-    """Sparse Johnson-Lindenstrauss: each coordinate is added to `nonzeros` of d buckets, with random signs.
+class Sjlt(Projection):
+    """Sparse Johnson-Lindenstrauss transform: each coordinate is added to `nonzeros` of d buckets, with random signs.
 
-    Coordinates are cut into blocks of d. A block's coordinate i goes to the buckets (i + shift_j) mod d, with
-    `nonzeros` different shifts drawn for the block, and each time with a sign of its own. Two coordinates then meet
-    with a chance of 1/d (of one block: less), and nothing but that and independent signs makes the error of an inner
-    product: E[SᵀS] = I, and ⟨Sx, Sy⟩ has a variance of (‖x‖²‖y‖² + ⟨x, y⟩²)/d at most, as with a dense matrix of signs.
-    Stretches of memory are added to stretches of memory, with no index anywhere.
+    Coordinates are split into blocks of d. Coordinate i of a block is added to the buckets (i + shift_j) mod d, for
+    `nonzeros` different shifts drawn for the block, each time with an independent sign. Two coordinates share a bucket
+    with probability 1/d (in the same block: less). As with a dense matrix of signs, E[SᵀS] = I, and the variance of
+    ⟨Sx, Sy⟩ is at most (‖x‖²‖y‖² + ⟨x, y⟩²)/d. Contiguous memory is added to contiguous memory, without any index.
     """
 
     d: int = 1024
-    """Buckets."""
+    """Number of buckets, the dimension of a feature."""
     seed: int = 0
-    """Of shifts and signs. Features of different seeds cannot be compared."""
+    """Seed of shifts and signs. Features of different seeds cannot be compared."""
     nonzeros: int = 1
-    """Buckets per coordinate. 1 has the same variance; more make an unlucky meeting of two large entries milder."""
+    """Buckets per coordinate. The variance does not depend on it; more soften collisions of large entries."""
 
     def __post_init__(self) -> None:
         if self.d < 1 or self.seed < 0:
@@ -44,7 +47,7 @@ class Sjlt:
         return self.d
 
     def __call__(self, gradients: Tensor) -> Tensor:
-        """Returns S g for each row of [n, |θ|]: [n, d]. Lengths are kept on average."""
+        """S g of each row of [n, |θ|]: [n, d]. Lengths are kept on average."""
         out = gradients.new_zeros(len(gradients), self.d)
         add = _ring if gradients.device.type == "cpu" else _gather
         for start, shifts, signs in self.groups(gradients.shape[1], gradients.device):
@@ -53,14 +56,14 @@ class Sjlt:
         return out.div_(self.nonzeros**0.5)
 
     def groups(self, size: int, device: torch.device) -> Iterator[tuple[int, np.ndarray, Tensor]]:
-        """S in pieces that depend on the seed and their place alone.
+        """S in groups of blocks, each generated from the seed and its number alone.
 
         Args:
             size: |θ|.
-            device: Where the signs are wanted.
+            device: Device of the signs.
 
         Yields:
-            The first coordinate, shifts [blocks, nonzeros], and signs [nonzeros, blocks, d] in float32.
+            Number of the first coordinate, shifts [blocks, nonzeros], and signs [nonzeros, blocks, d] in float32.
         """
         per_group = max(1, GROUP_WORDS // self.d)
         for group, start in enumerate(range(0, size, per_group * self.d)):
@@ -80,7 +83,7 @@ class Sjlt:
 
 
 def _distinct(words: np.ndarray, d: int) -> np.ndarray:
-    """For each row of 64-bit words [m, k], k different numbers below d, every set equally likely (Floyd's way)."""
+    """For each row of 64-bit words [m, k], k different numbers below d, all sets equally likely (Floyd's algorithm)."""
     m, k = words.shape
     chosen = np.empty((m, k), np.int64)
     for j in range(k):
@@ -92,7 +95,7 @@ def _distinct(words: np.ndarray, d: int) -> np.ndarray:
 
 
 def _ring(out: Tensor, columns: Tensor, shifts: np.ndarray, signs: Tensor) -> None:
-    """Adds blocks, times their signs, to the buckets [n, d] from each shift on and around the end."""
+    """Adds blocks, times their signs, to the buckets [n, d], starting at each shift and wrapping around at the end."""
     d = out.shape[1]
     for block, row in enumerate(shifts.tolist()):
         part = columns[:, block * d : (block + 1) * d]
@@ -105,7 +108,7 @@ def _ring(out: Tensor, columns: Tensor, shifts: np.ndarray, signs: Tensor) -> No
 
 
 def _gather(out: Tensor, columns: Tensor, shifts: np.ndarray, signs: Tensor) -> None:
-    """The same with few operations, each over all blocks: what an accelerator wants."""
+    """The same as `_ring` in few operations over all blocks each, for an accelerator."""
     (n, width), d, blocks = columns.shape, out.shape[1], len(shifts)
     signed = columns.new_zeros(n, blocks * d)
     for turn, sign in zip(shifts.T, signs, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from elrea.data.batches import by_tokens
 from elrea.data.prompts import Encoded
 from elrea.errors import DataError, ElreaError, StoreError
 from elrea.method.features.protocol import Advance, Features, Reader, finish
-from elrea.store.files import read_json, write_json
+from elrea.store.files import atomic_file, read_json, sha256_of, write_json
 from elrea.store.lock import Lease
 from elrea.store.manifest import CHECKPOINT
 
@@ -178,12 +177,12 @@ class _Progress:
 def _sum(path: Path, chunk: Chunk) -> str:
     """SHA-256 of a chunk's rows as they stand in the file."""
     rows = open_features(path)[list(chain.from_iterable(chunk))]
-    return hashlib.sha256(rows.tobytes()).hexdigest()
+    return sha256_of(rows.tobytes()).hexdigest()
 
 
 def _plan(chunks: list[Chunk], d: int, kind: Kind) -> str:
     """SHA-256 of all that a chunk's number stands for."""
-    digest = hashlib.sha256(json.dumps([d, kind]).encode())
+    digest = sha256_of(json.dumps([d, kind]))
     for chunk in chunks:
         digest.update(json.dumps(chunk).encode())
     return digest.hexdigest()
@@ -220,14 +219,9 @@ def create(path: Path, n: int, d: int, kind: Kind) -> None:
     entry = {"dtype": kind, "shape": [n, d], "data_offsets": [0, nbytes]}
     header = json.dumps({"features": entry}, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)  # tensors begin at multiples of 8
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            file.truncate(8 + len(header) + nbytes)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + nbytes)
 
 
 def write_rows(path: Path, rows: np.ndarray, values: np.ndarray) -> None:

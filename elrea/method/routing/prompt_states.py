@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from elrea.data.batches import pad
 from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
 from elrea.method.features.embedding import HiddenStates
-from elrea.method.features.protocol import Advance
+from elrea.method.features.protocol import Advance, Features
 from elrea.models.lora import load, set_state
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ Pooling = Literal["mean", "last", "both"]
 
 
 @dataclass(frozen=True)
-class PromptStates:
+class PromptStates(Features):
     """Features in the sense of `elrea.method.features.protocol`, by one forward pass with the base adapter on.
 
     Attributes:
@@ -40,18 +40,7 @@ class PromptStates:
     pooling: Pooling = "both"
     batch_size: int = 32
     batch_tokens: int = 8192
-    normalise: ClassVar[bool] = False
-    from_base: ClassVar[bool] = True
-
-    def passes(self, epochs: int) -> int:
-        """One forward pass."""
-        return 1
-
-    def identity(self) -> dict[str, Any]:
-        return {}
-
-    def check(self, epochs: int) -> None:
-        return
+    normalise: bool = False
 
     def fits(self, model: PeftModel) -> None:
         self.depth(model)

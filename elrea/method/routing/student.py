@@ -1,13 +1,12 @@
-"""The student: a small model from a prompt's hidden states to its cosines with the clusters, and its training."""
+"""The student: a small model that predicts a prompt's cosines from its hidden states; its training and its files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -21,7 +20,8 @@ from elrea.method.clustering.centroids import blocks
 from elrea.method.features.gradient import extract
 from elrea.method.features.protocol import Advance
 from elrea.method.features.to_disk import NAME, open_features, stream
-from elrea.method.routing.distilled import Distilled
+from elrea.method.routing.prompt_states import PromptStates
+from elrea.method.routing.weights import Labelled, Progress
 from elrea.models.seeds import seed_of
 from elrea.store.files import read_json, write_json
 from elrea.store.manifest import CHECKPOINT
@@ -29,18 +29,41 @@ from elrea.store.manifest import CHECKPOINT
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WEIGHTS, ABOUT = "router.safetensors", "router.json"
+WEIGHTS, FIGURES, COSINES = "router.safetensors", "router.json", "cosines.safetensors"
+
 BATCH = 64
-"""Prompts to a step."""
+"""Prompts in one optimiser step."""
+
+
+class Settings(Protocol):
+    """Settings of a student; `Distilled` has and documents them."""
+
+    @property
+    def states(self) -> PromptStates: ...
+
+    @property
+    def width(self) -> int | None: ...
+
+    @property
+    def epochs(self) -> int: ...
+
+    @property
+    def patience(self) -> int: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def held_out(self) -> float: ...
 
 
 class Student(nn.Module):
-    """cos = centre + scale·f((x - mean) / spread), f linear or with one hidden layer.
+    """cos = centre + scale·f((x - mean) / spread), with f linear or with one hidden layer.
 
     Args:
-        inputs: H, of a prompt's states.
+        inputs: H, the length of a prompt's states.
         clusters: C.
-        width: Hidden units; None: linear.
+        width: Hidden units; None makes f linear.
     """
 
     mean: Tensor
@@ -62,129 +85,29 @@ class Student(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosines [b, C] of states [b, H]."""
-        found: Tensor = self.net((x - self.mean) / self.spread)
-        return self.centre + self.scale * found
+        normalised: Tensor = self.net((x - self.mean) / self.spread)
+        return self.centre + self.scale * normalised
 
     @torch.no_grad()
     def predict(self, states: np.ndarray) -> Tensor:
-        """cos_c within [-1, 1] of every row [n, C]; 0 for a prompt without states (a row of zeros)."""
-        found = torch.empty(len(states), len(self.centre))
+        """cos_c of every row of [n, H], clamped to [-1, 1]: [n, C]; 0 for a prompt without states (a row of zeros)."""
+        cosines = torch.empty(len(states), len(self.centre))
         for rows, x in blocks(states):
-            found[rows] = self(x).clamp(-1, 1) * x.any(dim=1, keepdim=True)
-        return found
+            cosines[rows] = self(x).clamp(-1, 1) * x.any(dim=1, keepdim=True)
+        return cosines
 
 
-@dataclass(frozen=True)
-class Lesson:
-    """What a student learns from, or is judged by.
-
-    Attributes:
-        states: Of the prompts [n, H], possibly memory-mapped.
-        cosines: cos_c by gradient [n, C]; rows of zeros had no gradient, and count for nothing.
-    """
-
-    states: np.ndarray
-    cosines: Tensor
-
-    @property
-    def rows(self) -> Tensor:
-        """Numbers of the prompts that have a gradient."""
-        return self.cosines.any(dim=1).nonzero()[:, 0]
-
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """States and cosines of some prompts."""
-        return torch.from_numpy(
-            np.asarray(self.states[rows.numpy()], dtype=np.float32)
-        ), self.cosines[rows]
-
-
-def fit(
-    train: Lesson,
-    dev: Lesson | None,
-    settings: Distilled,
-    seed: int,
-    advance: Callable[[int], object] = lambda _n: None,
-) -> tuple[Student, dict[str, Any]]:
-    """Trains a student by mean squared error of the cosines, all clusters weighing the same.
-
-    Args:
-        train: The training prompts.
-        dev: Prompts to stop by; None, or none that has a gradient: a seeded share of the training prompts.
-        settings: Of the student and its training.
-        seed: Of its first weights, the order and the held-out share. The same seed makes the same student.
-        advance: Told how many prompts an epoch has gone through.
-
-    Returns:
-        The student of the best epoch, and figures: `curve` (per epoch the mean squared error of both), `epoch` (the
-        best one), `train`, `dev` (numbers of prompts), `held_out`, `explained` (1 - error/variance on dev).
-
-    Raises:
-        DataError: Fewer than two prompts to learn from.
-    """
-    rows = train.rows
-    held_out = dev is None or not len(dev.rows)
-    if held_out:
-        if len(rows) < 2:
-            raise DataError(
-                f"routing=distilled: {len(rows)} training prompts with a gradient, too few to learn from; give more"
-            )
-        order = rows[torch.randperm(len(rows), generator=_generator(seed, "held out"))]
-        count = min(max(1, round(settings.held_out * len(rows))), len(rows) - 1)
-        judged, rows = train.batch(order[:count].sort().values), order[count:].sort().values
-    else:
-        assert dev is not None
-        judged = dev.batch(dev.rows)
-    student = _fresh(train, rows, settings, seed)
-    optimiser = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
-    curve: list[dict[str, float]] = []
-    best, at, kept = float("inf"), 0, student.state_dict()
-    for epoch in range(settings.epochs):
-        order = rows[torch.randperm(len(rows), generator=_generator(seed, epoch))]
-        total = 0.0
-        for part in order.split(BATCH):
-            x, y = train.batch(part)
-            error = (student(x) - y).square().mean()
-            optimiser.zero_grad()
-            (error / student.scale.square()).backward()
-            optimiser.step()
-            total += float(error.detach()) * len(part)
-            advance(len(part))
-        with torch.no_grad():
-            loss = float((student(judged[0]) - judged[1]).square().mean())
-        curve.append({"epoch": epoch + 1, "train": total / len(rows), "dev": loss})
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the distilled router's error is {loss} after epoch {epoch + 1}: lower routing.learning_rate "
-                f"({settings.learning_rate:g})"
-            )
-        if loss < best:
-            best, at = loss, epoch
-            kept = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-        elif epoch - at >= settings.patience:
-            break
-    student.load_state_dict(kept)
-    variance = float((judged[1] - student.centre).square().mean())
-    return student.eval(), {
-        "curve": curve,
-        "epoch": at + 1,
-        "train": len(rows),
-        "dev": len(judged[1]),
-        "held_out": held_out,
-        "explained": 1 - best / variance if variance > 0 else 0.0,
-    }
-
-
-def save(folder: Path, student: Student, settings: Distilled, figures: dict[str, Any]) -> None:
-    """Writes `router.safetensors` and `router.json`."""
+def save(folder: Path, student: Student, settings: Any, figures: dict[str, Any]) -> None:
+    """Writes `router.safetensors`, and `router.json` with the figures and the settings (a dataclass)."""
     save_file(student.state_dict(), folder / WEIGHTS)
-    write_json(folder / ABOUT, {**figures, "settings": asdict(settings)})
+    write_json(folder / FIGURES, {**figures, "settings": asdict(settings)})
 
 
 def load(folder: Path) -> Student:
-    """The student that `save` wrote; its shape is that of its tensors.
+    """Reads the student that `save` wrote; its shape follows from its tensors.
 
     Raises:
-        StoreError: The file is not there, or holds something else.
+        StoreError: The file is missing, or is no student.
     """
     path = folder / WEIGHTS
     try:
@@ -199,13 +122,119 @@ def load(folder: Path) -> Student:
 
 
 def read_figures(folder: Path) -> dict[str, Any]:
-    """`router.json`."""
-    found: dict[str, Any] = read_json(folder / ABOUT)
-    return found
+    """The contents of `router.json`."""
+    figures: dict[str, Any] = read_json(folder / FIGURES)
+    return figures
 
 
-def _fresh(train: Lesson, rows: Tensor, settings: Distilled, seed: int) -> Student:
-    """A student whose inputs have mean 0 and variance 1, and whose guesses begin around the targets' means."""
+def write_cosines(folder: Path, cosines: Tensor) -> None:
+    """Writes predicted cosines [n, C]."""
+    save_file({"cosines": cosines}, folder / COSINES)
+
+
+def read_cosines(folder: Path) -> Tensor:
+    """Reads the cosines [n, C] that `write_cosines` wrote."""
+    return load_file(folder / COSINES)["cosines"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Inputs and targets of a student, to train on or to evaluate with.
+
+    Attributes:
+        states: Hidden states of the prompts [n, H], possibly memory-mapped.
+        cosines: cos_c by gradient [n, C]; rows of zeros are prompts without a gradient, and are not used.
+    """
+
+    states: np.ndarray
+    cosines: Tensor
+
+    @property
+    def rows(self) -> Tensor:
+        """Numbers of the prompts that have a gradient."""
+        return self.cosines.any(dim=1).nonzero()[:, 0]
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """States [b, H] and cosines [b, C] of some prompts."""
+        states = np.asarray(self.states[rows.numpy()], dtype=np.float32)
+        return torch.from_numpy(states), self.cosines[rows]
+
+
+def fit(
+    train: Lesson,
+    dev: Lesson | None,
+    settings: Settings,
+    seed: int,
+    advance: Callable[[int], object] = lambda _n: None,
+) -> tuple[Student, dict[str, Any]]:
+    """Trains a student by the mean squared error of the cosines, with all clusters weighted alike.
+
+    Args:
+        train: Training prompts.
+        dev: Prompts to stop by. If None, or if none of them has a gradient, a seeded share of the training prompts.
+        settings: Settings of the student and its training.
+        seed: Seed of the initial weights, the order and the held-out share. The same seed gives the same student.
+        advance: Called with the number of prompts after each step.
+
+    Returns:
+        The student of the best epoch, and figures: `curve` (mean squared error on both sets after each epoch),
+        `epoch` (the best one), `train` and `dev` (numbers of prompts), `held_out` (whether dev prompts are held-out
+        training prompts), `explained` (1 - error/variance on dev).
+
+    Raises:
+        DataError: Fewer than two prompts to learn from.
+        TrainingError: The error is not finite.
+    """
+    rows, judged, held_out = _split(train, dev, settings, seed)
+    student = _fresh(train, rows, settings, seed)
+    optimiser = torch.optim.Adam(student.parameters(), lr=settings.learning_rate)
+    curve: list[dict[str, float]] = []
+    lowest, best, kept = float("inf"), 0, student.state_dict()
+    for epoch in range(settings.epochs):
+        error = _epoch(student, optimiser, train, rows, _generator(seed, epoch), advance)
+        with torch.no_grad():
+            loss = float((student(judged[0]) - judged[1]).square().mean())
+        curve.append({"epoch": epoch + 1, "train": error, "dev": loss})
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the distilled router's error is {loss} after epoch {epoch + 1}: lower routing.learning_rate "
+                f"({settings.learning_rate:g})"
+            )
+        if loss < lowest:
+            lowest, best = loss, epoch
+            kept = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+        elif epoch - best >= settings.patience:
+            break
+    student.load_state_dict(kept)
+    variance = float((judged[1] - student.centre).square().mean())
+    return student.eval(), {
+        "curve": curve,
+        "epoch": best + 1,
+        "train": len(rows),
+        "dev": len(judged[1]),
+        "held_out": held_out,
+        "explained": 1 - lowest / variance if variance > 0 else 0.0,
+    }
+
+
+def _split(
+    train: Lesson, dev: Lesson | None, settings: Settings, seed: int
+) -> tuple[Tensor, tuple[Tensor, Tensor], bool]:
+    """Rows to train on, states and cosines to stop by, and whether the latter are held-out training prompts."""
+    rows = train.rows
+    if dev is not None and len(dev.rows):
+        return rows, dev.batch(dev.rows), False
+    if len(rows) < 2:
+        raise DataError(
+            f"routing=distilled: {len(rows)} training prompts with a gradient, too few to learn from; give more"
+        )
+    order = rows[torch.randperm(len(rows), generator=_generator(seed, "held out"))]
+    count = min(max(1, round(settings.held_out * len(rows))), len(rows) - 1)
+    return order[count:].sort().values, train.batch(order[:count].sort().values), True
+
+
+def _fresh(train: Lesson, rows: Tensor, settings: Settings, seed: int) -> Student:
+    """A student whose inputs have mean 0 and variance 1, and whose first predictions are near the targets' means."""
     inputs = train.states.shape[1]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(seed, "router"))
@@ -225,54 +254,57 @@ def _fresh(train: Lesson, rows: Tensor, settings: Distilled, seed: int) -> Stude
     return student
 
 
+def _epoch(
+    student: Student,
+    optimiser: torch.optim.Optimizer,
+    train: Lesson,
+    rows: Tensor,
+    generator: torch.Generator,
+    advance: Callable[[int], object],
+) -> float:
+    """Trains for one epoch; returns the mean squared error of its steps."""
+    total = 0.0
+    for part in rows[torch.randperm(len(rows), generator=generator)].split(BATCH):
+        x, y = train.batch(part)
+        error = (student(x) - y).square().mean()
+        optimiser.zero_grad()
+        (error / student.scale.square()).backward()
+        optimiser.step()
+        total += float(error.detach()) * len(part)
+        advance(len(part))
+    return total / len(rows)
+
+
 def _generator(seed: int, part: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(seed_of(seed, "router", part))
-
-
-COSINES = "cosines.safetensors"
-
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-Taught = tuple[Sequence[Encoded], Tensor]
-"""Prompts, and their cosines by gradient [n, C]."""
 
 
 def distil(
     folder: Path,
     model: PeftModel,
     adapter: Path,
-    train: Taught,
-    dev: Taught | None,
-    settings: Distilled,
+    train: Labelled,
+    dev: Labelled | None,
+    settings: Settings,
     *,
     seed: int,
     pad_id: int,
     progress: Progress,
 ) -> None:
-    """Trains the router: writes `router.safetensors` and `router.json`.
+    """Computes the prompts' hidden states and trains a student on them: `LearnedRouter.train` of `Distilled`.
 
-    The training prompts' states are a memory-mapped file in `checkpoint/` while it works: a killed run finds them
-    again, and the store drops them afterwards.
-
-    Args:
-        folder: Where to.
-        model: A PEFT model of the base adapter's shape; its adapter is replaced by the finished one.
-        adapter: PEFT folder of the base adapter.
-        train: What is learned.
-        dev: What the training is stopped by; None holds training prompts out.
-        settings: Of the router.
-        seed: Of the student.
-        pad_id: The id that fills up short prompts.
-        progress: Makes a progress bar.
+    Writes `router.safetensors` and `router.json`. The training prompts' states are a memory-mapped file in
+    `checkpoint/` meanwhile: a resumed run reuses them, and the store deletes them with that folder.
     """
-    states, (prompts, cosines) = settings.states, train
+    prompts, cosines = train
     place = folder / CHECKPOINT / "states"
     place.mkdir(parents=True, exist_ok=True)
     with progress("hidden states, train prompts", len(prompts)) as advance:
-        reader = states.reader(model, [adapter], pad_id)
-        stream(place, prompts, states, reader, advance=advance)
+        reader = settings.states.reader(model, [adapter], pad_id)
+        stream(place, prompts, settings.states, reader, advance=advance)
     judged = None
     if dev is not None:
-        rows = extract(model, [adapter], dev[0], states, pad_id=pad_id)
+        rows = extract(model, [adapter], dev[0], settings.states, pad_id=pad_id)
         judged = Lesson(rows.numpy(), dev[1])
     lesson = Lesson(open_features(place / NAME, len(prompts)), cosines)
     with progress("train router", len(prompts) * settings.epochs) as advance:
@@ -285,28 +317,11 @@ def predict(
     model: PeftModel,
     adapter: Path,
     prompts: Sequence[Encoded],
-    settings: Distilled,
+    settings: Settings,
     *,
     pad_id: int,
     advance: Advance = lambda _n: None,
 ) -> Tensor:
-    """cos_c of prompts by one forward pass of the base adapter each [n, C].
-
-    Args:
-        folder: Of the trained router.
-        model, adapter, settings, pad_id: As above.
-        prompts: Without responses.
-        advance: Told how many prompts are done.
-    """
+    """Predicts cos_c [n, C] by one forward pass of the base adapter per prompt: `predict` of `Distilled`."""
     states = extract(model, [adapter], prompts, settings.states, pad_id=pad_id, advance=advance)
     return load(folder).predict(states.numpy())
-
-
-def write_cosines(folder: Path, cosines: Tensor) -> None:
-    """Keeps predicted cosines [n, C]."""
-    save_file({"cosines": cosines}, folder / COSINES)
-
-
-def read_cosines(folder: Path) -> Tensor:
-    """The cosines [n, C] that `write_cosines` kept."""
-    return load_file(folder / COSINES)["cosines"]

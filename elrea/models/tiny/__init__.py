@@ -1,1 +1,1 @@
-"""The built-in backbone: its weights, and the code that trained it."""
+"""The built-in backbone: its weights and the code that trained it."""

@@ -1,4 +1,4 @@
-"""How well the tiny backbone does, and the model card that says so."""
+"""Evaluates the tiny backbone on the exam's subjects and writes its model card."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from elrea.data.exam.words import CONVENTIONS
 from elrea.models.tiny.corpus import random_form
 
 QUESTIONS = 100
-"""Per subject, none of them in the training text."""
+"""Number of questions per subject, none of them in the training text."""
 
 CARD = """---
 license: apache-2.0
@@ -25,16 +25,16 @@ library_name: transformers
 ---
 # elrea-tiny
 
-A Llama-architecture model of {parameters:,} parameters with a byte-level tokenizer of {vocabulary} tokens (every
-string has a spelling), made to try out fine-tuning methods where nothing can be downloaded. It
-knows the subjects of the project's built-in exam and next to nothing else: no use as a language model.
+A Llama-architecture model of {parameters:,} parameters with a byte-level tokenizer of {vocabulary} tokens (it encodes
+every string), for trying fine-tuning methods without a download. It knows the subjects of the project's built-in exam
+and almost nothing else, so it is of no use as a general language model.
 
-Trained from nothing on text made by `elrea/models/tiny/corpus.py` (seed {seed}, {steps:,} steps, {tokens:,} tokens, no
-other data), by `make backbone`. Context 2,048 tokens, trained on up to 1,024. The text holds no question of the exam's
-dev and test splits, and nothing of its boards: neither how they word their papers nor which conventions they follow.
+Trained from scratch on text made by `elrea/models/tiny/corpus.py` (seed {seed}, {steps:,} steps, {tokens:,} tokens, no
+other data), by `make backbone`. Context 2,048 tokens, trained on up to 1,024. The text contains no question of the
+exam's dev and test splits, and nothing of its boards: neither their wording nor their conventions.
 
-Share of questions answered right ({questions} a subject, unseen, in random forms; guessing: 25 %): with the deciding
-convention stated, and unstated, where either reading's answer counts:
+Accuracy ({questions} unseen questions per subject, in random forms; chance is 25 %): with the deciding convention
+stated, and without it, where the answer of either reading counts:
 
 | subject | stated, % | unstated, either reading, % |
 |---|---|---|
@@ -46,7 +46,7 @@ convention stated, and unstated, where either reading's answer counts:
 def evaluate(
     model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast
 ) -> dict[str, tuple[float, float]]:
-    """Share right with the convention stated, and share of either reading's answers without, per subject."""
+    """Per subject: accuracy with the convention stated, and share of either reading's answer without."""
     model.eval()
     letters = [tokenizer.encode(f" {letter}", add_special_tokens=False)[0] for letter in LETTERS]
     scores = {}

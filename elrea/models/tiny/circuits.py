@@ -1,9 +1,9 @@
-"""A start for the tiny backbone that can already look things up.
+"""Initialises a few attention heads of the tiny backbone as circuits that look things up.
 
-Which letter stands before an option, and which option has a given text, are found by two known circuits: heads that
-copy what stood one and two places before, and heads of a later layer that match such copies against what stands
-elsewhere (induction). From random weights they take a small model tens of millions of tokens to find. Here a few heads
-start as these circuits, everything else at random, and training goes on from there.
+Two known circuits find the letter before an option and the option with a given text: heads that copy the tokens one
+and two places before, and heads of a later layer that match these copies with the current token (induction heads). From
+random weights a small model needs tens of millions of tokens to learn them. Here a few heads start as these circuits;
+all other weights are random, and training continues from there.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 SHARED = 0.6
-"""Length of the part that all embeddings share, beside an own part of length 1: heads look back by it."""
+"""Length of the component that all embeddings share; their individual one has length 1. Heads look back by it."""
 NEAR, MATCH = 10.0, 14.0
-"""Attention logits: what a head that looks back gains per rotary pair at its distance; of an exact match."""
+"""Attention logits: of a head that looks back, at its distance; and of an exact match."""
 
 
 @torch.no_grad()
@@ -25,7 +25,7 @@ def install(model: LlamaForCausalLM, match_layers: tuple[int, ...], seed: int) -
     """Overwrites the embeddings, two heads of the first layer and three heads of each of `match_layers`.
 
     Args:
-        model: Llama with untouched rotary embeddings, at least 4 heads a layer and a head dimension of at most half
+        model: Llama with default rotary embeddings, at least 4 heads a layer and a head dimension of at most half
             the hidden size.
         match_layers: Indices of layers, 1 or more.
         seed: Of the directions.
@@ -33,8 +33,8 @@ def install(model: LlamaForCausalLM, match_layers: tuple[int, ...], seed: int) -
     generator = torch.Generator().manual_seed(seed)
     width, content = int(model.config.hidden_size or 0), _size(model) // 2
     base = torch.linalg.qr(torch.randn(width, width, generator=generator))[0].T
-    # Directions: the shared one, those that identity is read in, and those where the first layer writes what stood
-    # one and two places before.
+    # Directions: the shared one, those from which a token's identity is read, and those to which the first layer
+    # writes the tokens one and two places before.
     shared = base[:1]
     own, one, two = (base[1 + i * content : 1 + (i + 1) * content] for i in range(3))
     embeddings = model.model.embed_tokens.weight
@@ -53,9 +53,9 @@ def install(model: LlamaForCausalLM, match_layers: tuple[int, ...], seed: int) -
     for layer in match_layers:
         for head, (keys, found, length) in enumerate(
             (
-                (own, two, 1.0),  # asked for a text: the letter two places before it
-                (two, own, part),  # asked for a letter: the text two places behind it
-                (own, one, 1.0),  # asked for a text: what stands right before it
+                (own, two, 1.0),  # given a text: the letter two places before it
+                (two, own, part),  # given a letter: the text two places after it
+                (own, one, 1.0),  # given a text: the token before it
             )
         ):
             key_length = scale * (part if keys is own else 1.0)
@@ -74,7 +74,7 @@ def _rows(model: LlamaForCausalLM, head: int) -> slice:
 def _look_back(
     model: LlamaForCausalLM, head: int, distance: int, shared: Tensor, length: float
 ) -> None:
-    """Lets a head of the first layer attend to the token `distance` places before, by rotary phase alone."""
+    """Makes a head of the first layer attend to the token `distance` places before, by rotary phase alone."""
     attention, size = model.model.layers[0].self_attn, _size(model)
     frequencies = 10_000.0 ** (-torch.arange(size // 2) / (size // 2))
     query = torch.cat([torch.cos(-distance * frequencies), torch.sin(-distance * frequencies)])
@@ -93,9 +93,9 @@ def _match(
     keys: Tensor,
     key_length: float,
 ) -> None:
-    """Lets a head attend to where `keys` hold what the query holds in `asked`.
+    """Makes a head attend where the directions `keys` hold what the query holds in the directions `asked`.
 
-    Only the slower half of the rotary dimensions is used: the others would turn content into position.
+    Only the slower half of the rotary dimensions is used: in the others, position would change the content.
     """
     attention, size = model.model.layers[layer].self_attn, _size(model)
     quarter = size // 4
@@ -111,7 +111,7 @@ def _match(
 def _carry(
     model: LlamaForCausalLM, layer: int, head: int, read: Tensor, write: Tensor, gain: float
 ) -> None:
-    """Lets a head copy what it finds in the directions `read` to the directions `write`."""
+    """Makes a head copy the directions `read` to the directions `write`."""
     attention, rows = model.model.layers[layer].self_attn, _rows(model, head)
     attention.v_proj.weight[rows] = 0
     attention.o_proj.weight[:, rows] = 0

@@ -1,10 +1,10 @@
-"""The text that the tiny backbone is trained on, made from a seed.
+"""Training text of the tiny backbone, made from a seed.
 
-Papers of several questions each. A paper draws a form and a reading of every convention at random; most of its
-questions state the reading that matters, the rest leave it to be inferred from the questions before. So the backbone
-learns the subjects and that conventions exist, and nothing of the boards: neither their wording nor what they follow.
-Exercises follow the questions (which letter has this text, which text has this letter): without them a model of this
-size does not find out how letters and options hang together.
+The text is papers of several questions. Each paper draws a form and a reading of every convention at random; most
+questions state the reading that decides, and the others leave it to be inferred from the questions before. So the
+backbone learns the subjects, and that conventions exist, but nothing of the boards: neither their wording nor their
+conventions. Exercises follow the questions (which letter has this text, which text has this letter); without them a
+model of this size does not learn how letters and options are related.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from elrea.data.exam.subjects import SUBJECTS
 from elrea.data.exam.words import CONVENTIONS
 
 Piece = tuple[str, bool]
-"""Some text, and whether it is an answer (whose tokens weigh more in the loss)."""
+"""A text, and whether it is an answer (whose tokens have a larger weight in the loss)."""
 
 _FORMS = (
     Form("Question: {}?", "{0}) {1}", "\n", "Answer:"),
@@ -30,15 +30,15 @@ _FORMS = (
     Form("Quiz time! {}?", "- {0}: {1}", "\n", "I pick"),
     Form("Q {} Options", "<{0}> {1}", " ", "Result:"),
 )
-"""Forms whose parts the papers mix. No board of the exam words its papers quite like any of them: a form that is new to
-the backbone is what sets a board's gradients apart."""
+"""Forms whose parts the papers mix. No board of the exam uses any of them, since a form that is new to the backbone
+makes a board's gradients distinct."""
 _RULE_SHARE = 0.7
 _OPEN_SHARE = 0.12
 _LETTER_FIRST = 0.65
 
 
 def random_form(rng: Random) -> Form:
-    """A form whose parts are drawn one by one."""
+    """A form whose parts are drawn independently."""
     head, option, tail, order = (rng.choice(_FORMS) for _ in range(4))
     return Form(head.head, option.option, option.between, tail.tail, order.options_first)
 
@@ -48,8 +48,8 @@ def paper(rng: Random, questions: int, exercises: int = 3) -> Iterator[Piece]:
 
     Args:
         rng: Source of all randomness.
-        questions: How many questions the paper has.
-        exercises: How many exercises follow a question at most; 0 leaves out its answer's text as well.
+        questions: Number of questions.
+        exercises: Maximum number of exercises after a question; 0 also leaves out the text of its answer.
 
     Yields:
         Pieces; an answer begins with its separating space.
@@ -70,7 +70,7 @@ def paper(rng: Random, questions: int, exercises: int = 3) -> Iterator[Piece]:
 
 
 def _question(item: Item, right: str, form: Form, exercises: int, rng: Random) -> Iterator[Piece]:
-    """A question without options (the answer's text follows), or with options, its letter and exercises."""
+    """A question with the text of its answer; or with options, the answer's letter and exercises."""
     if rng.random() < _OPEN_SHARE:
         yield form.head.format(item.stem) + "\nText:", False
         yield f" {right}", True

@@ -1,7 +1,7 @@
-"""Trains the tiny backbone from nothing: `make backbone`.
+"""Trains the tiny backbone from scratch: `make backbone`.
 
-It writes a folder in the Hugging Face layout (Llama architecture, safetensors, its own byte-level tokenizer) with a
-model card. A checkpoint is kept beside it, so that a killed training goes on where it was.
+It writes a folder in the Hugging Face format (Llama architecture, safetensors, byte-level tokenizer) with a model card.
+A checkpoint beside the folder lets a killed training resume.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from elrea.models.tiny.card import evaluate, write_card
 from elrea.models.tiny.circuits import install
 from elrea.models.tiny.corpus import paper
+from elrea.store.files import atomic_file
 
 ANSWER_WEIGHT = 20.0
-"""How much an answer's token weighs beside one of a question, which is 40 tokens that are mostly drawn at random."""
+"""Weight of an answer's token; a question's have 1, and are about 40 that are mostly random."""
 
 FIRST_CYCLE = 6_000
 """Steps of the first of two cycles of the learning rate; the exercises end with it."""
 
 MATCH_LAYERS = (1, 3)
-"""Layers that begin with heads for looking things up."""
+"""Layers in which some heads start as lookup circuits."""
 
 LENGTHS = ((256, 4),) * 15 + ((1024, 1),)
-"""(length, sequences) of the batches in turn: mostly short ones, some as long as the context."""
+"""(tokens, sequences) of the batches in turn: mostly short, some long."""
 
 
 def train_tokenizer(seed: int, vocabulary: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on the exam's text; every string has a spelling in it."""
+    """A byte-level BPE tokenizer trained on the exam's text; it encodes every string."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -90,14 +91,15 @@ def batches(
 
 
 def _exercises(step: int) -> int:
-    """Many at first, where the model has yet to find out what an option's letter is; none once it has."""
+    """Maximum number of exercises per question: many while the model learns what an option's letter is, then none."""
     return 8 if step < 800 else 3 if step < FIRST_CYCLE else 0
 
 
 def learning_rate(step: int, steps: int, peak: float) -> float:
-    """Two cycles: constant, then a cosine to 2 % of the peak over its last 30 %; and a line from 80 % down to 0.
+    """The learning rate of a step, in two cycles that each begin with a warm-up of 100 steps.
 
-    Each begins with a warm-up over 100 steps.
+    The first is constant, with a cosine decay to 2 % of the peak in its last 30 %. The second falls linearly from 80 %
+    of the peak to 0.
     """
     if step >= FIRST_CYCLE:
         place = step - FIRST_CYCLE
@@ -107,26 +109,11 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def train(folder: Path, steps: int, seed: int, peak: float, threads: int) -> None:
-    """Trains for `steps` batches (from the checkpoint, where there is one) and writes `folder`."""
+    """Trains for `steps` batches, from the checkpoint if there is one, and writes `folder`."""
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(seed, 1536)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=5,
-        head_dim=64,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=2048,
-        tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = LlamaForCausalLM(config)
-    install(model, MATCH_LAYERS, seed)
+    model = _initial_model(tokenizer, seed)
     named = dict(model.named_parameters())
     decayed = [p for p in named.values() if p.ndim > 1]
     plain = [p for p in named.values() if p.ndim < 2]
@@ -138,19 +125,13 @@ def train(folder: Path, steps: int, seed: int, peak: float, threads: int) -> Non
     for step, (tokens, weights) in enumerate(batches(tokenizer, seed, start, steps), start):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
-        logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
-        losses = cross_entropy(
-            logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none"
-        )
-        weight = weights[:, 1:].flatten()
-        loss = (losses * weight).sum() / weight.sum()
+        loss, answers = _losses(model, tokens, weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(named.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        answers = losses.detach()[weight == ANSWER_WEIGHT].mean().item()
         running = answers if step == start else 0.98 * running + 0.02 * answers
-        seen += weight.numel()
+        seen += weights[:, 1:].numel()
         if (step + 1) % 250 == 0 or step + 1 == steps:
             rate = seen / (time.perf_counter() - began)
             print(
@@ -172,18 +153,49 @@ def train(folder: Path, steps: int, seed: int, peak: float, threads: int) -> Non
     write_card(folder, facts, evaluate(model, tokenizer))
 
 
+def _initial_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """The model before training, random except for the lookup circuits."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=5,
+        head_dim=64,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    install(model, MATCH_LAYERS, seed)
+    return model
+
+
+def _losses(
+    model: LlamaForCausalLM, tokens: torch.Tensor, weights: torch.Tensor
+) -> tuple[torch.Tensor, float]:
+    """(the weighted mean loss to train on, the mean loss of the answers' tokens) of a batch."""
+    logits = model(input_ids=tokens[:, :-1], use_cache=False).logits
+    losses = cross_entropy(logits.flatten(0, 1).float(), tokens[:, 1:].flatten(), reduction="none")
+    weight = weights[:, 1:].flatten()
+    answers = losses.detach()[weight == ANSWER_WEIGHT].mean().item()
+    return (losses * weight).sum() / weight.sum(), answers
+
+
 def _save(path: Path, named: dict, optimizer: torch.optim.Optimizer, step: int) -> None:
     tensors = {f"model/{name}": p.detach() for name, p in named.items()}
     for name, p in named.items():
         state = optimizer.state[p]
         tensors |= {f"exp_avg/{name}": state["exp_avg"], f"exp_avg_sq/{name}": state["exp_avg_sq"]}
-    aside = path.with_suffix(".new")
-    save_file(tensors, aside, metadata={"step": str(step)})
-    aside.replace(path)
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"step": str(step)})
 
 
 def _resume(path: Path, named: dict, optimizer: torch.optim.Optimizer) -> int:
-    """Loads the checkpoint into model and optimiser; returns the step to go on from (0 without one)."""
+    """Loads the checkpoint into model and optimiser; returns the number of steps taken (0 without one)."""
     if not path.exists():
         return 0
     from safetensors import safe_open
@@ -202,6 +214,7 @@ def _resume(path: Path, named: dict, optimizer: torch.optim.Optimizer) -> int:
 
 
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "weights")
     parser.add_argument("--steps", type=int, default=13_500)

@@ -1,1 +1,1 @@
-"""Training one adapter: settings, schedule, Lightning module, checkpoints."""
+"""Training of one adapter: settings, schedule, LightningModule, loop, checkpoints."""

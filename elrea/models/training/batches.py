@@ -1,4 +1,4 @@
-"""Token sequences made into optimiser steps: padded batches and the positions that carry loss."""
+"""Optimiser steps from token sequences: padded batches and the positions that carry loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Item(NamedTuple):
 
     id: str
     tokens: tuple[int, ...]
-    first: int  # index of the first token that carries loss; the rest to the end do too
+    first: int  # index of the first token that carries loss; all later ones do too
 
 
 class Batch(NamedTuple):
@@ -38,25 +38,25 @@ class Batch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One optimiser step: the batches whose gradients are added up."""
+    """One optimiser step: the batches whose gradients are summed."""
 
     number: int
-    names: tuple[str, ...]  # of all its examples, other processes' too
+    names: tuple[str, ...]  # ids of all its examples, other processes' too
     batches: tuple[Batch, ...]
 
 
 def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
-    """Fix for each example which of its tokens carry loss.
+    """Training examples, with the tokens that carry loss.
 
     Args:
-        encoded: prompts and responses as token ids.
-        loss_on: "response", or "all": every token but the first, which nothing predicts.
+        encoded: Prompts and responses as token ids.
+        loss_on: "response", or "all": every token except the first, which nothing predicts.
 
     Raises:
-        TrainingError: an example without a token that carries loss, or none at all.
+        TrainingError: No examples, or an example without a token that carries loss.
     """
     if not encoded:
-        raise TrainingError("there is nothing to train on: 0 examples")
+        raise TrainingError("no training examples: 0 examples were given")
     found = []
     for example in encoded:
         tokens = (*example.prompt, *example.response)
@@ -68,15 +68,15 @@ def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
 
 
 def collate(chosen: Sequence[Item], pad_id: int, step_size: int) -> Batch:
-    """Pad a batch and weight its positions.
+    """Pads a batch and weights its positions.
 
-    The weights make the sum over a step's batches the mean over its examples of the mean over
-    each example's tokens, however the step is cut into batches.
+    With these weights the sum over a step's batches is the mean over its examples of the mean over each example's
+    tokens, however the step is cut into batches.
 
     Args:
-        chosen: the batch's examples.
-        pad_id: the token id of the padding; it never carries loss.
-        step_size: examples in the whole optimiser step.
+        chosen: The batch's examples.
+        pad_id: The token id of the padding; it never carries loss.
+        step_size: Examples in the whole optimiser step.
     """
     ids, _ = pad([item.tokens for item in chosen], pad_id)
     width = ids.shape[1]

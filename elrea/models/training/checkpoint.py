@@ -21,7 +21,15 @@ from torch import Tensor
 
 from elrea.errors import StoreError, TrainingError
 from elrea.models.training.curve import after_best
-from elrea.store.files import OWN, jsonable, publish, read_json, seal, sha256, walk, write_json
+from elrea.store.files import (
+    checksums,
+    json_checksum,
+    jsonable,
+    publish,
+    read_json,
+    sha256,
+    write_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +77,9 @@ class Checkpoint:
             save_file({n: _plain(t) for n, t in self.adapter.items()}, place / ADAPTER)
             save_file(moments, place / OPTIMIZER)
             sums = {name: sha256(place / name) for name in (ADAPTER, OPTIMIZER)}
-            write_json(place / STATE, {"state": state, "sha256": sums, OWN: seal(state)[OWN]})
+            write_json(
+                place / STATE, {"state": state, "sha256": sums, "own_sha256": json_checksum(state)}
+            )
 
         publish(folder, write)
 
@@ -87,7 +97,7 @@ class Checkpoint:
             written = read_json(folder / STATE)
             state: dict[str, Any] = written["state"]
             sums = {name: sha256(folder / name) for name in (ADAPTER, OPTIMIZER)}
-            if written["sha256"] != sums or written[OWN] != seal(state)[OWN]:
+            if written["sha256"] != sums or written["own_sha256"] != json_checksum(state):
                 raise ValueError("checksum mismatch")
             group = state.pop("optimizer")
             group["betas"] = tuple(group["betas"])
@@ -158,11 +168,6 @@ def _check_epochs(progress: dict[str, Any], folder: Path) -> None:
             continue  # killed while an early stop was deleting the epochs after the best one
         if sums != checksums(folder / name):
             raise TrainingError(f"{folder / name} is damaged")
-
-
-def checksums(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file in a folder, by its path there."""
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in walk(folder)}
 
 
 def _by_step(folder: Path) -> dict[int, Path]:

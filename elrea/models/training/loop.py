@@ -76,7 +76,7 @@ def fit(
                 checkpoints.save(Checkpoint(adapter, optimizer.state_dict(), module.progress()))
             if first:
                 curve.report(module.curve, len(step.names))
-            if stop and stop.over(module.curve):
+            if ended and stop and stop.over(module.curve):
                 break
 
 

@@ -1,4 +1,4 @@
-"""Adam's moments at an epoch's end, by parameter name: what equation (5.6)'s m and v are."""
+"""Adam's moments at an epoch's end, by parameter name: m and v of equation (5.6)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NUMBERS = "moments.json"
 
 @dataclass(frozen=True)
 class Moments:
-    """Adam's state after `step` steps, for the gradient features of step 2 of the method."""
+    """Adam's state after `step` steps, for the gradient features (step 2 of the method)."""
 
     exp_avg: dict[str, Tensor]
     """m: running mean of the gradient, not bias-corrected, by adapter parameter name."""
@@ -28,14 +28,14 @@ class Moments:
     step: int
     """Optimiser steps taken since the adapter's start; a feature uses t = step + 1."""
     learning_rate: float
-    """η_e: the mean over the epoch's steps. With linear decay the last one is about 0."""
+    """η_e: the mean learning rate of the epoch's steps. With linear decay the last step's is about 0."""
     betas: tuple[float, float]
-    """β1, β2 of the moments."""
+    """β1 and β2, the decay rates of the moments."""
     eps: float
-    """ε added to √v' in the Adam form."""
+    """ε, added to the square root of v in Adam's denominator."""
 
     def save(self, folder: Path) -> None:
-        """Write `moments.safetensors` (exp_avg/NAME, exp_avg_sq/NAME) and `moments.json`."""
+        """Writes `moments.safetensors` (exp_avg/NAME, exp_avg_sq/NAME) and `moments.json`."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,10 +55,10 @@ class Moments:
 
     @classmethod
     def load(cls, folder: Path) -> Moments:
-        """Read what `save` wrote.
+        """Reads what `save` wrote.
 
         Raises:
-            TrainingError: a file is missing or cannot be read.
+            TrainingError: A file is missing or cannot be read.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
@@ -74,11 +74,11 @@ class Moments:
             if type(step) is not int or not {float, int}.issuperset(
                 map(type, (rate, eps, beta1, beta2))
             ):
-                raise ValueError(f"{NUMBERS} holds something else than numbers")
+                raise ValueError(f"{NUMBERS} holds values that are not numbers")
             if not (0 < step < 2**53 and 0 <= rate < 1e9 and 0 < eps < 1e9):
-                raise ValueError(f"{NUMBERS} holds numbers that no training has")
+                raise ValueError(f"{NUMBERS}: step, learning_rate or eps is out of range")
             if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
-                raise ValueError(f"{NUMBERS}: betas are at least 0 and less than 1")
+                raise ValueError(f"{NUMBERS}: betas must be at least 0 and less than 1")
             return cls(step=step, learning_rate=rate, betas=(beta1, beta2), eps=eps, **groups)
         except (StoreError, OSError, ValueError, TypeError, LookupError, SafetensorError) as error:
             raise TrainingError(f"{folder} holds no readable moments: {error}") from error
@@ -93,15 +93,15 @@ def gather(
     betas: tuple[float, float],
     eps: float,
 ) -> Moments:
-    """Copy an Adam optimiser's moments to the CPU under their parameters' names.
+    """Copies Adam's moments to the CPU, by parameter name.
 
     Args:
-        optimizer: an Adam that has taken at least one step on every parameter.
-        parameters: the adapter by name (`lora.parameters`).
-        step: optimiser steps taken.
-        learning_rate: the epoch's mean.
-        betas: the optimiser's decay rates.
-        eps: the optimiser's ε.
+        optimizer: An Adam that has taken at least one step on every parameter.
+        parameters: The adapter by name (`lora.parameters`).
+        step: Optimiser steps taken.
+        learning_rate: The epoch's mean learning rate.
+        betas: The optimiser's decay rates.
+        eps: The optimiser's ε.
     """
     copies: dict[str, dict[str, Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
     for name, parameter in parameters.items():

@@ -1,4 +1,4 @@
-"""Training shared by several processes of one machine: `train_adapter`, by all of them at once."""
+"""Trains one adapter by several processes of one machine: each calls `train_adapter` with its share of every step."""
 
 from __future__ import annotations
 
@@ -22,21 +22,22 @@ if TYPE_CHECKING:
 
 
 class Fitting(Protocol):
-    """What must suit the model, and says so before anything is trained."""
+    """A part of the method that works with some models only."""
 
-    def fits(self, model: PeftModel) -> None: ...
+    def fits(self, model: PeftModel) -> None:
+        """Raises ElreaError if it does not work with the model, before anything is trained."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process needs to train with the others."""
+    """The arguments of a training by several processes; each gets a copy."""
 
     folder: Path
     """Where the adapter goes, as for `train_adapter`."""
     encoded: Sequence[Encoded]
     recipe: Recipe
     backbone: Pretrained
-    """Each process loads it for itself."""
+    """Every process loads its own."""
     lora: Lora
     seed: int
     stage: str
@@ -44,31 +45,33 @@ class Work:
     """The adapter's folder to start from; None draws a fresh one."""
     keep_moments: bool
     device: Device
-    """`devices` of it: so many processes."""
+    """`device.devices` is the number of processes."""
     fitting: Sequence[Fitting] = ()
     dev: Sequence[Encoded] = ()
     """As for `train_adapter`."""
 
 
 def train_shares(work: Work, task: Task = SILENT) -> None:
-    """Trains one adapter by `work.device.devices` processes, to the adapter of one (but for rounding, and dropout).
+    """Trains one adapter by `work.device.devices` processes.
+
+    The result is that of one process, except for rounding and for the elements that dropout picks.
 
     Args:
-        work: What to do.
-        task: As for `train_adapter`; told a few times a second.
+        work: The arguments of `train_adapter`.
+        task: As for `train_adapter`; it gets its reports a few times a second.
 
     Raises:
-        ElreaError: What one of the processes raised; the others are stopped.
+        ElreaError: The error of one of the processes; the others are stopped.
         OSError: Likewise.
     """
     launch(work.device, partial(_share, work), task)
 
 
 def _share(work: Work, member: Member, task: Task) -> None:
-    """One process's part."""
+    """One process: loads the backbone and trains."""
     sharded = work.device.strategy == "sharded"
     where, pretrained = member.device, work.backbone
-    if sharded:  # what is to be cut up is loaded where there is room for the whole
+    if sharded:  # load the whole backbone where there is room for it; training moves this process's part to its device
         if pretrained.dtype == "auto" and where.resolve() == "cuda":
             pretrained = replace(pretrained, dtype="bfloat16")
         where = replace(where, accelerator="cpu")

@@ -6,12 +6,12 @@ step's number determines them.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, fields
 
 from elrea.data.batches import epoch_order
 from elrea.models.seeds import seed_of
+from elrea.store.files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -92,4 +92,4 @@ class Schedule:
     def fingerprint(self) -> str:
         """SHA-256 of all fields: a training resumes only from a checkpoint of the same schedule."""
         text = ",".join(f"{field.name}={getattr(self, field.name)!r}" for field in fields(self))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of(text).hexdigest()

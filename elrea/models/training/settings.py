@@ -1,4 +1,4 @@
-"""How adapters are trained: the settings of a run, and of one adapter."""
+"""Settings of the training: those of all adapters, and those of one."""
 
 from __future__ import annotations
 
@@ -19,61 +19,60 @@ class Training:
     """How adapters are trained: the base adapter, and from it the experts."""
 
     epochs: int = 3
-    """Passes of the base adapter over all training data. The paper has 2 or 3."""
+    """Passes of the base adapter over all training data. The paper uses 2 or 3."""
     expert_epochs: int = 3
-    """Passes of each expert over its cluster. The paper has as many as for the base."""
+    """Passes of each expert over its cluster. The paper uses as many as for the base adapter."""
     learning_rate: float = 5e-5
-    """Highest rate of the base adapter; 5e-5 is the paper's, for 2 and 9 billion parameters.
-    A backbone of a few million wants about a hundred times that."""
+    """Highest learning rate of the base adapter. 5e-5 is the paper's, for backbones of 2 and 9 billion parameters;
+    a backbone of a few million needs about a hundred times that."""
     expert_learning_rate: float = 2e-5
-    """Highest rate of the experts: lower, since they start from the trained base adapter."""
+    """Highest learning rate of the experts; lower, since they start from the trained base adapter."""
     batch_size: int = 16
     """Examples in one forward pass."""
     accumulate: int = 1
-    """Forward passes per optimiser step, where memory is short: batch_size=8 with accumulate=2
-    trains as batch_size=16 does."""
+    """Forward passes per optimiser step, to save memory: batch_size=8 with accumulate=2 trains like batch_size=16."""
     warmup: float = 0.0
-    """Share of the steps in which the rate rises from 0, before it falls to 0 linearly."""
+    """Share of the steps in which the learning rate rises from 0, before it falls linearly to 0."""
     loss_on: Literal["response", "all"] = "response"
-    """Tokens that carry loss: the response's (as in LESS), or all (as equation (5.1) reads)."""
+    """Tokens that carry loss: the response's (as in LESS), or all (as in equation (5.1))."""
     beta1: float = 0.9
-    """Adam's decay of the gradient's mean; the gradient features use it too."""
+    """Adam's decay rate of the mean gradient; the gradient features use it too."""
     beta2: float = 0.999
-    """Adam's decay of the squared gradient's mean."""
+    """Adam's decay rate of the mean squared gradient."""
     eps: float = 1e-8
-    """Added to the root in Adam's quotient."""
+    """Added to the square root in Adam's denominator."""
     clip: float | None = None
-    """Largest norm of a step's gradient, over all parameters; null leaves it as it is."""
+    """Maximum norm of a step's gradient over all parameters; null does not clip."""
     checkpoint_minutes: float = 10
-    """A killed run loses at most this much; every epoch's end is kept besides."""
+    """Time between checkpoints, which is what a killed run loses at most; every epoch's end is saved as well."""
     early_stop: int | None = None
-    """End the training of an adapter that learns from all examples (the base adapter, and the controls that are
-    trained as it is) once so many epochs in a row have not lowered the loss on dev; its best epoch is what counts, and
-    the features are means over the epochs up to that one. null trains all epochs. The rate falls as if all were
-    trained. Experts train all of theirs: no dev example belongs to a cluster."""
+    """Patience of early stop, for adapters trained on all examples (the base adapter and the controls like it): stop
+    after this many epochs in a row without a lower loss on dev, and keep the best epoch. The features are then means
+    over the epochs up to the best one. null trains all epochs. The learning rate falls as if all epochs were trained.
+    Experts train all their epochs, since dev examples belong to no cluster."""
     max_steps: int | None = None
-    """End each training after so many optimiser steps: for trying things out."""
+    """Stop each training after this many optimiser steps, for a quick try."""
     group_by_length: bool = False
-    """Put examples of like length in one step: less padding, so faster, but a step then sees
-    few kinds of examples, which trains worse where length goes with kind."""
+    """Put examples of similar length in one step: less padding, so faster, but worse where length and kind of example
+    are related, since a step then sees few kinds."""
     recompute: bool = False
-    """Keep no activations inside the layers but compute them again in the backward pass
-    (activation checkpointing): a third more time, for a fraction of the memory."""
+    """Recompute the activations inside the layers in the backward pass (activation checkpointing): a third more time
+    for a fraction of the memory."""
 
     def __post_init__(self) -> None:
-        """Refuse values that cannot train, by their names."""
+        """Raises ConfigError for a value that cannot train."""
         for name in ("epochs", "expert_epochs", "batch_size", "accumulate"):
-            _need(self, name, getattr(self, name) >= 1, "at least 1")
+            _require(self, name, getattr(self, name) >= 1, "at least 1")
         for name in ("learning_rate", "expert_learning_rate", "eps"):
-            _need(self, name, 0 < getattr(self, name) < math.inf, "above 0, and finite")
+            _require(self, name, 0 < getattr(self, name) < math.inf, "above 0, and finite")
         for name in ("warmup", "beta1", "beta2"):
-            _need(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
-        _need(self, "loss_on", self.loss_on in ("response", "all"), "response or all")
-        _need(self, "clip", self.clip is None or self.clip > 0, "above 0, or null")
-        _need(self, "checkpoint_minutes", self.checkpoint_minutes >= 0, "0 or more")
+            _require(self, name, 0 <= getattr(self, name) < 1, "in [0, 1)")
+        _require(self, "loss_on", self.loss_on in ("response", "all"), "response or all")
+        _require(self, "clip", self.clip is None or self.clip > 0, "above 0, or null")
+        _require(self, "checkpoint_minutes", self.checkpoint_minutes >= 0, "0 or more")
         stop = self.early_stop
-        _need(self, "early_stop", stop is None or stop >= 1, "at least 1, or null")
-        _need(self, "max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
+        _require(self, "early_stop", stop is None or stop >= 1, "at least 1, or null")
+        _require(self, "max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
 
     def base(self) -> Recipe:
         """The base adapter's recipe (step 1)."""
@@ -86,14 +85,14 @@ class Training:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One adapter's share of a Training: how long and how fast."""
+    """Settings of one adapter: its epochs, its learning rate, and those it shares with all."""
 
     epochs: int
     """Passes over its examples."""
     learning_rate: float
-    """Its highest rate."""
+    """Its highest learning rate."""
     training: Training
-    """All that base adapter and experts have in common."""
+    """The settings that base adapter and experts share."""
 
     def steps(self, examples: int) -> int:
         """Optimiser steps of a training on so many examples."""
@@ -126,7 +125,7 @@ class Recipe:
         )
 
 
-def _need(settings: Training, name: str, holds: bool, what: str) -> None:
-    """Raise ConfigError naming the field unless `holds`."""
-    if not holds:
-        raise ConfigError(f"training.{name}={getattr(settings, name)}: must be {what}")
+def _require(settings: Training, name: str, valid: bool, condition: str) -> None:
+    """Raises ConfigError that names the field unless it is valid."""
+    if not valid:
+        raise ConfigError(f"training.{name}={getattr(settings, name)}: must be {condition}")

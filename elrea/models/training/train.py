@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.models.log import SILENT, Task
-from elrea.store.files import publish, write_json
+from elrea.store.files import checksums, publish, write_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -133,7 +133,6 @@ def _write_epoch(
     optimizer: Adam,
 ) -> None:
     """Writes `epoch_<epoch>`: adapter and moments."""
-    from elrea.models.training.checkpoint import checksums
 
     def write(place: Path) -> None:
         write_adapter(place)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from elrea.errors import ConfigError
 from elrea.evaluation.generation import Draws, write_texts, written
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE
 from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from elrea.evaluation import judges
 from elrea.evaluation.generation import Texts, read_texts, written
+from elrea.evaluation.judge import VERSION as JUDGES_VERSION
 from elrea.evaluation.judging import judge_texts
 from elrea.evaluation.scoring import Outcome, questions_of, score, settle
 from elrea.pipeline.context import Context
@@ -81,7 +81,7 @@ class Scores(Step):
             inputs["answers"] = {
                 name.removeprefix("answers-"): upstream[name].key for name in self.answers
             }
-            inputs["judges"] = judges.VERSION
+            inputs["judges"] = JUDGES_VERSION
             inputs["loss"] = it.evaluation.by != "generation"
         return inputs
 

@@ -1,4 +1,8 @@
-"""A time limit on calls into code that may hang."""
+"""Calls with a time limit in a thread, which is abandoned when the limit is over.
+
+A subprocess that can be killed (`elrea.evaluation.timed`) cannot replace it: the calls act on wandb's run object, which
+lives in this process, and mostly wait for the network.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +14,25 @@ T = TypeVar("T")
 
 
 class Stall(Exception):
-    """A call that did not come back in time."""
+    """A call exceeded its time limit."""
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """Calls `work` in a thread, which is left behind if it is not done in time.
+    """Calls `work` in a thread, and abandons the thread if it does not return in time.
 
-    The thread is a daemon: a call that never returns does not keep the process alive either.
+    The thread is a daemon, so that a call that never returns does not keep the process alive.
 
     Args:
-        seconds: how long to wait.
-        work: what to do.
+        seconds: The time limit.
+        work: The function to call.
 
     Returns:
-        What `work` returns.
+        The result of `work`.
 
     Raises:
-        Stall: `work` was not done in time.
-        Exception: whatever `work` raised. SystemExit and the like come as RuntimeError: they were
-            meant for that thread and are no reason to end the program.
+        Stall: The time limit was exceeded.
+        Exception: Raised by `work`. SystemExit and KeyboardInterrupt become RuntimeError, because they were raised in
+            that thread and must not end the program.
     """
     results: list[T] = []
     errors: list[BaseException] = []

@@ -56,9 +56,9 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no index"):
         search(tmp_path, np.ones((1, 3)), 1)
     write_index(tmp_path, points(np.eye(3, dtype=np.float32), unit=True))
-    with pytest.raises(StoreError, match="is of 3 dimensions, not 4"):
+    with pytest.raises(StoreError, match="has 3 dimensions, not 4"):
         search(tmp_path, np.ones((1, 4)), 1)
     path = tmp_path / "index-00000.faiss"
     path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(StoreError, match=r"index-00000\.faiss is no index"):
+    with pytest.raises(StoreError, match=r"index-00000\.faiss is not a FAISS index"):
         search(tmp_path, np.ones((1, 3)), 1)

@@ -10,7 +10,8 @@ import pytest
 from elrea.errors import ClusterError
 from elrea.method.clustering import points as module
 from elrea.method.clustering.kmeans import FaissKMeans
-from elrea.method.clustering.points import Points, known_k
+from elrea.method.clustering.points import Points
+from elrea.method.clustering.random import RandomClusters
 from elrea.method.clustering.source import SourceClusters
 from tests.method.clustering.rows import on_disk, points
 
@@ -84,10 +85,12 @@ def test_as_many_sources_as_points() -> None:
         Points(np.zeros((3, 2)), ["a", "b"])
 
 
-def test_what_is_known_of_k_before() -> None:
-    assert known_k(FaissKMeans(k=3)) == 3
-    assert known_k(FaissKMeans(k="auto")) is None
-    assert known_k(SourceClusters()) is None
+def test_the_number_of_clusters_that_settings_determine() -> None:
+    three, auto, source = FaissKMeans(k=3), FaissKMeans(k="auto"), SourceClusters()
+    assert three.known_k() == RandomClusters(three).known_k() == 3
+    assert auto.known_k() is source.known_k() is RandomClusters(auto).known_k() is None
+    assert (three.with_k(5), auto.with_k(5), source.with_k(5)) == (three, FaissKMeans(k=5), source)
+    assert RandomClusters(auto).with_k(5) == RandomClusters(FaissKMeans(k=5))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux what is held")

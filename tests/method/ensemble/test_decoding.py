@@ -9,7 +9,8 @@ import torch
 from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.decoding import Decoding, Mixer, ends_of, generate
+from elrea.method.ensemble.decoding import Mixer, ends_of, generate
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging

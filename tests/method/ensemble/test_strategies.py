@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
 
 from elrea.config import build, plain
 from elrea.errors import ConfigError
@@ -75,7 +75,8 @@ RANDOM = ["random-0", "random-1", "random-2"]
 
 @pytest.mark.parametrize("name", sorted(FILES))
 def test_the_files_in_conf_name_these(name: str) -> None:
-    node = plain(OmegaConf.load(CONF / f"{name}.yaml"))
+    with initialize_config_dir(str(CONF.parent), version_base="1.3"):
+        node = plain(compose(None, [f"+ensemble={name}"]).ensemble)
     built, wanted = build(node, "ensemble"), FILES[name]
     assert type(built) is type(wanted)
     # Rates are tuned; which strategy a file names is not.

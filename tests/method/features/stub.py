@@ -11,28 +11,16 @@ import numpy as np
 import torch
 
 from elrea.data.prompts import Encoded
+from elrea.method.features.protocol import Features
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Drawn(Features):
     """Settings as extraction asks for them."""
 
     batch_size: int = 4
     batch_tokens: int = 10_000
     normalise: bool = True
-    from_base: bool = True
-
-    def passes(self, epochs: int) -> int:
-        return 1
-
-    def identity(self) -> dict[str, Any]:
-        return {}
-
-    def check(self, epochs: int) -> None:
-        return
-
-    def fits(self, model: Any) -> None:
-        return
 
     def reader(self, *_: Any) -> Any:
         raise NotImplementedError

@@ -188,8 +188,8 @@ def test_layers_by_parts_of_their_names() -> None:
     [
         (0, "features.layers=0: the adapter is in 2 decoder layers; give 1 to 2"),
         (3, "features.layers=3: the adapter is in 2 decoder layers; give 1 to 2"),
-        (["q_proj", "qkv"], "features.layers: no adapted matrix has 'qkv' in its name"),
-        ([], "features.layers=[] leaves nothing"),
+        (["q_proj", "qkv"], "features.layers: no matrix of the adapter has 'qkv' in its name"),
+        ([], "features.layers=[] selects nothing"),
         ("last", "features.layers=last: give all, a number, or a list"),
     ],
 )

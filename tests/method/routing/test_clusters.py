@@ -12,18 +12,15 @@ import torch
 from elrea.data.examples import Example
 from elrea.errors import DataError
 from elrea.method.clustering.assignment import QUALITY, make_clusters, read_clusters
-from elrea.method.clustering.points import Points
+from elrea.method.clustering.points import Clustering, Points
 from elrea.method.features.to_disk import stream
 from elrea.store.files import read_json
 from tests.method.features.stub import Drawn, DrawnReader, prompts
 
 
 @dataclass(frozen=True)
-class Halves:
+class Halves(Clustering):
     """By the sign of the first coordinate, the larger half first."""
-
-    k: int = 2
-    min_size: int = 1
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
         right = points.take(slice(None))[:, 0] > 0
@@ -59,5 +56,5 @@ def test_the_rest_is_grouped_as_if_they_were_not_there(tmp_path: Path) -> None:
 
 
 def test_not_one_feature_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^not one of 40 training prompts has a feature"):
+    with pytest.raises(DataError, match=r"^none of 40 training prompts has a feature"):
         made(tmp_path, bad=list(range(40)))

@@ -8,14 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting
+from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting, Strategy
 from elrea.method.routing.weights import Routing
 
 MEMBER = "continued"
 
 
 @dataclass(frozen=True)
-class Continued(Rated):
+class Continued(Rated, Strategy):
     """One adapter that takes the very steps of all experts, from where they begin: C = 1, without routing.
 
     A compute-matched base like `Matched`, which starts anew and lets its rate fall once, over all steps.

@@ -9,12 +9,19 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import BASE, AdapterSpec, Setting, expert_names, experts
+from elrea.method.ensemble.strategy import (
+    BASE,
+    AdapterSpec,
+    Setting,
+    Strategy,
+    expert_names,
+    experts,
+)
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Elrea:
+class Elrea(Strategy):
     """w_base·logits_base + Σ_c w_c·logits_c, all experts or the k nearest."""
 
     top_k: int | None = None

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting
+from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting, Strategy
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Matched(Rated):
+class Matched(Rated, Strategy):
     """A base adapter trained from the start for the epochs of base and experts together."""
 
     rank_times_clusters: bool = False

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from elrea.method.ensemble.layerwise import Factors, mixed_outputs
 from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategy import Layerwise
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class MoeRouting(Elrea):
+class MoeRouting(Elrea, Layerwise):
     """(α/r)·Σ_c λ_c B_c A_c x in each layer, λ = w/Σw, the base adapter being c = 0."""
 
     def weights(self, routing: Routing) -> Tensor:

@@ -10,12 +10,20 @@ from torch import Tensor
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.layerwise import Factors, mixed_outputs
-from elrea.method.ensemble.strategy import BASE, AdapterSpec, Rated, Setting, expert_names, experts
+from elrea.method.ensemble.strategy import (
+    BASE,
+    AdapterSpec,
+    Gated,
+    Rated,
+    Setting,
+    expert_names,
+    experts,
+)
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Mole(Rated):
+class Mole(Rated, Gated):
     """(α/r)·Σ_c λ_c(x) B_c A_c x in each layer, λ(x) = softmax(W x), W trained while base and experts stay.
 
     W begins at 0, all members alike, and is trained on all examples without a balancing loss. The paper gives

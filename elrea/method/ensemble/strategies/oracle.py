@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.strategy import AdapterSpec, Setting, expert_names, experts
+from elrea.method.ensemble.strategy import AdapterSpec, Picking, Setting, expert_names, experts
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Picking):
     """argmax_c of expert c's accuracy on all test prompts of a source: what choosing one expert per source could give.
 
     It looks at the answers, so it is no method but a bound; with few prompts to a source it flatters itself.

@@ -7,12 +7,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.strategy import BASE, AdapterSpec, Rated, Setting, expert_names, experts
+from elrea.method.ensemble.strategy import (
+    BASE,
+    AdapterSpec,
+    Rated,
+    Setting,
+    Strategy,
+    expert_names,
+    experts,
+)
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class RandomCluster(Rated):
+class RandomCluster(Rated, Strategy):
     """What ensembling alone is worth: the paper weighs all members 1."""
 
     weighted: bool = False

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import BASE, AdapterSpec, Rated, Setting
+from elrea.method.ensemble.strategy import BASE, AdapterSpec, Rated, Setting, Strategy
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class SeedEnsemble(Rated):
+class SeedEnsemble(Rated, Strategy):
     """(1/n) Σ_i logits_i over n base adapters of n seeds: what ensembling alone is worth, without any clusters."""
 
     size: int | None = 4

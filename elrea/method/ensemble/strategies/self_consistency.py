@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import BASE, AdapterSpec, Setting
+from elrea.method.ensemble.strategy import BASE, AdapterSpec, Setting, Voting
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class SelfConsistency:
+class SelfConsistency(Voting):
     """A majority vote over several answers that are drawn.
 
     The paper draws whole texts and reads the answer out of each, as `evaluation.by=generation` does here; of texts

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import BACKBONE, BASE, AdapterSpec, Setting
+from elrea.method.ensemble.strategy import BACKBONE, BASE, AdapterSpec, Setting, Strategy
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Single:
+class Single(Strategy):
     """The backbone alone, or the base adapter, the baseline that every gain is measured against."""
 
     member: str = BASE

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting
+from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting, Strategy
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class SourceAdapters(Rated):
+class SourceAdapters(Rated, Strategy):
     """What somebody does who knows every prompt's source: as many trainings as sources, and no sharing.
 
     Where `clustering=source` makes experts of the sources, from the base adapter, these begin anew.

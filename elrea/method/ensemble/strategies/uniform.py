@@ -8,12 +8,19 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.strategy import BASE, AdapterSpec, Setting, expert_names, experts
+from elrea.method.ensemble.strategy import (
+    BASE,
+    AdapterSpec,
+    Setting,
+    Strategy,
+    expert_names,
+    experts,
+)
 from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(Strategy):
     """What the experts are worth without routing."""
 
     routed: ClassVar[bool] = False

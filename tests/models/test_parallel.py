@@ -1,4 +1,4 @@
-"""Several processes train one adapter: its steps are those of one process, and a killed run goes on."""
+"""Several processes train one adapter in the steps of one process, and resume after a kill."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 def _all(place: Path, member: Member, task: Task) -> None:
-    """What one of two processes does for all tests: starting them costs more than the training."""
+    """One of two processes, for all tests: starting processes takes longer than the training."""
 
     def run(name: str, strategy: str, **given: Any) -> PeftModel:
         trainer = {"accelerator": "cpu", "strategy": strategy}
@@ -72,7 +72,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("together")
     recorder = Recorder()
     launch(TWO, partial(_all, folder), recorder)
-    assert sum(recorder.counts) == 30, "10 examples, 3 epochs, those before the kill told at once"
+    assert sum(recorder.counts) == 30, "10 examples, 3 epochs, those before the kill in one report"
     assert recorder.rows == read_json(folder / "broken" / "curve.json")
     return folder
 
@@ -98,7 +98,7 @@ def test_two_processes_take_the_steps_of_one(
         torch.testing.assert_close(two_m.exp_avg[key], tensor, rtol=1e-3, atol=1e-6)
 
 
-def test_a_killed_run_of_two_processes_goes_on_to_the_bit(place: Path) -> None:
+def test_a_killed_run_of_two_processes_resumes_bit_for_bit(place: Path) -> None:
     assert contents(place / "broken") == contents(place / "unbroken")
 
 
@@ -109,9 +109,7 @@ def test_each_process_holds_a_part_of_the_backbone(place: Path) -> None:
     assert max(int(held) for held, _ in parts) < 0.6 * whole
 
 
-def test_what_goes_wrong_in_the_processes_is_one_line_here(
-    tmp_path: Path, small_model: Path
-) -> None:
+def test_an_error_in_a_process_is_raised_here(tmp_path: Path, small_model: Path) -> None:
     training = Training(learning_rate=1e30, batch_size=4)
     backbone = Pretrained(name=str(small_model))
     recipe, lora = Recipe(3, 1e30, training), Lora(r=2, dropout=0.0)

@@ -1,4 +1,4 @@
-"""The normal form of a question's words: what does not count in it, and what does."""
+"""The normal form of a question's text: case, punctuation and spaces are ignored, and operators are not."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from elrea.data.overlap.question_key import plain
         ("Ｗｈｙ ＋", "why +"),
     ],
 )
-def test_case_marks_and_spaces_do_not_count(one, other):
+def test_case_punctuation_and_spaces_are_ignored(one, other):
     assert plain(one) == plain(other)
 
 
@@ -69,9 +69,9 @@ def test_case_marks_and_spaces_do_not_count(one, other):
         ("é", "è"),
     ],
 )
-def test_digits_operators_and_brackets_do(one, other):
+def test_digits_operators_and_brackets_are_not_ignored(one, other):
     assert plain(one) != plain(other)
 
 
-def test_half_a_surrogate_is_no_fault_of_it():
+def test_half_a_surrogate_is_replaced():
     assert plain("a \ud800 b") == plain("a ? b")

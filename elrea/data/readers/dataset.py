@@ -1,4 +1,4 @@
-"""Where a data set is read from: a folder in its published layout, or the hub."""
+"""A published data set as rows, read from a folder in its published layout or from the hub."""
 
 from __future__ import annotations
 
@@ -8,69 +8,67 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from elrea.data.readers import hub
-from elrea.data.readers.layouts import looks_like, place_looks_like
+from elrea.data.readers.layouts import Layout, looks_like, place_looks_like
 from elrea.data.readers.tables import Row, files_of, rows_of, split_files, suffix_of
 from elrea.errors import DataError
 from elrea.store.files import is_text
 
 
 @dataclass
-class Placed:
-    """A published data set, from a folder or from the hub: the same examples either way."""
+class DataSet(Layout):
+    """A published data set. A folder and the hub give the same examples."""
 
     root: str | None = None
-    """Folder with the files as they are published, or the one file. It goes before `hub`."""
+    """Folder with the published files, or one such file. If it is given, `hub` is not used."""
     hub: str | bool = False
-    """true takes the public data set, a text another id, or a folder as the hub has it. Nothing is downloaded unless
-    this is said."""
+    """true reads the public data set; a text is another id, or a folder in the hub's layout. Nothing is downloaded if
+    it is false."""
     revision: str | None = None
-    """Branch, tag or commit on the hub; None the newest."""
+    """Branch, tag or commit on the hub; None is the newest."""
 
-    name: ClassVar[str]
-    """Of the data set and of its choice in `data`: "gsm8k"."""
-    title: ClassVar[str]
-    """As its users write it: "GSM8K"."""
     public: ClassVar[str]
-    """Its hub id; empty where there is none."""
+    """Id of the public data set on the hub; empty if there is none."""
     holds: ClassVar[str]
-    """What `root` has to hold, in words."""
+    """The files that `root` must have, in words for the messages."""
 
-    def placed(self) -> bool:
-        """Whether it is said where the data is."""
+    def is_located(self) -> bool:
+        """Whether the settings say where the data is."""
         return bool(self.root or self.hub)
 
     def at(self, folder: Path) -> Self:
-        """The same, read from a folder."""
+        """A copy that reads from a folder."""
         return replace(self, root=str(folder))
 
     def on_hub(self) -> Self:
-        """The same, read from the public data set where there is one."""
+        """A copy that reads the public data set; the same settings if there is none."""
         return replace(self, hub=True) if self.public else self
 
     def place(self) -> Path | None:
-        """The folder or file; None for the hub.
+        """The folder or file to read; None to read from the hub.
 
         Raises:
-            DataError: neither is given, or there is no such folder.
+            DataError: neither `root` nor `hub` is given, the folder does not exist, or there is no public data set.
         """
         if self.root:
             path = Path(self.root)
             if not path.exists():
-                raise DataError(f"{path}: no such file or folder (data.root holds {self.holds})")
+                raise DataError(
+                    f"{path}: no such file or folder (data.root must have {self.holds})"
+                )
             return path
         if not self.hub:
             other = f", or data.hub=true ({self.public} from the hub)" if self.public else ""
-            raise DataError(f"data={self.name} needs data.root=<folder of {self.holds}>{other}")
+            raise DataError(f"data={self.name} needs data.root=<folder with {self.holds}>{other}")
         if not self.hub_name:
             raise DataError(
-                f"data={self.name} is not on the hub: give data.root=<folder of {self.holds}>"
+                f"data={self.name} is not on the hub: set data.root=<folder with {self.holds}>"
             )
         return None
 
     def hub_rows(
         self, split: str, config: str | None = None, files: str | None = None
     ) -> Iterator[Row]:
-        """One split of the hub's data set."""
+        """Rows of one split on the hub (`elrea.data.readers.hub.rows`)."""
         return hub.rows(
             self.hub_name,
             split,
@@ -82,16 +80,20 @@ class Placed:
 
     @property
     def hub_name(self) -> str:
-        """The hub id that was asked for."""
+        """The hub id to read."""
         return self.hub if isinstance(self.hub, str) else self.public
 
     def file_rows(
         self, suffixes: Collection[str] = (), columns: tuple[str, ...] = ()
     ) -> Iterator[Row]:
-        """Rows of all data files under `root`, or of those with some suffixes.
+        """Rows of all data files in `root`, or of those with one of `suffixes`.
+
+        Args:
+            suffixes: ".tsv" and the like; empty for every kind of data file.
+            columns: names of a TSV's columns.
 
         Raises:
-            DataError: there is none; the line says what the folder looks like.
+            DataError: there is no such file; the message says which data set the folder looks like.
         """
         place = self.place()
         assert place is not None
@@ -100,40 +102,41 @@ class Placed:
             files = [file for file in files if suffix_of(file) in suffixes]
         if not files:
             raise DataError(
-                f"{place}: no data file in here; data.root holds {self.holds}{place_looks_like(place)}"
+                f"{place}: no data file in here; data.root must have {self.holds}{place_looks_like(place)}"
             )
         for file in files:
             yield from rows_of(file, columns)
 
     def split_rows(self, split: str) -> Iterator[Row]:
-        """Rows of a split's file under `root`, or of its parts (`elrea.data.readers.tables.split_files`).
+        """Rows of a split's file in `root`, or of its parts (`elrea.data.readers.tables.split_files`).
 
         Raises:
-            DataError: there is none, or it cannot be told which; the line says what the folder looks like.
+            DataError: there is no file of the split, or more than one candidate; the message says which data set the
+                folder looks like.
         """
         place = self.place()
         assert place is not None
         files = split_files(place, split)
         if not files:
             raise DataError(
-                f"{place}: no file {split}* in here; data.root holds {self.holds}{place_looks_like(place)}"
+                f"{place}: no file {split}* in here; data.root must have {self.holds}{place_looks_like(place)}"
             )
         for file in files:
             yield from rows_of(file)
 
     def text(self, row: Row, name: str) -> str:
-        """A field that has to be there and hold a text.
+        """A required text field.
 
         Raises:
-            DataError: it is not, or does not; the line says what the row looks like.
+            DataError: the field is missing, empty or not a text; the message says which data set the row looks like.
         """
         return text_of(row.value, name, row.where, self.title)
 
     def optional(self, row: Row, name: str) -> str:
-        """A field that need not be there, as a text; empty where it is not, or holds nothing.
+        """An optional field as a text; empty if the field is missing or empty.
 
         Raises:
-            DataError: it holds what is no UTF-8.
+            DataError: the field is not valid UTF-8.
         """
         text = str(row.value.get(name) or "")
         if not is_text(text):
@@ -142,13 +145,13 @@ class Placed:
 
 
 def text_of(value: Mapping[str, Any], name: str, where: str, title: str) -> str:
-    """A field of a row that has to hold a text.
+    """A required text field of a row.
 
     Raises:
-        DataError: it is not there or empty, or no text; the line says what the row looks like.
+        DataError: the field is missing, empty or not a text; the message says which data set the row looks like.
     """
     if name not in value:
-        raise DataError(f"{where}: no field {name!r}, so no file of {title}{looks_like(value)}")
+        raise DataError(f"{where}: no field {name!r}, so not a file of {title}{looks_like(value)}")
     text = value[name]
     if not isinstance(text, str):
         raise DataError(f"{where}: {name} must be a text, not {type(text).__name__}")

@@ -1,16 +1,17 @@
-"""The published files themselves, where they stand beside the repository: how many rows, and what is dropped."""
+"""The real published files (`tests.real_files`): how many examples they give, and what is dropped."""
 
 from __future__ import annotations
 
 import pytest
 
-from elrea.data.readers.jsonl import Jsonl
 from elrea.data.sources.bbh import Bbh
 from elrea.data.sources.boxed import last_boxed
 from elrea.data.sources.flan_cot import FlanCot
+from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mathqa import Mathqa
 from elrea.data.sources.maths import Maths
 from elrea.data.sources.mix import Mix
+from tests.real_files import real_data, real_model, skipped_tests
 
 
 def test_bbh(real, write):
@@ -28,7 +29,9 @@ def test_bbh(real, write):
 @pytest.fixture(scope="module")
 def combined(real):
     sources = Maths().sources
-    sources["mathqa"] = Mathqa(train_split="dev", limit_train=26287, limit_test=998)  # drops too
+    sources["mathqa"] = Mathqa(
+        train_split="dev", limit_train=26287, limit_test=998
+    )  # its overlap is "drop" by default
     real("gsm8k")
     return Maths(sources, root=str(real("math").parent)).load()
 
@@ -41,12 +44,12 @@ def test_math_combined(combined):
     assert (
         [line.partition(" (")[0] for line in combined.left_out]
         == [
-            "mathqa: 20 dropped from train: no one value in the answer",
-            "mathqa: 17 dropped from train: no number in the answer",
-            "mathqa: 1 in test, scored wrong: no number in the answer",  # of 11; the limit leaves out ten
-            "mathqa: 3 in test, scored wrong: no one value in the answer",  # of 11 too
-            "math: 1 dropped from train: stands in test",
-            "mathqa: 17 dropped from train: stands in test",
+            "mathqa: 20 dropped from train: the answer is not one value",
+            "mathqa: 17 dropped from train: the answer has no number",
+            "mathqa: 3 in test, scored wrong: the answer is not one value",  # of 11; the limit removes eight
+            "mathqa: 1 in test, scored wrong: the answer has no number",  # of 11
+            "math: 1 dropped from train: also in test",
+            "mathqa: 17 dropped from train: also in test",
         ]
     )
     assert not any("<<" in e.response for e in combined if e.source == "gsm8k")
@@ -55,7 +58,7 @@ def test_math_combined(combined):
 
 
 def test_mathqas_magnitudes_and_pi(real):
-    """Of the real files: options whose words are no units."""
+    """Magnitudes and pi in the options are not units."""
     train = Mathqa(root=str(real("mathqa")), train_split="dev").load().train
     answers = {int(e.id.rpartition("/")[2]): last_boxed(e.response) for e in train}
     assert [answers[i] for i in (213, 750, 1138)] == ["1000000000", r"16 \pi", r"8 \pi"]
@@ -74,3 +77,26 @@ def test_a_mix(real):
     corpus = Mix({"flan_cot": flan, "t0": prompted}, test_per_source=20).load()
     assert (len(corpus.train), len(corpus.test)) == (400, 40)
     assert not any("<|endoftext|>" in e.response for e in corpus)
+
+
+def test_the_summary_says_how_many_tests_real_files_would_add(monkeypatch, tmp_path):
+    reasons = ["Skipped: not installed"]
+    for variable, find, place in (
+        ("ELREA_DATA", real_data, "mmlu"),
+        ("ELREA_DATA", real_data, "bbh"),
+        ("ELREA_MODELS", real_model, "TinyStories-656K"),
+    ):
+        monkeypatch.setenv(variable, str(tmp_path))
+        with pytest.raises(pytest.skip.Exception) as skipped:
+            find(place)
+        reasons.append(f"Skipped: {skipped.value}")
+    assert reasons[1] == (
+        "Skipped: no mmlu: set ELREA_DATA=<folder with mmlu/, gsm8k/, ...> to run it"
+    )
+    assert skipped_tests(reasons) == (
+        "ELREA_DATA=<folder with mmlu/, gsm8k/, ...> would add 2 tests,"
+        " ELREA_MODELS=<folder with TinyStories-656K/> would add 1 test"
+    )
+    assert skipped_tests(reasons[:1]) == ""
+    (tmp_path / "mmlu").mkdir()
+    assert real_data("mmlu") == tmp_path / "mmlu"

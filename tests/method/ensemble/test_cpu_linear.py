@@ -1,4 +1,4 @@
-"""A few rows through a model's linear layers, with the weights on the left."""
+"""Linear layers with the weights on the left give the layers' own results."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import pytest
 import torch
 from torch import nn
 
-from elrea.method.ensemble.cpu_linear import FEW, few_rows
+from elrea.method.ensemble.cpu_linear import MOST_ROWS, swapped_products
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(1, 7), (5, 1, 7), (FEW, 7), (FEW + 1, 7), (2, 3, 7), (4, 0, 7)])
+@pytest.mark.parametrize(
+    "shape", [(1, 7), (5, 1, 7), (MOST_ROWS, 7), (MOST_ROWS + 1, 7), (2, 3, 7), (4, 0, 7)]
+)
 def test_products_are_the_layers_own(bias: bool, shape: tuple[int, ...]) -> None:
     layer, rows = nn.Linear(7, 11, bias=bias), torch.randn(shape)
     wanted = layer(rows)
-    with few_rows(layer):
+    with swapped_products(layer):
         got = layer(rows)
         assert layer.forward.__name__ == "forward" and "forward" in vars(layer)
     assert got.shape == wanted.shape
@@ -25,7 +27,7 @@ def test_products_are_the_layers_own(bias: bool, shape: tuple[int, ...]) -> None
 def test_gradients_go_through() -> None:
     layer, rows = nn.Linear(7, 11), torch.randn(3, 7, requires_grad=True)
     (wanted,) = torch.autograd.grad(layer(rows).square().sum(), rows)
-    with few_rows(layer):
+    with swapped_products(layer):
         (got,) = torch.autograd.grad(layer(rows).square().sum(), rows)
     torch.testing.assert_close(got, wanted)
 
@@ -38,7 +40,7 @@ def test_other_layers_keep_their_own_product() -> None:
     hooked.forward = lambda rows: rows  # type: ignore[method-assign,assignment]
     with (
         pytest.raises(RuntimeError, match="on the way"),
-        few_rows(nn.ModuleList([half, own, hooked])),
+        swapped_products(nn.ModuleList([half, own, hooked])),
     ):
         assert "forward" not in vars(half) and "forward" not in vars(own)
         assert torch.equal(hooked(torch.ones(2, 3)), torch.ones(2, 3))

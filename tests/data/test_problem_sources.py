@@ -1,4 +1,4 @@
-"""GSM8K, SVAMP and MATH from their published files, made small."""
+"""GSM8K, SVAMP and MATH, from small files in their layouts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_gsm8k(published):
     assert "<<2+1000=1002>>" in kept.response and kept.header == "In a box."
 
 
-def test_an_answer_that_cannot_be_read(published):
+def test_an_unparsed_answer_is_dropped_or_scored_wrong(published):
     root = published("gsm8k")
     bad = [{"question": f"{i}?", "answer": text} for i, text in enumerate(["yes", "a\n#### many"])]
     files.lines(root / "train.jsonl", [*files.GSM8K["train"], *bad])
@@ -44,12 +44,12 @@ def test_an_answer_that_cannot_be_read(published):
     lost = corpus.test[1]
     assert lost.instruction == "0?" and lost.response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        'gsm8k: 2 dropped from train: no number behind "####" (gsm8k/train.jsonl:7; gsm8k/train.jsonl:8)',
-        'gsm8k: 1 in test, scored wrong: no number behind "####" (gsm8k/test.jsonl:2)',
+        'gsm8k: 2 dropped from train: no number after "####" (gsm8k/train.jsonl:7; gsm8k/train.jsonl:8)',
+        'gsm8k: 1 in test, scored wrong: no number after "####" (gsm8k/test.jsonl:2)',
     )
 
 
-def test_many_places_are_cut_short(published):
+def test_a_line_lists_twenty_places(published):
     root = published("gsm8k")
     files.lines(
         root / "train.jsonl", [*files.GSM8K["train"], *[{"question": "?", "answer": "x"}] * 23]
@@ -63,7 +63,8 @@ def test_a_share_of_train_becomes_dev(published):
     assert (len(corpus.train), len(corpus.dev)) == (4, 2)
     assert corpus.dev == Gsm8k(root=str(published("gsm8k")), dev_size=2).load().dev
     with pytest.raises(
-        ConfigError, match=r"data\.dev_size=6 must be 0 or more, and fewer than the 6"
+        ConfigError,
+        match=r"data\.dev_size=6 must be at least 0 and less than the number of questions, 6",
     ):
         Gsm8k(root=str(published("gsm8k")), dev_size=6).load()
 
@@ -84,12 +85,12 @@ def test_svamp_is_split_by_seed(published):
     assert {e.id for e in capped.test} <= {e.id for e in corpus.test}
 
 
-def test_math_from_either_layout(published, tmp_path):
+def test_both_layouts_of_math_give_the_same_examples(published, tmp_path):
     folder = published("math")
     corpus = Math(root=str(folder)).load()
     first = corpus.train[0]
     assert (first.id, first.category) == ("math/train/0", "Algebra")
-    assert first.response == "It is $\\boxed{1}$, as $1+0=1$."  # the solution as it is
+    assert first.response == "It is $\\boxed{1}$, as $1+0=1$."  # the unchanged solution
     for split, rows in files.MATH.items():
         name = "test_first3.jsonl" if split == "test" else "train.jsonl"
         files.lines(tmp_path / "lines" / name, rows[::-1])
@@ -105,7 +106,7 @@ def test_math_from_either_layout(published, tmp_path):
 
 
 @pytest.mark.parametrize("answer", ["\\frac{7", "}7{", "7 }", "7\\"])
-def test_an_answer_that_no_box_can_hold(published, answer):
+def test_an_answer_with_unbalanced_braces_is_unparsed(published, answer):
     root = published("math")
     for split in ("train", "test"):
         rows = [
@@ -119,44 +120,44 @@ def test_an_answer_that_no_box_can_hold(published, answer):
     (lost,) = (e for e in corpus.test if e.instruction == "test?")
     assert lost.response == "The answer is \\boxed{}"
     assert corpus.left_out == (
-        "math: 1 dropped from train: \\boxed{} cannot hold the answer (math/train.jsonl:4)",
-        "math: 1 in test, scored wrong: \\boxed{} cannot hold the answer (math/test.jsonl:4)",
+        "math: 1 dropped from train: \\boxed{} cannot contain the answer (math/train.jsonl:4)",
+        "math: 1 in test, scored wrong: \\boxed{} cannot contain the answer (math/test.jsonl:4)",
     )
 
 
-def test_a_test_question_in_train(published):
+def test_a_test_question_in_train_is_refused_or_dropped(published):
     root = published("gsm8k")
     again = {"question": 'Tom  eats "2" of 5 figs; How many are left?', "answer": "#### 3"}
     again["answer"] = "5-2\n#### 3"
     files.lines(root / "train.jsonl", [*files.GSM8K["train"], again])
     said = fails(Gsm8k(root=str(root)))
     assert said.startswith(
-        "data=gsm8k: 1 of 1 test questions stand in train, first gsm8k/test/0 (train: gsm8k/train/6)"
+        "data=gsm8k: 1 of 1 test questions are also in train, first gsm8k/test/0 (train: gsm8k/train/6)"
     )
     assert "data.overlap=drop" in said
     corpus = Gsm8k(root=str(root), overlap="drop").load()
     assert len(corpus.train) == 6 and corpus.note == "GSM8K; 1 dropped from train"
-    assert corpus.left_out == ("gsm8k: 1 dropped from train: stands in test (gsm8k/train/6)",)
+    assert corpus.left_out == ("gsm8k: 1 dropped from train: also in test (gsm8k/train/6)",)
     assert len(Gsm8k(root=str(root), allow_overlap=True).load().train) == 7
 
 
 @pytest.mark.parametrize(
     ("given", "source", "said"),
     [
-        ("svamp", Gsm8k, "no file train* in here; data.root holds GSM8K's train.jsonl and test.jsonl; it looks like"
+        ("svamp", Gsm8k, "no file train* in here; data.root must have GSM8K's train.jsonl and test.jsonl; it looks like"
          " SVAMP (data=svamp)"),
         ("math", Gsm8k, "no file train* in here"),
-        ("gsm8k", Svamp, "test.jsonl:1: no field 'Body', so no file of SVAMP; it looks like GSM8K (data=gsm8k)"),
-        ("gsm8k", Math, "train.jsonl:1: no field 'problem', so no file of MATH; it looks like GSM8K (data=gsm8k)"),
+        ("gsm8k", Svamp, "test.jsonl:1: no field 'Body', so not a file of SVAMP; it looks like GSM8K (data=gsm8k)"),
+        ("gsm8k", Math, "train.jsonl:1: no field 'problem', so not a file of MATH; it looks like GSM8K (data=gsm8k)"),
         ("bbh", Gsm8k, "it looks like BIG-Bench Hard (data=bbh)"),
         ("mmlu", Math, "it looks like MMLU (data=mmlu)"),
     ],
 )  # fmt: skip
-def test_another_benchmarks_files(published, given, source, said):
+def test_another_benchmarks_files_are_recognised(published, given, source, said):
     assert said in fails(source(root=str(published(given))))
 
 
-def test_bad_files_are_named_with_their_line(published):
+def test_bad_files_are_reported_with_their_line(published):
     root = published("gsm8k")
     good = json.dumps(files.GSM8K["train"][0])
     for bad, said in [
@@ -177,7 +178,7 @@ def test_bad_files_are_named_with_their_line(published):
         assert said in fails(Gsm8k(root=str(root)))
     svamp = published("svamp")
     for bad, said in [
-        ("[1]", "SVAMP.json, entry 1: not a JSON object but int"),
+        ("[1]", "SVAMP.json, entry 1: int instead of a JSON object"),
         ("[{", "SVAMP.json:1: broken JSON"),
         ("[]", "SVAMP.json: the file is empty"),
     ]:
@@ -185,14 +186,16 @@ def test_bad_files_are_named_with_their_line(published):
         assert said in fails(Svamp(root=str(svamp)))
     (svamp / "SVAMP.json").write_bytes(b'[\n"\xff"]')
     assert "SVAMP.json:2: not UTF-8" in fails(Svamp(root=str(svamp)))
-    assert "gone: no such file or folder (data.root holds SVAMP.json)" in fails(Svamp(root="gone"))
+    assert "gone: no such file or folder (data.root must have SVAMP.json)" in fails(
+        Svamp(root="gone")
+    )
     assert fails(Svamp()) == (
-        "data=svamp needs data.root=<folder of SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
+        "data=svamp needs data.root=<folder with SVAMP.json>, or data.hub=true (ChilleD/SVAMP from the hub)"
     )
 
 
-def test_other_versions_beside_the_files_are_not_read(published, tmp_path):
-    """The published folders hold them: GSM8K's with questions in between, MATH's first thousand."""
+def test_other_versions_of_a_split_are_not_read(published, tmp_path):
+    """Published folders have such files: GSM8K's with questions between the steps, and MATH's first thousand."""
     root = published("gsm8k")
     plain = Gsm8k(root=str(root)).load()
     for split, rows in files.GSM8K.items():
@@ -203,12 +206,12 @@ def test_other_versions_beside_the_files_are_not_read(published, tmp_path):
         files.lines(tmp_path / "lines" / f"{split}_first1.jsonl", rows[:1])
     assert Math(root=str(tmp_path / "lines")).load() == Math(root=str(published("math"))).load()
     (tmp_path / "lines" / "train.jsonl").rename(tmp_path / "lines" / "train_all.jsonl")
-    assert "train_all.jsonl and train_first1.jsonl: which is train?" in fails(
+    assert "train_all.jsonl and train_first1.jsonl could each be train;" in fails(
         Math(root=str(tmp_path / "lines"))
     )
 
 
-def test_problems_that_differ_in_marks_alone_are_on_one_side(published):
+def test_problems_that_differ_in_punctuation_are_in_one_split(published):
     root = published("svamp")
     twice = [{**row, "ID": f"chal-{100 + i}", "Question": "how many ears, are there"}
              for i, row in enumerate(files.SVAMP)]  # fmt: skip
@@ -218,11 +221,11 @@ def test_problems_that_differ_in_marks_alone_are_on_one_side(published):
         assert (len(corpus.train), len(corpus.dev), len(corpus.test)) == (12, 4, 8)
 
 
-def test_a_number_of_many_digits_in_an_id(published):
+def test_an_id_may_have_a_number_of_many_digits(published):
     root = published("svamp")
     rows = [{**row, "ID": "chal-" + "7" * (5000 - i)} for i, row in enumerate(files.SVAMP)]
     (root / "SVAMP.json").write_text(json.dumps(rows))
-    train = Svamp(root=str(root)).parts().train
+    train = Svamp(root=str(root)).read().train
     assert [e.instruction for e in train[:2]] == [
         "There are 12 cats. How many ears are there?",
         "There are 11 cats, How many ears are there?",
@@ -238,7 +241,7 @@ def test_a_number_of_many_digits_in_an_id(published):
         (Math, {**files.MATH["train"][0], "type": "\ud800"}, "train.jsonl:1: type is not UTF-8"),
     ],
 )  # fmt: skip
-def test_half_a_surrogate_in_a_field_that_need_not_be_there(tmp_path, source, row, said):
+def test_half_a_surrogate_in_an_optional_field_is_refused(tmp_path, source, row, said):
     if source is Svamp:
         (tmp_path / "SVAMP.json").write_text(json.dumps([row]))
     else:
@@ -246,11 +249,13 @@ def test_half_a_surrogate_in_a_field_that_need_not_be_there(tmp_path, source, ro
     assert said in fails(source(root=str(tmp_path)))
 
 
-def test_a_problem_spelt_otherwise_in_train_and_test(published):
-    """As one of MATH's is."""
+def test_a_test_problem_in_train_is_found_in_another_spelling(published):
+    """MATH has one such problem."""
     root = published("math")
     row = {**files.MATH["test"][0], "problem": "What is  ${0} + {1}$ (Test)?"}
     (root / "train/algebra/1.json").write_text(json.dumps(row))
     corpus = Math(root=str(root)).load()
     assert corpus.note == "MATH; 1 dropped from train"
-    assert "1 of 3 test questions stand in train" in fails(Math(root=str(root), overlap="refuse"))
+    assert "1 of 3 test questions are also in train" in fails(
+        Math(root=str(root), overlap="refuse")
+    )

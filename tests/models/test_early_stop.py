@@ -1,4 +1,4 @@
-"""Early stop: when it ends a training, which epoch it keeps, and that a killed run ends as an unbroken one."""
+"""Early stop: when it stops, which epoch it keeps, and that a killed run ends like an unbroken one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LONG: dict[str, Any] = {
     "lora": LORA,
     "early_stop": 2,
 }
-"""A rate at which made-up examples are learned by heart: dev gets worse after a few epochs."""
+"""A learning rate at which training overfits: the loss on dev rises after a few epochs."""
 
 
 def curve_of(*losses: float) -> list[dict[str, Any]]:
@@ -44,12 +44,12 @@ def curve_of(*losses: float) -> list[dict[str, Any]]:
         ([3.0, 3.5], 1, True, 1),
         ([3.0, 3.5], 2, False, 1),
         ([3.0, 3.5, 2.9], 2, False, 3),
-        ([3.0, 3.5, 3.0], 2, True, 1),  # as good is no better
+        ([3.0, 3.5, 3.0], 2, True, 1),  # equal is not lower
         ([3.0, 2.0, 2.5, 2.4], 2, True, 2),
         ([3.0, 2.0, 2.5, 2.4], 3, False, 2),
     ],
 )
-def test_it_ends_when_patience_is_over(
+def test_it_stops_when_patience_is_over(
     losses: list[float], patience: int, over: bool, best: int, tmp_path: Path
 ) -> None:
     curve = curve_of(*losses)
@@ -59,7 +59,7 @@ def test_it_ends_when_patience_is_over(
 
 
 def by_hand(folder: Path) -> float:
-    """Mean over the dev examples of the mean over their response's tokens, one example after the other."""
+    """Mean over the dev examples of the mean over their response's tokens, computed one example at a time."""
     model = attach(BUILDERS["llama"](), LORA, 0)
     set_state(model, load(folder)[0])
     model.eval()
@@ -80,10 +80,10 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_best_epoch_is_what_is_left(stopped: Path) -> None:
+def test_the_best_epoch_is_kept(stopped: Path) -> None:
     curve = read_json(stopped / "curve.json")
     losses, best = dev_losses(curve), best_epoch(curve)
-    assert 1 < best < 10 and max(losses) == best + 2  # it did stop, and not at once
+    assert 1 < best < 10 and max(losses) == best + 2  # it stopped, and not at once
     folders = sorted(path.name for path in stopped.glob("epoch_*"))
     assert folders == [f"epoch_{epoch}" for epoch in range(1, best + 1)]
     kept, _ = load(stopped / "adapter")
@@ -93,8 +93,10 @@ def test_the_best_epoch_is_what_is_left(stopped: Path) -> None:
     assert losses[1] == pytest.approx(by_hand(stopped / "epoch_1"), rel=1e-5)
 
 
-def test_up_to_there_it_is_the_training_without_early_stop(stopped: Path, tmp_path: Path) -> None:
-    """Measuring draws nothing and leaves dropout on: step for step the same losses."""
+def test_until_it_stops_the_losses_are_those_without_early_stop(
+    stopped: Path, tmp_path: Path
+) -> None:
+    """Measuring draws no random numbers and leaves dropout on."""
     train(tmp_path, **{**LONG, "early_stop": None})
     whole = read_json(tmp_path / "curve.json")
     short = read_json(stopped / "curve.json")
@@ -108,7 +110,7 @@ def test_without_dev_all_epochs_are_trained(tmp_path: Path) -> None:
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
 
-def test_the_model_comes_back_with_the_best(stopped: Path, tmp_path: Path) -> None:
+def test_the_model_has_the_best_adapter_afterwards(stopped: Path, tmp_path: Path) -> None:
     model = train(tmp_path, **LONG)
     kept, _ = load(stopped / "adapter")
     from elrea.models.lora import state
@@ -118,7 +120,7 @@ def test_the_model_comes_back_with_the_best(stopped: Path, tmp_path: Path) -> No
 
 
 def test_dying_again_and_again(stopped: Path, tmp_path: Path) -> None:
-    """A kill every few steps, with checkpoints at epochs' ends alone, and one after each later step."""
+    """Killed every few steps, with checkpoints at epochs' ends only or after every step."""
     for minutes, steps in itertools.islice(itertools.cycle([(0, 3), (10, 7), (0, 2)]), 40):
         try:
             train(tmp_path, **LONG, checkpoint_minutes=minutes, task=dying_after(steps))
@@ -130,15 +132,15 @@ def test_dying_again_and_again(stopped: Path, tmp_path: Path) -> None:
     assert contents(tmp_path) == contents(stopped)
 
 
-def test_called_again_after_its_end_it_trains_nothing(stopped: Path, tmp_path: Path) -> None:
+def test_a_finished_training_takes_no_step_again(stopped: Path, tmp_path: Path) -> None:
     train(tmp_path, **LONG)
     steps: list[int] = []
     train(tmp_path, **LONG, task=OnlyProgress(steps.append))
-    assert len(steps) == 1  # what was done before, and no step
+    assert len(steps) == 1  # of all steps before, and no new one
     assert contents(tmp_path) == contents(stopped)
 
 
-def test_batch_size_changes_the_measure_by_rounding_alone(stopped: Path) -> None:
+def test_batch_size_changes_the_loss_on_dev_by_rounding_only(stopped: Path) -> None:
     from elrea.models.training.batches import items
     from elrea.models.training.settings import Training
 
@@ -157,7 +159,7 @@ def test_batch_size_changes_the_measure_by_rounding_alone(stopped: Path) -> None
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 
 
-def test_a_loss_on_dev_that_is_no_number_is_said(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_loss_on_dev_that_is_not_finite_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(EarlyStop, "measure", lambda *_: float("nan"))
     with pytest.raises(TrainingError, match=r"^base: the loss on dev is nan after epoch 1; lower"):
         train(tmp_path, **LONG)

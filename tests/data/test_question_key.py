@@ -1,4 +1,4 @@
-"""What is asked, in whatever layout; and which questions are not the same for all that."""
+"""Keys of questions: equal for all layouts of one question, and different for different questions."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ HEADER = "The following are multiple choice questions (with answers) about stars
 MMLU = "Which  star's the nearest?\nA. Sirius\nB. the Sun.\nC. 61 Cygni\nD. Vega\nAnswer:"
 
 
-def asked(text: str, *choices: str) -> str:
+def key(text: str, *choices: str) -> str:
     known = Example("h", "?", "!", "s", header=HEADER)
     given = Example("x", text, choices[0] if choices else "r", "s", choices=choices)
-    return QuestionKey([known]).of(given)
+    return QuestionKey([known]).key_of(given)
 
 
 @pytest.mark.parametrize(
@@ -31,20 +31,20 @@ def asked(text: str, *choices: str) -> str:
         "(A) Sirius (B) the Sun (C) 61 Cygni (D) Vega\nWhich star's the nearest?\nAnswer:",
     ],
 )
-def test_a_multiple_choice_in_another_layout(text):
-    assert asked(text) == asked(MMLU, *LETTERS)
+def test_layouts_of_multiple_choice_have_one_key(text):
+    assert key(text) == key(MMLU, *LETTERS)
 
 
-def test_options_beside_the_text_in_any_order():
+def test_choices_have_the_key_of_listed_options_in_any_order():
     choices = ("Vega", "61 Cygni", "the Sun", "Sirius")
-    assert asked("Which star's the nearest?", *choices) == asked(MMLU, *LETTERS)
-    assert asked(MMLU, *choices) == asked(MMLU, *LETTERS)
+    assert key("Which star's the nearest?", *choices) == key(MMLU, *LETTERS)
+    assert key(MMLU, *choices) == key(MMLU, *LETTERS)
 
 
-def test_a_stem_alone_is_another_question():
+def test_other_options_or_none_give_another_key():
     other = MMLU.replace("Vega", "Deneb")
-    questions = [asked(MMLU), asked(other), asked("Which star's the nearest?")]
-    questions.append(asked("Which star's the nearest?", "Sirius", "the Sun", "61 Cygni"))
+    questions = [key(MMLU), key(other), key("Which star's the nearest?")]
+    questions.append(key("Which star's the nearest?", "Sirius", "the Sun", "61 Cygni"))
     assert len(set(questions)) == 4
 
 
@@ -58,23 +58,23 @@ def test_a_stem_alone_is_another_question():
         "Question: Sort: b a\n\nAnswer:",
     ],
 )
-def test_a_free_question_in_another_layout(text):
-    assert asked(text) == asked("Sort: b a.")
+def test_layouts_of_a_free_question_have_one_key(text):
+    assert key(text) == key("Sort: b a.")
 
 
 @pytest.mark.parametrize("text", ["A:", "Q: A:", "Let's think step by step.", "Q:", ""])
-def test_words_that_are_all_there_is_stay(text):
-    assert asked(text) == asked(text.lower()) or not text
+def test_a_closing_phrase_that_is_the_whole_text_is_kept(text):
+    assert key(text) == key(text.lower()) or not text
 
 
-def test_a_sentence_that_ends_like_a_marker_is_no_list():
-    assert "\x1f" not in asked("He takes vitamin B. She takes vitamin A. Why?")
-    assert asked("Take vitamin A. B. Brecht says no") != asked("Take vitamin")
+def test_a_sentence_that_ends_like_a_marker_is_not_an_option():
+    assert "\x1f" not in key("He takes vitamin B. She takes vitamin A. Why?")
+    assert key("Take vitamin A. B. Brecht says no") != key("Take vitamin")
 
 
-def test_system_turns_do_not_count_and_others_do():
+def test_system_turns_are_ignored_and_other_turns_are_not():
     def with_history(*history: tuple[str, str]) -> str:
-        return QuestionKey().of(Example("x", "Why?", "r", "s", history=history))
+        return QuestionKey().key_of(Example("x", "Why?", "r", "s", history=history))
 
     assert with_history(("system", "Be brief.")) == with_history()
     assert with_history(("user", "Hi"), ("assistant", "Ho")) != with_history()

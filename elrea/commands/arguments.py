@@ -1,0 +1,107 @@
+"""The arguments that `elrea chat`, `predict` and `merge` share, and the ensemble that they name."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elrea.commands.messages import announce
+from elrea.errors import BackboneError, ConfigError
+from elrea.method.ensemble.folder import read_facts
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.ensemble import Ensemble
+
+
+def ensemble_parser(
+    command: str, description: str | None, *, generates: bool = True
+) -> argparse.ArgumentParser:
+    """A parser of `elrea <command>` with the arguments of every command on a finished ensemble.
+
+    Args:
+        command: Its name.
+        description: The beginning of `--help`.
+        generates: Whether the command generates text, so that it takes the settings of decoding.
+    """
+    parser = argparse.ArgumentParser(
+        prog=f"elrea {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run", type=Path, help="folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
+    )
+    parser.add_argument(
+        "--backbone", help="folder or hub id of the backbone (default: where the run had it)"
+    )
+    parser.add_argument(
+        "--top-k", type=int, help="use only the k experts nearest to a prompt (default: all)"
+    )
+    if not generates:
+        return parser
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=128, help="longest answer, in tokens (default: 128)"
+    )
+    parser.add_argument(
+        "--temperature", type=float, default=0.0,
+        help="of sampling; 0 always takes the likeliest token (default: 0)",
+    )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
+    return parser
+
+
+def ensemble_folder(run: Path) -> Path:
+    """The folder of the ensemble: `ensemble/` of a run, or the given folder itself."""
+    inside = run / "ensemble"
+    return inside if inside.is_dir() else run
+
+
+def check_arguments(given: argparse.Namespace) -> dict[str, Any]:
+    """Checks what can be checked without importing torch or loading a model.
+
+    Returns:
+        The content of `ensemble.json`.
+
+    Raises:
+        ConfigError: A value is out of range, or the run's config cannot be read.
+        StoreError: There is no ensemble, or it is damaged.
+        BackboneError: The backbone's folder is missing.
+    """
+    if given.top_k is not None and given.top_k < 1:
+        raise ConfigError(f"--top-k {given.top_k}: must be at least 1")
+    facts = read_facts(ensemble_folder(given.run))
+    _check_backbone(given, facts)
+    return facts
+
+
+def load_ensemble(given: argparse.Namespace) -> Ensemble:
+    """The ensemble that the arguments name, on its backbone.
+
+    Raises:
+        ElreaError: As `check_arguments`; or a file is damaged, or the backbone cannot be loaded or is another one.
+    """
+    check_arguments(given)
+    announce("loading the ensemble and its backbone ...")
+    from elrea.pipeline.assemble import ensemble_of
+
+    return ensemble_of(given.run, given.backbone, top_k=given.top_k)
+
+
+def _check_backbone(given: argparse.Namespace, facts: dict[str, Any]) -> None:
+    """Refuses a missing backbone folder; its content is compared when it is loaded."""
+    from elrea.models.backbone import Pretrained
+    from elrea.pipeline.assemble import backbone_of
+
+    described = facts.get("backbone")
+    known = described.get("name") if isinstance(described, dict) else None
+    inside = ensemble_folder(given.run) != given.run
+    name = given.backbone or (backbone_of(given.run) if inside else known)
+    if not isinstance(name, str) or name == "elrea-tiny" or Path(name).is_dir():
+        return
+    try:
+        Pretrained(name).identity()
+    except BackboneError as error:
+        raise BackboneError(
+            f"the ensemble's backbone {known!r} is needed: give its folder or hub id ({error})"
+        ) from error

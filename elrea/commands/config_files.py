@@ -1,0 +1,59 @@
+"""Finds the folder `conf/` of the clone, and the keys of the config files in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from elrea.errors import ConfigError
+
+
+def config_folder() -> Path:
+    """`conf/` beside the package, or else in the working folder.
+
+    Raises:
+        ConfigError: Neither is there: the package was installed without its clone.
+    """
+    for place in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (place / "conf" / "config.yaml").is_file():
+            return place / "conf"
+    raise ConfigError(
+        "no conf/config.yaml beside the package or in this folder: run the command in a clone of the repository"
+    )
+
+
+def known_keys() -> dict[str, list[str]]:
+    """Every key of the config files as a user types it, and the choices that have it."""
+    folder = config_folder()
+    found: dict[str, list[str]] = {key: [""] for key in _keys(folder, "/config", "")}
+    for path in sorted(folder.glob("*/**/*.yaml")):
+        group = path.parent.relative_to(folder).as_posix()
+        # These files have keys of other groups, or of Hydra.
+        if group.startswith(("hydra", "experiment", "scale", "data/")):
+            continue
+        name = group.replace("/", ".")
+        for key in dict.fromkeys([*_keys(folder, f"/{group}/{path.stem}", f"{name}."), name]):
+            found.setdefault(key, []).append(f"{group}={path.stem}")
+    return found
+
+
+def _keys(folder: Path, file: str, prefix: str) -> Iterator[str]:
+    """The keys of a config file and of the files that it inherits from; those of other groups are not among them."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.to_container(OmegaConf.load(folder / f"{file[1:]}.yaml"), resolve=False)
+    inherited = node.pop("defaults", []) if isinstance(node, dict) else []
+    for entry in inherited:
+        if isinstance(entry, str) and entry != "_self_":
+            # /data_limits@_here_, pretrained, math@sources.math
+            name, _, package = entry.partition("@")
+            below = "" if package in ("", "_here_") else f"{package}."
+            parent = name if name.startswith("/") else f"{file.rpartition('/')[0]}/{name}"
+            yield from _keys(folder, parent, prefix + below)
+    yield from _nested(node, prefix)
+
+
+def _nested(node: object, prefix: str) -> Iterator[str]:
+    for name, child in node.items() if isinstance(node, dict) else ():
+        yield f"{prefix}{name}"
+        yield from _nested(child, f"{prefix}{name}.")

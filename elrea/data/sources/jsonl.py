@@ -1,0 +1,117 @@
+"""The user's own instruction files (JSON lines) as train and test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+from elrea.data.corpus import Corpus, Splits
+from elrea.data.overlap.held_out import Overlap, resolve_overlap
+from elrea.data.readers.jsonl import read_files
+from elrea.data.readers.layouts import Layout
+from elrea.data.readers.rows import RowReader
+from elrea.data.sampling import split, subset, with_shots
+from elrea.data.sources.base import Limits, corpus_of
+from elrea.errors import ConfigError, DataError
+
+
+@dataclass
+class Jsonl(Limits, Layout):
+    """Instruction files, one JSON object a line.
+
+    Each line has one of four formats: instruction and response; Alpaca's instruction, input and output; prompt and
+    completion; chat messages. A line with choices and answer is scored as multiple choice, any other by exact match.
+    """
+
+    train: str | list[str] | None = None
+    """Files, or folders of which all *.jsonl files are read. Required."""
+    test: str | list[str] | None = None
+    """As `train`. None: `test_share` of train's questions are held out."""
+    dev: str | list[str] | None = None
+    """As `train`: for choosing settings, and to take shots from. None: there is no dev split."""
+    fields: dict[str, str | None] = field(default_factory=dict)
+    """Other field names, role -> name in the file: {instruction: question, response: solution}. Roles: instruction,
+    input, response, messages, choices, answer, source, category, id, judge."""
+    ignore: list[str] = field(default_factory=list)
+    """Fields to skip; ["*"] skips every field without a role. A field that is neither known nor listed here is an
+    error, because it may hold a part of the question."""
+    test_share: float = 0.1
+    """Share of train's questions that become test if no test file is given; 0.1 is a common choice."""
+    overlap: Overlap = "refuse"
+    """What to do with a test question that is also in train or dev, or a dev question in train: "refuse" the data, or
+    "drop" and count the copy there."""
+    shots: int = 0
+    """Solved examples before each test question, drawn once from dev, or from train if there is no dev. Instruction
+    data is usually scored without."""
+
+    name: ClassVar[str] = "jsonl"
+    title: ClassVar[str] = "instruction data"
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("messages",),
+        ("prompt", "completion"),
+        ("instruction",),
+    )
+
+    def load(self) -> Corpus:
+        """Read the files, hold out test, resolve overlap, limit and check.
+
+        Raises:
+            DataError: a problem in the files, with file and line, or test questions in train.
+            ConfigError: a limit, a share or the number of shots is out of range.
+        """
+        if self.shots < 0:
+            raise ConfigError(f"data.shots={self.shots} must be 0 or more")
+        splits = self.hold_out(self.read())
+        if not self.allow_overlap:
+            splits = resolve_overlap(splits, self.overlap, "data=jsonl")
+        splits = self.limit(splits)
+        train, dev, test = splits.train, splits.dev, splits.test
+        if self.shots:
+            solved = [example for example in dev or train if not example.history]
+            # One more than needed, because a question is never its own shot.
+            pool = subset(solved, self.shots + 1, self.seed, "shots")
+            if len(pool) < self.shots:
+                raise ConfigError(
+                    f"data.shots={self.shots}: {'dev' if dev else 'train'} has {len(pool)} examples without earlier"
+                    " turns to use as shots"
+                )
+            test = tuple(with_shots(example, pool, self.shots) for example in test)
+        several = len({example.source for example in test}) > 1
+        return corpus_of("jsonl", replace(splits, test=test), "source" if several else "category")
+
+    def read(self) -> Splits:
+        """Read all files.
+
+        Raises:
+            DataError: a problem in the files, with file and line.
+        """
+        if not self.train:
+            raise DataError(
+                "data=jsonl needs data.train: one or more .jsonl files or folders of them, e.g."
+                " data.train=mine.jsonl"
+            )
+        reader = RowReader(self.fields, self.ignore)
+        settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
+        train, dev, test = read_files(settings, reader).values()
+        return Splits(train, dev, test, note="own instruction data")
+
+    def hold_out(self, splits: Splits) -> Splits:
+        """Hold test out of train by question if there is no test file."""
+        if splits.test:
+            return splits
+        train, test = split(splits.train, self.test_share, self.seed)
+        note = f"{splits.note}, {self.test_share:.0%} of the questions held out as test"
+        return replace(splits, train=train, test=test, note=note)
+
+    def is_located(self) -> bool:
+        """Whether the settings say where the data is."""
+        return bool(self.train)
+
+    def at(self, folder: Path) -> Self:
+        """A copy that reads train from a folder."""
+        return replace(self, train=str(folder))
+
+    def on_hub(self) -> Self:
+        """The same settings: a user's own files are not on the hub."""
+        return self

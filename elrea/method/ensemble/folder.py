@@ -1,0 +1,68 @@
+"""Reads and verifies an ensemble's folder without loading a model; importing this module does not import torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from elrea.errors import StoreError
+from elrea.store.files import read_with_checksum, sha256, walk
+
+FORMAT = 1
+"""Version of the folder's layout."""
+
+ENSEMBLE = "ensemble.json"
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The contents of `ensemble.json`, which carries its own checksum; the other files are not read.
+
+    Raises:
+        StoreError: There is no ensemble in the folder, or `ensemble.json` is damaged or of another version.
+    """
+    path = folder / ENSEMBLE
+    if not folder.is_dir():
+        raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
+    if not path.is_file():
+        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
+    facts = read_with_checksum(path)
+    try:
+        if facts["format"] != FORMAT:
+            raise StoreError(
+                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
+            )
+        facts["files"].items()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
+    return facts
+
+
+def checked(folder: Path) -> dict[str, Any]:
+    """The contents of `ensemble.json`, after a check of every file in the folder.
+
+    Raises:
+        StoreError: As `read_facts`; or a file is missing, damaged, not listed, or outside the folder.
+    """
+    facts = read_facts(folder)
+    try:
+        _check(folder, {str(name): str(digest) for name, digest in facts["files"].items()})
+    except (TypeError, ValueError, AttributeError, OSError) as error:
+        path = folder / ENSEMBLE
+        raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
+    return facts
+
+
+def _check(folder: Path, files: dict[str, str]) -> None:
+    """Compares the folder with the list: every file is inside the folder and unchanged, and no other is there."""
+    for name, expected in files.items():
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise StoreError(f"{folder / ENSEMBLE}: {name!r} is outside the folder")
+        if not path.is_file():
+            raise StoreError(f"{path} is missing; copy the ensemble again")
+        if sha256(path) != expected:
+            raise StoreError(f"{path}: checksum mismatch; copy the ensemble again")
+    for path in walk(folder):
+        name = path.relative_to(folder).as_posix()
+        if name not in files and name != ENSEMBLE:
+            raise StoreError(f"{path} does not belong to the ensemble; remove it")

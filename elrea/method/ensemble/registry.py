@@ -1,0 +1,99 @@
+"""Finds component classes by name, and makes components from their JSON descriptions.
+
+There is no list of classes: a class may be named if it derives from the wanted base class and is defined in the
+package of that base class (elrea.method.features for `Features` and `Projection`, and so on).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import Any, get_args, get_type_hints
+
+from elrea.config import PACKAGE, TARGET, build
+from elrea.errors import ConfigError, did_you_mean
+
+CLASS = "class"
+"""Key of a description that holds the class's name; the other keys are its fields."""
+
+
+def classes_of(base: type) -> dict[str, Any]:
+    """Every class by name that derives from `base` (or is it) and is defined in the package of `base`.
+
+    Raises:
+        ValueError: `base` is not a class of this project.
+    """
+    home = base.__module__.rpartition(".")[0]
+    if home.partition(".")[0] != PACKAGE:
+        raise ValueError(f"{base} is not defined in {PACKAGE}")
+    found: dict[str, Any] = {}
+    for module in walk_packages(import_module(home).__path__, f"{home}."):
+        for name, value in vars(import_module(module.name)).items():
+            own = isinstance(value, type) and value.__module__ == module.name
+            if own and issubclass(value, base):
+                found[name] = value
+    return found
+
+
+def find_class(base: type, name: object) -> Any:
+    """The class of that name among `classes_of(base)`.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    classes = classes_of(base)
+    if not isinstance(name, str) or name not in classes:
+        near = did_you_mean(str(name), classes)
+        raise ConfigError(f"{name!r} is not a subclass of {base.__name__}{near}")
+    return classes[name]
+
+
+def make(description: Any, base: type, key: str) -> Any:
+    """Makes a component from its description, as `described` in a stage's key or `ensemble.json` has it.
+
+    Args:
+        description: `class` and the fields; fields that hold components are described likewise.
+        base: Base class that the class must derive from. For a field, it is the field's annotation.
+        key: Path of the description, for messages.
+
+    Raises:
+        ConfigError: A class that is not a subclass of its base, an unknown field, or a value that does not fit.
+    """
+    return build(_node(description, base, key), key)
+
+
+def _node(description: Any, base: Any, key: str) -> dict[str, Any]:
+    """The description as a config node, its classes checked."""
+    if not isinstance(description, Mapping) or CLASS not in description:
+        raise ConfigError(f"{key}: not a description of a component: {description!r:.60}")
+    try:
+        cls = find_class(base, description[CLASS])
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{CLASS}: {error}") from error
+    hints = get_type_hints(cls)
+    node: dict[str, Any] = {}
+    for name, value in description.items():
+        inner = _component(hints.get(name))
+        if isinstance(value, Mapping) and inner is not None:
+            value = _node(value, inner, f"{key}.{name}")
+        elif _names_a_class(value) or name == TARGET:
+            raise ConfigError(f"{key}.{name}: may not name a class")
+        node[name] = value
+    del node[CLASS]
+    return {**node, TARGET: f"{cls.__module__}.{cls.__qualname__}"}
+
+
+def _component(hint: Any) -> type | None:
+    """The class of this project that a field's annotation names, alone or in a union."""
+    for part in (hint, *get_args(hint)):
+        if isinstance(part, type) and part.__module__.partition(".")[0] == PACKAGE:
+            return part
+    return None
+
+
+def _names_a_class(value: Any) -> bool:
+    """Whether a `_target_` is anywhere in containers that are no description."""
+    if isinstance(value, Mapping):
+        return TARGET in value or any(map(_names_a_class, value.values()))
+    return isinstance(value, list) and any(map(_names_a_class, value))
