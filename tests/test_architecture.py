@@ -22,7 +22,7 @@ ROOMS = [
 
 # Libraries that only these rooms may import: the others get plain objects.
 KEEPERS = {
-    "hydra": {"elrea.commands", "run"},
+    "hydra": {"elrea.pipeline", "elrea.commands", "run"},
     "omegaconf": {"elrea.config", "elrea.pipeline", "elrea.reporting", "elrea.commands", "run"},
     "wandb": {"elrea.reporting", "elrea.commands"},
     "wandb_workspaces": {"elrea.reporting", "elrea.commands"},

@@ -1,9 +1,10 @@
-r"""Writes MATH-Combined as JSON lines for data=jsonl: MATH, GSM8K, SVAMP and MathQA with answers in \boxed{}.
+r"""Writes MATH-Combined (MATH, GSM8K, SVAMP, MathQA) as JSON lines with answers in \boxed{}.
 
     elrea combine --root data --out combined
-    elrea combine --root data --out combined sources.mathqa.train_split=dev sources.math.limit_train=4000
+    elrea combine --root data --out combined sources.mathqa.train_split=dev
 
-The same source files and settings write the same bytes. The command prints which examples were dropped, and why.
+data=jsonl reads the files. The same source files and settings write the same bytes. The command
+prints which examples were dropped, and why.
 """
 
 from __future__ import annotations

@@ -3,14 +3,15 @@
     elrea compare multirun/<day>/<time> --a elrea --b base
     elrea compare outputs/<day>/<time> outputs/<day>/<time> --a elrea --b uniform --json
 
-Give finished runs that differ only in the seed, or the folder of a sweep over seeds. The runs may also differ in the
-strategies that they scored, in the hardware and in settings of speed.
+Give finished runs that differ only in the seed, or the folder of a sweep over seeds. The runs may
+also differ in the strategies that they scored, in the hardware and in settings of speed.
 
-Each seed gets the two accuracies and McNemar's exact test. All seeds together get the paired bootstrap interval of the
-difference, in which an item counts with its mean over seeds, and a McNemar test over the items on which the
-strategies' means over seeds differ: is one strategy ahead on more of them? With one seed this is the usual test. The
-discordant pairs of the seeds are not added up, because a question that is hard with one seed is hard with the others:
-they are not independent draws.
+Each seed gets the two accuracies and McNemar's exact test. All seeds together get the paired
+bootstrap interval of the difference, in which an item counts with its mean over seeds, and a
+McNemar test over the items on which the strategies' means over seeds differ: is one strategy ahead
+on more of them? With one seed this is the usual test. The discordant pairs of the seeds are not
+added up, because a question that is hard with one seed is hard with the others: they are not
+independent draws.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Makes a W&B dashboard of the runs of a project or a sweep: accuracy, cost, clusters, routing and training.
+"""Makes a W&B dashboard of a project's runs: accuracy, cost, clusters, routing and training.
 
     elrea dashboard --group 2026-11-24/09-30-00
     elrea dashboard --project mine --against data.conflict --strategies elrea,uniform
     elrea dashboard --out dashboard.json
 
-The runs must be on W&B already (`wandb sync`, or tracking.mode=online). The group of a sweep is its folder below
-multirun/. Saving the dashboard needs a W&B key (`wandb login`, or WANDB_API_KEY); --out writes its spec to a file
-without key or network.
+The runs must be on W&B already (`wandb sync`, or tracking.mode=online). The group of a sweep is its
+folder below multirun/. Saving the dashboard needs a W&B key (`wandb login`, or WANDB_API_KEY);
+--out writes its spec to a file without key or network.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.sweep import Record, failed, typed
 from elrea.config import build, plain, save_config
 from elrea.data.readers.hub import fetching
@@ -84,16 +85,6 @@ class Job:
         summary = read_json(self.folder / SUMMARY)
         return float(summary["strategies"][self.chosen]["accuracy"])
 
-    @contextmanager
-    def failing_alone(self) -> Iterator[None]:
-        """One job of a sweep fails without stopping its siblings."""
-        try:
-            yield
-        except Exception as error:
-            if self.sweep is None or self.cfg.debug:
-                raise
-            failed(self.number, error)
-
 
 def run(cfg: DictConfig) -> float | None:
     """Runs one job.
@@ -105,9 +96,8 @@ def run(cfg: DictConfig) -> float | None:
     Raises:
         ElreaError: Whatever a user can mend, in one line, where the job is alone.
     """
-    job, accuracy = Job.of(cfg), None
-    facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
-    with job.failing_alone(), Record(job.folder, facts) as record:
+    accuracy = None
+    with one_line_errors(), _started(cfg) as (job, record):  # else Hydra adds a line to every error
         _check_optuna(job)
         experiment, log = _experiment(job), Logs(Terminal())
         pipeline = _pipeline(job, experiment, log) if experiment else None
@@ -135,6 +125,20 @@ def run(cfg: DictConfig) -> float | None:
         record.end(job_key(cfg, pipeline))
         accuracy = job.accuracy
     return accuracy
+
+
+@contextmanager
+def _started(cfg: DictConfig) -> Iterator[tuple[Job, Record]]:
+    """A job and its record; one of a sweep fails without stopping its siblings."""
+    job = Job.of(cfg)
+    facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
+    try:
+        with Record(job.folder, facts) as record:
+            yield job, record
+    except Exception as error:
+        if job.sweep is None or cfg.debug:
+            raise
+        failed(job.number, error)
 
 
 def job_key(cfg: DictConfig, pipeline: Pipeline) -> str:
@@ -169,6 +173,7 @@ def _experiment(job: Job) -> Experiment | None:
 
 def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
     """Its stages; None where plan=true has shown the plan of a backbone that is not here."""
+    announce("Importing torch and transformers")
     from elrea.pipeline.run import Pipeline
     from elrea.store.stage import Store
 

@@ -1,8 +1,9 @@
-"""Evaluates a finished ensemble with EleutherAI's lm-evaluation-harness: its own command line, with `--model elrea`.
+"""Evaluates a finished ensemble with EleutherAI's lm-evaluation-harness.
 
-    elrea harness --model elrea --model_args path=outputs/<day>/<time> --tasks arc_easy --batch_size 16
+    elrea harness --model elrea --model_args path=outputs/<day>/<time> --tasks arc_easy
 
-lm-eval finds no models outside its own package, so this command registers the model first.
+The options are those of lm-eval. It finds no models outside its own package, so this command
+registers the model first.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Merges the adapters of an ensemble into one plain LoRA adapter: a weighted sum with fixed weights, without routing.
+"""Merges an ensemble's adapters into one plain LoRA adapter by fixed weights, without routing.
 
     elrea merge outputs/<day>/<time> --out merged
     elrea merge outputs/<day>/<time> --out merged --weights base=0.2,expert-0=0.5 --rank 2
     elrea merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
 
-The merged update is ΔW = Σ λ_m (α/r) B_m A_m with λ = w/Σw. It is exact, and its rank is the sum of the members'
-ranks; --rank takes the nearest update of a lower rank. With --prompts, w is the mean of the prompts' routing weights
-(a line is `{"prompt": ...}`). PEFT loads the folder.
+The merged update is ΔW = Σ λ_m (α/r) B_m A_m with λ = w/Σw. It is exact, and its rank is the sum of
+the members' ranks; --rank takes the nearest update of a lower rank. With --prompts, w is the mean
+of the prompts' routing weights (a line is `{"prompt": ...}`). PEFT loads the folder.
 """
 
 from __future__ import annotations

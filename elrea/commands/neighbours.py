@@ -1,4 +1,4 @@
-"""Lists the training examples whose gradients are nearest to a prompt's, by the index of the clusters' stage.
+"""Lists the training examples whose gradients are nearest to a prompt's.
 
 elrea neighbours outputs/<day>/<time> "What is 2 + 2?"
 """

@@ -2,12 +2,13 @@
 
     elrea predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
 
-A line of prompts.jsonl is `{"prompt": ...}`, or has `instruction` and optionally `input`. It may have an `id`, and
-`choices`, of which the likeliest becomes the answer. Other fields of data=jsonl (`response`, `source`, ...) and fields
-that begin with "_" are ignored; unknown fields and chats are refused.
+A line of prompts.jsonl is `{"prompt": ...}`, or has `instruction` and optionally `input`. It may
+have an `id`, and `choices`, of which the likeliest becomes the answer. Other fields of data=jsonl
+(`response`, `source`, ...) and fields that begin with "_" are ignored; unknown fields and chats are
+refused.
 
-A line of answers.jsonl has the prompt's `id`, the `answer`, the `nearest` cluster and the members' `weights`. After an
-interruption the same command resumes behind the last complete batch.
+A line of answers.jsonl has the prompt's `id`, the `answer`, the `nearest` cluster and the members'
+`weights`. After an interruption the same command resumes behind the last complete batch.
 """
 
 from __future__ import annotations

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,19 +27,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     conf = config_folder()
     import hydra
 
-    import elrea.commands.sweep  # noqa: F401  # registers ${sweep_folder:} of conf/config.yaml
+    from elrea.commands.job import run  # with it comes ${sweep_folder:} of conf/config.yaml
 
     if argv is not None:
         sys.argv = ["elrea run", *argv]  # Hydra reads its words there
-    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)()
-
-
-def job(config: DictConfig) -> float | None:
-    """One job; Hydra calls it, in a sweep once for each combination of values."""
-    with one_line_errors():  # here too, because Hydra adds a line of its own to what a job raises
-        from elrea.commands.job import run
-
-        return run(config)
+    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()
 
 
 if __name__ == "__main__":

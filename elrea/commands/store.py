@@ -5,10 +5,11 @@
     elrea store gc            # shows what would be removed
     elrea store gc --yes      # removes it
 
-A run uses the stages that its folder lists (summary.json, or status.json while it runs or after it was stopped). The
-runs are all folders below outputs/ and multirun/, or those given with --runs. `gc` keeps the stages of these runs,
-those that were made or used in the last day (--hours), and those that a process works on. It removes only what a store
-makes: folders named by a key and with a manifest, and the leftovers of unfinished stages.
+A run uses the stages that its folder lists (summary.json, or status.json while it runs or after it
+was stopped). The runs are all folders below outputs/ and multirun/, or those given with --runs.
+`gc` keeps the stages of these runs, those that were made or used in the last day (--hours), and
+those that a process works on. It removes only what a store makes: folders named by a key and with a
+manifest, and the leftovers of unfinished stages.
 """
 
 from __future__ import annotations

@@ -109,10 +109,10 @@ class Pretrained:
         from transformers import AutoConfig
 
         try:
-            found: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._options())
+            config: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._options())
         except Exception as error:  # transformers raises any class for a broken file, Exception too
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
-        return found
+        return config
 
     def length(self) -> int:
         """Maximum length of an example in tokens: the smaller of `max_length` and the model's context."""
@@ -128,12 +128,12 @@ class Pretrained:
         from transformers import AutoTokenizer
 
         try:
-            found: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
                 self.name, **self._options()
             )
         except Exception as error:  # any class, see `config`
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
-        return found
+        return tokenizer
 
     def load(self, device: Device) -> Backbone:
         """Loads model and tokenizer.

@@ -80,7 +80,7 @@ class Footprint:
             for module in model.modules()
             if isinstance(module, nn.Linear | Conv1D) and module is not head
         )
-        small = LOADED.get(quantise or "", size)
+        loaded = LOADED.get(quantise or "", size)
         text = config.get_text_config()
         whole = getattr(text, "num_attention_heads", 0)  # 0: an architecture without keys
         heads = getattr(text, "num_key_value_heads", None) or whole
@@ -88,7 +88,7 @@ class Footprint:
         layers = text.num_hidden_layers
         peft = attach(model, lora, 0)
         return cls(
-            total, int((total - linear) * size + linear * small),
+            total, int((total - linear) * size + linear * loaded),
             sum(p.numel() for p in parameters(peft).values()), 2 * layers * heads * width * size, peft, layers,
         )  # fmt: skip
 
@@ -121,10 +121,10 @@ class Footprint:
             return tensor
 
         model: Any = self._model.get_base_model()
-        size = next(model.parameters()).dtype
+        dtype = next(model.parameters()).dtype
         ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
         # A mask of four dimensions is used as it is; making one needs values, which the meta device does not have.
-        mask = torch.zeros(1, 1, length, length, dtype=size, device="meta")
+        mask = torch.zeros(1, 1, length, length, dtype=dtype, device="meta")
         places = torch.zeros(targets, dtype=torch.long, device="meta")
         self._model.train()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -165,12 +165,12 @@ def initialise(peft_model: PeftModel, seed: int) -> None:
 
 def parameters(peft_model: PeftModel) -> dict[str, nn.Parameter]:
     """The active adapter's parameters by PEFT's saved names, in the model's order."""
-    found = {}
+    named = {}
     for name, parameter in peft_model.named_parameters():
         match = re.fullmatch(r"(.+\.lora_\w+)\.([^.]+)(\.\w+)?", name)
         if match and match[2] == peft_model.active_adapter:
-            found[match[1] + (match[3] or "")] = parameter
-    return found
+            named[match[1] + (match[3] or "")] = parameter
+    return named
 
 
 def check_trainable(peft_model: PeftModel) -> None:

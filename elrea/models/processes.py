@@ -125,7 +125,6 @@ def _one(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     own = replace(device, accelerator="cpu" if fabric.device.type == "cpu" else "auto")
     own.apply(fabric.world_size)
-
     try:
         work(Member(fabric.global_rank, fabric.world_size, own), reports)
     except (ElreaError, OSError) as error:

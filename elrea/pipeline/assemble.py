@@ -199,11 +199,7 @@ def _check_early_stop(experiment: Experiment) -> None:
         raise ConfigError(
             f"training.early_stop looks at the dev examples, and {why}; say training.early_stop=null"
         )
-    if getattr(experiment.features, "epoch_weights", None):
-        raise ConfigError(
-            "features.epoch_weights has a weight for every epoch, and training.early_stop leaves their number open; "
-            "say features.epoch_weights=null"
-        )
+    experiment.features.check(None)
 
 
 def _check(cfg: DictConfig, folder: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
-from elrea.method.routing.distilled import Distilled
+from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
 from elrea.pipeline.experiment import Experiment
 
@@ -58,19 +58,19 @@ class Context:
 
     @property
     def distils(self) -> bool:
-        """Whether prompts are routed by a distilled router."""
-        return self.requirements.routed and isinstance(self.experiment.router, Distilled)
+        """Whether prompts are routed by a learned router."""
+        return self.requirements.routed and isinstance(self.experiment.router, LearnedRouter)
 
     @property
-    def distilled(self) -> Distilled:
-        """The distilled router's settings, where prompts are routed by one."""
-        assert isinstance(self.experiment.router, Distilled)
+    def distilled(self) -> LearnedRouter:
+        """The router, if it is a learned one."""
+        assert isinstance(self.experiment.router, LearnedRouter)
         return self.experiment.router
 
     @property
     def compares(self) -> bool:
         """Whether the test prompts' features are taken: to route by, or to judge the distilled router."""
-        return self.requirements.routed and getattr(self.experiment.router, "compare", True)
+        return self.requirements.routed and self.experiment.router.takes_features()
 
     @cached_property
     def prompts(self) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from elrea.data.prompts import Prompter
 from elrea.errors import BackboneError
 from elrea.evaluation.generation import Draws, written
 from elrea.method.ensemble.requirements import Requirements
-from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.pipeline.experiment import Experiment
 
@@ -188,15 +187,8 @@ def _memory(
             + (", recomputed" if it.training.recompute else ""),
         )
     ]
-    features = it.features
-    if isinstance(features, GradientFeatures) and needs.clustered:
-        prompts = max(1, min(features.batch_size, features.batch_tokens // length))
-        used = footprint.saved(prompts, length, prompts * length, features.recompute)
-        # Gradients wait for their projection.
-        used += max(4 * footprint.adapter * features.batch_size, features.buffer_mb * MB)
-        used += footprint.weights + 4 * footprint.adapter
-        again = ", recomputed" if features.recompute else ""
-        rows.append(("memory, gradients", f"{_bytes(used)}: {prompts} x {length:,} tokens{again}"))
+    if needs.clustered and (peak := it.features.memory(footprint, length)):
+        rows.append(("memory, gradients", f"{_bytes(peak[0])}: {peak[1]}"))
     if sizes.texts:
         members = (clusters or 4) + 1
         cached = footprint.cache * members * it.evaluation.batch_size * length

@@ -10,7 +10,6 @@ from elrea.errors import ConfigError, did_you_mean
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.clustering.points import known_k
 from elrea.method.ensemble.strategy import Regrouped
-from elrea.method.routing.weights import Router
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import Experiment
@@ -175,10 +174,10 @@ class Builder:
         self.contexts = [main]
         for name, strategy in parts.items():
             # A router that is distilled from the run's features cannot know these.
-            router = Router(experiment.router.temperature, experiment.router.renormalise)
             part = replace(
-                experiment, features=strategy.features, strategies={name: strategy}, router=router
-            )
+                experiment, features=strategy.features, strategies={name: strategy},
+                router=experiment.router.by_gradient(),
+            )  # fmt: skip
             self.contexts.append(Context(part, log, here=here, part=name, within=main))
 
     def graph(self, store: Store) -> Graph:

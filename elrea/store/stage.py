@@ -121,7 +121,12 @@ class Stage:
             with self._locked() as lease:
                 self.reused = self.done()  # another process may have made it meanwhile
                 if not self.reused:
-                    self._make(make, lease)
+                    work = self._work_folder(lease)
+                    if not self._is_complete(work):
+                        with self._stopwatch(work) as seconds:
+                            make(work)
+                            manifest.write(work, self._identity, seconds())
+                    self._publish(work, lease)
         except Exception as error:
             if not is_disk_full(error):
                 raise
@@ -131,7 +136,13 @@ class Stage:
             ) from error
         return self.folder
 
-    def _make(self, make: Callable[[Path], None], lease: Lease) -> None:
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What the manifest says of the stage beside its files."""
+        return {"name": self.name, "version": self.version, "key": self.key, "inputs": self.inputs}
+
+    def _work_folder(self, lease: Lease) -> Path:
+        """The folder to write to, with what the last attempt left in it; a damaged finished folder is set aside."""
         work, damaged = self._sibling(f"{lease.token}{PARTIAL}"), self._sibling("damaged")
         if os.path.lexists(self.folder):  # also a file or a broken link
             _remove(damaged)
@@ -140,15 +151,19 @@ class Stage:
             # There are several if a holder has lost its lease: keep the newest.
             shutil.rmtree(work, ignore_errors=True)
             unfinished.rename(work)
-        # The work folder is complete if the last attempt was killed just before the rename.
-        if not ((work / manifest.MANIFEST).exists() and self._is_intact(work)):
-            work.mkdir(exist_ok=True)
-            (work / manifest.MANIFEST).unlink(missing_ok=True)
-            remove_temporary_files(work)
-            with self._stopwatch(work) as seconds:
-                make(work)
-                identity = {"name": self.name, "version": self.version, "key": self.key}
-                manifest.write(work, {**identity, "inputs": self.inputs}, seconds())
+        return work
+
+    def _is_complete(self, work: Path) -> bool:
+        """Whether the last attempt was killed just before the rename; else the folder is made ready for another."""
+        if (work / manifest.MANIFEST).exists() and self._is_intact(work):
+            return True
+        work.mkdir(exist_ok=True)
+        (work / manifest.MANIFEST).unlink(missing_ok=True)
+        remove_temporary_files(work)
+        return False
+
+    def _publish(self, work: Path, lease: Lease) -> None:
+        """Renames the finished work folder, unless another process has taken over."""
         for checkpoint in list(work.rglob(manifest.CHECKPOINT)):
             if checkpoint.is_dir():
                 shutil.rmtree(checkpoint)

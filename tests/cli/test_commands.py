@@ -64,7 +64,7 @@ def test_each_command_has_its_help(command: str, tmp_path: Path) -> None:
     code, lines, imported = watched(tmp_path, command, "--help")
     assert code == 0 and not imported & SLOW
     assert lines[0].startswith(f"usage: elrea {command} ")
-    assert max(map(len, lines)) <= 120
+    assert max(map(len, lines)) <= 100
 
 
 def test_every_command_has_a_module_with_main() -> None:

@@ -100,7 +100,7 @@ def test_answers_do_not_depend_on_what_is_asked_beside(ensemble: Ensemble) -> No
 
 
 def test_prompts_that_cannot_be_answered(ensemble: Ensemble) -> None:
-    with pytest.raises(ConfigError, match=r"^prompts are a list"):
+    with pytest.raises(ConfigError, match=r"^prompts must be a list"):
         ensemble.route("hi")
     with pytest.raises(DataError, match=r"^prompt 2 is empty$"):
         ensemble.route(["a", "  "])

@@ -13,7 +13,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from elrea.data.examples import Example
 from tests.data import published as published_files
-from tests.real_files import SHARED as SHARED
 from tests.real_files import real_data, real_model
 
 CHATML = (

@@ -15,7 +15,7 @@ from elrea.errors import DataError
 from elrea.evaluation import judges
 from elrea.evaluation.judge import Judged, check, judge_of
 from elrea.evaluation.judges import maths
-from tests.data.conftest import SHARED
+from tests.real_files import real_data
 
 LETTERS = ("A", "B", "C", "D")
 
@@ -333,12 +333,11 @@ def test_a_judge_is_found_by_its_file(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_real_solutions_and_targets_are_right() -> None:
     """In the real files each solution is right by its own answer, and each target by itself."""
-    if not (folder := SHARED / "data").is_dir():
-        pytest.skip(f"no real data at {folder}")
-    with (folder / "math" / "test_first1000.jsonl").open(encoding="utf-8") as lines:
+    math, bbh = real_data("math"), real_data("bbh")
+    with (math / "test_first1000.jsonl").open(encoding="utf-8") as lines:
         solutions = [json.loads(line)["solution"] for line in lines][::8]
     examples = [asked("maths", solution) for solution in solutions]
-    for path in sorted((folder / "bbh").glob("*.json")):
+    for path in sorted(bbh.glob("*.json")):
         targets = [row["target"] for row in json.loads(path.read_text("utf-8"))["examples"]]
         examples += [asked("answer", target) for target in targets]
     check(examples)
@@ -347,8 +346,7 @@ def test_real_solutions_and_targets_are_right() -> None:
 
 
 def test_the_declared_answer_of_real_solutions_with_several_boxes_is_right() -> None:
-    if not (folder := SHARED / "data" / "math").is_dir():
-        pytest.skip(f"no real files of MATH at {folder}")
+    folder = real_data("math")
     lines = [
         line for path in sorted(folder.glob("*.jsonl")) for line in path.open("r", encoding="utf-8")
     ]
@@ -363,9 +361,8 @@ def test_the_declared_answer_of_real_solutions_with_several_boxes_is_right() -> 
 
 
 def test_the_judge_reads_the_chains_of_thought_of_the_real_prompts() -> None:
-    if not (folder := SHARED / "data" / "bbh" / "cot-prompts").is_dir():
-        pytest.skip(f"no real prompts at {folder}")
-    paths = sorted(Path(folder).glob("*.txt"))
+    folder = real_data("bbh/cot-prompts")
+    paths = sorted(folder.glob("*.txt"))
     assert paths
     for path in paths:
         for shot in path.read_text("utf-8").split("\nA: ")[1:]:

@@ -23,7 +23,7 @@ from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.models.backbone import Backbone, Tiny
 from elrea.models.device import Device
-from tests.data.conftest import SHARED
+from tests.real_files import real_data
 
 lm_eval = pytest.importorskip("lm_eval", reason="lm-eval (the extra `harness`) is not installed")
 
@@ -40,13 +40,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def backbone() -> Backbone:
     return Tiny().load(Device("cpu", threads=1))
-
-
-def real(place: str) -> Path:
-    path = SHARED / "data" / place
-    if not path.exists():
-        pytest.skip(f"no real files of {place} at {path}")
-    return path
 
 
 def local_task(
@@ -98,7 +91,7 @@ def hf(backbone: Backbone) -> Any:
 
 def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: Path) -> None:
     """202 real questions, with and without shots: equal choices, log-likelihoods and accuracies."""
-    root = real("mmlu")
+    root = real_data("mmlu")
     examples, names = [], []
     for subject, (shots, count) in SUBJECTS.items():
         solved, test = (
@@ -150,7 +143,7 @@ def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: P
 
 
 def gsm8k(count: int) -> list[dict[str, str]]:
-    with (real("gsm8k") / "test.jsonl").open(encoding="utf-8") as lines:
+    with (real_data("gsm8k") / "test.jsonl").open(encoding="utf-8") as lines:
         return [json.loads(line) for line, _ in zip(lines, range(count), strict=False)]
 
 
@@ -261,7 +254,7 @@ THOUGHTS: dict[str, tuple[Callable[[str], str], bool, bool]] = {
 def test_bbhs_answers(tmp_path: Path) -> None:
     rows: list[dict[str, str]] = []
     for name in ("boolean_expressions", "date_understanding", "dyck_languages", "word_sorting"):
-        whole = json.loads((real("bbh") / f"{name}.json").read_text("utf-8"))["examples"]
+        whole = json.loads((real_data("bbh") / f"{name}.json").read_text("utf-8"))["examples"]
         rows += whole[: 2 * len(THOUGHTS)]
     kinds = [list(THOUGHTS.values())[i % len(THOUGHTS)] for i in range(len(rows))]
     texts = [kind[0](row["target"]) for kind, row in zip(kinds, rows, strict=True)]
@@ -284,7 +277,7 @@ def test_maths_normal_form() -> None:
     """Pairs of real answers of MATH are equal here if and only if lm-eval's normal forms are."""
     from lm_eval.tasks.hendrycks_math.utils import is_equiv, last_boxed_only_string, remove_boxed
 
-    with (real("math") / "test_first1000.jsonl").open(encoding="utf-8") as lines:
+    with (real_data("math") / "test_first1000.jsonl").open(encoding="utf-8") as lines:
         solutions = [json.loads(line)["solution"] for line in lines][:180:3]
     answers = [remove_boxed(last_boxed_only_string(solution)) for solution in solutions]
     pairs = [(a, b) for i, a in enumerate(answers) for b in answers[i : i + 3]]

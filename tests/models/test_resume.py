@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import shutil
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from elrea.models.log import OnlyProgress
 from elrea.models.lora import Lora
 from elrea.models.training import checkpoint
 from elrea.models.training.checkpoint import latest
-from elrea.store.files import read_json, write_json
+from elrea.store.files import canonical, read_json, write_json
 from tests.models.builders import contents, train
 
 LORA = Lora(r=2, dropout=0.2)
@@ -156,6 +157,23 @@ def test_a_damaged_checkpoint_is_logged_and_not_used(
     damage(tmp_path / "checkpoint" / "step_00000005")
     train(tmp_path, lora=LORA)
     assert "step_00000005 is damaged" in caplog.text
+    assert contents(tmp_path) == unbroken
+
+
+def test_a_checkpoint_of_an_older_version_is_resumed(
+    tmp_path: Path, unbroken: dict[str, bytes]
+) -> None:
+    """Those were Lightning's, with the state of its loops."""
+    with pytest.raises(Died):
+        train(tmp_path, lora=LORA, checkpoint_minutes=0, task=dying_after(5))
+    path = tmp_path / "checkpoint" / "step_00000005" / "state.json"
+    written = read_json(path)
+    written["state"] |= {"global_step": 5, "loops": {"fit_loop": {}}, "lr_schedulers": []}
+    written["own_sha256"] = hashlib.sha256(canonical(written["state"]).encode()).hexdigest()
+    write_json(path, written)
+    counts: list[int] = []
+    train(tmp_path, lora=LORA, task=OnlyProgress(counts.append))
+    assert counts == [18, 2, 4, 4, 2]
     assert contents(tmp_path) == unbroken
 
 

@@ -1,6 +1,6 @@
 """Recognises which data set a file belongs to: the hint for a user who gave one benchmark's file to another's source.
 
-Every source says itself what its rows and files look like (`Layout`); all sources of `elrea.data.sources` are asked.
+Every source says itself what its rows and files look like (`Layout`); all sources of `elrea.data.sources` are tried.
 """
 
 from __future__ import annotations

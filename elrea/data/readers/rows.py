@@ -33,7 +33,7 @@ END = "<|endoftext|>"
 
 _ROLES = ("system", "user", "assistant")
 _JUDGE = re.compile(r"[a-z][a-z0-9_]*")
-"""The form of a judge's name. Which judges exist is checked by `elrea.evaluation.judging.check`."""
+"""The form of a judge's name. Whether the judge exists is checked by the evaluation."""
 
 
 class RowReader:

@@ -1,4 +1,4 @@
-"""A finished ensemble in use: route, score and continue prompts."""
+"""An exported ensemble in Python: `Ensemble.load(folder)`, then `route`, `score` and `generate`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Route:
-    """Which members answer one prompt, and how much each weighs.
+    """The weights of the members for one prompt.
 
     Attributes:
-        weights: By member's name, the base adapter's share w_base first; they need not sum to 1.
+        weights: Weight of each member by name, the base adapter's w_base first; they need not sum to 1.
         cosines: cos_c of the prompt's feature with each cluster's centroid.
-        nearest: The cluster with the highest cosine, whose expert weighs most.
+        nearest: Number of the cluster with the highest cosine, whose expert has the largest weight.
     """
 
     weights: dict[str, float]
@@ -51,14 +51,14 @@ class Ensemble:
     """Base adapter and experts on one backbone.
 
     Args:
-        saved: What the ensemble's folder holds.
-        backbone: The model that they were trained on, which is adapted in place while it is used.
-        strategy: How members weigh: all experts, the k nearest, with the base's share or without.
+        saved: Contents of the ensemble's folder.
+        backbone: The model that the adapters were trained on; it is changed in place while it is used.
+        strategy: How members are weighted: all experts or the k nearest, with or without the base adapter.
 
     Attributes:
-        members: Their names, the base adapter first.
-        joint: All of them in one forward pass.
-        prompter: Words prompts as in training.
+        members: Names of the members, the base adapter first.
+        joint: All members in one forward pass.
+        prompter: Formats prompts as in training.
     """
 
     def __init__(self, saved: Saved, backbone: Backbone, strategy: Elrea) -> None:
@@ -83,26 +83,30 @@ class Ensemble:
         base_share: bool = True,
         device: Device | None = None,
     ) -> Ensemble:
-        """Reads an ensemble's folder: JSON and safetensors, every file by its checksum; nothing in it is run.
+        """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
             folder: `ensemble/` of a run.
-            backbone: The backbone's folder or hub id, where `ensemble.json` names none that is there.
-            top_k: Let the k nearest experts answer alone, with the base's share; None: all of them.
-            base_share: Let the base adapter take part with w_base, as the paper does.
-            device: Where to compute; None: a GPU where there is one, else every core.
+            backbone: Folder or hub id of the backbone, if the one that `ensemble.json` names is missing.
+            top_k: Use the k nearest experts only; None uses all.
+            base_share: Include the base adapter with weight w_base, as in the paper.
+            device: Where to compute; None: a GPU if there is one, else all cores.
 
         Raises:
             StoreError: A file is missing, damaged, or outside the folder.
-            BackboneError: The backbone is not there, or is not the one that the adapters were trained on.
+            BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
-        saved, where = read_ensemble(Path(folder), backbone), device or Device()
-        where.apply()
-        return cls(saved, saved.backbone.load(where), Elrea(top_k, base_share))
+        saved, device = read_ensemble(Path(folder), backbone), device or Device()
+        device.apply()
+        return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 
     def route(self, prompts: Sequence[str | Example]) -> list[Route]:
-        """Weighs the members for each prompt: by its gradient, that of no response (5.2 to 5.9), or as the
-        distilled router guesses it."""
+        """Computes the members' weights for each prompt: from the gradient of its own tokens (5.2 to 5.9), or from the
+        cosines that a learned router predicts.
+
+        Raises:
+            DataError: A prompt is empty, or too long.
+        """
         if not prompts:
             return []
         routing = self._routing(_examples(prompts))
@@ -113,7 +117,7 @@ class Ensemble:
         ]
 
     def check(self, prompts: Sequence[str | Example], decoding: Decoding) -> None:
-        """Refuses prompts that could not be answered, before any is.
+        """Rejects prompts that cannot be answered, before any is answered.
 
         Raises:
             DataError: A prompt is empty, or too long to leave room for an answer.
@@ -128,19 +132,19 @@ class Ensemble:
         *,
         routes: Sequence[Route] | None = None,
     ) -> list[list[float]]:
-        """log P(choice | prompt) of each prompt's choices, by the members' mixed logits.
+        """log P(choice | prompt), in nats, of each prompt's choices under the mixed logits (5.10).
 
         Args:
             prompts: n instructions.
-            choices: What may follow each of them [n], at least one text each.
-            routes: What `route` gave for them, where that is known already.
+            choices: For each prompt, at least one text that may follow it.
+            routes: Result of `route` for the prompts; None computes it.
 
         Raises:
             DataError: A prompt or choice is empty, or together they are too long.
         """
         if len(prompts) != len(choices):
             raise DataError(
-                f"{len(prompts)} prompts with choices for {len(choices)}: one list each"
+                f"{len(prompts)} prompts with choices for {len(choices)}: give one list of choices per prompt"
             )
         asked = []
         examples = [
@@ -148,10 +152,10 @@ class Ensemble:
             for e, c in zip(_examples(prompts), choices, strict=True)
         ]
         for example, encoded in zip(examples, self._encode(examples), strict=True):
-            found = self.prompter.choices(example)
-            if not found or not all(found):
+            continuations = self.prompter.choices(example)
+            if not continuations or not all(continuations):
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
-            asked.append((encoded.prompt, found))
+            asked.append((encoded.prompt, continuations))
         weights = self._weights(prompts, routes)
         return log_likelihoods(
             self.joint, asked, weights, batch_size=BATCH, pad_id=self.backbone.pad_id
@@ -165,13 +169,13 @@ class Ensemble:
         routes: Sequence[Route] | None = None,
         tell: Callable[[int, str], object] | None = None,
     ) -> list[str]:
-        """Continues prompts, each through its own members, all at once (5.10).
+        """Writes an answer to each prompt, all together, with the mixed logits (5.10).
 
         Args:
             prompts: Instructions, of any lengths.
-            decoding: How tokens are chosen; None: greedily, 128 at most.
-            routes: What `route` gave for them, where that is known already.
-            tell: Called with a prompt's number and its next piece of text while it is written.
+            decoding: How tokens are chosen; None: greedy decoding, at most 128 tokens.
+            routes: Result of `route` for the prompts; None computes it.
+            tell: Called with a prompt's number and its next piece of text during generation.
 
         Raises:
             DataError: A prompt is empty, or too long to leave room for an answer.
@@ -199,9 +203,9 @@ class Ensemble:
     def _weights(
         self, prompts: Sequence[str | Example], routes: Sequence[Route] | None
     ) -> torch.Tensor:
-        """Weights of the members for each prompt [n, members], routed now unless that is known."""
-        known = self.route(prompts) if routes is None else routes
-        return torch.tensor([list(route.weights.values()) for route in known])
+        """Weights of the members for each prompt [n, members]."""
+        routes = self.route(prompts) if routes is None else routes
+        return torch.tensor([list(route.weights.values()) for route in routes])
 
     def _encode(self, examples: list[Example], room: int | None = None) -> list[Encoded]:
         encoded, too_long = self.prompter.test(examples, room)
@@ -232,10 +236,10 @@ class Ensemble:
 
 
 def _examples(prompts: Sequence[str | Example]) -> list[Example]:
-    """Prompts as examples; a text is an instruction, as a training example words it."""
+    """Prompts as examples; a plain text becomes an instruction."""
     made = []
     if isinstance(prompts, str):
-        raise ConfigError("prompts are a list: [prompt], not a text alone")
+        raise ConfigError("prompts must be a list: give [prompt], not a single text")
     for n, prompt in enumerate(prompts, 1):
         example = prompt if isinstance(prompt, Example) else Example(f"prompt {n}", prompt, "", "")
         if not example.instruction.strip():

@@ -1,4 +1,4 @@
-"""Gates of a layerwise strategy (MoLE, D.2): trained while backbone, base adapter and experts stay as they are."""
+"""Trains the gates of a layerwise strategy (MoLE, D.2), with backbone, base adapter and experts frozen."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ GATES = "gates.safetensors"
 
 
 class GatedModel(nn.Module):
-    """A backbone with a trainable gate [members, in] beside every adapted layer, at first 0: all members alike.
+    """A backbone with a trainable gate [members, in] per adapted layer; gates start at 0, with all members alike.
 
     Args:
-        layerwise: What mixes the members; its gates are these from here on.
+        layerwise: The model that mixes the members; its gates are replaced by these.
     """
 
     def __init__(self, layerwise: LayerwiseModel) -> None:
@@ -42,11 +42,11 @@ class GatedModel(nn.Module):
         layerwise.gates = dict(self.by_name())
 
     def by_name(self) -> dict[str, nn.Parameter]:
-        """Layer -> its gate."""
+        """The gates by layer name."""
         return dict(zip(self.names, self.gates, strict=True))
 
     def get_base_model(self) -> PreTrainedModel:
-        """What the loss is taken of: as a PeftModel calls it."""
+        """The model of which the loss is computed; the name is that of PeftModel's method."""
         return self.backbone
 
 
@@ -73,18 +73,18 @@ def train_gates(
     trainer: dict[str, Any],
     task: Task = SILENT,
 ) -> None:
-    """Trains a layerwise strategy's gates into `folder`, or goes on where a killed run left them.
+    """Trains the gates of a layerwise strategy, or resumes a killed training.
 
     Writes `gates.safetensors` (layer -> [members, in]) and `curve.json`, as `train_adapter` does.
 
     Args:
         layerwise: Backbone and members, whose weights are all 1.
-        encoded: The training examples.
-        recipe: How to train.
-        pad_id: The padding's token id.
-        seed: Of the order.
-        stage: The training's name.
-        folder: Where all of it goes.
+        encoded: Training examples.
+        recipe: Epochs, learning rate and settings of the training.
+        pad_id: Token id of padding.
+        seed: Seed of the order of examples.
+        stage: Name of the training, for messages.
+        folder: Where to write.
         trainer: Accelerator and precision.
         task: As for `train_adapter`.
     """
@@ -107,5 +107,5 @@ def train_gates(
 
 
 def read_gates(folder: Path) -> dict[str, Tensor]:
-    """Layer -> gate [members, in] of a finished training."""
+    """Reads the gates of a finished training: layer -> [members, in]."""
     return load_file(folder / GATES)

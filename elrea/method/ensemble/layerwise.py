@@ -1,4 +1,4 @@
-"""Members mixed inside the adapted layers: one pass per prompt, as if it had one adapter of its own."""
+"""Mixes members inside the adapted layers: one pass per prompt, as with a single adapter (D.1, D.2)."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from elrea.models.loss import logits_at
 
 @dataclass(frozen=True)
 class Factors:
-    """What a strategy may look at to say what one adapted layer adds to its output.
+    """The factors of one adapted layer, from which a strategy computes the addition to the layer's output.
 
     Attributes:
         a: A of every member [members, r, in].
         b: (α/r)·B of every member [members, out, r].
-        weights: Of the members for each row [rows, members].
-        gate: The layer's own gate [members, in], where one was trained.
+        weights: Weights of the members for each row [rows, members].
+        gate: The layer's gate [members, in], if one was trained.
     """
 
     a: Tensor
@@ -32,7 +32,7 @@ class Factors:
 
 
 Delta = Callable[[Tensor, Factors], Tensor]
-"""(inputs of the layer [rows, t, in], factors) -> what is added to its output [rows, t, out]."""
+"""(input of the layer [rows, t, in], its factors) -> the addition to its output [rows, t, out]."""
 
 
 class LayerwiseModel:
@@ -40,9 +40,9 @@ class LayerwiseModel:
 
     Args:
         model: The backbone without PEFT around it.
-        members: Adapters in the order of the weights' columns; None stands for the backbone alone.
-        delta: How a layer mixes them.
-        gates: Of the adapted layers by name, where the strategy has any.
+        members: Adapters in the order of the weights' columns; None is the backbone without adapter.
+        delta: Computes the addition to a layer's output.
+        gates: Gates of the adapted layers by name, if the strategy has any.
     """
 
     def __init__(
@@ -60,10 +60,13 @@ class LayerwiseModel:
 
     @contextmanager
     def rows(self, weights: Tensor) -> Iterator[PreTrainedModel]:
-        """The backbone as it is with the adapters mixed; its layers are themselves again afterwards.
+        """Adds the mixed adapters to the backbone until the context ends.
 
         Args:
-            weights: Of the members for each row of a batch [rows, members].
+            weights: Weights of the members for each row of a batch [rows, members].
+
+        Yields:
+            The model.
         """
         handles = []
         try:
@@ -76,7 +79,7 @@ class LayerwiseModel:
                 handle.remove()
 
     def chunk(self, rows: int, longest: int) -> int | None:
-        """Tokens of each row that `generate` should read at a time; None: all of them."""
+        """Tokens of each row that `generate` should read in one pass; None: all of them."""
         return chunk_of(self.model, rows, longest)
 
     def _adder(self, factors: Factors) -> Callable[..., Tensor]:
@@ -87,25 +90,25 @@ class LayerwiseModel:
 
     @torch.inference_mode()
     def logits(self, ids: Tensor, places: Tensor, weights: Tensor) -> Tensor:
-        """Logits at chosen places [n, vocabulary] in float32.
+        """Logits at some positions [n, vocabulary] in float32.
 
         Args:
             ids: Token ids [b, t], padded on the right.
-            places: Positions in `ids.flatten()`, [n].
-            weights: Of the members for each row [b, members].
+            places: Positions in `ids.flatten()` [n].
+            weights: Weights of the members for each row [b, members].
         """
         with self.rows(weights):
             return logits_at(self.model, ids, places).float()
 
 
 def mixed_outputs(x: Tensor, factors: Factors, shares: Tensor) -> Tensor:
-    """(α/r)·Σ_m λ_m B_m A_m x: every member's output of a layer, added up by shares.
+    """(α/r)·Σ_m λ_m B_m A_m x: the weighted sum of the members' outputs of a layer.
 
-    The members' factors stand side by side, as one adapter of rank members·r.
+    It is computed as one adapter of rank members·r, with the members' factors concatenated.
 
     Args:
-        x: Inputs [rows, t, in].
-        factors: The layer's.
+        x: Inputs of the layer [rows, t, in].
+        factors: Factors of the layer.
         shares: λ [rows, 1 or t, members].
 
     Returns:

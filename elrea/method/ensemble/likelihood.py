@@ -1,4 +1,4 @@
-"""How likely continuations of prompts are: what goes through the model, and what is read of it."""
+"""Log-probabilities of continuations of prompts: the batches of sequences, and the reading of their logits."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.mixing import mix
 
 Asked = tuple[Ids, Sequence[Ids]]
-"""A prompt's token ids, and those of what may follow it; none are empty."""
+"""A prompt's token ids, and those of its possible continuations; none is empty."""
 
 
 class Likelihood(NamedTuple):
-    """How likely a continuation is.
+    """The likelihood of a continuation.
 
     Attributes:
         log_p: log P(continuation | prompt), in nats.
-        greedy: Whether greedy decoding writes it: each token is the likeliest after those before.
+        greedy: Whether greedy decoding writes it: each of its tokens is the likeliest one.
     """
 
     log_p: float
@@ -34,13 +34,13 @@ class Likelihood(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """Sequences of a batch and where to read them.
+    """The sequences of a batch, and the positions at which their logits are read.
 
     Attributes:
         sequences: Token ids of each row.
         places: (row, position) of every logit vector that is read.
-        of_place: Which of the batch's prompts each place belongs to.
-        wanted: For each prompt and continuation: (place, token) pairs whose log-probabilities add up.
+        of_place: Number of each place's prompt in the batch.
+        wanted: For each prompt and continuation, the (place, token) pairs whose log-probabilities are summed.
     """
 
     sequences: list[Ids]
@@ -53,22 +53,22 @@ class Rows:
         return joint.logits(*self._padded(joint.model, pad_id))
 
     def mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
-        """Log-probabilities at the places [places, vocabulary], on the CPU, of the members' logits mixed (5.10).
+        """Log-probabilities of the mixed logits (5.10) at the places [places, vocabulary], on the CPU.
 
         Args:
-            logits: Of the members that are mixed [members, places, vocabulary].
-            weights: Of those members for each of the batch's prompts [b, members].
+            logits: Logits of the members that are mixed [members, places, vocabulary].
+            weights: Weights of those members for each prompt of the batch [b, members].
         """
         of_place = weights[self.of_place].to(logits.device)
         return mix(logits, of_place).log_softmax(-1).cpu()
 
     def blended(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
-        """Log-probabilities at the places [places, vocabulary], on the CPU, of members mixed inside the layers.
+        """Log-probabilities of members mixed inside the layers, at the places [places, vocabulary], on the CPU.
 
         Args:
-            model: The backbone that mixes them.
-            weights: Of its members for each of the batch's prompts [b, members].
-            pad_id: The id that fills up short prompts.
+            model: The model that mixes its members.
+            weights: Weights of its members for each prompt of the batch [b, members].
+            pad_id: Token id of padding.
         """
         of_row = [0] * len(self.sequences)
         for (row, _), prompt in zip(self.places, self.of_place, strict=True):
@@ -78,14 +78,14 @@ class Rows:
         return logits.log_softmax(-1).cpu()
 
     def _padded(self, model: PreTrainedModel, pad_id: int) -> tuple[Tensor, Tensor]:
-        """Token ids [rows, t], and the places in them when they are flattened, on the model's device."""
+        """Token ids [rows, t], and the places as positions in the flattened ids, on the model's device."""
         device = next(model.parameters()).device
         ids, _ = pad(self.sequences, pad_id)
         flat = torch.tensor([row * ids.shape[1] + position for row, position in self.places])
         return ids.to(device), flat.to(device)
 
     def sums(self, number: int, log_probs: Tensor) -> list[float]:
-        """log P of each continuation of one of the batch's prompts."""
+        """log P of each continuation of prompt `number` of the batch."""
         return [
             sum(log_probs[place, token].item() for place, token in pairs)
             for pairs in self.wanted[number]
@@ -93,9 +93,10 @@ class Rows:
 
 
 def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[tuple[list[int], Rows]]:
-    """Which prompts go through the model together, by like length, and their rows.
+    """Batches of prompts of similar length: their numbers, and their rows.
 
-    Where every continuation is one token, a single pass over the prompt tells all; others get a row each.
+    If all continuations of a prompt are single tokens, one row with the prompt is enough for all; otherwise each
+    continuation has its own row.
     """
     for one_token in (True, False):
         group = [i for i, (_, c) in enumerate(asked) if all(len(x) == 1 for x in c) is one_token]
@@ -123,15 +124,15 @@ def likelihoods(
     pad_id: int,
     advance: Callable[[int], object] = lambda _n: None,
 ) -> list[list[Likelihood]]:
-    """How likely continuations are under the mixed logits, for each prompt and continuation.
+    """Likelihoods under the mixed logits (5.10), for each prompt and continuation.
 
     Args:
         joint: All members.
         asked: n prompts with at least one continuation each.
-        weights: Of every member for each prompt [n, members].
-        batch_size: Prompts (with their continuations) in one joint pass.
-        pad_id: The id that fills up short prompts.
-        advance: Told how many prompts are done.
+        weights: Weights of all members for each prompt [n, members].
+        batch_size: Prompts (with their continuations) in one pass.
+        pad_id: Token id of padding.
+        advance: Called with the number of finished prompts.
     """
     found: list[list[Likelihood]] = [[] for _ in asked]
     for indices, rows in batches(asked, batch_size):

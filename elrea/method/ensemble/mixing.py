@@ -1,4 +1,4 @@
-"""How the members' logits become one (5.10)."""
+"""Mixes the members' logits by their weights (5.10)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def mix(logits: Tensor, weights: Tensor) -> Tensor:
     """w_base·logits_base + Σ_c w_c·logits_c (5.10). The weights need not sum to 1.
 
     Args:
-        logits: Of every member [members, b, ..., vocabulary].
-        weights: Of every member for each row [b, members].
+        logits: Logits of every member [members, b, ..., vocabulary].
+        weights: Weights of the members for each row [b, members].
 
     Returns:
         [b, ..., vocabulary].

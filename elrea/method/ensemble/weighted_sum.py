@@ -1,4 +1,4 @@
-"""One LoRA adapter in place of several: Σ_m λ_m·ΔW_m, exactly or by the nearest of a lower rank."""
+"""Merges several LoRA adapters into one, Σ_m λ_m·ΔW_m: exactly, or with the nearest update of a lower rank."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from elrea.models.lora import Lora
 def weighted_sum(adapters: Sequence[Adapter], shares: Sequence[float]) -> Adapter:
     """The adapter whose update of every layer is Σ_m λ_m·(α_m/r_m)·B_m A_m.
 
-    The factors stand beside each other: A = [A_1; A_2; ...], B = [λ_1·(α_1/r_1)·B_1, λ_2·(α_2/r_2)·B_2, ...],
-    so that B·A is the sum, of rank Σ_m r_m and scaled by 1. A member of share 0 takes no rank; one that leaves a
-    layer alone has zeros there.
+    The factors are concatenated: A = [A_1; A_2; ...], B = [λ_1·(α_1/r_1)·B_1, λ_2·(α_2/r_2)·B_2, ...], so that B·A is
+    the sum, with rank Σ_m r_m and scale 1. Members of share 0 are left out; for a layer that a member does not adapt,
+    its factors are zeros.
 
     Args:
-        adapters: Tensors by PEFT's names, A [r, in] and B [out, r], and their settings.
-        shares: λ_m of each of them, not all 0.
+        adapters: Tensors by their PEFT names, A [r, in] and B [out, r], and the adapters' settings.
+        shares: λ_m of each adapter, not all 0.
     """
     used = [
         (tensors, lora, share)
@@ -31,33 +31,33 @@ def weighted_sum(adapters: Sequence[Adapter], shares: Sequence[float]) -> Adapte
     found: dict[str, Tensor] = {}
     for name in sorted({name.rsplit(".", 2)[0] for tensors, _, _ in used for name in tensors}):
         one, two = f"{name}.lora_A.weight", f"{name}.lora_B.weight"
-        some = next(tensors for tensors, _, _ in used if one in tensors)
-        wide, out = some[one].shape[1], some[two].shape[0]
+        first = next(tensors for tensors, _, _ in used if one in tensors)
+        inputs, outputs = first[one].shape[1], first[two].shape[0]
         rows, columns = [], []
         for tensors, lora, share in used:
-            there = one in tensors
-            rows.append(tensors[one].double() if there else some[one].new_zeros(lora.r, wide))
-            b = tensors[two].double() if there else some[two].new_zeros(out, lora.r)
+            adapted = one in tensors
+            rows.append(tensors[one].double() if adapted else first[one].new_zeros(lora.r, inputs))
+            b = tensors[two].double() if adapted else first[two].new_zeros(outputs, lora.r)
             columns.append(share * lora.scale * b)
         found[one], found[two] = torch.cat(rows).float(), torch.cat(columns, dim=1).float()
     return found, _unscaled(sum(lora.r for _, lora, _ in used), found)
 
 
 def reduced(adapter: Adapter, rank: int) -> tuple[Adapter, float]:
-    """The adapter of a lower rank whose updates are nearest to another's, layer by layer (Eckart and Young).
+    """The adapter of a lower rank with the nearest update of every layer (Eckart and Young).
 
     With B = Q_B R_B and Aᵀ = Q_A R_A, the singular values of B·A are those of the small R_B R_Aᵀ = U S Vᵀ; the
     first `rank` make B' = Q_B U √S and A' = √S Vᵀ Q_Aᵀ.
 
     Args:
-        adapter: Of scale 1, as `weighted_sum` makes it.
-        rank: R, at most the adapter's own.
+        adapter: An adapter of scale 1, as `weighted_sum` returns it.
+        rank: R, at most the adapter's rank.
 
     Returns:
-        The adapter, and the kept share of the updates' squared norm, Σ_layers Σ_{i≤R} S_i² / Σ_layers Σ_i S_i².
+        The adapter, and the share of the updates' squared norm that it keeps: Σ_{i≤R} S_i² / Σ_i S_i² over all layers.
 
     Raises:
-        ConfigError: The rank is below 1, or above the adapter's own.
+        ConfigError: The rank is below 1, or above the adapter's rank.
     """
     tensors, lora = adapter
     if not 1 <= rank <= lora.r:
@@ -72,13 +72,13 @@ def reduced(adapter: Adapter, rank: int) -> tuple[Adapter, float]:
         kept, whole = kept + float(s[:rank].square().sum()), whole + float(s.square().sum())
         root = s[:rank].sqrt()
         a, b = root[:, None] * (v[:rank] @ q_a.T), (q_b @ u[:, :rank]) * root
-        missing = rank - len(root)  # a layer smaller than the rank has no more to give
+        missing = rank - len(root)  # a layer may have fewer dimensions than the rank
         found[one] = torch.nn.functional.pad(a, (0, 0, 0, missing)).float()
         found[two] = torch.nn.functional.pad(b, (0, missing)).float()
     return (found, _unscaled(rank, found)), kept / whole if whole else 1.0
 
 
 def _unscaled(rank: int, tensors: dict[str, Tensor]) -> Lora:
-    """Of α = r, so that the factors are the update."""
+    """Settings with α = r, so that B·A is the update."""
     targets = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in tensors})
     return Lora(rank, float(rank), 0.0, targets)

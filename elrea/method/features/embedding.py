@@ -1,4 +1,4 @@
-"""Embeddings in place of gradients: the paper's Instruction Embedding row."""
+"""Text embeddings as features instead of gradients: the paper's Instruction Embedding."""
 
 from __future__ import annotations
 
@@ -21,24 +21,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
-"""What is fetched of a hub model: nothing that runs or is unpickled."""
-
+"""Files that are downloaded of a hub model: none that contains code or a pickle."""
 
 PARTS = ("Transformer", "Pooling", "Normalize", "Dense")
-"""Modules that a folder may name. Others import what their own files name, or unpickle."""
+"""Modules that a model's folder may name. Others import classes that their own files name, or unpickle."""
 
 
 @dataclass(frozen=True)
 class Embedding(Features):
-    """What a prompt says, instead of what it would change in the base adapter."""
+    """An embedding of the prompt's text, in place of its gradient."""
 
     model: str | None = None
-    """A sentence-transformers model, by folder or hub id; null takes the backbone's own hidden states of the last
-    layer, averaged over the prompt's tokens, with the adapter off."""
+    """Folder or hub id of a sentence-transformers model; null: the mean over the prompt's tokens of the backbone's last
+    hidden states, without the adapter."""
     revision: str | None = None
-    """A hub commit, branch or tag; null for the newest."""
+    """A commit, branch or tag on the hub; null: the newest."""
     normalise: bool = True
-    """Bring an embedding to length 1."""
+    """Scale an embedding to length 1."""
     batch_size: int = 32
     """Prompts in one pass at most. Speed and memory only."""
     batch_tokens: int = 8192
@@ -53,7 +52,7 @@ class Embedding(Features):
             raise ConfigError("features.model='': give a sentence-transformers model, or null")
 
     def identity(self) -> dict[str, Any]:
-        """The model's contents stand for its name: the SHA-256 of a folder's files, or a hub name's commit."""
+        """The model's contents in place of its name: the SHA-256 of a folder's files, or the commit of a hub model."""
         if self.model is None:
             return {}
         if not Path(self.model).is_dir():
@@ -73,7 +72,9 @@ class Embedding(Features):
         if self.model is None:
             return HiddenStates(model, pad_id)
         if tokenizer is None:
-            raise ValueError("an embedding of words needs the tokenizer that gives the words back")
+            raise ValueError(
+                "a sentence-transformers model needs the tokenizer, to decode the prompts"
+            )
         return Sentences(self._folder(), model.device, tokenizer)
 
     def _commit(self) -> str:
@@ -85,7 +86,7 @@ class Embedding(Features):
             raise BackboneError(str(error).replace("backbone.name", "features.model")) from error
 
     def _folder(self) -> Path:
-        """The model's folder; a hub model's files are fetched into the hub's own cache."""
+        """The model's folder; a hub model's files are downloaded to the hub's cache."""
         folder = Path(str(self.model))
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
@@ -93,14 +94,16 @@ class Embedding(Features):
             name, _, commit = self._commit().rpartition("@")
             try:
                 folder = Path(snapshot_download(name, revision=commit, allow_patterns=WANTED))
-            except Exception as error:  # no network comes as the HTTP client's own kind
-                raise BackboneError(f"features.model={name}: cannot be fetched: {error}") from error
+            except Exception as error:  # without network: one of the HTTP client's own classes
+                raise BackboneError(
+                    f"features.model={name}: cannot be downloaded: {error}"
+                ) from error
         _refuse_foreign(folder)
         return folder
 
 
 class HiddenStates:
-    """Mean over a prompt's tokens of the backbone's last hidden states, the adapter off."""
+    """Mean over a prompt's tokens of the backbone's last hidden states, without the adapter."""
 
     rounds = 1
 
@@ -122,14 +125,14 @@ class HiddenStates:
         if not ids.shape[1]:
             return torch.zeros(len(batch), self.dimension)
         with self.model.disable_adapter():
-            # No attention mask: padding is on the right, and causal attention never looks there.
+            # No attention mask: padding is on the right, which causal attention never reads.
             hidden = self.body(input_ids=ids.to(self.model.device), use_cache=False)
         states = hidden.last_hidden_state.float().cpu() * mask[..., None]
         return states.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 class Sentences:
-    """A sentence-transformers model on the prompts' words, as the backbone's tokenizer gives them back."""
+    """A sentence-transformers model on the prompts' text, decoded by the backbone's tokenizer."""
 
     rounds = 1
 
@@ -155,8 +158,8 @@ class Sentences:
     def __call__(self, batches: Batches, advance: Advance) -> tuple[Tensor, Tensor]:
         rows = []
         for batch in batches:
-            words = [self.tokenizer.decode(list(p.prompt), skip_special_tokens=True) for p in batch]
-            got = self.model.encode(words, batch_size=len(words), show_progress_bar=False)
+            texts = [self.tokenizer.decode(list(p.prompt), skip_special_tokens=True) for p in batch]
+            got = self.model.encode(texts, batch_size=len(texts), show_progress_bar=False)
             rows.append(torch.as_tensor(got).float())
             advance(len(batch))
         found = torch.cat(rows)
@@ -164,15 +167,13 @@ class Sentences:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Lets only a model through whose parts are sentence-transformers' own and come as safetensors.
+    """Accepts only a model whose modules are sentence-transformers' own and whose weights are safetensors.
 
-    The library would import whatever class `modules.json` names, from the folder itself too, and unpickle weights.
+    The library would import any class that `modules.json` names, also from the folder itself, and unpickle weights.
     """
     listing = folder / "modules.json"
     if not listing.is_file():
-        raise BackboneError(
-            f"{folder}: no modules.json there; is it a sentence-transformers model?"
-        )
+        raise BackboneError(f"{folder}: no modules.json; is it a sentence-transformers model?")
     for part in read_json(listing):
         kind = str(part.get("type", "")) if isinstance(part, dict) else ""
         if not kind.startswith("sentence_transformers.") or kind.rpartition(".")[2] not in PARTS:

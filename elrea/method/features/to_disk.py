@@ -1,4 +1,9 @@
-"""From prompts to a file of features, chunk by chunk: memory does not grow, and a killed run goes on."""
+"""Writes the features of many prompts to a file, chunk by chunk, and reads that file.
+
+`stream` needs memory for one chunk only, resumes a killed run after the last finished chunk, and lets several processes
+share the chunks. The file is a safetensors file, written and mapped in place here: the safetensors library writes whole
+tensors from memory, and cannot write rows to a file.
+"""
 
 from __future__ import annotations
 
@@ -22,19 +27,28 @@ from elrea.store.manifest import CHECKPOINT
 
 log = logging.getLogger(__name__)
 
+NAME, IDS, SKIPPED = "features.safetensors", "ids.json", "skipped.json"
+"""The file of the features, whose only tensor is `features` [n, d]; the prompts' ids; the prompts without a feature."""
+
+DTYPES = {"F16": "<f2", "F32": "<f4"}
+"""Types by safetensors' names and by numpy's: half precision for rows of length 1, single precision for others."""
+
+Kind = Literal["F16", "F32"]
+
+LONGEST_HEADER = 100_000
+"""Longest header that is read, in bytes: those written here have about 100."""
+
 CHUNK = 2_048
-"""Prompts of a chunk at most, about: what a killed run loses."""
+"""Approximate largest number of prompts in a chunk: a killed run loses at most one chunk per process."""
 
 PARTS, LEAST = 16, 256
-"""Chunks that there are to be where each then has so many prompts: processes share them, one by one."""
+"""There are at least PARTS chunks if each then has LEAST prompts, so that several processes can share them."""
 
 CHUNK_BYTES = 64 << 20
-"""Of a chunk's rows in float32: with many dimensions it has fewer prompts."""
-
-IDS, SKIPPED = "ids.json", "skipped.json"
+"""Largest size of a chunk's rows in float32: with many dimensions a chunk has fewer prompts."""
 
 Chunk = list[list[int]]
-"""Batches of prompts' numbers."""
+"""Batches of the prompts' numbers."""
 
 
 def stream(
@@ -46,19 +60,19 @@ def stream(
     share: tuple[int, int] = (0, 1),
     advance: Advance = lambda _n: None,
 ) -> None:
-    """Writes every prompt's feature, or goes on where a killed run stopped.
+    """Writes every prompt's feature, or resumes where a killed run stopped.
 
-    Makes `features.safetensors` (rows in the prompts' order; float16 for rows of length 1, else float32), `ids.json`
-    (their ids) and `skipped.json` (id -> row of prompts without a feature, whose rows are zeros). The bytes do not
-    depend on how often it was stopped, nor on how many processes share the work.
+    Writes `features.safetensors` (rows in the prompts' order; float16 for rows of length 1, else float32), `ids.json`
+    (their ids) and `skipped.json` (id -> row of prompts without a feature, whose rows are zeros). The bytes depend
+    neither on interruptions nor on the number of processes.
 
     Args:
-        folder: Where to; several processes may work on one. `checkpoint/` in it says what is done.
+        folder: Where to write; several processes may share it. `checkpoint/` in it holds the progress.
         prompts: At least one.
-        features: Batch sizes and form of the features.
-        reader: Takes them.
-        share: (rank, world): this process takes every world-th chunk. The one that ends last lists ids and skipped.
-        advance: Told after each batch how many passes over one prompt are done, found ones too.
+        features: Batch sizes, and whether features are normalised.
+        reader: Computes the features.
+        share: (rank, world): this process computes every world-th chunk. The last process writes ids and skipped.
+        advance: Called after each batch with the number of finished passes over one prompt; also for reused chunks.
     """
     rank, world = share
     chunks = cut(prompts, features, reader.dimension)
@@ -71,22 +85,22 @@ def stream(
             create(path, len(prompts), reader.dimension, kind)
             progress.forget()
     done = progress.read()
-    lost = [n for n in done if n % world == rank and _sum(path, chunks[n]) != done[n].sha256]
-    if lost:
+    damaged = [n for n in done if n % world == rank and _sum(path, chunks[n]) != done[n].sha256]
+    if damaged:
         log.warning(
-            "%s: %s chunks are not as they were written, and are made anew", path, len(lost)
+            "%s: checksum mismatch in %s chunks, which are computed again", path, len(damaged)
         )
-        progress.drop(lost)
+        progress.drop(damaged)
         done = progress.read()
     for number in range(rank, len(chunks), world):
         places = np.array(list(chain.from_iterable(chunks[number])))
         if number in done:
             advance(len(places) * reader.rounds)
             continue
-        rows, fine = reader([[prompts[i] for i in batch] for batch in chunks[number]], advance)
-        rows, fine = finish(rows, fine, features.normalise)
+        rows, valid = reader([[prompts[i] for i in batch] for batch in chunks[number]], advance)
+        rows, valid = finish(rows, valid, features.normalise)
         write_rows(path, places, rows.numpy())
-        skipped = places[~fine.numpy()].tolist()
+        skipped = places[~valid.numpy()].tolist()
         progress.record(number, Done(skipped, _sum(path, chunks[number])))
     done = progress.read()
     if len(done) == len(chunks):
@@ -102,7 +116,10 @@ def read_skipped(folder: Path) -> list[str]:
 
 
 def cut(prompts: Sequence[Encoded], features: Features, d: int) -> list[Chunk]:
-    """Batches of like length, longest first, in chunks of some prompts, which do not depend on who makes them."""
+    """Groups the prompts into batches of similar length, longest first, and the batches into chunks.
+
+    The chunks depend on the prompts, on the features' batch sizes and on d only, not on the number of processes.
+    """
     lengths = [len(prompt.prompt) for prompt in prompts]
     most = max(1, min(CHUNK, max(LEAST, len(prompts) // PARTS), CHUNK_BYTES // (4 * d)))
     chunks: list[Chunk] = []
@@ -117,65 +134,68 @@ def cut(prompts: Sequence[Encoded], features: Features, d: int) -> list[Chunk]:
 
 
 class Done(NamedTuple):
-    """A finished chunk: its prompts without a feature, and the checksum of its rows."""
+    """A finished chunk: the numbers of its prompts without a feature, and the checksum of its rows."""
 
     skipped: list[int]
     sha256: str
 
 
 class _Progress:
-    """Which chunks are done: a file per process, beside the file of the features.
+    """The finished chunks, in a JSON file per process.
 
     Args:
-        folder: Of the files.
-        rank: Whose file is written.
-        plan: What the chunks are; files of another plan count for nothing.
+        folder: Folder of the files.
+        rank: Number of the process whose file is written.
+        plan: Checksum of the chunks; files with another one are ignored.
     """
 
     def __init__(self, folder: Path, rank: int, plan: str) -> None:
         self.folder, self.plan = folder, plan
         self.path = folder / ("extract.json" if rank == 0 else f"extract-{rank}.json")
-        self.own = self._read(self.path)
+        self.written = self._read(self.path)
 
     def read(self) -> dict[int, Done]:
-        """Every finished chunk, whoever made it."""
+        """The finished chunks of all processes."""
         found: dict[int, Done] = {}
         for path in self.folder.glob("extract*.json"):
             found |= self._read(path)
         return found
 
     def record(self, number: int, done: Done) -> None:
-        self.own[number] = done
-        self._write(self.path, self.own)
+        """Adds a finished chunk to this process' file."""
+        self.written[number] = done
+        self._write(self.path, self.written)
 
     def drop(self, numbers: Sequence[int]) -> None:
-        """Those chunks are not done after all, whoever made them."""
+        """Removes chunks from the files of all processes."""
         for path in self.folder.glob("extract*.json"):
             self._write(path, {n: d for n, d in self._read(path).items() if n not in numbers})
-        self.own = self._read(self.path)
+        self.written = self._read(self.path)
 
     def _write(self, path: Path, done: dict[int, Done]) -> None:
         rows = {str(number): list(each) for number, each in done.items()}
         write_json(path, {"plan": self.plan, "done": rows})
 
     def forget(self) -> None:
-        """The file of the features is new: what was noted is not in it."""
-        self.own = {}
+        """Deletes all progress: the file of the features is new."""
+        self.written = {}
         for path in self.folder.glob("extract*.json"):
             path.unlink()
 
     def _read(self, path: Path) -> dict[int, Done]:
         try:
-            noted = read_json(path)
-            if noted["plan"] != self.plan:
+            progress = read_json(path)
+            if progress["plan"] != self.plan:
                 return {}
-            return {int(n): Done(list(places), sha) for n, (places, sha) in noted["done"].items()}
+            return {
+                int(n): Done(list(places), sha) for n, (places, sha) in progress["done"].items()
+            }
         except (StoreError, KeyError, TypeError, AttributeError, ValueError):
-            return {}  # not there, or not to be read: the chunks are made again
+            return {}  # missing or damaged: the chunks are computed again
 
 
 def _sum(path: Path, chunk: Chunk) -> str:
-    """SHA-256 of a chunk's rows as they stand in the file."""
+    """SHA-256 of a chunk's rows in the file."""
     rows = open_features(path)[list(chain.from_iterable(chunk))]
     return sha256_of(rows.tobytes()).hexdigest()
 
@@ -195,24 +215,13 @@ def _fits(path: Path, n: int, d: int, kind: Kind) -> bool:
         return False
 
 
-NAME = "features.safetensors"
-"""Of the file; its one tensor is `features` [n, d]."""
-
-DTYPES = {"F16": "<f2", "F32": "<f4"}
-"""safetensors' names and numpy's: unit rows stand in half precision, others in single."""
-
-Kind = Literal["F16", "F32"]
-
-_LONGEST = 100_000
-"""Bytes of a header that is believed: ours has about 100."""
-
-
 def create(path: Path, n: int, d: int, kind: Kind) -> None:
-    """Makes a file of zeros at its full size, with a header that any reader of safetensors understands.
+    """Creates a safetensors file of zeros at its full size.
 
     Args:
-        path: A file that is there is replaced.
-        n, d: Rows and columns.
+        path: The file; an existing one is replaced.
+        n: Number of rows.
+        d: Number of columns.
         kind: `F16` or `F32`.
     """
     nbytes = n * d * np.dtype(DTYPES[kind]).itemsize
@@ -225,14 +234,14 @@ def create(path: Path, n: int, d: int, kind: Kind) -> None:
 
 
 def write_rows(path: Path, rows: np.ndarray, values: np.ndarray) -> None:
-    """Puts rows in their places and has them written to the disk.
+    """Writes rows to a file that `create` made, and flushes them to the disk.
 
-    By ordinary writing: on a full disk a mapped file would end the process without a word.
+    The file is not mapped for writing: on a full disk that would end the process without a message.
 
     Args:
-        path: A file that `create` made.
-        rows: Places [m].
-        values: [m, d], brought to the file's kind.
+        path: The file.
+        rows: Numbers of the rows [m].
+        values: The rows [m, d]; converted to the file's type.
     """
     array = open_features(path)
     row_bytes = array.shape[1] * array.dtype.itemsize
@@ -249,28 +258,28 @@ def write_rows(path: Path, rows: np.ndarray, values: np.ndarray) -> None:
 
 
 def open_features(path: Path, n: int | None = None, d: int | None = None) -> np.memmap:
-    """The features of a file, mapped read-only: [n, d] in float16 or float32.
+    """Maps a file of features read-only: [n, d] in float16 or float32.
 
     Args:
         path: The file.
-        n, d: What its shape has to be, where that is known.
+        n: Expected number of rows; None accepts any.
+        d: Expected number of columns; None accepts any.
 
     Raises:
-        StoreError: It is not there, cut short, or no file of features.
-        DataError: It is of another shape.
+        StoreError: The file is missing, truncated, or not a file of features.
+        DataError: It has another shape.
     """
     entry, start = _header(path)
     try:
-        (name, found), kind = entry["shape"], DTYPES[entry["dtype"]]
-        nbytes = int(name) * int(found) * np.dtype(kind).itemsize
-        if entry["data_offsets"] != [0, nbytes] or min(name, found) < 1:
+        (rows, columns), kind = map(int, entry["shape"]), DTYPES[entry["dtype"]]
+        nbytes = rows * columns * np.dtype(kind).itemsize
+        if entry["data_offsets"] != [0, nbytes] or min(rows, columns) < 1:
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{path} holds no features: {entry}") from error
-    rows, columns = int(name), int(found)
+        raise StoreError(f"{path} is not a file of features: {entry}") from error
     if (size := path.stat().st_size) != start + nbytes:
         raise StoreError(
-            f"{path} has {size} bytes, not {start + nbytes}: it was cut short; delete it and run again"
+            f"{path} has {size} bytes, not {start + nbytes}: it is truncated; delete it and run again"
         )
     if n is not None and rows != n:
         raise DataError(f"{path} holds features of {rows} examples, not {n}: it is of other data")
@@ -282,11 +291,11 @@ def open_features(path: Path, n: int | None = None, d: int | None = None) -> np.
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """The entry of the one tensor, and where its bytes begin."""
+    """The header's entry of the tensor, and the offset of its bytes."""
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if not 0 < length <= _LONGEST:
+            if not 0 < length <= LONGEST_HEADER:
                 raise ValueError
             text = file.read(length)
         if len(text) < length:
@@ -297,4 +306,4 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is no file of features: delete it and run again") from error
+        raise StoreError(f"{path} is not a file of features: delete it and run again") from error

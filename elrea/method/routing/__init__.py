@@ -1,1 +1,1 @@
-"""From a prompt's feature to weights, by gradient or by a distilled router."""
+"""Routing: a prompt's weights (5.9), from the cosines of its gradient or from those that a learned router predicts."""

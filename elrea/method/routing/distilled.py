@@ -119,10 +119,6 @@ class Distilled(LearnedRouter):
         return predict(folder, model, adapter, prompts, self, pad_id=pad_id, advance=advance)
 
 
-NOT_LEARNED = Distilled.fixed_fields
-"""Fields that the student does not depend on."""
-
-
 def agreement(student: Routing, gradient: Routing) -> dict[str, float | int]:
     """Compares a student's routing with routing by gradient; prompts without a gradient are left out.
 

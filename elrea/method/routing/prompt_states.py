@@ -1,4 +1,4 @@
-"""Hidden states of the base adapter's own pass over a prompt: what the distilled router looks at."""
+"""Hidden states of the base adapter's pass over a prompt: the inputs of the distilled router."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Pooling = Literal["mean", "last", "both"]
 
 @dataclass(frozen=True)
 class PromptStates(Features):
-    """Features in the sense of `elrea.method.features.protocol`, by one forward pass with the base adapter on.
+    """Features from one forward pass with the base adapter.
 
     Attributes:
-        layer: How many decoder layers the states have passed, and nothing after them is computed; `last`: all, and the
-            final norm; `early`: a quarter.
-        pooling: Mean over the prompt's tokens [H], the last token's [H], or both side by side [2·H].
+        layer: Number of decoder layers after which states are read; later layers are not computed. `last`: after all
+            layers and the final norm; `early`: after a quarter of the layers.
+        pooling: Mean over the prompt's tokens [H], the last token [H], or both concatenated [2·H].
     """
 
     layer: Layer = "last"
@@ -46,7 +46,7 @@ class PromptStates(Features):
         self.depth(model)
 
     def depth(self, model: PeftModel) -> int | None:
-        """After how many decoder layers the states are read; None: after all, and the final norm.
+        """Number of decoder layers after which states are read; None: after all layers and the final norm.
 
         Raises:
             ConfigError: There are not that many layers.
@@ -68,21 +68,21 @@ class PromptStates(Features):
         pad_id: int,
         tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> AdaptedStates:
-        """Args as the protocol's; of the checkpoints the last one is put on the model."""
+        """As for `Features`; the model gets the adapter of the last checkpoint."""
         set_state(model, load(checkpoints[-1])[0])
         return AdaptedStates(model, pad_id, self)
 
 
 class AdaptedStates(HiddenStates):
-    """One pass per batch, without the output head and without any gradient.
+    """Computes `PromptStates` in one pass per batch, without output head and gradients.
 
     Args:
-        model: Carries the adapter.
-        pad_id: The id that fills up short prompts.
-        states: Which states, and how those of a prompt become one row.
+        model: A PEFT model with the adapter.
+        pad_id: Token id of padding.
+        states: Layer and pooling.
 
     Attributes:
-        cost: Share of the decoder layers that a prompt goes through.
+        cost: Share of the decoder layers that are computed.
     """
 
     def __init__(self, model: PeftModel, pad_id: int, states: PromptStates) -> None:
@@ -106,14 +106,14 @@ class AdaptedStates(HiddenStates):
         return torch.cat(parts, dim=1)
 
     def _hidden(self, ids: Tensor) -> Tensor:
-        """States [b, t, H] of token ids [b, t]; layers that come after them are not run."""
+        """States [b, t, H] of token ids [b, t]; later layers are not computed."""
         stop = None
         if self.depth is not None:
-            found = (m for m in self.body.modules() if isinstance(m, nn.ModuleList))
-            layers = next(m for m in found if len(m) == self.layers)
+            lists = (m for m in self.body.modules() if isinstance(m, nn.ModuleList))
+            layers = next(m for m in lists if len(m) == self.layers)
             stop = layers[self.depth - 1].register_forward_hook(_reached)
         try:
-            # No attention mask: padding is on the right, and causal attention never looks there.
+            # No attention mask: padding is on the right, which causal attention never reads.
             hidden: Tensor = self.body(input_ids=ids, use_cache=False).last_hidden_state
         except _ReachedError as reached:
             hidden = reached.states
@@ -124,7 +124,7 @@ class AdaptedStates(HiddenStates):
 
 
 class _ReachedError(Exception):
-    """Ends a pass at the layer whose states are wanted."""
+    """Ends a pass after the layer whose states are read."""
 
     def __init__(self, states: Tensor) -> None:
         super().__init__()

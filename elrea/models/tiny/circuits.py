@@ -51,7 +51,7 @@ def install(model: LlamaForCausalLM, match_layers: tuple[int, ...], seed: int) -
         _carry(model, 0, head, own, space, 1 / (scale * part))
     scale = math.sqrt(width / (3 + SHARED**2))  # after both have written vectors of length 1
     for layer in match_layers:
-        for head, (keys, found, length) in enumerate(
+        for head, (keys, read, length) in enumerate(
             (
                 (own, two, 1.0),  # given a text: the letter two places before it
                 (two, own, part),  # given a letter: the text two places after it
@@ -60,7 +60,7 @@ def install(model: LlamaForCausalLM, match_layers: tuple[int, ...], seed: int) -
         ):
             key_length = scale * (part if keys is own else 1.0)
             _match(model, layer, head, one, scale, keys, key_length)
-            _carry(model, layer, head, found, own, 1.5 / (scale * length))
+            _carry(model, layer, head, read, own, 1.5 / (scale * length))
 
 
 def _size(model: LlamaForCausalLM) -> int:

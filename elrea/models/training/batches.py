@@ -57,14 +57,14 @@ def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
     """
     if not encoded:
         raise TrainingError("no training examples: 0 examples were given")
-    found = []
+    made = []
     for example in encoded:
         tokens = (*example.prompt, *example.response)
         first = max(1, len(example.prompt)) if loss_on == "response" else 1
         if first >= len(tokens):
             raise TrainingError(f"example {example.id} has no {loss_on} token that carries loss")
-        found.append(Item(example.id, tokens, first))
-    return found
+        made.append(Item(example.id, tokens, first))
+    return made
 
 
 def collate(chosen: Sequence[Item], pad_id: int, step_size: int) -> Batch:
@@ -104,7 +104,7 @@ def steps(
     """Yields the optimiser steps of a schedule that follow the first `done` ones.
 
     Args:
-        schedule: Says which examples are in which step.
+        schedule: Which examples are in which step.
         examples: What the schedule's indices point at.
         pad_id: The token id of the padding.
         batch_size: Most examples in one forward pass.

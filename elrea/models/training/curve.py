@@ -16,18 +16,18 @@ DEV_LOSS = "dev_loss"
 """Key in the curve's row of an epoch's last step: the loss on dev, nats per token, mean over examples."""
 
 INTERVAL = 2.0
-"""Seconds between two writes of a growing curve.json, at least."""
+"""Minimum number of seconds between two writes of a growing curve.json."""
 
 SHARE = 0.02
-"""Of the training time at most, spent on rewriting a long curve."""
+"""Maximum share of the time that is spent on rewriting a long curve."""
 
 
 class CurveWriter:
-    """Reports each row to a task, and rewrites `curve.json` from time to time.
+    """Reports each row to a task, and rewrites curve.json at intervals.
 
     Args:
-        folder: Where curve.json goes.
-        task: What every row is reported to.
+        folder: For curve.json.
+        task: Gets every row.
     """
 
     def __init__(self, folder: Path, task: Task) -> None:
@@ -36,10 +36,12 @@ class CurveWriter:
         self.due = -float("inf")
 
     def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Reports the rows of a checkpoint, and makes curve.json hold these alone.
+        """Reports the rows of a checkpoint, and rewrites curve.json with these only.
+
+        The curve.json of a killed run may have more rows than its last checkpoint.
 
         Args:
-            rows: At least one; a killed run's curve.json may have had more than its last checkpoint.
+            rows: All rows of the checkpoint, at least one.
         """
         self._write(rows)
         self.task.advance(rows[-1]["examples"])
@@ -66,17 +68,17 @@ class CurveWriter:
 
 
 def dev_losses(curve: Sequence[Mapping[str, Any]]) -> dict[int, float]:
-    """Epoch -> loss on dev at its end, of a training curve; empty where there was no early stop."""
+    """Epoch -> loss on dev at its end; empty for a training without early stop."""
     return {int(row["epoch"]): row[DEV_LOSS] for row in curve if DEV_LOSS in row}
 
 
 def after_best(curve: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the epochs' folders after the best one; none where there was no early stop."""
+    """Names of the epochs' folders after the best one; none for a training without early stop."""
     losses = dev_losses(curve)
     return [f"epoch_{epoch}" for epoch in losses if epoch > best_epoch(curve)]
 
 
 def best_epoch(curve: Sequence[Mapping[str, Any]]) -> int:
-    """The epoch with the lowest loss on dev, the earliest of equals."""
+    """The epoch with the lowest loss on dev; of several, the first."""
     losses = dev_losses(curve)
     return min(losses, key=lambda epoch: (losses[epoch], epoch))

@@ -169,5 +169,5 @@ def _must_fit(context: Context) -> list[Fitting]:
     it = context.experiment
     found: list[Fitting] = [it.features] if context.requirements.clustered else []
     if context.distils:
-        found.append(context.distilled.states)
+        found.append(context.distilled)
     return found

@@ -79,7 +79,7 @@ class Answers(Step):
         if strategy.routed:
             inputs["routed"] = {
                 "by": upstream[routed_by(context)].key,
-                "router": described(it.router, "compare"),
+                "router": described(it.router, *it.router.report_fields),
                 "clusters": upstream["clusters"].key,
             }
         return inputs

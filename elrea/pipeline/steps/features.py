@@ -15,9 +15,6 @@ from elrea.pipeline.experiment import described
 from elrea.pipeline.step import Step
 from elrea.store.stage import Stage
 
-SPEED = ("batch_size", "batch_tokens", "buffer_mb", "recompute")
-"""Fields of the features that change them by rounding at most."""
-
 
 @dataclass(frozen=True)
 class Features(Step):
@@ -50,7 +47,7 @@ class Features(Step):
         it.features.check(it.training.epochs)
         identity = it.features.identity() if context.here else {}
         inputs = {
-            "features": {**described(it.features, *SPEED), **identity},
+            "features": {**described(it.features, *it.features.speed_fields), **identity},
             "prompts": context.prompts,
             "examples": it.corpus.fingerprint("train" if self.split == "train" else "test"),
         }

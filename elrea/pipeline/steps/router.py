@@ -12,8 +12,7 @@ from torch import Tensor
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.clustering.centroids import cosines
 from elrea.method.features.to_disk import NAME, open_features
-from elrea.method.routing.distilled import NOT_LEARNED
-from elrea.method.routing.student import distil, predict, write_cosines
+from elrea.method.routing.student import write_cosines
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
@@ -41,7 +40,7 @@ class DistilledRouter(Step):
         return {
             "base": upstream["base"].key,
             "clusters": upstream["clusters"].key,
-            "router": described(it.router, *NOT_LEARNED),
+            "router": described(it.router, *context.distilled.fixed_fields),
             "dev": it.corpus.fingerprint("dev"),
             "seed": it.seed,
         }
@@ -55,10 +54,9 @@ class DistilledRouter(Step):
             centroids = read_clusters(upstream["clusters"].folder)["centroids"]
             judged = context.prompter.routing(dev), cosines(features.numpy(), centroids)
         with context.peft(it.lora) as model:
-            distil(
+            context.distilled.train(
                 folder, model, base / "adapter", (context.prompter.routing(kept), learned), judged,
-                context.distilled, seed=it.seed, pad_id=context.backbone.pad_id,
-                progress=context.progress,
+                seed=it.seed, pad_id=context.backbone.pad_id, progress=context.progress,
             )  # fmt: skip
 
 
@@ -86,9 +84,9 @@ class DistilledRouting(Step):
             context.peft(context.experiment.lora) as model,
             context.progress("route, test prompts", len(prompts)) as advance,
         ):
-            found = predict(
+            found = context.distilled.predict(
                 upstream["router"].folder, model, upstream["base"].folder / "adapter", prompts,
-                context.distilled, pad_id=context.backbone.pad_id, advance=advance,
+                pad_id=context.backbone.pad_id, advance=advance,
             )  # fmt: skip
         write_cosines(folder, found)
 

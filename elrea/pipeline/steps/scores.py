@@ -70,7 +70,7 @@ class Scores(Step):
             "base": upstream["base"].key,
             "members": {**{name: upstream[name].key for name in self.members}, **gates},
             "strategies": {name: described(s) for name, s in it.strategies.items()},
-            "router": described(it.router, "compare"),
+            "router": described(it.router, *it.router.report_fields),
             "clusters": upstream["clusters"].key if known.clustered else None,
             "prompts": upstream[routed_by(context)].key if known.routed else context.prompts,
             "test": it.test,

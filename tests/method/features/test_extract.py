@@ -208,3 +208,11 @@ def test_weights_that_make_no_mean_are_refused(weights: list[float]) -> None:
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(ValueError, match="'adam' or 'sgd', not 'sign'"):
         GradientFeatures(form="sign")
+
+
+def test_epoch_weights_need_a_known_number_of_epochs() -> None:
+    weighted = GradientFeatures(epoch_weights=[1.0, 2.0])
+    weighted.check(2)
+    with pytest.raises(ConfigError, match=r"^features\.epoch_weights .* early_stop .* open"):
+        weighted.check(None)
+    GradientFeatures().check(None)

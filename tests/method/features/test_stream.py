@@ -173,4 +173,4 @@ def test_a_bit_that_flips_in_rows_that_are_done_is_noticed(
         PROMPTS[i].id for batch in chunks[2] for i in batch
     }
     assert sorted(second.seen) == sorted(again)
-    assert "1 chunks are not as they were written" in caplog.text
+    assert "checksum mismatch in 1 chunks" in caplog.text

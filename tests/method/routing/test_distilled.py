@@ -129,3 +129,13 @@ def test_a_file_that_is_no_router(content: bytes | None, tmp_path: Path) -> None
         (tmp_path / WEIGHTS).write_bytes(content)
     with pytest.raises(StoreError, match="is no distilled router"):
         load(tmp_path)
+
+
+def test_a_learned_router_says_what_it_depends_on() -> None:
+    cheap = Distilled(temperature=0.5, renormalise=False, compare=False)
+    assert cheap.by_gradient() == Router(0.5, False) and type(cheap.by_gradient()) is Router
+    assert Distilled().takes_features() and not cheap.takes_features()
+    assert set(Distilled.fixed_fields) == {"compare", "renormalise", "temperature"}
+    assert Distilled.report_fields == ("compare",) and Router.report_fields == ()
+    plain = Router(0.5)
+    assert plain.by_gradient() is plain and plain.takes_features() and not plain.files

@@ -1,1 +1,1 @@
-"""One file per strategy: a row of the tables."""
+"""The strategies, one file for each: the rows of the result tables."""

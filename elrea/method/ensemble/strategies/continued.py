@@ -1,4 +1,4 @@
-"""The base adapter trained on for the experts' epochs, on all examples: more training, without any cluster."""
+"""The base adapter trained further on all examples for the experts' epochs: more training without clusters."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ MEMBER = "continued"
 
 @dataclass(frozen=True)
 class Continued(Rated, Strategy):
-    """One adapter that takes the very steps of all experts, from where they begin: C = 1, without routing.
+    """One adapter with as many steps as all experts together, from the same start: C = 1, without routing.
 
-    A compute-matched base like `Matched`, which starts anew and lets its rate fall once, over all steps.
+    `Matched` uses the same compute, but starts from a fresh adapter with one learning-rate schedule over all steps.
     """
 
     rate: float = 1.0
-    """Its highest learning rate, as a multiple of training.expert_learning_rate."""
+    """The highest learning rate, as a multiple of training.expert_learning_rate."""
     routed: ClassVar[bool] = False
 
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:

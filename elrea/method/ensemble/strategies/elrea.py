@@ -1,4 +1,4 @@
-"""ELREA: base adapter and experts, weighed by the prompt's gradient (5.8 to 5.10)."""
+"""ELREA: base adapter and experts, weighted by the prompt's gradient (5.8 to 5.10)."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Elrea(Strategy):
-    """w_base·logits_base + Σ_c w_c·logits_c, all experts or the k nearest."""
+    """w_base·logits_base + Σ_c w_c·logits_c over all experts or the k nearest (5.10)."""
 
     top_k: int | None = None
-    """Keep the k experts with the largest weights (the base's share stays); null keeps all."""
+    """Use the k experts with the largest weights only (w_base stays the same); null uses all."""
     base_share: bool = True
-    """Let the base adapter take part with w_base. The paper does."""
+    """Include the base adapter with weight w_base, as in the paper."""
     routed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

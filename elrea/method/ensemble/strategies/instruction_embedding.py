@@ -1,4 +1,4 @@
-"""Instruction Embedding: ELREA with what prompts say in place of what they would change in the base adapter."""
+"""Instruction Embedding: ELREA with text embeddings instead of gradients."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elrea.method.features.embedding import Embedding
 
 @dataclass(frozen=True)
 class InstructionEmbedding(Elrea, Regrouped):
-    """Clusters, experts and routing (5.8 to 5.10) by embeddings: what gradients are worth is the difference."""
+    """Clusters, experts and routing (5.8 to 5.10) by embeddings; the difference to ELREA is due to the gradients."""
 
     features: Embedding = field(default_factory=Embedding)
-    """Which embedding: the backbone's own, or a sentence-transformers model."""
+    """The embedding: the backbone's own, or a sentence-transformers model's."""

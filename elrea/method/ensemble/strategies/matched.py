@@ -1,4 +1,4 @@
-"""One adapter that was given what ELREA spends: its steps, or its steps and its parameters."""
+"""One adapter with the compute of ELREA, or with its compute and its number of parameters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Matched(Rated, Strategy):
-    """A base adapter trained from the start for the epochs of base and experts together."""
+    """A fresh adapter trained on all examples for the epochs of base adapter and experts together."""
 
     rank_times_clusters: bool = False
-    """Give it rank C·r as well: as many parameters as all experts (parameter-matched)."""
+    """Use rank C·r, with as many parameters as all experts together (parameter-matched)."""
     rate: float = 1.0
-    """Its highest learning rate, as a multiple of training.learning_rate."""
+    """The highest learning rate, as a multiple of training.learning_rate."""
     routed: ClassVar[bool] = False
 
     @property

@@ -1,4 +1,4 @@
-"""MoE Merging (D.1): the members' factors are averaged to one adapter for each prompt."""
+"""MoE Merging (D.1): one adapter per prompt, whose factors are weighted means of the members' factors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 
 @dataclass(frozen=True)
 class MoeMerging(MoeRouting):
-    """A = Σ_c λ_c A_c and B = Σ_c λ_c B_c, then (α/r)·B A x in each layer, λ = w/Σw.
+    """A = Σ_c λ_c A_c and B = Σ_c λ_c B_c, and (α/r)·B A x in each layer, with λ = w/Σw (D.1).
 
-    The factors are averaged one by one, as the paper has it: B A is not the average of the members' B_c A_c.
+    A and B are averaged separately, as in the paper: B A is not the mean of the members' B_c A_c.
     """
 
     def delta(self, x: Tensor, factors: Factors) -> Tensor:

@@ -1,4 +1,4 @@
-"""MoE Routing (D.1): every adapted layer adds up its members' outputs, weighed as ELREA weighs the members."""
+"""MoE Routing (D.1): every adapted layer sums its members' outputs, weighted in proportion to ELREA's weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class MoeRouting(Elrea, Layerwise):
-    """(α/r)·Σ_c λ_c B_c A_c x in each layer, λ = w/Σw, the base adapter being c = 0."""
+    """(α/r)·Σ_c λ_c B_c A_c x in each layer, with λ = w/Σw and the base adapter as c = 0 (D.1)."""
 
     def weights(self, routing: Routing) -> Tensor:
         weights = super().weights(routing)

@@ -1,4 +1,4 @@
-"""MoLE (D.2): a gate in every adapted layer says how much each member adds, token by token."""
+"""MoLE (D.2): a trained gate in every adapted layer weights the members token by token."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Mole(Rated, Gated):
-    """(α/r)·Σ_c λ_c(x) B_c A_c x in each layer, λ(x) = softmax(W x), W trained while base and experts stay.
+    """(α/r)·Σ_c λ_c(x) B_c A_c x in each layer, with λ(x) = softmax(W x) (D.2); base adapter and experts are frozen.
 
-    W begins at 0, all members alike, and is trained on all examples without a balancing loss. The paper gives
-    neither the gate's input nor its form; the layer's own input and a linear map are this project's choice.
+    W starts at 0, with all members alike, and is trained on all examples without a balancing loss. The paper gives
+    neither the gate's input nor its form; a linear map of the layer's input is this project's choice.
     """
 
     epochs: int = 1
-    """Passes over all training examples. The paper's is 1."""
+    """Passes over all training examples: 1 in the paper."""
     rate: float = 1.0
-    """The highest learning rate, as a multiple of training.expert_learning_rate (the paper's 2e-5 is both)."""
+    """The highest learning rate, as a multiple of training.expert_learning_rate (2e-5 for both in the paper)."""
     routed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -45,7 +45,7 @@ class Mole(Rated, Gated):
         return experts(setting, "cluster")
 
     def gates(self, setting: Setting) -> AdapterSpec:
-        """How the gates are trained."""
+        """How the gates are trained: on all examples, at a multiple of the experts' learning rate."""
         rate = self.rate * setting.training.expert_learning_rate
         return AdapterSpec(setting.lora, self.epochs, rate, "all")
 

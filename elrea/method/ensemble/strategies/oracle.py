@@ -1,4 +1,4 @@
-"""The oracle: each test source is answered by the expert that happens to be best at it."""
+"""The oracle: each test source is answered by the expert with the highest accuracy on it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Oracle(Picking):
-    """argmax_c of expert c's accuracy on all test prompts of a source: what choosing one expert per source could give.
+    """argmax_c of expert c's accuracy on all test prompts of a source: a bound for choosing one expert per source.
 
-    It looks at the answers, so it is no method but a bound; with few prompts to a source it flatters itself.
+    It uses the right answers, so it is no method. With few prompts per source the bound is too high.
     """
 
     routed: ClassVar[bool] = False
@@ -29,15 +29,15 @@ class Oracle(Picking):
         return expert_names(routing.clusters)
 
     def weights(self, routing: Routing) -> Tensor:
-        """1 for all: every expert has to answer before the best is known."""
+        """All 1: every expert has to answer before the best one is known."""
         return torch.ones(len(routing.cosines), routing.clusters)
 
     def pick(self, correct: Tensor, sources: Sequence[str]) -> Tensor:
-        """The member that answers each prompt [n]; of equals the first.
+        """The member that answers each prompt [n]; of equally good members, the first.
 
         Args:
-            correct: Whether each member has each prompt right [members, n].
-            sources: Of the prompts [n].
+            correct: Whether each member answered each prompt correctly [members, n].
+            sources: Source of each prompt [n].
         """
         names = sorted(set(sources))
         of = torch.tensor([names.index(source) for source in sources])

@@ -1,4 +1,4 @@
-"""Random Cluster: as many experts, trained on clusters of the same sizes drawn at random."""
+"""Random Cluster: as many experts as ELREA's, trained on random clusters of the same sizes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class RandomCluster(Rated, Strategy):
-    """What ensembling alone is worth: the paper weighs all members 1."""
+    """The control for ensembling without meaningful clusters; all weights are 1 in the paper."""
 
     weighted: bool = False
-    """Weigh the members as ELREA weighs its own, the base's share included, instead of by 1."""
+    """Use ELREA's weights, including w_base, instead of 1."""
     rate: float = 1.0
     """The experts' highest learning rate, as a multiple of training.expert_learning_rate."""
 

@@ -1,4 +1,4 @@
-"""LoRA Ensembles: the base adapter and others like it, trained on all data with other seeds, logits averaged."""
+"""LoRA Ensembles: mean logits of the base adapter and of adapters trained like it with other seeds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class SeedEnsemble(Rated, Strategy):
-    """(1/n) Σ_i logits_i over n base adapters of n seeds: what ensembling alone is worth, without any clusters."""
+    """(1/n) Σ_i logits_i over n adapters of n seeds, trained on all data: ensembling without clusters."""
 
     size: int | None = 4
-    """n, the base adapter among them. The paper's is 4; null takes C + 1, as many members as ELREA has."""
+    """n, including the base adapter. The paper's is 4; null: C + 1, as many members as ELREA has."""
     rate: float = 1.0
-    """The others' highest learning rate, as a multiple of training.learning_rate."""
+    """The highest learning rate of the other adapters, as a multiple of training.learning_rate."""
     routed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

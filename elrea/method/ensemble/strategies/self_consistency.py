@@ -1,4 +1,4 @@
-"""Self-Consistency: several answers of the base adapter are drawn, and the most frequent one counts."""
+"""Self-Consistency: several answers of the base adapter are drawn, and the most frequent one is taken."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class SelfConsistency(Voting):
-    """A majority vote over several answers that are drawn.
+    """A majority vote over several drawn answers.
 
-    The paper draws whole texts and reads the answer out of each, as `evaluation.by=generation` does here; of texts
-    without an answer none counts. Where choices are judged by likelihood, an answer is drawn from
-    P(choice)^(1/temperature), renormalised over the choices: one pass tells these, so that the draws cost nothing.
+    The paper draws whole texts and reads an answer from each, as `evaluation.by=generation` does here; texts without an
+    answer have no vote. If choices are scored by likelihood, answers are drawn from P(choice)^(1/temperature),
+    normalised over the choices: one pass computes these, so that draws cost nothing.
     """
 
     samples: int = 5
-    """Answers drawn for each prompt. The paper's is 5."""
+    """Number of answers drawn for each prompt. The paper's is 5."""
     temperature: float = 1.0
-    """Divides the logits, or the choices' log-probabilities, before drawing. The paper's is 1."""
+    """Divides the logits, or the choices' log-probabilities, before a draw. The paper's is 1."""
     seed: int = 0
-    """Of the draws."""
+    """Seed of the draws."""
     routed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -49,14 +49,14 @@ class SelfConsistency(Voting):
         return torch.ones(len(routing.cosines), 1)
 
     def vote(self, log_probs: Sequence[float], number: int) -> int:
-        """The choice that most draws fall on; of equals the one drawn first.
+        """The most frequently drawn choice; of equally frequent ones, the one drawn first.
 
         Args:
             log_probs: log P of each choice.
-            number: Of the prompt: every prompt has draws of its own.
+            number: Number of the prompt; every prompt has its own draws.
         """
         logs = torch.tensor(log_probs).double()
-        logs -= logs.max()  # else what is divided by little overflows
+        logs -= logs.max()  # division by a small temperature would overflow
         shares = torch.softmax(logs / self.temperature, dim=0).tolist()
         draw = Random(f"self-consistency/{self.seed}/{number}")
         drawn = draw.choices(range(len(shares)), weights=shares, k=self.samples)

@@ -1,4 +1,4 @@
-"""M and M + Q_base: one member alone."""
+"""M and M + Q_base: a single member, the backbone or the base adapter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Single(Strategy):
-    """The backbone alone, or the base adapter, the baseline that every gain is measured against."""
+    """The backbone without adapter, or the base adapter, the reference strategy of all comparisons."""
 
     member: str = BASE
     """`backbone` or `base`."""

@@ -1,4 +1,4 @@
-"""M + Q_dataset: an adapter for each source of the training data, each tested on its own source."""
+"""M + Q_dataset: one adapter per source of the training data, each used for the prompts of its source."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class SourceAdapters(Rated, Strategy):
-    """What somebody does who knows every prompt's source: as many trainings as sources, and no sharing.
+    """Separate adapters for a user who knows every prompt's source; the sources share nothing.
 
-    Where `clustering=source` makes experts of the sources, from the base adapter, these begin anew.
+    These adapters start fresh; with `clustering=source` the experts start from the base adapter.
     """
 
     rate: float = 1.0
@@ -38,7 +38,7 @@ class SourceAdapters(Rated, Strategy):
         return _names(len(routing.trained))
 
     def weights(self, routing: Routing) -> Tensor:
-        """1 for the adapter of the prompt's own source.
+        """1 for the adapter of the prompt's source, else 0.
 
         Raises:
             ConfigError: A prompt's source has no training examples.
@@ -55,5 +55,5 @@ class SourceAdapters(Rated, Strategy):
 
 
 def _names(count: int) -> list[str]:
-    """Member names by number: a source may be named in a way that no file can."""
+    """Member names by number: a source's name may not be possible as a file name."""
     return [f"source-{number}" for number in range(count)]

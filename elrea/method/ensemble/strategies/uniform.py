@@ -1,4 +1,4 @@
-"""Uniform Weights: ELREA's experts and the base adapter, all weighing 1."""
+"""Uniform Weights: ELREA's experts and the base adapter, all with weight 1."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from elrea.method.routing.weights import Routing
 
 @dataclass(frozen=True)
 class Uniform(Strategy):
-    """What the experts are worth without routing."""
+    """Σ_m logits_m over base adapter and experts: ELREA without routing."""
 
     routed: ClassVar[bool] = False
 
