@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import yaml
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).parents[1]
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -146,7 +146,7 @@ def config_keys() -> set[str]:
             yield from of(child)
 
     files = (ROOT / "conf").rglob("*.yaml")
-    return {key for path in files for key in of(yaml.safe_load(path.read_text()))}
+    return {key for path in files for key in of(OmegaConf.to_container(OmegaConf.load(path)))}
 
 
 def table(path: Path, head: str) -> list[list[str]]:
