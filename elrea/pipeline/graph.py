@@ -92,6 +92,10 @@ class Graph:
         """Every stage's key by name."""
         return {name: node.stage.key for name, node in self.nodes.items()}
 
+    def is_outdated(self) -> bool:
+        """Whether clusters that have been made since are of another number than was known."""
+        return any(_found(branch.context, branch) != branch.clusters for branch in self.branches)
+
     def upstream(self, name: str) -> dict[str, str]:
         """The stages that one stage reads: key by the name in the plan."""
         names = {node.stage.key: other for other, node in self.nodes.items()}
