@@ -31,6 +31,9 @@ PARTS = (
 )  # fmt: skip
 """Keys that a run's config has."""
 
+LIGHT = ("adapter", "training", "trainer", "backbone", "clustering", "evaluation", "tracking")
+"""Parts whose classes do not import torch."""
+
 ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
 """Keys that belong to no group, and their types."""
 
@@ -47,11 +50,14 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
     Raises:
         ElreaError: Whatever is wrong, in one line.
     """
+    _check(cfg, folder)
+    for name in LIGHT:  # first what can be refused without importing torch
+        build(cfg.get(name), name)
+    corpus = build(cfg.data, "data").load()
+
     from elrea.evaluation.judging import check
 
-    _check(cfg, folder)
     evaluation, strategies = _judged(cfg, chosen, folder, words)
-    corpus = build(cfg.data, "data").load()
     if evaluation.split == "dev":
         if not corpus.dev:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import Regrouped
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.context import Context
-from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.step import Step
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.answers import Answers
@@ -21,6 +21,9 @@ from elrea.pipeline.steps.gates import Gates
 from elrea.pipeline.steps.router import DistilledRouter, DistilledRouting
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.stage import Stage, Store
+
+if TYPE_CHECKING:
+    from elrea.pipeline.experiment import Experiment
 
 ORDER: tuple[type[Step], ...] = (
     BaseAdapter, Features, Clusters, DistilledRouter, DistilledRouting, Adapter, Gates, FeaturesForTest, Answers,

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, ElreaError
 from elrea.models.log import SILENT, Log
-from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.graph import Builder, Graph
-from elrea.pipeline.step import Step
-from elrea.store.stage import Store
+
+if TYPE_CHECKING:
+    from elrea.pipeline.experiment import Experiment
+    from elrea.pipeline.step import Step
+    from elrea.store.stage import Store
 
 
 class Pipeline:

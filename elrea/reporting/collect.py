@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.strategy_figures import strategy_figures
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
@@ -17,14 +15,19 @@ from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import described
-from elrea.pipeline.graph import Branch, Graph
-from elrea.pipeline.run import Pipeline
 from elrea.pipeline.steps.members import prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elrea.evaluation.scoring import Outcome
+    from elrea.pipeline.graph import Branch, Graph
+    from elrea.pipeline.run import Pipeline
 
 CURVES = ("base", "adapter", "gates")
 """Kinds of stages that leave a training curve."""

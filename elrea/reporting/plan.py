@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, NotHere
-from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
-from elrea.pipeline.run import Pipeline
 from elrea.reporting.progress import say, screen
 from elrea.reporting.terminal import forecast_table, plan_table
 from elrea.store.stage import Store
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from elrea.pipeline.experiment import Experiment
+    from elrea.pipeline.run import Pipeline
 
 
 def show(pipeline: Pipeline, forecasts: bool) -> None:

@@ -154,7 +154,7 @@ def each(how: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
 
 EXPERT, SHAPE = "expert-1/adapter_model.safetensors", "expert-1/adapter_config.json"
 CENTROIDS = "routing/centroids.safetensors"
-LORA = "elrea.models.lora.Lora"
+LORA = "elrea.models.adapter_shape.Lora"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from elrea.method.ensemble.mixing import mix
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.features.per_example import PerExampleGradients, largest_entry
 from elrea.method.routing.weights import Router, Routing
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.loss import batch_loss
 from elrea.models.training.batches import collate, items
 from tests.method.features import by_hand

@@ -10,10 +10,11 @@ from pathlib import Path
 from elrea.data.prompts import Encoded
 from elrea.method.features.protocol import Advance, Features
 from elrea.method.features.to_disk import stream
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress, Task
-from elrea.models.lora import Lora, attach
+from elrea.models.lora import attach
 from elrea.models.processes import Member, launch
 
 

@@ -13,17 +13,19 @@ import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from elrea.data.batches import by_tokens
-from elrea.data.prompts import Encoded
 from elrea.errors import DataError, ElreaError, StoreError
 from elrea.method.features.protocol import Advance, Features, Reader, finish
 from elrea.store.files import atomic_file, read_json, sha256_of, write_json
 from elrea.store.lock import Lease
 from elrea.store.manifest import CHECKPOINT
+
+if TYPE_CHECKING:
+    from elrea.data.prompts import Encoded
 
 log = logging.getLogger(__name__)
 

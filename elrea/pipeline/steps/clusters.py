@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.errors import ClusterError
 from elrea.method.clustering.assignment import make_clusters
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import Step
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 
 @dataclass(frozen=True)

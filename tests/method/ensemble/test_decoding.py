@@ -15,7 +15,8 @@ from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.models.builders import BUILDERS, PAD, random_adapter
 
 PROMPTS = [(5, 9, 3), (7,), (4, 4, 8, 20, 11, 30, 2), (12, 6)]

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from elrea.data.batches import pad
 from elrea.errors import BackboneError
 from elrea.method.ensemble.joint import Adapter, JointModel
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.method.features.by_hand import prompts
 from tests.models.builders import BUILDERS, PAD, random_adapter
 

@@ -35,7 +35,7 @@ from elrea.method.ensemble.strategy import (
     Voting,
 )
 from elrea.method.routing.weights import Router, Routing
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 
 CONF = Path(__file__).parents[3] / "conf" / "ensemble"

@@ -13,7 +13,8 @@ from elrea.data.prompts import Encoded
 from elrea.errors import BackboneError, ConfigError
 from elrea.method.features.embedding import Embedding
 from elrea.method.features.gradient import extract
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.method.features import by_hand
 from tests.models.builders import BUILDERS, PAD, random_adapter
 from tests.small_models import byte_tokenizer

@@ -25,7 +25,8 @@ from elrea.method.features.per_example import (
     largest_entry,
     prompt_loss,
 )
-from elrea.models.lora import Lora, attach, parameters, set_state, state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, parameters, set_state, state
 from tests.method.features import by_hand
 from tests.models.builders import BUILDERS, PAD, random_state, train
 
