@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import random
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def subset(
     examples: Sequence[Example], limit: int | None, seed: int, name: str, setting: str = ""
 ) -> tuple[Example, ...]:
-    """Draw at most `limit` examples; they keep their order.
+    """Draw at most `limit` examples, whatever their source; they keep their order.
 
     Args:
         examples: the examples to draw from.
@@ -29,14 +31,60 @@ def subset(
     Raises:
         ConfigError: `limit` is below 1.
     """
-    if limit is not None and limit < 1:
-        raise ConfigError(
-            f"data.{setting or f'limit_{name}'}={limit} must be at least 1, or null for all examples"
-        )
+    _check_limit(limit, setting or f"limit_{name}")
     if limit is None or limit >= len(examples):
         return tuple(examples)
     drawn = random.Random(f"subset/{name}/{seed}").sample(range(len(examples)), limit)
     return tuple(examples[index] for index in sorted(drawn))
+
+
+def stratified(
+    examples: Sequence[Example], limit: int | None, seed: int, name: str
+) -> tuple[Example, ...]:
+    """Draw at most `limit` examples, from each source in proportion to its size; they keep their order.
+
+    The numbers are Sainte-Laguë's: seat after seat goes to the source with the least (q + 1/2) / n, where n is its
+    size and q its number so far. So a higher limit never takes an example from a source. A source has at least one
+    example if the limit is not below the number of sources. Examples of one source are drawn as by `subset`.
+
+    Args:
+        examples: the examples to draw from.
+        limit: maximum number of examples; None keeps all.
+        seed: the source's seed.
+        name: name of the draw, "train" for the setting limit_train.
+
+    Raises:
+        ConfigError: `limit` is below 1.
+    """
+    _check_limit(limit, f"limit_{name}")
+    sizes = Counter(example.source for example in examples)
+    if limit is None or limit >= len(examples) or len(sizes) == 1:
+        return subset(examples, limit, seed, name)
+    drawn: list[int] = []
+    for source, count in _seats(sizes, limit).items():
+        members = [index for index, example in enumerate(examples) if example.source == source]
+        drawn += random.Random(f"subset/{name}/{seed}/{source}").sample(members, count)
+    return tuple(examples[index] for index in sorted(drawn))
+
+
+def _seats(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
+    """The number of examples of each source: `limit` in all, less than the sum of `sizes`."""
+    seats = dict.fromkeys(sizes, 1 if limit >= len(sizes) else 0)
+    queue = [
+        ((seats[source] + 0.5) / size, place, source)
+        for place, (source, size) in enumerate(sizes.items())
+    ]
+    heapq.heapify(queue)
+    for _ in range(limit - sum(seats.values())):
+        _, place, source = queue[0]
+        seats[source] += 1
+        heapq.heapreplace(queue, ((seats[source] + 0.5) / sizes[source], place, source))
+    return seats
+
+
+def _check_limit(limit: int | None, setting: str) -> None:
+    if limit is not None and limit < 1:
+        raise ConfigError(f"data.{setting}={limit} must be at least 1, or null for all examples")
 
 
 def split(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from elrea.data.corpus import Corpus
 from elrea.data.examples import Example
-from elrea.data.sampling import split, subset, with_shots
+from elrea.data.sampling import split, stratified, subset, with_shots
 from elrea.errors import ConfigError, DataError
 
 
@@ -100,6 +101,42 @@ def test_a_subset_is_seeded_and_keeps_the_order():
     assert subset(pool, None, 0, "train") == subset(pool, 99, 0, "train") == tuple(pool)
     with pytest.raises(ConfigError, match=r"data\.limit_train=0 must be at least 1"):
         subset(pool, 0, 0, "train")
+
+
+def test_a_limit_is_drawn_from_every_source_in_proportion():
+    pool = [
+        replace(example(i), source="abc"[min(i % 10 // 4, 2)]) for i in range(100)
+    ]  # 40, 40, 20
+    sizes = {
+        limit: Counter(e.source for e in stratified(pool, limit, 0, "train"))
+        for limit in range(3, 101)
+    }
+    assert sizes[10] == {"a": 4, "b": 4, "c": 2} and sizes[3] == {"a": 1, "b": 1, "c": 1}
+    for limit, drawn in sizes.items():
+        assert drawn.total() == limit
+        assert all(
+            abs(drawn[name] - limit * n / 100) < 1 for name, n in (("a", 40), ("b", 40), ("c", 20))
+        )
+        assert limit == 3 or all(drawn[name] >= sizes[limit - 1][name] for name in "abc")
+    drawn = stratified(pool, 10, 0, "train")
+    assert list(drawn) == sorted(drawn, key=pool.index)
+    assert drawn == stratified(pool, 10, 0, "train") != stratified(pool, 10, 1, "train")
+    with pytest.raises(ConfigError, match=r"data\.limit_test=0 must be at least 1"):
+        stratified(pool, 0, 0, "test")
+
+
+def test_a_small_source_keeps_an_example():
+    pool = [replace(example(i), source="big" if i else "small") for i in range(1000)]
+    assert Counter(e.source for e in stratified(pool, 20, 0, "train")) == {"big": 19, "small": 1}
+    assert [e.source for e in stratified(pool, 1, 0, "train")] == ["big"]
+
+
+def test_a_limit_on_one_source_draws_what_it_always_drew():
+    pool = [example(i) for i in range(50)]
+    assert stratified(pool, 10, 3, "train") == subset(pool, 10, 3, "train")
+    assert [e.id for e in stratified(pool, 5, 0, "train")] == [
+        f"id/{n}" for n in (8, 22, 24, 44, 49)
+    ]
 
 
 def test_a_split_keeps_equal_questions_together():

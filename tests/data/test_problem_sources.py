@@ -33,6 +33,21 @@ def test_gsm8k(published):
     assert "<<2+1000=1002>>" in kept.response and kept.header == "In a box."
 
 
+@pytest.mark.parametrize(("source", "test"), [(Gsm8k, "test.jsonl"), (Math, "test")])
+def test_without_a_test_file_a_share_of_train_is_the_test(published, source, test):
+    root = published(source.name)
+    whole = source(root=str(root)).load()
+    (root / test).rename(root.with_name("away"))
+    alone = source(root=str(root), test_share=0.34).load()
+    assert {e.id for e in alone.train + alone.test} == {e.id for e in whole.train}
+    assert alone.test and "34% of its questions held out as test" in alone.note
+
+
+def test_gsm8k_of_one_file(published):
+    corpus = Gsm8k(root=str(published("gsm8k") / "train.jsonl")).load()
+    assert (len(corpus.train), len(corpus.test)) == (5, 1)
+
+
 def test_an_unparsed_answer_is_dropped_or_scored_wrong(published):
     root = published("gsm8k")
     bad = [{"question": f"{i}?", "answer": text} for i, text in enumerate(["yes", "a\n#### many"])]

@@ -12,7 +12,7 @@ from elrea.data.exam.items import Item, make_item, split_of
 from elrea.data.exam.subjects import HARD, SUBJECTS
 from elrea.data.examples import Example
 from elrea.data.overlap.held_out import resolve_overlap
-from elrea.data.sampling import subset, with_shots
+from elrea.data.sampling import stratified, with_shots
 from elrea.errors import ConfigError, did_you_mean
 
 NOTE = "built-in exam, not MMLU"
@@ -47,9 +47,9 @@ class Exam:
     shots: int = 0
     """Solved dev questions of the same board before each test question."""
     limit_train: int | None = None
-    """Maximum number of training questions, drawn by `seed`; None takes all."""
+    """Maximum number of training questions, drawn by `seed` from each board in proportion; None takes all."""
     limit_test: int | None = None
-    """Maximum number of test questions, drawn by `seed`; None takes all."""
+    """As `limit_train`, for test."""
     seed: int = 0
     """Seed of the questions. It is not the run's seed: runs of several seeds are scored on the same questions."""
     allow_overlap: bool = False
@@ -83,11 +83,11 @@ class Exam:
         }
         splits = {name: tuple(self._split(name, size)) for name, size in sizes.items()}
         dev = splits["dev"]
-        test = subset(splits["test"], self.limit_test, self.seed, "test")
+        test = stratified(splits["test"], self.limit_test, self.seed, "test")
         if self.shots:
             pools = {board: [e for e in dev if e.source == board] for board in BOARDS}
             test = tuple(with_shots(example, pools[example.source], self.shots) for example in test)
-        train = subset(splits["train"], self.limit_train, self.seed, "train")
+        train = stratified(splits["train"], self.limit_train, self.seed, "train")
         corpus = Corpus("exam", train, dev, test, NOTE)
         corpus.check()
         if not self.allow_overlap:

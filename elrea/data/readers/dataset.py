@@ -107,6 +107,11 @@ class DataSet(Layout):
         for file in files:
             yield from rows_of(file, columns)
 
+    def has(self, split: str) -> bool:
+        """Whether there is a file of a split in `root`; the hub has every split."""
+        place = self.place()
+        return place is None or bool(files_of(place, split))
+
     def split_rows(self, split: str) -> Iterator[Row]:
         """Rows of a split's file in `root`, or of its parts (`elrea.data.readers.tables.split_files`).
 

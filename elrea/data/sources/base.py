@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
 from elrea.data.readers.dataset import DataSet
-from elrea.data.sampling import hold_out, split, subset
+from elrea.data.sampling import hold_out, split, stratified
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,10 @@ class Limits:
     """The settings that all sources share: limits, the seed of all draws, and whether overlap is allowed."""
 
     limit_train: int | None = None
-    """Maximum number of training examples, drawn by `seed`; None takes all."""
+    """Maximum number of training examples, drawn by `seed` from each source in proportion to its size; None takes
+    all."""
     limit_test: int | None = None
-    """Maximum number of test examples, drawn by `seed`; None takes all."""
+    """As `limit_train`, for test."""
     seed: int = 0
     """Seed of all draws. It is not the run's seed: runs of several seeds are scored on the same questions."""
     allow_overlap: bool = False
@@ -41,15 +42,15 @@ class Limits:
     """Number of examples to train and to test, for plan=true if they would have to be downloaded first."""
 
     def limit(self, splits: Splits) -> Splits:
-        """Reduce train and test to `limit_train` and `limit_test` examples.
+        """Reduce train and test to `limit_train` and `limit_test` examples, stratified by source.
 
         Raises:
             ConfigError: a limit is below 1.
         """
         return replace(
             splits,
-            train=subset(splits.train, self.limit_train, self.seed, "train"),
-            test=subset(splits.test, self.limit_test, self.seed, "test"),
+            train=stratified(splits.train, self.limit_train, self.seed, "train"),
+            test=stratified(splits.test, self.limit_test, self.seed, "test"),
         )
 
 

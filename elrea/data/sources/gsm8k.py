@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +13,7 @@ from elrea.data.sources.boxed import number
 from elrea.data.sources.problems import Problem, Problems, Unparsed
 
 if TYPE_CHECKING:
+    from elrea.data.corpus import Split
     from elrea.data.readers.tables import Row
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
@@ -20,7 +21,10 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 
 @dataclass
 class Gsm8k(Problems):
-    """JSON lines of question and answer; the last line of the answer is "#### " and a number."""
+    """JSON lines of question and answer; the last line of the answer is "#### " and a number.
+
+    A folder without test.jsonl has `test_share` of the questions of train.jsonl held out as test.
+    """
 
     calculator: bool = False
     """Keep the annotations <<48/2=24>>, which are for a calculator that runs during decoding."""
@@ -37,20 +41,18 @@ class Gsm8k(Problems):
         return super().matching_columns(row) if "####" in str(row.get("answer")) else 0
 
     def read(self) -> Splits:
-        """Read both files.
+        """Read both files, or train alone if there is no file of test.
 
         Raises:
             DataError: a problem in the files, with file and line.
         """
         drops = Drops()
-        on_disk = self.place() is not None
-        train, test = (
-            self.examples(
-                self.split_rows(split) if on_disk else self.hub_rows(split, "main"), split, drops
-            )
-            for split in ("train", "test")
-        )
+        train = self.examples(self._rows("train"), "train", drops)
+        test = self.examples(self._rows("test"), "test", drops) if self.has("test") else ()
         return Splits(train, (), test, drops, "GSM8K")
+
+    def _rows(self, split: Split) -> Iterator[Row]:
+        return self.split_rows(split) if self.place() else self.hub_rows(split, "main")
 
     def question(self, row: Row) -> str:
         """The problem."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from elrea.data.corpus import Splits
 from elrea.data.drops import Drops
@@ -13,6 +13,10 @@ from elrea.data.readers import hub
 from elrea.data.readers.tables import Row, files_of, rows_of
 from elrea.data.sources.boxed import last_boxed
 from elrea.data.sources.problems import Problem, Problems, Unparsed
+
+if TYPE_CHECKING:
+    from elrea.data.corpus import Split
+    from elrea.data.examples import Example
 
 
 @dataclass
@@ -40,11 +44,17 @@ class Math(Problems):
             DataError: a problem in the files, with file and line.
         """
         drops = Drops()
-        train, test = (
-            self.examples(sorted(self._rows(split), key=self._order), split, drops)
-            for split in ("train", "test")
-        )
+        train = self._split("train", drops)
+        test = self._split("test", drops) if self.has("test") else ()
         return Splits(train, (), test, drops, "MATH")
+
+    def has(self, split: str) -> bool:
+        """Whether there is a folder or a file of a split in `root`; the hub has every split."""
+        place = self.place()
+        return super().has(split) or (place is not None and (place / split).is_dir())
+
+    def _split(self, split: Split, drops: Drops) -> tuple[Example, ...]:
+        return self.examples(sorted(self._rows(split), key=self._order), split, drops)
 
     def _rows(self, split: str) -> Iterator[Row]:
         place = self.place()

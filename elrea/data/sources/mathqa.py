@@ -48,15 +48,11 @@ class Mathqa(Problems):
         """
         drops = Drops()
         train = self.examples(self._rows(self.train_split), "train", drops)
-        has_dev = self.train_split == "train" and self._has("dev")
+        has_dev = self.train_split == "train" and self.has("dev")
         dev = self.examples(self._rows("dev"), "dev", drops) if has_dev else ()
-        test = self.examples(self._rows("test"), "test", drops)
+        test = self.examples(self._rows("test"), "test", drops) if self.has("test") else ()
         note = "MathQA without options" + (", trained on dev" if self.train_split == "dev" else "")
         return Splits(train, dev, test, drops, note)
-
-    def _has(self, split: Split) -> bool:
-        place = self.place()
-        return place is None or bool(files_of(place, split))
 
     def _rows(self, split: Split) -> list[Row]:
         place = self.place()
