@@ -118,9 +118,9 @@ def test_a_limit_is_drawn_from_every_source_in_proportion():
             abs(drawn[name] - limit * n / 100) < 1 for name, n in (("a", 40), ("b", 40), ("c", 20))
         )
         assert limit == 3 or all(drawn[name] >= sizes[limit - 1][name] for name in "abc")
-    drawn = stratified(pool, 10, 0, "train")
-    assert list(drawn) == sorted(drawn, key=pool.index)
-    assert drawn == stratified(pool, 10, 0, "train") != stratified(pool, 10, 1, "train")
+    ten = stratified(pool, 10, 0, "train")
+    assert list(ten) == sorted(ten, key=pool.index)
+    assert ten == stratified(pool, 10, 0, "train") != stratified(pool, 10, 1, "train")
     with pytest.raises(ConfigError, match=r"data\.limit_test=0 must be at least 1"):
         stratified(pool, 0, 0, "test")
 
