@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
 from elrea.commands.messages import one_line_errors
 from elrea.data.examples import Example
+from elrea.data.readers.formats import parse_row
 from elrea.data.readers.rows import NAMES
-from elrea.data.readers.tables import parse_row
 from elrea.errors import DataError, did_you_mean
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.store.files import is_text, key_of
@@ -170,9 +170,9 @@ def _by_role(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in row.items():
         role = ROLES.get(name)
-        if role == "messages":
+        if role in ("messages", "system", "history"):
             raise DataError(
-                f"{where}: a chat in `messages` is not supported; give its last message as `prompt`"
+                f"{where}: a chat in `{name}` is not supported; give its last message as `prompt`"
             )
         if role is None and not name.startswith("_"):
             near = did_you_mean(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from elrea.data.drops import Drops
 from elrea.data.examples import Example
 from elrea.data.readers.jsonl import read_files
 from elrea.data.readers.rows import RowReader
@@ -20,7 +21,7 @@ CHOICE = {"instruction": "Which?", "choices": ["red", "blue"]}
 
 def read(path: Path | list[str], **settings: Any) -> tuple[Example, ...]:
     paths = [str(path)] if isinstance(path, Path) else path
-    return read_files({"data.train": paths}, RowReader(**settings))["data.train"]
+    return read_files({"data.train": paths}, RowReader(**settings), Drops())["data.train"]
 
 
 def chat(*turns: tuple[str, str]) -> dict[str, object]:
@@ -115,8 +116,29 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "contxt": "x"}, r"x\.jsonl:2: unknown field\(s\) 'contxt'.*data.ignore=\[contxt\]"),
     ({**GOOD, "output": "2"}, r"x\.jsonl:2: 'output' is a second field for the response"),
     (
-        {**GOOD, "answer": "2"},
+        {"instruction": "1 + 1?", "answer": "2"},
         r"x\.jsonl:2: field 'answer' without choices.*fields.response=answer",
+    ),
+    ({"instruction": "a", "output": None}, r"x\.jsonl:2: the response \('output'\) is null; fill"),
+    (
+        {"instruction": None, "output": "a"},
+        r"x\.jsonl:2: the instruction \('instruction'\) is null",
+    ),
+    (
+        {"instruction": "a", "output": float("nan")},
+        r"x\.jsonl:2: the response must be a text, not NaN",
+    ),
+    (
+        '{"instruction": "a", "output": "b", "output": "c"}',
+        r"x\.jsonl:2: the key 'output' appears twice; keep one of the two",
+    ),
+    (
+        '{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
+        r"x\.jsonl:2: the key 'content' appears twice",
+    ),
+    (
+        {"text": "a"},
+        r"x\.jsonl:2: plain text without prompt and response cannot be read yet; split it",
     ),
     ({"instruction": "a"}, r"x\.jsonl:2: no field 'response'; the line has instruction"),
     ({"response": "a"}, r"x\.jsonl:2: no field 'instruction'"),
@@ -180,7 +202,7 @@ def test_bad_files_are_refused(write, tmp_path):
     (tmp_path / "bare").mkdir()
     cases = {
         "none.jsonl": "none.jsonl: no such file or folder (data.train)",
-        "bare": "bare: no *.jsonl file in this folder (data.train)",
+        "bare": "bare: no data file in this folder (data.train); give .jsonl, .json, .csv",
         str(write("empty.jsonl", []).name): "empty.jsonl: the file is empty",
         str(write("blank.jsonl", ["", " "]).name): "blank.jsonl: the file is empty",
     }

@@ -97,6 +97,15 @@ ROWS = "\n".join(
         {"instruction": "Which?", "choices": ["a", "b"], "answer": 1, "category": "x"},
     )
 )
+FORMS = json.dumps([
+    {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Ho"}]},
+    {"conversations": [{"from": "human", "value": "Who?"}, {"from": "gpt", "value": "I."}], "system": "Be kind."},
+    {"instruction": "Hi 0", "output": "Hello", "history": [["a", "b"]]},
+    {"question": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"},
+    {"ctx": "A man", "endings": ["x", "y"], "label": "1"},
+    {"instruction": "Add.", "instances": [{"input": "1", "output": "2"}, {"input": "2", "output": "3"}]},
+], indent=1)  # fmt: skip
+TABLE = 'instruction,input,output\n"Add, please.",1 and 2,3\n"Two ""lines""\nhere",,so\nWhy?,,é\n'
 PROMPTS = '{"prompt": "Say one.", "id": "a"}\n{"instruction": "Which?", "input": "x", "choices": ["a", "b"]}'
 CSV = 'What is 1+1?,1,2,3,4,B\n"Two lines\nhere, and a ""quote""",a,b,c,d,A\n'
 HOLDER = {"host": ["elsewhere", "", 0], "pid": 7, "started": "1", "token": "f" * 16}
@@ -245,13 +254,21 @@ def _read_stage(folder: Path) -> object:
 
 
 def _read_rows(folder: Path) -> object:
-    return Jsonl(train=str(folder / "a.jsonl"), test_share=0.5).load()
+    (file,) = (path for path in folder.iterdir() if path.name.startswith("a."))
+    dropping = Jsonl(train=str(file), test_share=0.5, bad_rows="drop")
+    try:
+        return Jsonl(train=str(file), test_share=0.5).load()
+    except ElreaError:
+        dropping.load()
+        raise
 
 
 MANIFEST = f"{STAGE}/manifest.json"
 CENTROIDS, EPOCH = "routing/centroids.safetensors", "routing/epoch_1/moments.json"
 READERS = [
     Reader("jsonl data", "a.jsonl", _write("a.jsonl", ROWS), _read_rows),
+    Reader("json data", "a.json", _write("a.json", FORMS), _read_rows),
+    Reader("csv data", "a.csv", _write("a.csv", TABLE), _read_rows),
     Reader("mmlu data", "a.csv", _write("a.csv", CSV), lambda f: read_csv(f / "a.csv", "s", "dev")),
     Reader("prompts", "a.jsonl", _write("a.jsonl", PROMPTS), lambda f: read_prompts(f / "a.jsonl")),
     Reader(

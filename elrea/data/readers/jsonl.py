@@ -1,36 +1,50 @@
-"""Reads instruction files: JSON lines, one example a line, in the formats of `elrea.data.readers.rows`."""
+"""Reads instruction files: one example a row, in the formats of `formats` and the forms of `rows`."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from elrea.data.readers.tables import parse_row
+from elrea.data.readers.formats import BadRow, OnBad, refuse
+from elrea.data.readers.forms import instances
+from elrea.data.readers.rows import source_of
+from elrea.data.readers.tables import EmptyFile, rows_of, suffix_of
 from elrea.errors import DataError
 
 if TYPE_CHECKING:
+    from elrea.data.drops import Drops
     from elrea.data.examples import Example
     from elrea.data.readers.rows import RowReader
 
+BadRows = Literal["refuse", "drop"]
+
+SUFFIXES = (".json", ".csv", ".tsv", ".parquet", ".jsonl")
+"""Suffixes of the files that are read from a folder without *.jsonl; all but .parquet may be followed by .gz."""
+
 
 def read_files(
-    settings: Mapping[str, str | Sequence[str] | None], reader: RowReader
+    settings: Mapping[str, str | Sequence[str] | None],
+    reader: RowReader,
+    drops: Drops,
+    bad_rows: BadRows = "refuse",
 ) -> dict[str, tuple[Example, ...]]:
     """Read the instruction files that some settings name.
 
     Args:
-        settings: setting ("data.train") -> its files, or folders of which all *.jsonl files are read, sorted by name;
-            None for no files.
+        settings: setting ("data.train") -> its files, or folders; None for no files. Of a folder all *.jsonl files are
+            read, sorted by name; if there are none, all files with one of `SUFFIXES`.
         reader: turns rows into examples.
+        drops: every row that is dropped, and every empty file of a folder, is added to it.
+        bad_rows: "refuse" rows that cannot be used, or "drop" them.
 
     Returns:
         The examples of each setting, file after file. Ids are "<folder>/<file>:<line or id>".
 
     Raises:
-        DataError: a missing file or folder, a folder without *.jsonl, an empty file, a file that is given twice, broken
-            JSON, text that is not UTF-8, a duplicate id, or a bad row; with file and line.
+        DataError: a missing file or folder, a folder without data files, a file that is given twice, no examples, or,
+            with file and line, a row that cannot be used.
     """
     files_of = {
         key: _files([paths] if isinstance(paths, str) else paths or (), key)
@@ -38,28 +52,32 @@ def read_files(
     }
     given: dict[str, str] = {}
     for key, files in files_of.items():
-        for file in files:
+        for file, _ in files:
             if (path := os.path.realpath(file)) in given:
                 raise DataError(f"{file}: given twice ({given[path]} and {key}); name it once")
             given[path] = key
-    labels = _labels([file for files in files_of.values() for file in files])
+    labels = _labels([file for files in files_of.values() for file, _ in files])
     return {
-        key: tuple(example for file in files for example in _read(file, labels[file], reader))
+        key: _examples(key, files, labels, reader, drops, bad_rows)
         for key, files in files_of.items()
     }
 
 
-def _files(paths: Sequence[str], key: str) -> list[Path]:
-    """The files to read, with each folder replaced by its *.jsonl files."""
-    files: list[Path] = []
+def _files(paths: Sequence[str], key: str) -> list[tuple[Path, bool]]:
+    """The files to read, with each folder replaced by its data files; True for a file of a folder."""
+    files: list[tuple[Path, bool]] = []
     for path in map(Path, paths):
         if path.is_dir():
-            inside = sorted(f for f in path.glob("*.jsonl") if not f.name.startswith("."))
-            if not inside:
-                raise DataError(f"{path}: no *.jsonl file in this folder ({key})")
-            files += inside
+            inside = sorted(f for f in path.iterdir() if not f.name.startswith(".") and f.is_file())
+            lines = [file for file in inside if file.suffix == ".jsonl"]
+            chosen = lines or [file for file in inside if suffix_of(file) in SUFFIXES]
+            if not chosen:
+                raise DataError(
+                    f"{path}: no data file in this folder ({key}); give .jsonl, .json, .csv, .tsv or .parquet files"
+                )
+            files += [(file, True) for file in chosen]
         elif path.is_file():
-            files.append(path)
+            files.append((path, False))
         else:
             raise DataError(f"{path}: no such file or folder ({key})")
     return files
@@ -74,26 +92,61 @@ def _labels(files: Sequence[Path]) -> dict[Path, str]:
     return {file: "/".join(path[-depth:]) for file, path in parts.items()}
 
 
-def _read(file: Path, label: str, reader: RowReader) -> list[Example]:
+def _examples(
+    key: str,
+    files: Sequence[tuple[Path, bool]],
+    labels: Mapping[Path, str],
+    reader: RowReader,
+    drops: Drops,
+    bad_rows: BadRows,
+) -> tuple[Example, ...]:
+    """The examples of one setting's files.
+
+    Raises:
+        DataError: a row that cannot be used, or there are files and no examples.
+    """
+    split = key.removeprefix("data.")
     examples: list[Example] = []
-    lines: dict[str, int] = {}
-    try:
-        # Binary mode splits at \n only; text mode would also split at U+2028 and the like inside strings.
-        with file.open("rb") as stream:
-            for line, raw in enumerate(stream, start=1):
-                row = parse_row(raw, f"{file}:{line}")
-                if row is None:
-                    continue
-                example = reader.read(row, f"{file}:{line}", label, line)
-                if example.id in lines:
-                    raise DataError(
-                        f"{file}:{line}: duplicate id {example.id.rpartition(':')[2]!r}, first in line"
-                        f" {lines[example.id]}; make every id unique"
-                    )
-                lines[example.id] = line
-                examples.append(example)
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read ({error.strerror})") from error
-    if not examples:
-        raise DataError(f"{file}: the file is empty; remove it or fill it")
+    problems: list[DataError] = []
+    for file, in_folder in files:
+
+        def dropped(error: BadRow, source: str = source_of(labels[file])) -> None:
+            problems.append(error)
+            drops.add(source, f"dropped from {split}", error.kind, error.where)
+
+        try:
+            examples += _read(
+                file, labels[file], reader, refuse if bad_rows == "refuse" else dropped
+            )
+        except EmptyFile as error:
+            if not in_folder:
+                raise
+            problems.append(error)
+            drops.add(source_of(labels[file]), f"empty file(s) in {split}", "no row", str(file))
+    if files and not examples:
+        bad = sum(isinstance(problem, BadRow) for problem in problems)
+        rows = f"{key}: none of the {bad:,} rows can be used, first " if bad else ""
+        raise DataError(f"{rows}{problems[0]}")
+    return tuple(examples)
+
+
+def _read(file: Path, label: str, reader: RowReader, on_bad: OnBad) -> list[Example]:
+    examples: list[Example] = []
+    places: dict[str, int] = {}
+    for row in rows_of(file, on_bad=on_bad):
+        try:
+            read = [
+                reader.read(part, row.where, label, row.number)
+                for part in instances(row.value, row.number, row.where)
+            ]
+            for example in read:
+                if example.id in places:
+                    name = example.id.rpartition(":")[2]
+                    problem = f"duplicate id {name!r}, first in line {places[example.id]}; make every id unique"
+                    raise BadRow(row.where, problem, "duplicate id")
+        except BadRow as error:
+            on_bad(error)
+            continue
+        places |= {example.id: row.number for example in read}
+        examples += read
     return examples

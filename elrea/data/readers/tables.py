@@ -1,9 +1,7 @@
-"""Reads the rows of data files: JSON lines, JSON, TSV and Parquet; the first three may be gzipped."""
+"""Finds the data files of a folder and reads their rows (`formats`)."""
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elrea.data.readers.formats import READERS, BadRow, OnBad, json_lines, refuse
 from elrea.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
-"""Suffixes of data files. All except .parquet may be followed by .gz."""
+"""Suffixes of the data files of published data sets. All except .parquet may be followed by .gz."""
+
+
+class EmptyFile(DataError):
+    """A file without a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Row:
     """Place for the messages: "train.jsonl:12", "SVAMP.json, entry 12", "openai/gsm8k train, row 12"."""
     file: str = ""
     """The file's name without suffixes, or the hub's config. Some sources have one task in each file."""
+    number: int = 0
+    """The row's line, or its number in a file that is not read by lines."""
 
 
 def suffix_of(file: Path) -> str:
@@ -85,22 +90,30 @@ def split_files(place: Path, split: str) -> list[Path]:
     return candidates
 
 
-def rows_of(file: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
+def rows_of(file: Path, columns: Sequence[str] = (), on_bad: OnBad = refuse) -> Iterator[Row]:
     """Read a file's rows.
 
     Args:
-        file: JSON lines; JSON with one object or a list of objects; TSV; or Parquet. The suffix decides.
-        columns: names of the columns of a TSV, which has no header.
+        file: JSON lines; JSON with one object or a list of objects; CSV; TSV; or Parquet. The suffix decides; a file
+            with another suffix is read as JSON lines.
+        columns: names of the columns of a TSV without a header and quotes.
+        on_bad: called for a row that cannot be used; raises its error by default.
 
     Raises:
-        DataError: the file is empty, cannot be read or is damaged; with file and line.
+        DataError: the file is empty (`EmptyFile`), cannot be read or is damaged; with file and line.
     """
     kind, name = suffix_of(file), stem_of(file)
     count = 0
+
+    def counted(error: BadRow) -> None:
+        nonlocal count
+        count += 1
+        on_bad(error)
+
     try:
-        for value, where in _READERS.get(kind, _json_lines)(file, columns):
+        for value, where, number in READERS.get(kind, json_lines)(file, columns, counted):
             count += 1
-            yield Row(value, where, name)
+            yield Row(value, where, name, number)
     except (
         OSError,
         EOFError,
@@ -110,7 +123,7 @@ def rows_of(file: Path, columns: Sequence[str] = ()) -> Iterator[Row]:
             f"{file}: cannot be read ({getattr(error, 'strerror', None) or error})"
         ) from error
     if not count:
-        raise DataError(f"{file}: the file is empty; remove it or fill it")
+        raise EmptyFile(f"{file}: the file is empty; remove it or fill it")
 
 
 def head(file: Path) -> Mapping[str, Any] | None:
@@ -128,107 +141,3 @@ def first_line(file: Path) -> str:
             return stream.readline().rstrip("\r\n")
     except OSError:
         return ""
-
-
-def parse_row(raw: bytes, where: str) -> Mapping[str, Any] | None:
-    """Parse one line as a JSON object; None for a blank line.
-
-    Raises:
-        DataError: the line is not a JSON object, or not UTF-8; the message begins with `where`.
-    """
-    try:
-        text = raw.decode("utf-8").removeprefix("\ufeff").strip()
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: not UTF-8 (byte {error.start + 1}); save it as UTF-8") from error
-    if not text:
-        return None
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", str(error))
-        hint = (
-            "; write the items of a JSON list as one object a line" if text.startswith("[") else ""
-        )
-        raise DataError(f"{where}: broken JSON ({reason}){hint}") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: not a JSON object; write one object a line")
-    return row
-
-
-Rows = Iterator[tuple[Mapping[str, Any], str]]
-"""Each row and its place for the messages."""
-
-
-def _json_lines(file: Path, _columns: Sequence[str]) -> Rows:
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rb") as stream:
-        for line, raw in enumerate(stream, start=1):
-            row = parse_row(raw, f"{file}:{line}")
-            if row is not None:
-                yield row, f"{file}:{line}"
-
-
-def _json(file: Path, columns: Sequence[str]) -> Rows:
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rb") as stream:
-        raw = stream.read()
-    try:
-        content = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{file}:{line}: not UTF-8; save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data":  # JSON lines in a .json file
-            yield from _json_lines(file, columns)
-            return
-        raise DataError(f"{file}:{error.lineno}: broken JSON ({error.msg})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: broken JSON ({error})") from error
-    if isinstance(content, dict):
-        yield content, str(file)
-        return
-    for number, row in enumerate(content if isinstance(content, list) else [content], start=1):
-        where = f"{file}, entry {number}"
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: {type(row).__name__} instead of a JSON object")
-        yield row, where
-
-
-def _tsv(file: Path, columns: Sequence[str]) -> Rows:
-    if not columns:
-        raise DataError(f"{file}: a TSV without column names; this source reads JSON")
-    opened = gzip.open if file.suffix == ".gz" else open
-    with opened(file, "rb") as stream:
-        for line, raw in enumerate(stream, start=1):
-            where = f"{file}:{line}"
-            try:
-                cells = raw.decode("utf-8-sig" if line == 1 else "utf-8").rstrip("\r\n").split("\t")
-            except UnicodeDecodeError as error:
-                raise DataError(f"{where}: not UTF-8; save it as UTF-8") from error
-            if cells == [""]:
-                continue
-            if len(cells) != len(columns):
-                raise DataError(
-                    f"{where}: {len(cells)} columns instead of {len(columns)}:"
-                    f" {', '.join(columns)}, separated by tabs"
-                )
-            yield dict(zip(columns, cells, strict=True)), where
-
-
-def _parquet(file: Path, _columns: Sequence[str]) -> Rows:
-    try:
-        from pyarrow import ArrowException
-        from pyarrow.parquet import ParquetFile
-    except ImportError as error:
-        raise DataError(f"{file}: Parquet needs pyarrow: pip install 'elrea[hub]'") from error
-    try:
-        number = 0
-        for batch in ParquetFile(file).iter_batches():
-            for row in batch.to_pylist():
-                yield row, f"{file}, row {number}"
-                number += 1
-    except ArrowException as error:
-        raise DataError(f"{file}: broken Parquet ({str(error).splitlines()[0]})") from error
-
-
-_READERS = {".json": _json, ".tsv": _tsv, ".parquet": _parquet}

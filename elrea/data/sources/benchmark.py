@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from elrea.data.corpus import Corpus, Splits
+from elrea.data.drops import Drops
 from elrea.data.overlap.held_out import HeldOut, Overlap
 from elrea.data.readers.dataset import DataSet
-from elrea.data.readers.jsonl import read_files
+from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.rows import RowReader
 from elrea.data.sources.base import Limits, TrainSource, corpus_of
 from elrea.errors import DataError, did_you_mean
@@ -26,6 +27,8 @@ class Benchmark(Limits, DataSet):
     """Other names of the fields of `train`, as in data=jsonl."""
     ignore: list[str] = field(default_factory=list)
     """Fields of `train` to skip, as in data=jsonl."""
+    bad_rows: BadRows = "refuse"
+    """What to do with rows of `train` that cannot be used, as in data=jsonl."""
     overlap: Overlap = "refuse"
     """What to do with a question of test or dev that is also in train: "refuse" the data, or "drop" and count it in
     train. A test question that is also in the benchmark's own dev is always dropped from dev and counted."""
@@ -68,8 +71,9 @@ class Benchmark(Limits, DataSet):
     def _training(self, train: str | list[str] | TrainSource) -> Splits:
         if isinstance(train, str | list):
             reader = RowReader(self.fields, self.ignore)
-            examples = read_files({"data.train": train}, reader)["data.train"]
-            return Splits(examples, note="trained on other data")
+            drops = Drops()
+            files = read_files({"data.train": train}, reader, drops, self.bad_rows)
+            return Splits(files["data.train"], drops=drops, note="trained on other data")
         splits = train.limit(train.read())
         return Splits(splits.train, drops=splits.drops, note=f"trained on {splits.note}")
 

@@ -1,4 +1,4 @@
-"""The user's own instruction files (JSON lines) as train and test."""
+"""The user's own instruction files as train and test."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 from elrea.data.corpus import Corpus, Splits
+from elrea.data.drops import Drops
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
-from elrea.data.readers.jsonl import read_files
+from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.layouts import Layout
 from elrea.data.readers.rows import RowReader
 from elrea.data.sampling import split, subset, with_shots
@@ -18,24 +19,29 @@ from elrea.errors import ConfigError, DataError
 
 @dataclass
 class Jsonl(Limits, Layout):
-    """Instruction files, one JSON object a line.
+    """Instruction files: JSON lines, JSON, CSV, TSV or Parquet, one example a row.
 
-    Each line has one of four formats: instruction and response; Alpaca's instruction, input and output; prompt and
-    completion; chat messages. A line with choices and answer is scored as multiple choice, any other by exact match.
+    A row has instruction and response (also by Alpaca's and LLM-Adapters' names), prompt and completion (texts or lists
+    of messages), chat messages (OpenAI's or ShareGPT's), or the layout of ARC, OpenBookQA, CommonsenseQA, HellaSwag or
+    self-instruct's seed tasks; `system` and `history` are LLaMA-Factory's. A row with choices and answer is scored as
+    multiple choice, any other by exact match.
     """
 
     train: str | list[str] | None = None
-    """Files, or folders of which all *.jsonl files are read. Required."""
+    """Files, or folders of which all *.jsonl files are read, or all data files if there are no *.jsonl. Required."""
     test: str | list[str] | None = None
     """As `train`. None: `test_share` of train's questions are held out."""
     dev: str | list[str] | None = None
     """As `train`: for choosing settings, and to take shots from. None: there is no dev split."""
     fields: dict[str, str | None] = field(default_factory=dict)
     """Other field names, role -> name in the file: {instruction: question, response: solution}. Roles: instruction,
-    input, response, messages, choices, answer, source, category, id, judge."""
+    input, response, messages, system, history, choices, answer, source, category, id, judge."""
     ignore: list[str] = field(default_factory=list)
     """Fields to skip; ["*"] skips every field without a role. A field that is neither known nor listed here is an
     error, because it may hold a part of the question."""
+    bad_rows: BadRows = "refuse"
+    """What to do with a row that cannot be used, such as one with an empty response: "refuse" the data, or "drop" the
+    row and count it."""
     test_share: float = 0.1
     """Share of train's questions that become test if no test file is given; 0.1 is a common choice."""
     overlap: Overlap = "refuse"
@@ -49,6 +55,9 @@ class Jsonl(Limits, Layout):
     title: ClassVar[str] = "instruction data"
     columns: ClassVar[tuple[tuple[str, ...], ...]] = (
         ("messages",),
+        ("conversations",),
+        ("question", "choices", "answerKey"),
+        ("ctx", "endings", "label"),
         ("prompt", "completion"),
         ("instruction",),
     )
@@ -93,8 +102,9 @@ class Jsonl(Limits, Layout):
             )
         reader = RowReader(self.fields, self.ignore)
         settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
-        train, dev, test = read_files(settings, reader).values()
-        return Splits(train, dev, test, note="own instruction data")
+        drops = Drops()
+        train, dev, test = read_files(settings, reader, drops, self.bad_rows).values()
+        return Splits(train, dev, test, drops, "own instruction data")
 
     def hold_out(self, splits: Splits) -> Splits:
         """Hold test out of train by question if there is no test file."""

@@ -19,7 +19,8 @@ _ROLES = {"prompter": "user", "assistant": "assistant"}
 
 @dataclass
 class Oasst(Source):
-    """Files of trees or of messages, one a line, gzipped or not. A message names its parent. The hub has messages.
+    """Files of trees or of messages, one a line, gzipped or not. A message names its parent, or has its replies in it.
+    The hub has messages.
 
     A thread is a path from a tree's root to the last answer on it: that answer is the response, the message before it
     the instruction, and all earlier messages are history.
@@ -35,7 +36,10 @@ class Oasst(Source):
     title: ClassVar[str] = "OpenAssistant"
     public: ClassVar[str] = "OpenAssistant/oasst1"
     holds: ClassVar[str] = "oasst's *_ready.trees.jsonl.gz or *.messages.jsonl.gz"
-    columns: ClassVar[tuple[tuple[str, ...], ...]] = (("message_tree_id",),)
+    columns: ClassVar[tuple[tuple[str, ...], ...]] = (
+        ("message_tree_id",),
+        ("message_id", "role", "text"),
+    )
 
     def read(self) -> Splits:
         """Read all trees as train.
@@ -131,7 +135,7 @@ def trees(rows: Iterable[Row], fields: Fields, drops: Drops) -> Iterator[Message
             kind = "tree" if is_tree else "message of a tree"
             drops.add("oasst", "dropped from train", f"{kind} not ready for export", row.where)
             continue
-        for node in _nested(row, fields) if is_tree else [_message(row, fields)]:
+        for node in _nested(row, row.value["prompt"] if is_tree else row.value, fields):
             name = node.message.id
             if name in nodes:
                 raise DataError(
@@ -173,11 +177,12 @@ def _reasons(nodes: Mapping[str, _Node]) -> dict[str, str]:
     return reasons
 
 
-def _nested(row: Row, fields: Fields) -> Iterator[_Node]:
-    """A tree's messages. A loop, because some threads are longer than Python's limit of recursion."""
-    if not isinstance(row.value["prompt"], Mapping):
+def _nested(row: Row, root: Any, fields: Fields) -> Iterator[_Node]:
+    """A message and the replies in it. A loop, because some threads are longer than Python's limit of recursion."""
+    if not isinstance(root, Mapping):
         raise DataError(f"{row.where}: prompt must be a message")
-    waiting: list[tuple[Mapping[str, Any], str | None]] = [(row.value["prompt"], None)]
+    parent_of_root = None if root is row.value.get("prompt") else root.get("parent_id")
+    waiting: list[tuple[Mapping[str, Any], Any]] = [(root, parent_of_root)]
     while waiting:
         value, parent = waiting.pop()
         node = _message(Row({**value, "parent_id": parent}, row.where), fields)

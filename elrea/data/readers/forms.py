@@ -1,0 +1,104 @@
+"""Turns rows of published layouts (ARC, HellaSwag, self-instruct's seed tasks) into rows of instruction data."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from elrea.data.readers.formats import BadRow
+
+Fields = Mapping[str, Any]
+
+ARC = ("question", "choices", "answerKey")
+OPEN_BOOK = ("question_stem", "choices", "answerKey")
+HELLASWAG = ("ctx", "endings", "label")
+_HELLASWAG_MORE = ("ctx_a", "ctx_b", "source_id", "split", "split_type")
+"""Columns of HellaSwag that say nothing more: the two parts of ctx, and where it comes from."""
+
+
+def plain_row(row: Fields, where: str, named: Collection[str]) -> Fields:
+    """A row of ARC, OpenBookQA, CommonsenseQA or HellaSwag as instruction, choices and answer; any other row itself.
+
+    Args:
+        row: the row of the file.
+        where: its place, for the messages.
+        named: the names that data.fields gives. A layout with one of them is left as it is.
+
+    Raises:
+        BadRow: choices without texts and labels, or an answer that is none of them.
+    """
+    question = row.get("question")
+    if isinstance(question, Mapping) and {"stem", "choices"} <= question.keys():
+        row = {**row, "question": question["stem"], "choices": question["choices"]}
+    for layout in (ARC, OPEN_BOOK):
+        if set(layout) <= row.keys() and not set(layout) & set(named):
+            return _arc(row, layout[0], where)
+    if set(HELLASWAG) <= row.keys() and not set(HELLASWAG) & set(named):
+        return _hellaswag(row, where)
+    return row
+
+
+def instances(row: Fields, number: int, where: str) -> Sequence[Fields]:
+    """The rows of one of self-instruct's tasks, which has its inputs and outputs in `instances`; else the row alone.
+
+    The ids of several are the task's id, or `number`, with "/0", "/1" and so on.
+
+    Raises:
+        BadRow: `instances` is not a list of objects, or is empty.
+    """
+    if not {"instruction", "instances"} <= row.keys():
+        return [row]
+    inner = row["instances"]
+    if not isinstance(inner, list) or not inner or not all(isinstance(i, Mapping) for i in inner):
+        raise BadRow(where, "instances must be a list of objects with input and output")
+    skipped = ("instances", "name", "is_classification")
+    task = {name: value for name, value in row.items() if name not in skipped}
+    if len(inner) == 1:
+        return [{**task, **inner[0]}]
+    name = task.get("id") or number
+    return [{**task, **each, "id": f"{name}/{index}"} for index, each in enumerate(inner)]
+
+
+def _arc(row: Fields, question: str, where: str) -> Fields:
+    """{question, choices: {text, label}, answerKey}; or choices as a list of {text, label}."""
+    choices = row["choices"]
+    if isinstance(choices, Mapping):
+        texts, labels = choices.get("text"), choices.get("label")
+    elif isinstance(choices, list) and all(isinstance(choice, Mapping) for choice in choices):
+        texts, labels = ([choice.get(key) for choice in choices] for key in ("text", "label"))
+    else:
+        texts = labels = None
+    if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
+        raise BadRow(
+            where, "choices must have as many labels as texts: {text: [...], label: [...]}"
+        )
+    if row["answerKey"] not in labels:
+        problem = f"answerKey {row['answerKey']!r} is not one of the labels {labels}"
+        raise BadRow(where, problem, "answerKey is not one of the labels")
+    rest = {
+        name: value
+        for name, value in row.items()
+        if name not in (question, "choices", "answerKey", "question_concept")
+    }
+    if "question_concept" in row:  # of CommonsenseQA
+        rest.setdefault("category", row["question_concept"])
+    answer = labels.index(row["answerKey"])
+    return {**rest, "instruction": row[question], "choices": texts, "answer": answer}
+
+
+def _hellaswag(row: Fields, where: str) -> Fields:
+    """{ind, activity_label, ctx, endings, label}; the label is an index, or empty in the published test set."""
+    label = str(row["label"])
+    if not label.isdecimal():
+        problem = (
+            f"label {row['label']!r} is not the index of an ending; read a split that has labels"
+        )
+        raise BadRow(where, problem, "label is not the index of an ending")
+    known = {*HELLASWAG, *_HELLASWAG_MORE, "ind", "activity_label"}
+    made = {name: value for name, value in row.items() if name not in known}
+    made |= {"instruction": row["ctx"], "choices": row["endings"], "answer": int(label)}
+    if "ind" in row:
+        made["id"] = row["ind"]
+    if "activity_label" in row:
+        made["category"] = row["activity_label"]
+    return made
