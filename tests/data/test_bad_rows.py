@@ -1,0 +1,120 @@
+"""data.bad_rows: rows that cannot be used are refused, or dropped and counted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from elrea.data.drops import Drops
+from elrea.data.readers.jsonl import read_files
+from elrea.data.readers.rows import RowReader
+from elrea.data.sources.jsonl import Jsonl
+from elrea.data.sources.mix import Mix
+from elrea.data.sources.mmlu import Mmlu
+from elrea.errors import DataError
+
+GOOD = {"instruction": "1 + 1?", "response": "2"}
+BAD: list[tuple[object, str]] = [
+    ({**GOOD, "response": " "}, "the response is empty"),
+    ({**GOOD, "response": None}, "the response is null"),
+    ({"instruction": "a"}, "no field 'response'"),
+    ({**GOOD, "response": 3}, "the response must be a text, not int"),
+    ({**GOOD, "response": float("nan")}, "the response must be a text, not NaN"),
+    ({**GOOD, "response": "\ud800"}, "half a surrogate pair"),
+    ({**GOOD, "id": "x"}, "duplicate id"),
+    ('{"instruction": "a", "response": "b", "response": "c"}', "duplicate key"),
+    ('{"instruction": "a", ', "broken JSON"),
+    ("3", "not a JSON object"),
+    ({"messages": "a"}, "messages must be a list of {role, content}"),
+    ({"messages": [{"role": "tool", "content": "a"}]}, "role 'tool'"),
+    ({"instruction": "a", "choices": ["b", "c"], "answer": "d"}, "the answer is not one of the choices"),
+    ({"instruction": "a", "choices": ["b", "b"], "answer": 0},
+     "choices must be 2 to 26 different texts that are not empty"),
+]  # fmt: skip
+
+
+def rows(n: int) -> list[dict[str, str]]:
+    return [{"instruction": f"What is {i}?", "response": str(i)} for i in range(n)]
+
+
+def test_each_kind_of_bad_row_is_refused_or_counted_with_its_place(write):
+    path = write("in/x.jsonl", [{**GOOD, "id": "x"}, *(row for row, _ in BAD), *rows(4)])
+    with pytest.raises(
+        DataError, match=r"in/x\.jsonl:2: the response is empty; fill it or remove the line$"
+    ):
+        Jsonl(train=str(path)).load()
+    corpus = Jsonl(train=str(path), bad_rows="drop", test_share=0.4).load()
+    assert len(corpus.train) + len(corpus.test) == 5
+    assert corpus.note.endswith(f"; {len(BAD)} dropped from train")
+    assert corpus.left_out == tuple(
+        f"x: 1 dropped from train: {kind} (in/x.jsonl:{line})" for line, (_, kind) in enumerate(BAD, start=2)
+    )  # fmt: skip
+
+
+def test_rows_of_one_kind_are_one_line(write):
+    path = write(
+        "in/x.jsonl", [*rows(4), {**GOOD, "response": ""}, "{", {**GOOD, "response": "\n"}]
+    )
+    drops = Drops()
+    read_files({"data.test": str(path)}, RowReader(), drops, "drop")
+    assert list(drops.lines()) == [
+        "x: 2 dropped from test: the response is empty (in/x.jsonl:5; in/x.jsonl:7)",
+        "x: 1 dropped from test: broken JSON (in/x.jsonl:6)",
+    ]
+
+
+def test_what_a_setting_must_explain_is_never_dropped(write):
+    """An unknown field is in every row: dropping would hide that a part of the question is not read."""
+    path = write("x.jsonl", [{**GOOD, "passage": "Read this."}])
+    with pytest.raises(DataError, match=r"unknown field\(s\) 'passage'"):
+        Jsonl(train=str(path), bad_rows="drop").load()
+
+
+def test_a_file_without_a_usable_row_is_refused(write):
+    path = write("x.jsonl", [{**GOOD, "response": ""}] * 3)
+    with pytest.raises(
+        DataError,
+        match=r"data\.train: none of the 3 rows can be used, first .*x\.jsonl:1: the resp",
+    ):
+        Jsonl(train=str(path), bad_rows="drop").load()
+
+
+def test_bad_entries_of_an_array_and_rows_of_a_table_are_dropped(tmp_path):
+    entries = [json.dumps(row) for row in rows(4)]
+    (tmp_path / "x.json").write_text(
+        f'[{entries[0]}, 3, {{"a": 1, "a": 2}}, {", ".join(entries[1:])}]'
+    )
+    (tmp_path / "x.csv").write_text("instruction,output\nWhy?,so\na,b,c\nWho?,\nWhat?,it\n")
+    drops = Drops()
+    settings = {"data.train": str(tmp_path / "x.json"), "data.test": str(tmp_path / "x.csv")}
+    read = read_files(settings, RowReader(), drops, "drop")
+    assert (len(read["data.train"]), len(read["data.test"])) == (4, 2)
+    said = [line.replace(f"{tmp_path.name}/", "") for line in drops.lines()]
+    assert said == [
+        "x.json: 1 dropped from train: int instead of a JSON object (x.json, entry 2)",
+        "x.json: 1 dropped from train: duplicate key (x.json, entry 3)",
+        "x: 1 dropped from test: wrong number of cells (x.csv:3)",
+        "x: 1 dropped from test: the response is empty (x.csv:4)",
+    ]
+
+
+def test_an_empty_file_of_a_folder_is_reported(write, tmp_path):
+    write("in/a.jsonl", rows(9))
+    write("in/b.jsonl", [])
+    corpus = Jsonl(train=str(tmp_path / "in")).load()
+    assert corpus.left_out == ("b: 1 empty file(s) in train: no row (in/b.jsonl)",)
+    write("in/a.jsonl", [])
+    with pytest.raises(DataError, match=r"in/a\.jsonl: the file is empty; remove it or fill it$"):
+        Jsonl(train=str(tmp_path / "in")).load()
+
+
+def test_a_benchmark_and_a_mix_count_them_too(write, published, tmp_path):
+    path = write("in/x.jsonl", [*rows(9), {**GOOD, "response": ""}])
+    line = "1 dropped from train: the response is empty (in/x.jsonl:10)"
+    mmlu = Mmlu(root=str(published("mmlu")), train=str(path), subjects=["astronomy"], shots=0)
+    with pytest.raises(DataError, match="the response is empty"):
+        mmlu.load()
+    mmlu.bad_rows = "drop"
+    assert f"x: {line}" in mmlu.load().left_out
+    assert f"own: {line}" in Mix({"own": Jsonl(train=str(path), bad_rows="drop")}).load().left_out
