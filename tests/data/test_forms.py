@@ -147,7 +147,7 @@ def test_long_cells_choices_in_a_table_and_an_index_of_pandas(tmp_path):
         ("x.json", '[{"instruction": "a", "output": "b"},\n', "x.json:1: broken JSON (Expecting value"),
         ("x.json", '[{"instruction": "a", "output": "b"}] []', "x.json:1: broken JSON (Extra data)"),
         ("x.json", '[{"instruction": "a", "output": "b"} {}]', "x.json:1: broken JSON (Expecting ',' delimiter)"),
-        ("x.json", "[{}, ]", "x.json, entry 1: no field"),
+        ("x.json", '\n\n [{"instruction": "a", "output": "b"},]', "x.json:3: broken JSON (Expecting value)"),
         ("x.json", "[]", "x.json: the file is empty"),
         ("x.json", '{"a": 1, "a": 2}', "x.json: the key 'a' appears twice"),
         ("x.json", " ", "x.json: the file is empty"),
@@ -209,6 +209,7 @@ KIND = ("system", "Be kind.")
         ({"id": "q", "question_stem": "Which?", "choices": ARC["choices"], "answerKey": "3"}, "Which?", "c", ()),
         ({"id": "q", "question": "Which?", "question_concept": "x", "choices": ARC["choices"], "answerKey": "1"},
          "Which?", "a", ()),
+        ({"id": "q", "question": "Which?", "choices": ["a", "b"], "answerKey": "B"}, "Which?", "b", ()),
         (HELLASWAG, "A man he", "z", ()),
         ({"ctx": "A man", "endings": ["x", "y"], "label": 0}, "A man", "x", ()),
         # self-instruct
@@ -245,6 +246,15 @@ def test_a_seed_task_of_several_instances_becomes_several_examples(write):
     assert [e.instruction for e in examples] == ["Add.\n\n0", "Add.\n\n1"] * 2
 
 
+def test_a_row_with_a_question_of_its_own_is_none_of_the_layouts(write):
+    """Its other fields are unknown, and not dropped in silence."""
+    for row in (ARC, HELLASWAG):
+        path = write("x.jsonl", [{**row, "instruction": "Choose.", "output": "a"}])
+        assert "x.jsonl:1: unknown field(s) " in fails(path)
+    task = {"instruction": "Add.", "output": "2", "instances": []}
+    assert "unknown field(s) 'instances'" in fails(write("x.jsonl", [task]))
+
+
 def test_names_that_the_config_gives_win_over_a_layout(write):
     row = {"question": "Which?", "choices": ["a", "b"], "answerKey": "B"}
     fields = {"instruction": "question", "answer": "answerKey"}
@@ -255,9 +265,11 @@ def test_names_that_the_config_gives_win_over_a_layout(write):
     ("row", "said"),
     [
         ({**ARC, "answerKey": "D"}, "answerKey 'D' is not one of the labels ['1', '2', '3']"),
-        ({**ARC, "choices": ["a", "b"]}, "choices must have as many labels as texts"),
+        ({**ARC, "choices": ["a", "b"]}, "answerKey '2' is not one of the labels ['A', 'B']"),
+        ({**ARC, "choices": 3}, "choices must have as many labels as texts"),
         ({**ARC, "choices": {"text": ["a"], "label": []}}, "choices must have as many labels as texts"),
         ({**HELLASWAG, "label": ""}, "label '' is not the index of an ending; read a split that has labels"),
+        ({**HELLASWAG, "label": "9" * 5000}, "label '9"),
         ({**HELLASWAG, "label": "7"}, "the answer 7 is not one of the 4 choices"),
         ({"instruction": "a", "instances": []}, "instances must be a list of objects with input and output"),
         ({"instruction": "a", "output": "b", "history": [["a"]]}, "history must be a list of [instruction, resp"),
@@ -291,6 +303,8 @@ def test_hints_lead_somewhere(write, published):
     base = {"instruction": "1 + 1?"}
     cases: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
         ({**base, "answer": "2"}, "set data.fields.response=answer", {"fields": {"response": "answer"}}),
+        ({**base, "output": "", "answer": "2"}, "or set data.fields.response=answer data.ignore=[output]",
+         {"fields": {"response": "answer"}, "ignore": ["output"]}),
         ({**base, "output": "2", "level": 3}, "data.ignore=[level]", {"ignore": ["level"]}),
         ({"question": "1 + 1?", "output": "2"}, "map them with data.fields", {"fields": {"instruction": "question"}}),
         ({**base, "output": "2", "response": "3"}, "add one of them to data.ignore", {"ignore": ["response"]}),
@@ -301,6 +315,9 @@ def test_hints_lead_somewhere(write, published):
         path = write("x.jsonl", [row])
         assert hint in fails(path)
         assert read(path, **settings)[0].response == "2"
+    assert fails(write("x.jsonl", [{**base, "output": "2", "level": 3}])).endswith(
+        "data.ignore=[level]"
+    )
     text = write("t.jsonl", [{"text": "Hi Hello"}])
     assert "split it into prompt and completion" in fails(text)
     assert read_row(write, {"prompt": "Hi", "completion": "Hello"}).response == "Hello"

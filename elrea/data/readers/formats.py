@@ -93,6 +93,7 @@ def _key_twice(where: str, error: _DuplicateKey) -> BadRow:
 
 _UNIQUE = json.JSONDecoder(object_pairs_hook=_unique)
 _PLAIN = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\n\r]*")
 
 Rows = Iterator[tuple[Mapping[str, Any], str, int]]
 """Each row, its place for the messages, and its number."""
@@ -163,15 +164,16 @@ def json_lines(file: Path, columns: Sequence[str], on_bad: OnBad) -> Rows:
 
 
 def _json(file: Path, columns: Sequence[str], on_bad: OnBad) -> Rows:
-    text = _text_of(file).strip()
+    text = _text_of(file).rstrip()
     if not text:
         return
+    start = _after_space(text, 0)
     try:
-        if text.startswith("["):
-            yield from _entries(text, file, on_bad)
+        if text[start] == "[":
+            yield from _entries(text, start, file, on_bad)
             return
-        value, end = _PLAIN.raw_decode(text)
-        if text[end:].strip():  # JSON lines in a .json file
+        value, end = _PLAIN.raw_decode(text, start)
+        if end < len(text):  # JSON lines in a .json file
             yield from json_lines(file, columns, on_bad)
         elif isinstance(value, dict):
             yield _UNIQUE.decode(text), str(file), 1
@@ -185,13 +187,13 @@ def _json(file: Path, columns: Sequence[str], on_bad: OnBad) -> Rows:
         raise DataError(f"{file}: broken JSON ({error})") from error
 
 
-def _entries(text: str, file: Path, on_bad: OnBad) -> Rows:
-    """The objects of a JSON array, each parsed alone, so that an error names its entry.
+def _entries(text: str, start: int, file: Path, on_bad: OnBad) -> Rows:
+    """The objects of the JSON array at `start`, each parsed alone, so that an error names its entry.
 
     Raises:
         ValueError: the text is not a JSON array.
     """
-    position, number = _after_space(text, 1), 0
+    position, number = _after_space(text, start + 1), 0
     while text[position : position + 1] != "]" or number:
         number += 1
         where = f"{file}, entry {number}"
@@ -216,7 +218,7 @@ def _entries(text: str, file: Path, on_bad: OnBad) -> Rows:
 
 
 def _after_space(text: str, position: int) -> int:
-    match = re.compile(r"[ \t\n\r]*").match(text, position)
+    match = _SPACE.match(text, position)
     return match.end() if match else position
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ Fields = Mapping[str, Any]
 ARC = ("question", "choices", "answerKey")
 OPEN_BOOK = ("question_stem", "choices", "answerKey")
 HELLASWAG = ("ctx", "endings", "label")
+_PLAIN = {"instruction", "prompt", "answer"}
+"""A row with one of these fields says itself what it asks, and is none of the layouts."""
 _HELLASWAG_MORE = ("ctx_a", "ctx_b", "source_id", "split", "split_type")
 """Columns of HellaSwag that say nothing more: the two parts of ctx, and where it comes from."""
 
@@ -27,13 +30,15 @@ def plain_row(row: Fields, where: str, named: Collection[str]) -> Fields:
     Raises:
         BadRow: choices without texts and labels, or an answer that is none of them.
     """
+    if _PLAIN & row.keys():
+        return row
     question = row.get("question")
     if isinstance(question, Mapping) and {"stem", "choices"} <= question.keys():
         row = {**row, "question": question["stem"], "choices": question["choices"]}
     for layout in (ARC, OPEN_BOOK):
-        if set(layout) <= row.keys() and not set(layout) & set(named):
+        if set(layout) <= row.keys() and not {*layout} & {*named}:
             return _arc(row, layout[0], where)
-    if set(HELLASWAG) <= row.keys() and not set(HELLASWAG) & set(named):
+    if set(HELLASWAG) <= row.keys() and not {*HELLASWAG} & {*named}:
         return _hellaswag(row, where)
     return row
 
@@ -46,7 +51,7 @@ def instances(row: Fields, number: int, where: str) -> Sequence[Fields]:
     Raises:
         BadRow: `instances` is not a list of objects, or is empty.
     """
-    if not {"instruction", "instances"} <= row.keys():
+    if not {"instruction", "instances"} <= row.keys() or {"output", "response"} & row.keys():
         return [row]
     inner = row["instances"]
     if not isinstance(inner, list) or not inner or not all(isinstance(i, Mapping) for i in inner):
@@ -60,10 +65,12 @@ def instances(row: Fields, number: int, where: str) -> Sequence[Fields]:
 
 
 def _arc(row: Fields, question: str, where: str) -> Fields:
-    """{question, choices: {text, label}, answerKey}; or choices as a list of {text, label}."""
+    """{question, choices: {text, label}, answerKey}; or choices as a list of {text, label}, or of texts."""
     choices = row["choices"]
     if isinstance(choices, Mapping):
         texts, labels = choices.get("text"), choices.get("label")
+    elif isinstance(choices, list) and all(isinstance(choice, str) for choice in choices):
+        texts, labels = choices, list(string.ascii_uppercase[: len(choices)])
     elif isinstance(choices, list) and all(isinstance(choice, Mapping) for choice in choices):
         texts, labels = ([choice.get(key) for choice in choices] for key in ("text", "label"))
     else:
@@ -89,7 +96,7 @@ def _arc(row: Fields, question: str, where: str) -> Fields:
 def _hellaswag(row: Fields, where: str) -> Fields:
     """{ind, activity_label, ctx, endings, label}; the label is an index, or empty in the published test set."""
     label = str(row["label"])
-    if not label.isdecimal():
+    if not label.isdecimal() or len(label) > 2:
         problem = (
             f"label {row['label']!r} is not the index of an ending; read a split that has labels"
         )
@@ -98,7 +105,7 @@ def _hellaswag(row: Fields, where: str) -> Fields:
     made = {name: value for name, value in row.items() if name not in known}
     made |= {"instruction": row["ctx"], "choices": row["endings"], "answer": int(label)}
     if "ind" in row:
-        made["id"] = row["ind"]
+        made.setdefault("id", row["ind"])
     if "activity_label" in row:
-        made["category"] = row["activity_label"]
+        made.setdefault("category", row["activity_label"])
     return made

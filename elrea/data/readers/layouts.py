@@ -35,12 +35,17 @@ class Layout:
         return False
 
 
-def looks_like(row: object) -> str:
-    """The end of an error message about a row: "; it looks like GSM8K (data=gsm8k)", or nothing."""
+def looks_like(row: object, reader: str = "") -> str:
+    """The end of an error message about a row: "; it looks like GSM8K (data=gsm8k)", or nothing.
+
+    Args:
+        row: the row.
+        reader: the choice of `data` that could not read it, which is not suggested again.
+    """
     if not isinstance(row, Mapping):
         return ""
     best = max(_layouts(), key=lambda layout: layout.matching_columns(row))
-    return _hint(best) if best.matching_columns(row) else ""
+    return _hint(best) if best.matching_columns(row) and best.name != reader else ""
 
 
 def place_looks_like(place: Path) -> str:

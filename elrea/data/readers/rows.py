@@ -100,7 +100,8 @@ class RowReader:
             raise self._missing("response", row, where)
         for name, text in (("instruction", instruction), ("response", response)):
             if not text.strip():
-                raise BadRow(where, f"the {name} is empty; fill it or remove the line")
+                hint = self._answer_instead(row) if name == "response" else ""
+                raise BadRow(where, f"the {name} is empty; fill it or remove the line{hint}")
         return Example(
             id=f"{label}:{_text(values, 'id', where) or line}",
             instruction=instruction,
@@ -111,6 +112,14 @@ class RowReader:
             history=turns,
             judge=self._judge(values, where),
         )
+
+    def _answer_instead(self, row: Mapping[str, Any]) -> str:
+        """For a row with an empty response: the settings that take its answer, as LLM-Adapters' test files need."""
+        answer = self._names["answer"]
+        if not row.get(answer) or self._roles.get(answer) != "answer":
+            return ""
+        skipped = [name for name in row if self._roles.get(name) == "response"]
+        return f", or set data.fields.response={answer} data.ignore=[{','.join(skipped)}]"
 
     def _missing(self, role: str, row: Mapping[str, Any], where: str) -> BadRow:
         """The error for a row without instruction or response."""
@@ -148,7 +157,7 @@ class RowReader:
                         f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore"
                     )
                 values[role] = value
-        hint = looks_like(row) if unknown else ""
+        hint = looks_like(row, "jsonl") if unknown else ""
         if "text" in unknown and not hint and not {"instruction", "messages"} & values.keys():
             raise DataError(
                 f"{where}: plain text without prompt and response cannot be read yet; split it into prompt and"
