@@ -9,10 +9,14 @@ import pytest
 from elrea.data.drops import Drops
 from elrea.data.readers.jsonl import read_files
 from elrea.data.readers.rows import RowReader
+from elrea.data.sources.flan_cot import FlanCot
 from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mix import Mix
 from elrea.data.sources.mmlu import Mmlu
+from elrea.data.sources.oasst import Oasst
 from elrea.errors import DataError
+from elrea.reporting.html import run_report
+from tests.reporting.reports import report
 
 GOOD = {"instruction": "1 + 1?", "response": "2"}
 BAD: list[tuple[object, str]] = [
@@ -118,3 +122,24 @@ def test_a_benchmark_and_a_mix_count_them_too(write, published, tmp_path):
     mmlu.bad_rows = "drop"
     assert f"x: {line}" in mmlu.load().left_out
     assert f"own: {line}" in Mix({"own": Jsonl(train=str(path), bad_rows="drop")}).load().left_out
+
+
+@pytest.mark.parametrize(("source", "name"), [(FlanCot, "empty_train.tsv"), (Oasst, "empty.jsonl")])
+def test_an_empty_file_beside_published_files_is_reported(published, source, name):
+    root = published(source.name)
+    whole = source(root=str(root)).read()
+    (root / name).write_text("")
+    read = source(root=str(root)).read()
+    assert read.train == whole.train
+    line = f"{source.name}: 1 empty file(s) in train: no row ({source.name}/{name})"
+    assert set(read.drops.lines()) == {*whole.drops.lines(), line}
+    with pytest.raises(DataError, match="the file is empty; remove it or fill it"):
+        source(root=str(root / name)).read()
+
+
+def test_the_report_lists_them(write, tmp_path):
+    path = write("in/x.jsonl", [*rows(9), {**GOOD, "response": ""}])
+    left_out = Jsonl(train=str(path), bad_rows="drop").load().left_out
+    page = run_report(tmp_path, report(left_out=left_out), {}).read_text()
+    assert "<li>x: 1 dropped from train: the response is empty (in/x.jsonl:10)</li>" in page
+    assert "Data left out" not in run_report(tmp_path, report(), {}).read_text()

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from elrea.data.readers import hub
 from elrea.data.readers.layouts import Layout, looks_like, place_looks_like
-from elrea.data.readers.tables import Row, files_of, rows_of, split_files, suffix_of
+from elrea.data.readers.tables import EmptyFile, Row, files_of, rows_of, split_files, suffix_of
 from elrea.errors import DataError
 from elrea.store.files import is_text
+
+if TYPE_CHECKING:
+    from elrea.data.drops import Drops
 
 
 @dataclass
@@ -84,13 +87,17 @@ class DataSet(Layout):
         return self.hub if isinstance(self.hub, str) else self.public
 
     def file_rows(
-        self, suffixes: Collection[str] = (), columns: tuple[str, ...] = ()
+        self,
+        suffixes: Collection[str] = (),
+        columns: tuple[str, ...] = (),
+        drops: Drops | None = None,
     ) -> Iterator[Row]:
         """Rows of all data files in `root`, or of those with one of `suffixes`.
 
         Args:
             suffixes: ".tsv" and the like; empty for every kind of data file.
             columns: names of a TSV's columns.
+            drops: an empty file of a folder is added to it; None refuses an empty file.
 
         Raises:
             DataError: there is no such file; the message says which data set the folder looks like.
@@ -105,7 +112,12 @@ class DataSet(Layout):
                 f"{place}: no data file in here; data.root must have {self.holds}{place_looks_like(place)}"
             )
         for file in files:
-            yield from rows_of(file, columns)
+            try:
+                yield from rows_of(file, columns)
+            except EmptyFile:
+                if drops is None or file == place:
+                    raise
+                drops.add(self.name, "empty file(s) in train", "no row", str(file))
 
     def has(self, split: str) -> bool:
         """Whether there is a file of a split in `root`; the hub has every split."""

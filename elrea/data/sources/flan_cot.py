@@ -49,7 +49,7 @@ class FlanCot(Source):
         drops = Drops()
         examples = []
         counts: dict[str, int] = {}
-        for row in self.file_rows((".tsv",), COLUMNS):
+        for row in self.file_rows((".tsv",), COLUMNS, drops):
             task = row.file.removesuffix("_train")
             if "" in (row.value["question"].strip(), row.value["answer"].strip()):
                 drops.add(self.name, "dropped from train", "empty question or answer", row.where)

@@ -49,7 +49,7 @@ class Oasst(Source):
         """
         drops = Drops()
         if self.place():
-            rows = self.file_rows()
+            rows = self.file_rows(drops=drops)
         else:
             rows = (row for split in ("train", "validation") for row in self.hub_rows(split))
         chosen = (
