@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.commands.messages import line_of, one_line_errors
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
-from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, report, varied
+from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values, write_report
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
@@ -58,7 +58,7 @@ class Sweep(Callback):
             if not jobs:
                 return  # plan=true
             write_text(folder / "sweep.csv", as_csv(jobs))
-            report(folder, sys.argv[1:], jobs)
+            write_report(folder, sys.argv[1:], jobs)
             _show(folder, jobs)
             if any(job["state"] not in ENDED for job in jobs):
                 sys.exit(1)
@@ -242,7 +242,7 @@ def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     from elrea.reporting.terminal import sweep_table
 
     out = screen()
-    out.print(sweep_table(jobs, varied(jobs)))
+    out.print(sweep_table(jobs, varied_values(jobs)))
     for job in jobs:
         if job["state"] not in ENDED:
             line = f"job {job['number']} {job['state']}: {job.get('error', 'killed')}"

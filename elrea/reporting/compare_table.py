@@ -30,9 +30,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from elrea.errors import DataError, did_you_mean
 from elrea.evaluation.seed_intervals import Interval, seeds_interval, seeds_items_interval
 from elrea.evaluation.statistics import paired_interval
-from elrea.reporting.runs import Answers, finished, read_run
-from elrea.reporting.sweeps import settings as settings_of
-from elrea.reporting.sweeps import varied
+from elrea.reporting.runs import FinishedRun, finished_jobs, read_run
+from elrea.reporting.sweeps import setting_keys, varied_values
 from elrea.store.files import read_json, write_text
 
 VERSION: Literal[1] = 1
@@ -162,7 +161,7 @@ def difference(a: npt.NDArray[Any], b: npt.NDArray[Any], resamples: int = RESAMP
     )
 
 
-def scores_of(runs: Sequence[Answers], setting: tuple[str, ...] = ()) -> Scores:
+def scores_of(runs: Sequence[FinishedRun], setting: tuple[str, ...] = ()) -> Scores:
     """Accuracies of finished runs that differ in the seed alone.
 
     Args:
@@ -173,7 +172,7 @@ def scores_of(runs: Sequence[Answers], setting: tuple[str, ...] = ()) -> Scores:
         DataError: A seed appears twice, or runs have different test items or strategies.
     """
     first = runs[0]
-    known: dict[int, Answers] = {}
+    known: dict[int, FinishedRun] = {}
     for run in runs:
         other = known.setdefault(run.seed, run)
         if other is not run:
@@ -216,17 +215,17 @@ def read_sweep(
         several: Whether jobs may have several settings, instead of differing in the seed alone.
 
     Returns:
-        Keys of the settings that vary beside the seed; the scores of each setting; the jobs (`runs.finished`).
+        Keys of the settings that vary beside the seed; the scores of each setting; the jobs (`runs.finished_jobs`).
 
     Raises:
         ElreaError: The sweep is not finished, lacks a strategy, or its jobs cannot be compared.
     """
-    jobs = finished(folder, need, several=several)
-    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
+    jobs = finished_jobs(folder, need, several=several)
+    runs: dict[tuple[str, ...], list[FinishedRun]] = defaultdict(list)
     for job in jobs:
         runs[job["setting"]].append(read_run(folder / job["number"]))
     scores = [scores_of(each, setting) for setting, each in runs.items()]
-    return settings_of(varied(jobs)), scores, jobs
+    return setting_keys(varied_values(jobs)), scores, jobs
 
 
 def compare(

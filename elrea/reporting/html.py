@@ -78,7 +78,7 @@ def sweep_report(
         jobs: `number`, `state`, `chosen`, `seconds`, `data`, `strategies`, and `error` where one failed.
         varied: What differs between the jobs: by key the value of each.
         settings: Which of them are not over seeds.
-        means: Rows over seeds, as `elrea.reporting.sweeps.means` makes them.
+        means: Rows over seeds, as `elrea.reporting.sweeps.seed_means` makes them.
     """
     overall = [
         (*row["group"], row["strategy"], str(row["seeds"]), percent(row["accuracy"]), interval(row["accuracy_ci95"]),

@@ -12,11 +12,11 @@ from typing import Any
 from elrea.config import leaves, load_config
 from elrea.errors import DataError
 from elrea.evaluation.statistics import checksum_of_correct
-from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, settings, varied
+from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, setting_keys, varied_values
 from elrea.store.files import read_json
 
 PREDICTIONS = "predictions.jsonl"
-FREE = (
+MAY_DIFFER = (
     "seed", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy",
     "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
     "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
@@ -27,7 +27,7 @@ how fast a run was made, and what strategies it had, whose own settings count on
 
 
 @dataclass(frozen=True)
-class Answers:
+class FinishedRun:
     """What a finished run's strategies had right.
 
     Attributes:
@@ -52,13 +52,13 @@ class Answers:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: str = ""
 
-    def own(self, name: str) -> dict[str, Any]:
+    def strategy_settings(self, name: str) -> dict[str, Any]:
         """What the run's config says of a strategy beside its file."""
         node = "ensemble." if name == self.chosen else f"evaluation.settings.{name}."
         return {key: value for key, value in self.settings.items() if key.startswith(node)}
 
 
-def folders(given: Sequence[Path]) -> list[Path]:
+def run_folders(given: Sequence[Path]) -> list[Path]:
     """The runs that folders stand for: themselves, or the finished jobs of a sweep.
 
     Raises:
@@ -76,7 +76,7 @@ def folders(given: Sequence[Path]) -> list[Path]:
     return found
 
 
-def read_run(folder: Path) -> Answers:
+def read_run(folder: Path) -> FinishedRun:
     """What a run's strategies had right.
 
     Raises:
@@ -98,11 +98,11 @@ def read_run(folder: Path) -> Answers:
         rows = list(_rows(path))
         _check(rows, job["strategies"], path)
         rows.sort(key=lambda row: str(row["id"]))
-        return Answers(
+        return FinishedRun(
             folder,
             int(read_json(folder / SUMMARY)["seed"]),
             [(row["id"], row["answer"]) for row in rows],
-            {name: _right(rows, name) for name in job["strategies"]},
+            {name: _correct(rows, name) for name in job["strategies"]},
             job["chosen"],
             settings,
             {
@@ -127,7 +127,7 @@ def _check(rows: Sequence[Any], figures: Mapping[str, Any], path: Path) -> None:
         (twice, _), *_ = Counter(ids).most_common(1)
         raise DataError(f"{path}: the id {twice!r} stands twice; the run wrote other predictions")
     for name, row in figures.items():
-        right = _right(rows, name)
+        right = _correct(rows, name)
         digest = checksum_of_correct(right)
         if (len(rows), digest) != (row["n"], row["correct_sha256"]):
             raise DataError(
@@ -136,32 +136,34 @@ def _check(rows: Sequence[Any], figures: Mapping[str, Any], path: Path) -> None:
             )
 
 
-def _right(rows: Sequence[Any], name: str) -> list[bool]:
+def _correct(rows: Sequence[Any], name: str) -> list[bool]:
     found = [row["strategies"][name]["correct"] for row in rows]
     if not all(isinstance(each, bool) for each in found):
         raise TypeError(f"{name}: correct is true or false")
     return found
 
 
-def check_alike(runs: Sequence[Answers], names: Sequence[str]) -> None:
+def check_same_settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> None:
     """Refuses runs that differ in more than the seed, as far as these strategies' answers can hang on it.
 
     Raises:
         DataError: Which two, and in what.
     """
 
-    def shared(run: Answers) -> dict[str, Any]:
+    def shared(run: FinishedRun) -> dict[str, Any]:
         return {
             key: value
             for key, value in run.settings.items()
-            if not any(key == free or key.startswith(f"{free}.") for free in FREE)
+            if not any(key == free or key.startswith(f"{free}.") for free in MAY_DIFFER)
         }
 
     groups = [[(run, shared(run)) for run in runs]]
     for name in names:
         scored = [run for run in runs if name in run.correct]
         for chosen in (True, False):
-            groups.append([(r, r.own(name)) for r in scored if (r.chosen == name) == chosen])
+            groups.append(
+                [(r, r.strategy_settings(name)) for r in scored if (r.chosen == name) == chosen]
+            )
     for (first, theirs), *others in filter(None, groups):
         for run, mine in others:
             for key in sorted(mine.keys() | theirs.keys()):
@@ -178,7 +180,7 @@ def _rows(path: Path) -> Iterator[Any]:
         yield from (json.loads(line) for line in lines)
 
 
-def finished(
+def finished_jobs(
     folder: Path, need: Sequence[str] = (), *, several: bool = False
 ) -> list[dict[str, Any]]:
     """The jobs of a finished sweep as `read_jobs` has them, each with its `seed` and its `setting`.
@@ -204,8 +206,8 @@ def finished(
         raise DataError(
             f"{folder}: no finished sweep there: it ended before its last job; the command that made it goes on with it"
         )
-    values = varied(jobs)
-    keys = settings(values)
+    values = varied_values(jobs)
+    keys = setting_keys(values)
     if keys and not several:
         raise DataError(
             f"{folder}: its jobs differ in {', '.join(keys)}; give a sweep whose jobs differ in the seed alone"

@@ -90,7 +90,7 @@ def _scores(summary: Path) -> dict[str, Any]:
     return {"strategies": rows, "data": data}
 
 
-def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """Keys whose values differ between the jobs -> the value of each job."""
     words = [dict(word.lstrip("+~").partition("=")[::2] for word in job["words"]) for job in jobs]
     keys = list(dict.fromkeys(key for given in words for key in given))
@@ -98,7 +98,7 @@ def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
-def means(jobs: Sequence[Mapping[str, Any]], over: str = BASE) -> list[dict[str, Any]]:
+def seed_means(jobs: Sequence[Mapping[str, Any]], over: str = BASE) -> list[dict[str, Any]]:
     """Every strategy in every setting, over seeds: what `elrea.reporting.plots.trends.against` draws.
 
     Args:
@@ -111,10 +111,10 @@ def means(jobs: Sequence[Mapping[str, Any]], over: str = BASE) -> list[dict[str,
         least and the most), `accuracy_ci95` (the mean of their 95 % bounds), and likewise `delta`, `delta_seeds` and
         `delta_ci95` (paired): the difference to `over`, None for itself. `delta_ci95` is None unless that is the base.
     """
-    keys = varied(jobs)
+    keys = varied_values(jobs)
     found: dict[tuple[Any, ...], dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for i, job in enumerate(jobs):
-        group = tuple(keys[key][i] for key in settings(keys))
+        group = tuple(keys[key][i] for key in setting_keys(keys))
         seed = keys["seed"][i] if "seed" in keys else ""
         for name, row in job["strategies"].items():
             found.setdefault((group, name), {})[seed] = (row, job["strategies"].get(over, {}))
@@ -155,7 +155,7 @@ def _ends(bounds: Sequence[Sequence[float] | None]) -> tuple[float, float] | Non
     return _mean([low for low, _ in known]), _mean([high for _, high in known])
 
 
-def settings(keys: Iterable[str]) -> list[str]:
+def setting_keys(keys: Iterable[str]) -> list[str]:
     """What is varied beside the seed and the strategy of interest."""
     return [key for key in keys if key not in ("seed", "ensemble")]
 
@@ -163,7 +163,7 @@ def settings(keys: Iterable[str]) -> list[str]:
 def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
     """A row per job and strategy: what was varied, and what it came to. A cell that a spreadsheet would take for a
     formula begins with an apostrophe."""
-    keys = varied(jobs)
+    keys = varied_values(jobs)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
@@ -188,18 +188,18 @@ def _plain(cell: Any) -> Any:
     return f"'{cell}" if risky else "" if cell is None else cell
 
 
-def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
+def write_report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
     """Draws the sweep's pictures and writes its report.html; `words` were typed behind run.py."""
     from elrea.reporting.html import data_of, sweep_report
 
-    rows, values = means(jobs), varied(jobs)
-    keys = settings(values)
+    rows, values = seed_means(jobs), varied_values(jobs)
+    keys = setting_keys(values)
     if rows:
-        draw(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
+        draw_sweep(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
     sweep_report(folder, words, jobs, values, keys, rows)
 
 
-def draw(
+def draw_sweep(
     rows: Sequence[Mapping[str, Any]],
     keys: Sequence[str],
     folder: Path,
@@ -210,7 +210,7 @@ def draw(
     seeds varies, accuracy.png.
 
     Args:
-        rows: Of `means`.
+        rows: Of `seed_means`.
         keys: What their groups are values of.
         folder: Where to.
         note: Small print of the pictures.

@@ -12,7 +12,14 @@ import pytest
 
 from elrea.commands.sweep import Record, claim, enter
 from elrea.errors import ConfigError
-from elrea.reporting.sweeps import as_csv, draw, means, read_jobs, settings, varied
+from elrea.reporting.sweeps import (
+    as_csv,
+    draw_sweep,
+    read_jobs,
+    seed_means,
+    setting_keys,
+    varied_values,
+)
 from tests.cli.commands import QUIET, Command, Ended, run
 
 SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
@@ -199,7 +206,7 @@ def test_a_jobs_record(tmp_path: Path) -> None:
 def test_no_cell_of_sweep_csv_is_a_formula() -> None:
     job = {"number": "0", "state": "failed", "seconds": 1.5, "strategies": {}, "chosen": "elrea"}
     jobs = [{**job, "words": ["+experiment=x", f"data.train={name}"]} for name in ("=1+1", "@a", "-b")]  # fmt: skip
-    assert varied(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
+    assert varied_values(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
     cells = [row.split(",")[1] for row in as_csv(jobs).splitlines()]
     assert cells == ["data.train", "'=1+1", "'@a", "'-b"]
     numbers = [{**job, "words": [f"seed={seed}"]} for seed in ("-1", "2")]
@@ -261,8 +268,8 @@ def test_over_seeds_by_hand() -> None:
         job(0, 2, 0, "elrea", 0.6), job(1, 2, 1, "elrea", 0.8), job(2, 4, 0, "elrea", 0.7),
         job(3, 2, 0, "uniform", 0.6),
     ]  # fmt: skip
-    assert settings(varied(jobs)) == ["clustering.k"]
-    rows = {(row["group"], row["strategy"]): row for row in means(jobs)}
+    assert setting_keys(varied_values(jobs)) == ["clustering.k"]
+    rows = {(row["group"], row["strategy"]): row for row in seed_means(jobs)}
     assert set(rows) == {(("2",), "base"), (("2",), "elrea"), (("4",), "base"), (("4",), "elrea")}
     two = rows[("2",), "elrea"]
     assert (two["seeds"], two["accuracy_seeds"], two["passes"]) == (2, (0.6, 0.8), 3)
@@ -291,7 +298,7 @@ JOBS = [
 
 
 def test_intervals_over_seeds_are_the_mean_of_theirs() -> None:
-    rows = {(*row["group"], row["strategy"]): row for row in means(JOBS)}
+    rows = {(*row["group"], row["strategy"]): row for row in seed_means(JOBS)}
     two = rows["2", "elrea"]
     assert two["accuracy_ci95"] == pytest.approx((0.6, 0.9))
     assert two["delta_ci95"] == pytest.approx((0.02, 0.06))
@@ -300,7 +307,7 @@ def test_intervals_over_seeds_are_the_mean_of_theirs() -> None:
 
 
 def test_differences_to_another_strategy() -> None:
-    rows = {(*row["group"], row["strategy"]): row for row in means(JOBS, over="uniform")}
+    rows = {(*row["group"], row["strategy"]): row for row in seed_means(JOBS, over="uniform")}
     assert rows["2", "elrea"]["delta"] == pytest.approx(0.1)
     assert rows["2", "elrea"]["delta_seeds"] == pytest.approx((0.1, 0.1))
     assert rows["2", "elrea"]["delta_ci95"] is None, "the runs' own intervals are to base"
@@ -319,5 +326,5 @@ def test_differences_to_another_strategy() -> None:
 def test_which_pictures_a_sweep_has(words: list[str], pictures: set[str], tmp_path: Path) -> None:
     other = [word.replace("=2", "=4").replace("exam", "mmlu") for word in words[:-1]] + ["seed=3"]
     jobs = [{**JOBS[0], "words": words}, {**JOBS[1], "words": other}]
-    draw(means(jobs), settings(varied(jobs)), tmp_path)
+    draw_sweep(seed_means(jobs), setting_keys(varied_values(jobs)), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == pictures

@@ -12,7 +12,7 @@ import pytest
 
 from elrea.errors import ElreaError
 from elrea.reporting.compare_table import load, read_sweep
-from elrea.reporting.runs import finished
+from elrea.reporting.runs import finished_jobs
 from experiments import study
 from experiments.cost import frontier
 from experiments.paper_tables import tables
@@ -66,7 +66,7 @@ def test_seeds_are_taken_together(tmp_path: Path) -> None:
     keys, (scores,), jobs = read_sweep(sweep(tmp_path / "s", 3, 1))
     assert (keys, scores.seeds, jobs[0]["data"]) == ([], [3, 1], "made up")
     assert scores.items["elrea"].shape == (2, 4)
-    jobs = finished(sweep(sweep(tmp_path / "k", 0, 1, k="2"), 0, 1, k="4"), several=True)
+    jobs = finished_jobs(sweep(sweep(tmp_path / "k", 0, 1, k="2"), 0, 1, k="4"), several=True)
     assert [(job["setting"], job["seed"]) for job in jobs] == [
         (("2",), 0), (("2",), 1), (("4",), 0), (("4",), 1),
     ]  # fmt: skip

@@ -28,14 +28,14 @@ def against(
     bars: str = "intervals",
     note: str = "",
 ) -> None:
-    """Accuracy, or gain, against what a sweep varies, a line per strategy: from `elrea.reporting.sweeps.means`.
+    """Accuracy, or gain, against what a sweep varies, a line per strategy: from `elrea.reporting.sweeps.seed_means`.
 
     Args:
-        rows: as `means` returns them; of several settings, the others than `key` name lines of their own.
+        rows: as `seed_means` returns them; of several settings, the others than `key` name lines of their own.
         key: what was varied, e.g. "clustering.k"; its values are numbers.
         path: of the PNG.
         place: of the key in a row's `group`.
-        gain_on: the strategy that `means` took differences to; they are then drawn instead of accuracies.
+        gain_on: the strategy that `seed_means` took differences to; they are then drawn instead of accuracies.
         bars: "intervals" (95 %, the mean of the seeds' bounds; a row without them has the seeds') or "seeds" (from
             the least to the most).
         note: small print, e.g. "built-in exam, not MMLU".
