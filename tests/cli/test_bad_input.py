@@ -69,7 +69,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ),
         (
             "evaluation.settings={base:{member:backbone}}",
-            "evaluation.settings.base: base is what the others are held against; leave it",
+            "evaluation.settings.base: base is a reference strategy; its settings cannot",
         ),
         (
             "evaluation.settings={elrea_top1:{topk:1}}",
@@ -104,7 +104,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ),
         ("adapter.targets=[lm_head]", "adapter.targets: 'lm_head' is no layer of this backbone th"),
         ("data=null", "a config group needs the name of a choice, as data=exam, not null"),
-        ("store=''", "store='': wants the folder in which stages are kept"),
+        ("store=''", "store='': give the folder in which stages are kept"),
         ("data=jsonl", "data=jsonl needs data.train: one or more .jsonl files"),
         (
             "data=mmlu",

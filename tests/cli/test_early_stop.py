@@ -37,8 +37,8 @@ def test_the_base_adapter_and_who_is_trained_like_it_stop(tiny: list[str], tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["evaluation.split=dev"], "training.early_stop looks at the dev examples, and evaluation.split=dev scores"),
-        (["data.dev_per_board=0"], "training.early_stop looks at the dev examples, and this data has none; say"),
+        (["evaluation.split=dev"], "training.early_stop needs dev examples, but evaluation.split=dev scores"),
+        (["data.dev_per_board=0"], "training.early_stop needs dev examples, but this data has none; set"),
         (["features.epoch_weights=[1,2]"], "features.epoch_weights has a weight for every epoch, and training.ear"),
     ],
 )  # fmt: skip
