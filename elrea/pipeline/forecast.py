@@ -114,7 +114,7 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
             ("backbone", f"{footprint.parameters:,} parameters, {_bytes(footprint.weights)}{kept}")
         )
         size = f"{footprint.adapter:,} parameters (r={experiment.lora.r})"
-        unknown = f"{size} each; their number depends on the clusters"
+        unknown = f"{size} each; number not known yet"
         count = len(needs.adapters(clusters or 1)) + 1
         rows.append(("adapters", f"{count} of {size}" if clusters else unknown))
     rows += _tokens(experiment, needs, sizes, clusters)
