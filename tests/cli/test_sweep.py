@@ -307,7 +307,7 @@ def test_an_interval_over_seeds_is_the_mean_of_the_seeds_intervals() -> None:
 
 
 def test_differences_to_another_strategy() -> None:
-    rows = {(*row["group"], row["strategy"]): row for row in seed_means(JOBS, over="uniform")}
+    rows = {(*row["group"], row["strategy"]): row for row in seed_means(JOBS, baseline="uniform")}
     assert rows["2", "elrea"]["delta"] == pytest.approx(0.1)
     assert rows["2", "elrea"]["delta_seeds"] == pytest.approx((0.1, 0.1))
     assert rows["2", "elrea"]["delta_ci95"] is None, "the runs' own intervals are to base"

@@ -47,8 +47,8 @@ def ends(axis: Any) -> list[list[float]]:
 def test_accuracy_against_a_knob_has_a_line_per_strategy_and_other_setting(
     figures: list[Figure], tmp_path: Path
 ) -> None:
-    trends.against(ROWS, "clustering.k", tmp_path / "a.png")
-    trends.against(ROWS, "clustering.k", tmp_path / "b.png", bars="seeds")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "a.png")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "b.png", bars="seeds")
     axis = figures[0].axes[0]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "8"]
     assert axis.get_legend_handles_labels()[1] == ["base, sjlt", "elrea, sjlt"]
@@ -59,8 +59,8 @@ def test_accuracy_against_a_knob_has_a_line_per_strategy_and_other_setting(
 def test_gain_leaves_out_what_it_is_taken_on_and_keeps_the_colours(
     figures: list[Figure], tmp_path: Path
 ) -> None:
-    trends.against(ROWS, "clustering.k", tmp_path / "a.png")
-    trends.against(ROWS, "clustering.k", tmp_path / "g.png", gain_on="base", note="a note")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "a.png")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "g.png", gain_on="base", note="a note")
     accuracy, gain = (figure.axes[0] for figure in figures)
     assert gain.get_legend_handles_labels()[1] == ["elrea, sjlt"]
     assert ends(gain) == [[10, 12], [20, 22]], "seeds, where there are no intervals"
@@ -73,5 +73,5 @@ def test_gain_leaves_out_what_it_is_taken_on_and_keeps_the_colours(
 
 @pytest.mark.parametrize("rows", [[], ROWS[::2]])
 def test_little_or_nothing_draws(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    trends.against(rows, "clustering.k", tmp_path / "g.png", gain_on="base")
+    trends.plot_sweep(rows, "clustering.k", tmp_path / "g.png", gain_on="base")
     assert (tmp_path / "g.png").stat().st_size > 1_000

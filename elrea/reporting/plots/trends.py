@@ -18,7 +18,7 @@ Line = Sequence[tuple[float, float, float, float]]
 """(x, mean, lower and upper end of its bar) of a line's points."""
 
 
-def against(
+def plot_sweep(
     rows: Iterable[Mapping[str, Any]],
     key: str,
     path: str | Path,
