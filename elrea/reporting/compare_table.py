@@ -162,7 +162,7 @@ def difference(a: npt.NDArray[Any], b: npt.NDArray[Any], resamples: int = RESAMP
 
 
 def scores_of(runs: Sequence[FinishedRun], setting: tuple[str, ...] = ()) -> Scores:
-    """Accuracies of finished runs that differ in the seed alone.
+    """Accuracies of finished runs that differ only in the seed.
 
     Args:
         runs: One per seed, at least one.
@@ -210,9 +210,9 @@ def read_sweep(
     """Reads a finished sweep.
 
     Args:
-        folder: The sweep's.
+        folder: Of the sweep.
         need: Strategies that every job must have scored.
-        several: Whether jobs may have several settings, instead of differing in the seed alone.
+        several: Whether jobs may have several settings, instead of differing only in the seed.
 
     Returns:
         Keys of the settings that vary beside the seed; the scores of each setting; the jobs (`runs.finished_jobs`).
@@ -262,25 +262,25 @@ def compare(
                     f"strategy {reference!r} was not scored{did_you_mean(reference, each.items)} (there is: "
                     f"{', '.join(each.items)})"
                 )
-        for name, own in each.items.items():
+        for name, scored in each.items.items():
             macro = [_rounded(x) for x in each.macro.get(name, [])] or None
             rows.append(
                 Row(
                     setting=dict(zip(settings, each.setting, strict=True)),
                     strategy=name,
-                    items=own.shape[1],
+                    items=scored.shape[1],
                     seeds=list(each.seeds),
-                    mean=_rounded(own.mean()),
-                    per_seed=[_rounded(x) for x in own.mean(axis=1)],
+                    mean=_rounded(scored.mean()),
+                    per_seed=[_rounded(x) for x in scored.mean(axis=1)],
                     macro=None if macro is None else _rounded(np.mean(macro)),
                     macro_per_seed=macro,
                     passes=None if name not in each.passes else round(each.passes[name], 2),
                     leader_minus_row=None
                     if leader in (None, name)
-                    else difference(each.items[leader], own, resamples),
+                    else difference(each.items[leader], scored, resamples),
                     row_minus_baseline=None
                     if baseline in (None, name)
-                    else difference(own, each.items[baseline], resamples),
+                    else difference(scored, each.items[baseline], resamples),
                 )
             )
     return Comparison(
@@ -327,7 +327,7 @@ def load(path: Path) -> Comparison:
 
 
 def command_line() -> str:
-    """The command that this process was started with, without the folder that its script lies in."""
+    """The command line of this process, without absolute paths of the script."""
     script = Path(sys.argv[0])
     try:
         shown = script.resolve().relative_to(Path.cwd())

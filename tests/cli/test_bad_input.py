@@ -241,7 +241,7 @@ def test_too_long(tiny: list[str], tmp_path: Path) -> None:
     counted |= {"train_without_feature": none, "test_without_feature": none}
     assert ended.summary["examples"] == counted
     assert sum(ended.summary["clusters"]["sizes"]) == 12
-    assert "2 training examples were too long and left out (backbone.max_length)" in ended.out
+    assert "2 training examples were too long and were dropped (backbone.max_length)" in ended.out
     assert f"1 test prompts were too long and count as wrong: {name}\n" in ended.out
     rows_out = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     for given in json.loads(rows_out[1])["strategies"].values():

@@ -28,7 +28,7 @@ def test_the_base_adapter_and_who_is_trained_like_it_stop(tiny: list[str], tmp_p
         "dev_loss": round(losses[kept], 6),
     }
     assert len(list(base.glob("epoch_*"))) == kept < 9
-    assert f"base: {max(losses)} epochs trained, the one after epoch {kept} kept" in ended.out
+    assert f"base: {max(losses)} epochs trained, epoch {kept} kept" in ended.out
     # The mean over the epochs that are left; two passes for each, and the members' own.
     assert ended.summary["strategies"]["elrea"]["forward_passes"] > 2 * kept
     assert ended.summary["strategies"]["elrea"]["forward_passes"] <= 2 * kept + 3

@@ -79,7 +79,7 @@ def test_stages_are_in_order_with_the_number_of_reused_ones(tmp_path: Path) -> N
 
 def test_losses_on_a_different_scale_are_explained(tmp_path: Path) -> None:
     text = " ".join(write(tmp_path).text.split())
-    assert "1.43" in text and "uniform's sum to the number of members" in text
+    assert "1.43" in text and "those of uniform sum to the number of members" in text
 
 
 def test_numbers_are_aligned_to_the_right_and_text_to_the_left() -> None:

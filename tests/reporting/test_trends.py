@@ -64,7 +64,7 @@ def test_a_gain_plot_omits_the_baseline_and_keeps_the_colours(
     accuracy, gain = (figure.axes[0] for figure in figures)
     assert gain.get_legend_handles_labels()[1] == ["elrea, sjlt"]
     assert ends(gain) == [[10, 12], [20, 22]], "the range over seeds replaces missing intervals"
-    assert gain.get_ylabel() == "accuracy less base's (points)"
+    assert gain.get_ylabel() == "accuracy minus base's (points)"
     assert figures[1].get_suptitle() == "Gain on base against clustering.k: a note"
     bars: list[Any] = [axis.containers[-1] for axis in (accuracy, gain)]
     colours = [each.lines[0].get_color() for each in bars]
