@@ -30,6 +30,7 @@ TARGET = "_target_"
 PACKAGE = __name__.partition(".")[0]
 
 MOVED = {
+    "elrea.adapters.lora": "elrea.models.adapter_shape",
     "elrea.adapters.training": "elrea.models.training.settings",
     "elrea.adapters": "elrea.models",
     "elrea.backbone.load": "elrea.models.backbone",

@@ -14,18 +14,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from elrea.commands.messages import announce, one_line_errors
 from elrea.config import build
-from elrea.data.corpus import Corpus
-from elrea.data.examples import Example
 from elrea.data.sources.maths import Maths, paper_sizes
 from elrea.errors import ConfigError
 from elrea.store.files import write_text
+
+if TYPE_CHECKING:
+    from elrea.data.corpus import Corpus
+    from elrea.data.examples import Example
 
 SPLITS = ("train", "dev", "test")
 

@@ -24,7 +24,6 @@ from tqdm import tqdm
 
 from elrea.data.batches import by_length
 from elrea.data.examples import Example
-from elrea.data.prompts import Ids
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.method.ensemble.decoding import generate, stopped
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -36,6 +35,8 @@ from elrea.pipeline.assemble import ensemble_of
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+
+    from elrea.data.prompts import Ids
 
 ARGUMENTS = ("path", "backbone", "top_k", "base_share", "device", "batch_size", "max_batch_size")
 """Arguments of `ElreaLM`, which lm-eval gets as --model_args."""

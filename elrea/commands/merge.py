@@ -25,12 +25,12 @@ from elrea.commands.arguments import (
 )
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
-from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError, StoreError
 from elrea.method.ensemble.folder import checked
 from elrea.store.files import publish, read_json, write_text
 
 if TYPE_CHECKING:
+    from elrea.data.examples import Example
     from elrea.method.ensemble.ensemble import Ensemble
 
 CARD = """---

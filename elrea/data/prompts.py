@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
 from elrea.data.templates import ChatTemplate, PlainTemplate, Rendered
 from elrea.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from elrea.data.examples import Example
 
 Ids = tuple[int, ...]
 

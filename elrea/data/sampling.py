@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 
 def subset(

@@ -7,11 +7,12 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
 from elrea.errors import DataError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from elrea.data.examples import Example
 
 _MARK = "ELREA-RESPONSE"
 """A placeholder for a response, to find the text that a template puts before and after it."""

@@ -6,27 +6,26 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from elrea.data.batches import by_length
-from elrea.data.examples import Example
-from elrea.data.prompts import Ids
 from elrea.errors import StoreError
-from elrea.evaluation.scoring import Mixture
 from elrea.method.ensemble.decoding import generate, stopped
-from elrea.method.ensemble.decoding_settings import Decoding
-from elrea.method.ensemble.joint import JointModel
-from elrea.method.ensemble.strategy import Strategy, Voting
 from elrea.store.files import read_json, sha256_of, write_json
 from elrea.store.manifest import CHECKPOINT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from elrea.data.prompts import Ids
+    from elrea.evaluation.draws import Draws
+    from elrea.evaluation.scoring import Mixture
+    from elrea.method.ensemble.decoding_settings import Decoding
+    from elrea.method.ensemble.joint import JointModel
 
 log = logging.getLogger(__name__)
 
@@ -35,46 +34,6 @@ TEXTS, CONTENTS = "texts.jsonl", "written.json"
 
 Texts = dict[str, dict[int, list[str]]]
 """By mixture, then by index of the test example: one text per draw, or none if the prompt was too long."""
-
-
-def written(examples: Sequence[Example], by: str, strategy: Strategy) -> list[int]:
-    """Indices of the test examples that a strategy generates texts for.
-
-    Args:
-        examples: The test examples.
-        by: `evaluation.by`: likelihood, generation or auto.
-        strategy: A voting strategy also generates for examples without choices, since it has nothing else to vote on.
-    """
-    if by == "likelihood":
-        return []
-    everything, votes = by == "generation", isinstance(strategy, Voting)
-    return [i for i, e in enumerate(examples) if everything or e.judge or (votes and not e.choices)]
-
-
-@dataclass(frozen=True)
-class Draws:
-    """How texts are sampled.
-
-    Attributes:
-        samples: Texts per prompt.
-        temperature: Of the softmax; 0 is greedy decoding.
-        seed: Each text has its own random generator, derived from this seed, the prompt's index and the text's.
-    """
-
-    samples: int = 1
-    temperature: float = 0.0
-    seed: int = 0
-
-    @classmethod
-    def of(cls, strategy: Strategy) -> Draws:
-        """The settings of a voting strategy; greedy decoding of one text for any other."""
-        if isinstance(strategy, Voting):
-            return cls(strategy.samples, strategy.temperature, strategy.seed)
-        return cls()
-
-    def seeds(self, wanted: Sequence[tuple[int, int]]) -> list[int]:
-        """A seed for each pair (index of the prompt, index of the text)."""
-        return [Random(f"draws/{self.seed}/{i}/{k}").getrandbits(62) for i, k in wanted]
 
 
 def write_texts(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
 from elrea.errors import ConfigError
-from elrea.evaluation.generation import Texts, written
+from elrea.evaluation.draws import written
 from elrea.evaluation.judge import Judged, check_name, judge_of
 from elrea.evaluation.judge import check as check_judges
-from elrea.evaluation.scoring import Outcome
 from elrea.method.ensemble.strategy import Strategy, Voting
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
+    from elrea.evaluation.generation import Texts
+    from elrea.evaluation.scoring import Outcome
 
 
 def check(examples: Sequence[Example], by: str, strategies: Mapping[str, Strategy]) -> None:
@@ -57,6 +61,8 @@ def judge_texts(
     Returns:
         By mixture: `outcomes`, with the verdicts on `texts` in place of theirs.
     """
+    from elrea.evaluation.scoring import Outcome
+
     n = len(examples)
     merged = dict(outcomes)
     known: dict[tuple[int, str], Judged] = {}  # strategies often write the same text

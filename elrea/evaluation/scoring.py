@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from elrea.data.prompts import Encoded, Ids
 from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import Rows, batches
 from elrea.method.ensemble.strategy import Layerwise, Picking, Strategy, Voting
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.statistics import (
     by_task,
     checksum_of_correct,
@@ -13,6 +12,9 @@ from elrea.evaluation.statistics import (
     paired_interval,
     wilson,
 )
+
+if TYPE_CHECKING:
+    from elrea.evaluation.scoring import Outcome
 
 DIGITS = 6
 

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError, NotHere
-from elrea.models.device import Device
 from elrea.store.files import sha256, sha256_of
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from elrea.models.device import Device
 
 TINY = Path(__file__).parent / "tiny" / "weights"
 """The built-in model's folder."""

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError
-from elrea.models.lora import Lora, attach, parameters
+from elrea.models.lora import attach, parameters
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
     from transformers import PreTrainedConfig, PreTrainedModel
+
+    from elrea.models.adapter_shape import Lora
 
 NF4 = 4.127 / 8
 """Bytes per weight in 4 bits, quantisation constants included (QLoRA, Dettmers et al. 2023, section 3)."""

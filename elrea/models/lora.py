@@ -10,14 +10,14 @@ import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from elrea.errors import ConfigError, StoreError, TrainingError
+from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
 from elrea.store.files import read_json
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
-ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
 MAX_RANK = 65_536
 NOT_PLAIN_LORA = (
@@ -35,39 +34,6 @@ NOT_PLAIN_LORA = (
     "layers_to_transform", "lora_bias", "exclude_modules", "trainable_token_indices",
 )  # fmt: skip
 """Settings of PEFT with which the same tensors would be another adapter."""
-
-
-@dataclass(frozen=True)
-class Lora:
-    """The shape of an adapter: its layers, rank and scale."""
-
-    r: int = 8
-    """Rank of each update B·A. 8 is the paper's main value; it also tries 64."""
-    alpha: float | None = None
-    """The update is scaled by alpha / r. null means 4·r, as in the paper."""
-    dropout: float = 0.1
-    """Share of a layer's inputs that the adapter drops in training."""
-    targets: list[str] | Literal["all-linear"] = ALL_LINEAR
-    """Names of the adapted layers, e.g. [q_proj, v_proj]. "all-linear" is every linear layer except the output head
-    (GPT-2's Conv1D counts as linear): for Llama and Gemma the seven that the paper adapts."""
-
-    def __post_init__(self) -> None:
-        """Raises ConfigError for values that PEFT accepts but cannot train."""
-        if self.r < 1:
-            raise ConfigError(f"adapter.r={self.r}: the rank must be at least 1")
-        if self.alpha is not None and not 0 < self.alpha < math.inf:
-            raise ConfigError(f"adapter.alpha={self.alpha}: give a positive number, or null (4·r)")
-        if not 0 <= self.dropout < 1:
-            raise ConfigError(f"adapter.dropout={self.dropout}: must be in [0, 1)")
-        if not self.targets or (isinstance(self.targets, str) and self.targets != ALL_LINEAR):
-            raise ConfigError(
-                f"adapter.targets={self.targets!r}: give a list of layer names, or all-linear"
-            )
-
-    @property
-    def scale(self) -> float:
-        """alpha / r, the factor of B·A·x."""
-        return (4.0 * self.r if self.alpha is None else self.alpha) / self.r
 
 
 def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -20,7 +20,9 @@ from torch.multiprocessing.spawn import ProcessExitedException
 
 from elrea.errors import ElreaError
 from elrea.models.device import Device
-from elrea.models.log import Task
+
+if TYPE_CHECKING:
+    from elrea.models.log import Task
 
 POLL = 0.2
 """Seconds between two looks at the processes' reports."""

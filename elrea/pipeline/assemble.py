@@ -31,6 +31,9 @@ PARTS = (
 )  # fmt: skip
 """Keys that the config of every run has."""
 
+LIGHT = ("adapter", "training", "trainer", "backbone", "clustering", "evaluation", "tracking")
+"""Parts of a config whose classes do not import torch."""
+
 ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
 """Types of the keys that belong to no config group."""
 
@@ -48,11 +51,14 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
     Raises:
         ElreaError: A setting or the data is wrong.
     """
+    _check_root_keys(cfg, folder)
+    for name in LIGHT:  # their errors are raised before torch is imported, which takes seconds
+        build(cfg.get(name), name)
+    corpus = build(cfg.data, "data").load()
+
     from elrea.evaluation.judging import check
 
-    _check_root_keys(cfg, folder)
     evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
-    corpus = build(cfg.data, "data").load()
     if evaluation.split == "dev":
         if not corpus.dev:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")

@@ -7,12 +7,10 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
-from elrea.pipeline.experiment import Experiment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +18,10 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from torch import Tensor
 
+    from elrea.data.examples import Example
+    from elrea.models.adapter_shape import Lora
     from elrea.models.backbone import Backbone
-    from elrea.models.lora import Lora
+    from elrea.pipeline.experiment import Experiment
 
 
 class Context:

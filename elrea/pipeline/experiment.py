@@ -13,9 +13,9 @@ from elrea.method.clustering.points import Clustering
 from elrea.method.ensemble.strategy import Strategy
 from elrea.method.features.protocol import Features
 from elrea.method.routing.weights import Router
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
-from elrea.models.lora import Lora
 from elrea.models.training.settings import Training
 
 

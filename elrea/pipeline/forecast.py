@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from elrea.data.prompts import Prompter
 from elrea.errors import BackboneError
-from elrea.evaluation.generation import Draws, written
+from elrea.evaluation.draws import Draws, written
 from elrea.method.ensemble.requirements import Requirements
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
-from elrea.pipeline.experiment import Experiment
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
+    from elrea.pipeline.experiment import Experiment
 
 SAMPLE = 2_000
 """Maximum number of examples of a split that are tokenised; the totals are extrapolated from them."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.clustering.assignment import read_clusters
-from elrea.method.clustering.points import known_k
 from elrea.method.ensemble.strategy import Regrouped
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.context import Context
-from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.step import Step
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.answers import Answers
@@ -22,6 +21,9 @@ from elrea.pipeline.steps.gates import Gates
 from elrea.pipeline.steps.router import DistilledRouter, DistilledRouting
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.stage import Stage, Store
+
+if TYPE_CHECKING:
+    from elrea.pipeline.experiment import Experiment
 
 ORDER: tuple[type[Step], ...] = (
     BaseAdapter, Features, Clusters, DistilledRouter, DistilledRouting, Adapter, Gates, FeaturesForTest, Answers,
@@ -92,6 +94,10 @@ class Graph:
     def keys(self) -> dict[str, str]:
         """Every stage's key by name."""
         return {name: node.stage.key for name, node in self.nodes.items()}
+
+    def is_outdated(self) -> bool:
+        """Whether clusters that have been made since are of another number than was known."""
+        return any(_found(branch.context, branch) != branch.clusters for branch in self.branches)
 
     def upstream(self, name: str) -> dict[str, str]:
         """The stages that one stage reads: key by the name in the plan."""
@@ -188,7 +194,7 @@ class Builder:
         return graph
 
     def _add(self, graph: Graph, context: Context, store: Store) -> None:
-        branch = Branch(context, known_k(context.experiment.clustering))
+        branch = Branch(context, context.experiment.clustering.known_k())
         known = {node.stage.key: node.stage for node in graph.nodes.values()}
         prefix = f"{context.part}/" if context.part else ""
         for kind in ORDER:

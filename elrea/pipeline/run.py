@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, ElreaError
 from elrea.models.log import SILENT, Log
-from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.graph import Builder, Graph
-from elrea.pipeline.step import Step
-from elrea.store.stage import Store
+
+if TYPE_CHECKING:
+    from elrea.pipeline.experiment import Experiment
+    from elrea.pipeline.step import Step
+    from elrea.store.stage import Store
 
 
 class Pipeline:
@@ -71,17 +74,20 @@ class Pipeline:
             ConfigError: There is no stage `until`.
             ElreaError: What went wrong while a stage was made.
         """
-        while True:
-            needed = self.graph.needed(until)
-            for name, node in self.graph.nodes.items():
-                if name in needed and name not in self.reused:
-                    with memory_explained(name, node.step):
-                        node.stage.run(partial(node.step.make, node.context, node.upstream))
-                    self.reused[name] = node.stage.reused
-            if self.graph.complete or until in self.graph.nodes:
-                return
-            self.graph = self._builder.graph(self.store)
-            on_stages(self.graph.keys)
+        made: Graph | None = None
+        while made is not self.graph:
+            made = self.graph
+            needed = made.needed(until)
+            for name, node in made.nodes.items():
+                if name not in needed or name in self.reused:
+                    continue
+                with memory_explained(name, node.step):
+                    node.stage.run(partial(node.step.make, node.context, node.upstream))
+                self.reused[name] = node.stage.reused
+                if made.is_outdated():  # the clusters tell how many experts there are
+                    self.graph = self._builder.graph(self.store)
+                    on_stages(self.graph.keys)
+                    break
 
 
 @contextmanager

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.pipeline.context import Context
-from elrea.store.stage import Stage
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 TO_DO = "to do"
 

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from elrea.evaluation.scoring import Outcome
 from elrea.evaluation.strategy_figures import strategy_figures
 from elrea.method.clustering.assignment import QUALITY, read_clusters
-from elrea.method.clustering.points import known_k
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import described
-from elrea.pipeline.graph import Branch, Graph
-from elrea.pipeline.run import Pipeline
 from elrea.pipeline.steps.members import prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elrea.evaluation.scoring import Outcome
+    from elrea.pipeline.graph import Branch, Graph
+    from elrea.pipeline.run import Pipeline
 
 CURVES = ("base", "adapter", "gates")
 """Kinds of stages that write a training curve."""
@@ -139,7 +141,7 @@ def _grouping(branch: Branch) -> Grouping:
             counts[sources.index(source), cluster] += 1
     return Grouping(
         sources, counts, assignment, kept, stages["features-train"].folder / NAME,
-        read_json(stages["clusters"].folder / QUALITY), known_k(context.experiment.clustering),
+        read_json(stages["clusters"].folder / QUALITY), context.experiment.clustering.known_k(),
     )  # fmt: skip
 
 
@@ -179,7 +181,7 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
     """Warnings for clusterings that have fewer clusters than requested, because small ones were dropped."""
     for branch in graph.branches:
         context, found = branch.context, branch.clusters
-        wanted = known_k(context.experiment.clustering)
+        wanted = context.experiment.clustering.known_k()
         if not context.requirements.clustered or wanted is None or found is None or found >= wanted:
             continue
         part = f"{context.part}: " if context.part else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from elrea.evaluation.seed_intervals import Interval
-from elrea.reporting.compare_table import Comparison, Difference, Measure
+if TYPE_CHECKING:
+    from elrea.evaluation.seed_intervals import Interval
+    from elrea.reporting.compare_table import Comparison, Difference, Measure
 
 MOST_SEEDS = 5
 """Seeds that have a column each; of more, the least and the greatest are shown."""

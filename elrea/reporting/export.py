@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from elrea.method.ensemble.saved import save_ensemble
-from elrea.reporting.report import Report
+
+if TYPE_CHECKING:
+    from elrea.reporting.report import Report
 
 
 def export(folder: Path, report: Report) -> Path | None:

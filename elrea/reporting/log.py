@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from elrea.models.log import Log, Task
+if TYPE_CHECKING:
+    from elrea.models.log import Log, Task
 
 
 class Logs:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, NotHere
-from elrea.method.clustering.points import known_k
-from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
-from elrea.pipeline.run import Pipeline
 from elrea.reporting.progress import say, screen
 from elrea.reporting.terminal import forecast_table, plan_table
 from elrea.store.stage import Store
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from elrea.pipeline.experiment import Experiment
+    from elrea.pipeline.run import Pipeline
 
 
 def show(pipeline: Pipeline, forecasts: bool) -> None:
@@ -65,7 +68,7 @@ def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> Non
     )
     out.print(plan_table(_rows(graph, keys=False), ""))
     sizes = Sizes.upper_bounds(experiment, *expected)
-    out.print(forecast_table(forecast(experiment, sizes, known_k(experiment.clustering))))
+    out.print(forecast_table(forecast(experiment, sizes, experiment.clustering.known_k())))
 
 
 def _rows(graph: Graph, keys: bool) -> list[tuple[str, str, str]]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from elrea.data.examples import Example
-from elrea.evaluation.scoring import Outcome
-from elrea.reporting.report import Report
 from elrea.store.files import write_text
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
+    from elrea.evaluation.scoring import Outcome
+    from elrea.reporting.report import Report
 
 
 def write_predictions(path: Path, report: Report) -> None:

@@ -8,11 +8,11 @@ from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from elrea.models import log
-
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+
+    from elrea.models import log
 
 WIDTH = 100
 """Maximum number of columns, also on wider terminals."""

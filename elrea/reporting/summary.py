@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from elrea.method.routing.distilled import agreement
 from elrea.models.training.early_stop import best_epoch, dev_losses
-from elrea.reporting.report import Grouping, Report
+
+if TYPE_CHECKING:
+    from elrea.reporting.report import Grouping, Report
 
 
 def summary_of(report: Report) -> dict[str, Any]:

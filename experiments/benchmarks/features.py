@@ -49,10 +49,11 @@ class Setting:
 
     def __init__(self, kind: str, folder: Path) -> None:
         from elrea.models import lora
+        from elrea.models.adapter_shape import Lora
         from elrea.models.training.moments import Moments
 
         torch.manual_seed(0)
-        self.model = lora.attach(backbone_of(kind), lora.Lora(r=RANK, dropout=0.0), 0)
+        self.model = lora.attach(backbone_of(kind), Lora(r=RANK, dropout=0.0), 0)
         generator = torch.Generator().manual_seed(1)
 
         def like(scale: float) -> dict[str, torch.Tensor]:
@@ -60,7 +61,7 @@ class Setting:
             return {k: torch.randn(v.shape, generator=generator) * scale for k, v in state.items()}
 
         lora.set_state(self.model, like(0.02))
-        lora.save(folder, lora.state(self.model), lora.Lora(r=RANK, dropout=0.0), kind)
+        lora.save(folder, lora.state(self.model), Lora(r=RANK, dropout=0.0), kind)
         squares = {name: tensor.square() for name, tensor in like(1e-3).items()}
         self.moments = Moments(like(1e-4), squares, 100, 1e-3, (0.9, 0.999), 1e-8)
         self.moments.save(folder)

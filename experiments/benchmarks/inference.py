@@ -55,8 +55,9 @@ class Members:
     def __init__(self, kind: str, count: int, ways: list[str]) -> None:
         from elrea.method.ensemble.joint import JointModel
         from elrea.models import lora
+        from elrea.models.adapter_shape import Lora
 
-        shape = lora.Lora(r=RANK, dropout=0.0)
+        shape = Lora(r=RANK, dropout=0.0)
         self.count, self.ways = count, {}
         adapters = []
         donor = lora.attach(_backbone(kind), shape, 0)

@@ -32,9 +32,10 @@ from elrea.method.features.embedding import Embedding
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.projection import Full, Rademacher
 from elrea.method.features.sjlt import Sjlt
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import TINY, Backbone, Pretrained
 from elrea.models.device import Device
-from elrea.models.lora import Lora, attach
+from elrea.models.lora import attach
 from elrea.models.training.settings import Recipe, Training
 from elrea.models.training.train import epoch_folders, train_adapter
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH, legend, save

@@ -154,7 +154,7 @@ def each(how: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
 
 EXPERT, SHAPE = "expert-1/adapter_model.safetensors", "expert-1/adapter_config.json"
 CENTROIDS = "routing/centroids.safetensors"
-LORA = "elrea.models.lora.Lora"
+LORA = "elrea.models.adapter_shape.Lora"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ LORA = "elrea.models.lora.Lora"
         (lambda c: sealed(c, EXPERT, each(lambda t: t * torch.nan)), "numbers that are not finite"),
         (lambda c: sealed(c, EXPERT, each(lambda t: t.int())), "torch.int32"),
         (lambda c: sealed(c, EXPERT, each(lambda t: t[:, :1])), "expert-1 is not a readable LoRA"),
-        (lambda c: sealed(c, EXPERT, tensors(lambda f: f.pop(min(f)))), "no half of a pair"),
+        (lambda c: sealed(c, EXPERT, tensors(lambda f: f.pop(min(f)))), "not one of a pair"),
         (lambda c: sealed(c, EXPERT, tensors(lambda f: f.update({
             n: t[:, :3].contiguous() for n, t in f.items() if "lora_A" in n}))), "layer 'base_mod"),
         *(

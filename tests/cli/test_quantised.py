@@ -10,6 +10,7 @@ import torch
 from elrea.errors import BackboneError
 from elrea.method.features.per_example import PerExampleGradients, prompt_loss
 from elrea.models import lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import TINY, Pretrained
 from elrea.models.device import Device
 from tests.cli.commands import QUIET, run
@@ -27,7 +28,7 @@ def test_per_example_gradients_equal_single_backwards() -> None:
     pytest.importorskip("bitsandbytes")
     backbone = Pretrained(str(TINY), quantise="4bit").load(Device("cpu")).model
     assert backbone.get_parameter("model.layers.0.mlp.up_proj.weight").dtype == torch.uint8
-    model = lora.attach(backbone, lora.Lora(r=2), 0)
+    model = lora.attach(backbone, Lora(r=2), 0)
     draw = torch.Generator().manual_seed(0)
     own = {k: torch.randn(v.shape, generator=draw) / 20 for k, v in lora.state(model).items()}
     lora.set_state(model, own)

@@ -14,7 +14,8 @@ from transformers import GenerationConfig
 from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
 from elrea.evaluation import generation
-from elrea.evaluation.generation import TEXTS, Draws, Texts, read_texts, write_texts, written
+from elrea.evaluation.draws import Draws, written
+from elrea.evaluation.generation import TEXTS, Texts, read_texts, write_texts
 from elrea.evaluation.judge import Judged
 from elrea.evaluation.judging import check, judge_texts, majority
 from elrea.evaluation.scoring import Mixture, Outcome
@@ -25,7 +26,7 @@ from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.method.ensemble.strategies.self_consistency import SelfConsistency
 from elrea.method.ensemble.strategies.uniform import Uniform
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from tests.method.ensemble.test_decoding import words
 from tests.models.builders import BUILDERS, PAD, random_adapter
 

@@ -16,7 +16,8 @@ from elrea.data.examples import Example
 from elrea.data.prompts import Prompter
 from elrea.data.sampling import with_shots
 from elrea.data.sources.mmlu import read_csv
-from elrea.evaluation.generation import Draws, read_texts, write_texts
+from elrea.evaluation.draws import Draws
+from elrea.evaluation.generation import read_texts, write_texts
 from elrea.evaluation.judge import judge_of
 from elrea.evaluation.scoring import Mixture, questions_of, score
 from elrea.method.ensemble.decoding_settings import Decoding

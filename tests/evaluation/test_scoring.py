@@ -16,7 +16,7 @@ from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.method.ensemble.strategies.oracle import Oracle
 from elrea.method.routing.weights import Router, Routing
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from tests.models.builders import BUILDERS, PAD, random_adapter
 
 MEMBERS = [None, random_adapter("llama", Lora(r=2), 1), random_adapter("llama", Lora(r=3), 2)]

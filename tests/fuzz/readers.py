@@ -23,8 +23,8 @@ from elrea.method.features.to_disk import create, open_features
 from elrea.method.routing import student
 from elrea.method.routing.distilled import Distilled
 from elrea.models import lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
-from elrea.models.lora import Lora
 from elrea.models.training.checkpoint import Checkpoint
 from elrea.models.training.moments import Moments
 from elrea.reporting.sweeps import as_csv, read_jobs, seed_means, setting_keys, varied_values

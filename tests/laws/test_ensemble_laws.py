@@ -1,4 +1,4 @@
-"""Laws of clustering, routing and mixing."""
+"""Properties of clustering, routing and mixing, on random inputs."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_weights_are_shares_in_the_cosines_order(cosines, temperature, k, renorm
 @BRIEF
 @given(SEEDS, st.integers(2, 8), st.floats(0.05, 20), st.floats(-5, 5))
 def test_scale_and_level_of_the_cosines_do_not_count(seed, clusters, scale, level) -> None:
-    """(5.9) standardises: only the base's weight knows how near the clusters are."""
+    """(5.9) standardises: only the base adapter's weight depends on how near the clusters are."""
     cosines = normal(seed, 3, clusters)
     assume(float(cosines.std(dim=1).min()) > 0.1)
     moved = Routing(cosines * scale + level, Router()).experts()

@@ -1,4 +1,4 @@
-"""Numbers at their ends: what half precision cannot hold, padding as text, clusters that all lie equally near."""
+"""Extreme values: overflow in half precision, padding tokens as text, clusters at equal distances."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from elrea.method.ensemble.mixing import mix
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.features.per_example import PerExampleGradients, largest_entry
 from elrea.method.routing.weights import Router, Routing
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.loss import batch_loss
 from elrea.models.training.batches import collate, items
 from tests.method.features import by_hand
@@ -40,7 +40,9 @@ def test_a_gradient_that_overflows_in_half_precision_is_noticed_and_harms_no_oth
         model.get_input_embeddings().weight[39] = float("inf") if dtype == torch.float16 else 3e38
     spoilt = [*sound[:2], Encoded("over", (5, 39, 6, 39, 7), ()), *sound[2:]]
     got = PerExampleGradients(model)(*batch(spoilt))
-    assert not largest_entry(got)[2].isfinite() or not got[2].any(), "a good one would be a lie"
+    assert not largest_entry(got)[2].isfinite() or not got[2].any(), (
+        "an overflow must not give a finite gradient"
+    )
     kept = got[[0, 1, 3, 4]]
     assert kept.isfinite().all()
     cosines = torch.nn.functional.cosine_similarity(kept, clean)
@@ -58,7 +60,7 @@ def test_a_loss_that_overflows_names_its_step_and_its_examples(tmp_path: Path) -
 
 
 def test_padding_as_text_is_text(tmp_path: Path) -> None:
-    """An example of nothing but the padding's token, in prompt and response: told by places, not by ids."""
+    """An example of padding tokens only, in prompt and response: positions distinguish them, not ids."""
     padding = Encoded("pads", (PAD,) * 4, (PAD, PAD))
     mixed = [*examples(2), padding, *examples(3)[2:]]
     model = adapted("llama")

@@ -1,4 +1,4 @@
-"""Laws of gradients, Adam's form and projections, on examples that nobody chose."""
+"""Properties of gradients, Adam's form and projections, on random examples."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from elrea.data.batches import pad
 from elrea.method.features.adam import AdamState, adam_direction
 from elrea.method.features.per_example import PerExampleGradients
 from elrea.method.features.projection import Rademacher
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.models.builders import BUILDERS, PAD, random_adapter
 
 SHAPE = Lora(r=2)

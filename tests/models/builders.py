@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from elrea.data.prompts import Encoded
-from elrea.models.lora import Lora, attach, state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, state
 from elrea.models.training.settings import Recipe, Training
 from elrea.models.training.train import train_adapter
 

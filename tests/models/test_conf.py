@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from elrea.config import build
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Recipe, Training
 
 CONF = Path(__file__).parents[2] / "conf"

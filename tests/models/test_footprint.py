@@ -11,8 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from elrea.errors import BackboneError
+from elrea.models.adapter_shape import Lora
 from elrea.models.footprint import NF4, Footprint, config_of
-from elrea.models.lora import Lora, attach, parameters
+from elrea.models.lora import attach, parameters
 from elrea.models.loss import logits_at
 from tests.models.builders import BUILDERS
 

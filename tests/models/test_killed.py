@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.training.checkpoint import latest
 from tests.models.builders import contents, train
 
@@ -19,7 +19,7 @@ SCRIPT = """
 import os, signal, sys, torch
 from pathlib import Path
 from elrea.models.log import OnlyProgress
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from tests.models.builders import train
 torch.set_num_threads(1)
 steps = []

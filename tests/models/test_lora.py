@@ -12,7 +12,7 @@ from peft import PeftModel, get_peft_model_state_dict
 
 from elrea.errors import ConfigError, TrainingError
 from elrea.models import lora as lora_files
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from tests.models.builders import BUILDERS, VOCABULARY, gpt2, llama, random_state
 
 KINDS = ["llama", "gpt2"]

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from elrea.data.prompts import Encoded
 from elrea.errors import TrainingError
-from elrea.models.lora import Lora, attach, parameters
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, parameters
 from elrea.models.loss import batch_loss, logits_at
 from elrea.models.training.batches import Item, collate, items
 from tests.models.builders import BUILDERS, PAD, examples

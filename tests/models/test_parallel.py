@@ -14,10 +14,11 @@ from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
 from elrea.errors import TrainingError
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress, Task
-from elrea.models.lora import Lora, load
+from elrea.models.lora import load
 from elrea.models.processes import Member, launch
 from elrea.models.training.moments import Moments
 from elrea.models.training.parallel import Work, train_shares

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from elrea.errors import TrainingError
+from elrea.models.adapter_shape import Lora
 from elrea.models.log import OnlyProgress
-from elrea.models.lora import Lora
 from elrea.models.training import checkpoint
 from elrea.models.training.checkpoint import latest
 from elrea.store.files import canonical, read_json, write_json

@@ -11,9 +11,10 @@ import torch
 
 from elrea.errors import ConfigError, TrainingError
 from elrea.models import lora as lora_files
+from elrea.models.adapter_shape import Lora
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress
-from elrea.models.lora import Lora, attach
+from elrea.models.lora import attach
 from elrea.models.training.moments import Moments
 from elrea.models.training.schedule import Schedule
 from elrea.models.training.settings import Training

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from elrea.data.corpus import Splits
-from elrea.data.drops import Drops
-from elrea.data.examples import Example
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import DataError
+
+if TYPE_CHECKING:
+    from elrea.data.corpus import Splits
+    from elrea.data.drops import Drops
+    from elrea.data.examples import Example
 
 Overlap = Literal["refuse", "drop"]
 

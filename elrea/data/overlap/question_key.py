@@ -13,8 +13,10 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 _OPENING = re.compile(r"\s*(?:question|q)\s*:", re.IGNORECASE)
 _STEPS = re.compile(r"let['’]s think step by step\.?$", re.IGNORECASE)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
-from elrea.data.readers.rows import RowReader
 from elrea.data.readers.tables import parse_row
 from elrea.errors import DataError
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
+    from elrea.data.readers.rows import RowReader
 
 
 def read_files(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from elrea.data.corpus import Splits
 from elrea.data.drops import Drops
-from elrea.data.readers.tables import Row
 from elrea.data.sources.boxed import number
 from elrea.data.sources.problems import Problem, Problems, Unparsed
+
+if TYPE_CHECKING:
+    from elrea.data.readers.tables import Row
 
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
-from elrea.data.examples import Example
 from elrea.data.overlap.held_out import HeldOut, Overlap, resolve_overlap
 from elrea.data.sampling import hold_out, subset
 from elrea.data.sources.base import Limits, corpus_of
 from elrea.errors import ConfigError, DataError, did_you_mean
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 
 @dataclass

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from elrea.data.corpus import Split
-from elrea.data.drops import Drops
 from elrea.data.examples import Example
-from elrea.data.readers.tables import Row
 from elrea.data.sources.base import Source
 from elrea.data.sources.boxed import concluded, last_boxed
 from elrea.errors import DataError
 from elrea.store.files import is_text
+
+if TYPE_CHECKING:
+    from elrea.data.corpus import Split
+    from elrea.data.drops import Drops
+    from elrea.data.readers.tables import Row
 
 
 class Unparsed(Exception):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from itertools import chain
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from elrea.data.corpus import Splits
 from elrea.data.drops import Drops
 from elrea.data.readers.layouts import looks_like
-from elrea.data.readers.tables import Row
 from elrea.data.sources.boxed import number
 from elrea.data.sources.problems import Problem, Problems, Unparsed
 from elrea.errors import DataError
+
+if TYPE_CHECKING:
+    from elrea.data.readers.tables import Row
 
 
 @dataclass

@@ -9,9 +9,12 @@ the phrase is the answer itself, since prompts without a chain of thought ask fo
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
 from elrea.evaluation.judge import NO_ANSWER, Judged
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 _PHRASE = re.compile(r"\bthe answer is:?[ \t]*(?P<answer>[^\n]*)", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.\s+(?=[A-Z])")

@@ -13,10 +13,13 @@ from __future__ import annotations
 import re
 import string
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from elrea.data.examples import Example
 from elrea.errors import DataError
 from elrea.evaluation.judge import NO_ANSWER, Judged
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 _PHRASE = r"\b(?:answer|choice|option)\b(?:\s+is\b|\s*:)(?:\s+(?:the\s+)?(?:answer|choice|option))?[\s:*]*"
 """Introduces an answer."""

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from elrea.data.examples import Example
 from elrea.data.sources.boxed import NO_UNIT, last_boxed, number, written_out
 from elrea.errors import DataError
 from elrea.evaluation.judge import NO_ANSWER, Judged
 from elrea.evaluation.timed import TimedSubprocess, serve
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 SECONDS = 5
 """Time limit for reading one answer, and again for comparing it."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from elrea.data.examples import Example
+from typing import TYPE_CHECKING
+
 from elrea.evaluation.judge import NO_ANSWER, Judged
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 
 def judge(text: str, example: Example) -> Judged:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from elrea.data.examples import Example
 from elrea.errors import DataError
 from elrea.method.clustering.centroids import centroids
 from elrea.method.clustering.index import write_index
@@ -19,6 +19,9 @@ from elrea.method.clustering.quality import quality
 from elrea.method.clustering.random import random_clusters
 from elrea.method.features.to_disk import NAME, SKIPPED, open_features
 from elrea.store.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
 
 CLUSTERS, QUALITY = "clusters.safetensors", "quality.json"
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elrea.method.clustering.lloyd import nearest
-from elrea.method.clustering.view import View
+
+if TYPE_CHECKING:
+    from elrea.method.clustering.view import View
 
 SAMPLE = 4_000
 """Number of points that candidates are compared on; silhouettes use half of them."""

@@ -8,11 +8,14 @@ features.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from elrea.errors import StoreError
-from elrea.method.clustering.points import Points
+
+if TYPE_CHECKING:
+    from elrea.method.clustering.points import Points
 
 PART_BYTES = 256 << 20
 """Approximate size of one file's rows."""

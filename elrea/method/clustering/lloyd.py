@@ -8,10 +8,12 @@ and its draws may change with its version, as recorded clusters would then.
 from __future__ import annotations
 
 from math import log
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elrea.method.clustering.view import View
+if TYPE_CHECKING:
+    from elrea.method.clustering.view import View
 
 GAIN = 1e-5
 """Relative gain of the objective over `STEP` iterations below which a run ends."""

@@ -127,11 +127,6 @@ class Clustering(ABC):
         return self
 
 
-def known_k(clustering: Clustering) -> int | None:
-    """`clustering.known_k()`."""
-    return clustering.known_k()
-
-
 def _release_pages(array: Any) -> None:
     """Lets the system drop the pages of a read-only file mapping; they are read again when needed."""
     if array.flags.writeable or not hasattr(mmap, "MADV_DONTNEED"):

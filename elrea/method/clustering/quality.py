@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from elrea.errors import ClusterError
 from elrea.method.clustering.auto import pairwise, silhouette
-from elrea.method.clustering.points import Clustering, Points
+
+if TYPE_CHECKING:
+    from elrea.method.clustering.points import Clustering, Points
 
 SAMPLE = 2_000
 """Number of rows, drawn at random, for figures over pairs."""

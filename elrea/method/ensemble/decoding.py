@@ -22,13 +22,14 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from elrea.data.prompts import Ids
-from elrea.method.ensemble.decoding_settings import Decoding
-from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from elrea.data.prompts import Ids
+    from elrea.method.ensemble.decoding_settings import Decoding
+    from elrea.method.ensemble.joint import JointModel
 
 COLDEST = 1e-30
 """Lower temperatures are replaced by it: both draw from the likeliest tokens, and float32 cannot divide by less."""

@@ -21,12 +21,12 @@ from elrea.method.ensemble.strategy import BASE
 from elrea.method.features.gradient import extract
 from elrea.method.routing.weights import LearnedRouter, Routing
 from elrea.models import lora as lora_files
-from elrea.models.backbone import Backbone
 from elrea.models.device import Device
 from elrea.store.files import is_text
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.decoding_settings import Decoding
+    from elrea.models.backbone import Backbone
 
 BATCH = 16
 """Prompts in one pass."""

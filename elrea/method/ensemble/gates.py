@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
-from elrea.data.prompts import Encoded
-from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.models.log import SILENT, Task
 from elrea.models.lora import copied
 from elrea.models.training.batches import items
 from elrea.models.training.curve import CURVE
 from elrea.models.training.loop import fit
 from elrea.models.training.module import AdapterModule
-from elrea.models.training.settings import Recipe
 from elrea.store.files import write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from elrea.data.prompts import Encoded
+    from elrea.method.ensemble.layerwise import LayerwiseModel
+    from elrea.models.training.settings import Recipe
 
 GATES = "gates.safetensors"
 

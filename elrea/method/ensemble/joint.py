@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from elrea.errors import BackboneError
 from elrea.method.ensemble.cpu_linear import swapped_products
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.loss import logits_at
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Adapter = tuple[dict[str, Tensor], Lora]
 """An adapter's tensors by their PEFT names, and its settings."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from elrea.data.batches import by_length, pad
 from elrea.data.prompts import Ids
-from elrea.method.ensemble.joint import JointModel
-from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.mixing import mix
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from elrea.method.ensemble.joint import JointModel
+    from elrea.method.ensemble.layerwise import LayerwiseModel
 
 Asked = tuple[Ids, Sequence[Ids]]
 """A prompt's token ids, and those of its possible continuations; none is empty."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategy import AdapterSpec, Gated, Setting, Strategy
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 
 

@@ -6,17 +6,19 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.layerwise import Factors
-from elrea.method.features.protocol import Features
-from elrea.method.routing.weights import Routing
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
 from elrea.models.training.settings import Training
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elrea.method.ensemble.layerwise import Factors
+    from elrea.method.features.protocol import Features
+    from elrea.method.routing.weights import Routing
 
 BACKBONE, BASE = "backbone", "base"
 """Members that every run has: the backbone without adapter, and the base adapter."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.joint import Adapter
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.joint import Adapter
 
 
 def weighted_sum(adapters: Sequence[Adapter], shares: Sequence[float]) -> Adapter:

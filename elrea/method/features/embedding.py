@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from elrea.data.batches import pad
-from elrea.data.prompts import Encoded
 from elrea.errors import BackboneError, ConfigError
 from elrea.method.features.protocol import Advance, Batches, Features, Reader
 from elrea.store.files import read_json, sha256
@@ -19,6 +18,8 @@ from elrea.store.files import read_json, sha256
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from elrea.data.prompts import Encoded
 
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.model"]
 """Files that are downloaded of a hub model: none that contains code or a pickle."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from elrea.data.batches import by_tokens, pad
-from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
 from elrea.method.features.adam import AdamState, adam_direction
 from elrea.method.features.per_example import PerExampleGradients, largest_entry
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from elrea.data.prompts import Encoded
     from elrea.models.footprint import Footprint
 
 

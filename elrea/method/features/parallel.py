@@ -1,4 +1,4 @@
-"""Extraction shared by several processes of one machine, each with a device of its own."""
+"""Computes the features of many prompts with several processes of one machine, each on its own device."""
 
 from __future__ import annotations
 
@@ -10,50 +10,51 @@ from pathlib import Path
 from elrea.data.prompts import Encoded
 from elrea.method.features.protocol import Advance, Features
 from elrea.method.features.to_disk import stream
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress, Task
-from elrea.models.lora import Lora, attach
+from elrea.models.lora import attach
 from elrea.models.processes import Member, launch
 
 
 @dataclass(frozen=True)
 class Work:
-    """All that a process needs to take its share of the features: small, but for the prompts."""
+    """The inputs of every process: small, except for the prompts."""
 
     folder: Path
-    """Where the features go, as for `stream`."""
+    """Where to write, as for `stream`."""
     prompts: Sequence[Encoded]
     features: Features
     backbone: Pretrained
-    """Each process loads it for itself."""
+    """Loaded by each process."""
     lora: Lora
     """The base adapter's shape."""
     checkpoints: Sequence[Path]
     """One folder per epoch with the base adapter and Adam's moments."""
     device: Device
-    """`devices` of it: so many processes."""
+    """Its `devices` is the number of processes."""
     seed: int
 
 
 def stream_shares(work: Work, advance: Advance) -> None:
-    """Writes every prompt's feature by `work.device.devices` processes: the bytes that `stream` alone writes.
+    """Writes every prompt's feature with `work.device.devices` processes: the same bytes as `stream` in one process.
 
-    (On CPUs: with as many threads per process. Another number of threads may round a last digit otherwise.)
+    On CPUs this holds for equal numbers of threads per process; another number may round a last digit differently.
 
     Args:
-        work: What to do.
-        advance: Told now and then how many passes over one prompt all processes have done.
+        work: The inputs of every process.
+        advance: Called from time to time with the number of finished passes over one prompt, of all processes together.
 
     Raises:
-        ElreaError: What one of the processes raised; the others are stopped.
+        ElreaError: Raised by one of the processes; the others are stopped.
         OSError: Likewise.
     """
     launch(work.device, partial(_share, work), OnlyProgress(advance))
 
 
 def _share(work: Work, member: Member, task: Task) -> None:
-    """One process's part."""
+    """Computes one process' share."""
     backbone = work.backbone.load(member.device)
     model = attach(backbone.model, work.lora, work.seed)
     reader = work.features.reader(model, work.checkpoints, backbone.pad_id, backbone.tokenizer)

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from elrea.errors import ConfigError
 from elrea.models.loss import logits_at
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 PREFIX_PARTS = ("lora_A", "lora_B")
 
@@ -204,6 +205,8 @@ def _recomputing(model: PeftModel, every: bool) -> Iterator[None]:
 
     transformers' layers do it in training mode only, which would also switch on dropout in some models.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     layers = [
         module
         for module in model.modules()
@@ -238,7 +241,7 @@ def prompt_loss(model: PeftModel, ids: Tensor, mask: Tensor, carries_loss: Tenso
     before = torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
     places = before.flatten().nonzero()[:, 0]
     losses = cross_entropy(
-        logits_at(cast(PreTrainedModel, model), ids, places).float(),
+        logits_at(cast("PreTrainedModel", model), ids, places).float(),
         ids[:, 1:][counted],
         reduction="none",
     )

@@ -1,4 +1,4 @@
-"""Base class of all features: the vector δ that stands for a prompt when prompts are clustered and routed."""
+"""Base class of all features: the vectors δ by which prompts are clustered and routed."""
 
 from __future__ import annotations
 

@@ -13,17 +13,19 @@ import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from elrea.data.batches import by_tokens
-from elrea.data.prompts import Encoded
 from elrea.errors import DataError, ElreaError, StoreError
 from elrea.method.features.protocol import Advance, Features, Reader, finish
 from elrea.store.files import atomic_file, read_json, sha256_of, write_json
 from elrea.store.lock import Lease
 from elrea.store.manifest import CHECKPOINT
+
+if TYPE_CHECKING:
+    from elrea.data.prompts import Encoded
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +203,7 @@ def _sum(path: Path, chunk: Chunk) -> str:
 
 
 def _plan(chunks: list[Chunk], d: int, kind: Kind) -> str:
-    """SHA-256 of all that a chunk's number stands for."""
+    """SHA-256 of the chunks, the dimension and the type: progress is valid for the same ones only."""
     digest = sha256_of(json.dumps([d, kind]))
     for chunk in chunks:
         digest.update(json.dumps(chunk).encode())

@@ -8,18 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from scipy.stats import rankdata
-from torch import Tensor
 
-from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
-from elrea.method.features.protocol import Advance
+from elrea.method.routing.files import FIGURES, WEIGHTS
 from elrea.method.routing.prompt_states import Layer, Pooling, PromptStates
-from elrea.method.routing.student import FIGURES, WEIGHTS, distil, predict
 from elrea.method.routing.weights import Labelled, LearnedRouter, Progress, Router, Routing
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
+
+    from elrea.data.prompts import Encoded
+    from elrea.method.features.protocol import Advance
 
 WIDEST = 100_000
 """Largest number of hidden units: more would be a second backbone."""
@@ -102,6 +102,8 @@ class Distilled(LearnedRouter):
         pad_id: int,
         progress: Progress,
     ) -> None:
+        from elrea.method.routing.student import distil
+
         distil(
             folder, model, adapter, train, dev, self, seed=seed, pad_id=pad_id, progress=progress
         )
@@ -116,6 +118,8 @@ class Distilled(LearnedRouter):
         pad_id: int,
         advance: Advance = lambda _n: None,
     ) -> Tensor:
+        from elrea.method.routing.student import predict
+
         return predict(folder, model, adapter, prompts, self, pad_id=pad_id, advance=advance)
 
 
@@ -146,6 +150,8 @@ def agreement(student: Routing, gradient: Routing) -> dict[str, float | int]:
 
 def _ranks(cosines: Tensor) -> np.ndarray:
     """Ranks within each row, minus their mean."""
+    from scipy.stats import rankdata
+
     ranks = np.asarray(rankdata(cosines.numpy(), axis=1))
     return ranks - ranks.mean(axis=1, keepdims=True)
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from elrea.data.batches import pad
-from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
 from elrea.method.features.embedding import HiddenStates
 from elrea.method.features.protocol import Advance, Features
@@ -21,6 +20,8 @@ from elrea.models.lora import load, set_state
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from elrea.data.prompts import Encoded
 
 Layer = Literal["last", "early"] | int
 Pooling = Literal["mean", "last", "both"]

@@ -14,14 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from elrea.data.prompts import Encoded
 from elrea.errors import DataError, StoreError, TrainingError
 from elrea.method.clustering.centroids import blocks
 from elrea.method.features.gradient import extract
-from elrea.method.features.protocol import Advance
 from elrea.method.features.to_disk import NAME, open_features, stream
-from elrea.method.routing.prompt_states import PromptStates
-from elrea.method.routing.weights import Labelled, Progress
+from elrea.method.routing.files import COSINES, FIGURES, WEIGHTS
 from elrea.models.seeds import seed_of
 from elrea.store.files import read_json, write_json
 from elrea.store.manifest import CHECKPOINT
@@ -29,7 +26,10 @@ from elrea.store.manifest import CHECKPOINT
 if TYPE_CHECKING:
     from peft import PeftModel
 
-WEIGHTS, FIGURES, COSINES = "router.safetensors", "router.json", "cosines.safetensors"
+    from elrea.data.prompts import Encoded
+    from elrea.method.features.protocol import Advance
+    from elrea.method.routing.prompt_states import PromptStates
+    from elrea.method.routing.weights import Labelled, Progress
 
 BATCH = 64
 """Prompts in one optimiser step."""

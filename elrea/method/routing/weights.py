@@ -14,10 +14,11 @@ from torch import Tensor
 
 from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
-from elrea.method.features.protocol import Advance
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+    from elrea.method.features.protocol import Advance
 
 Labelled = tuple[Sequence[Encoded], Tensor]
 """Prompts, and their cosines by gradient [n, C]."""

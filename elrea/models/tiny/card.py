@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from elrea.data.exam.boards import LETTERS
 from elrea.data.exam.items import make_item, split_of
 from elrea.data.exam.subjects import SUBJECTS
 from elrea.data.exam.words import CONVENTIONS
 from elrea.models.tiny.corpus import random_form
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 QUESTIONS = 100
 """Number of questions per subject, none of them in the training text."""

@@ -9,10 +9,13 @@ all other weights are random, and training continues from there.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
 
 SHARED = 0.6
 """Length of the component that all embeddings share; their individual one has length 1. Heads look back by it."""

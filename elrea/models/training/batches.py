@@ -10,10 +10,10 @@ from torch import Tensor
 
 from elrea.data.batches import pad
 from elrea.errors import TrainingError
-from elrea.models.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from elrea.data.prompts import Encoded
+    from elrea.models.training.schedule import Schedule
 
 
 class Item(NamedTuple):

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from elrea.models.log import Task
 from elrea.store.files import write_json
+
+if TYPE_CHECKING:
+    from elrea.models.log import Task
 
 CURVE = "curve.json"
 

@@ -6,23 +6,26 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from torch.optim import Adam
 
 from elrea.errors import TrainingError
-from elrea.models.log import Task
 from elrea.models.lora import copied
 from elrea.models.processes import quiet
 from elrea.models.training.batches import Step, steps
 from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
-from elrea.models.training.early_stop import EarlyStop
-from elrea.models.training.module import AdapterModule
+
+if TYPE_CHECKING:
+    from torch.optim import Adam
+
+    from elrea.models.log import Task
+    from elrea.models.training.early_stop import EarlyStop
+    from elrea.models.training.module import AdapterModule
 
 
 def fit(

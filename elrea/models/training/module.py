@@ -6,19 +6,19 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-from torch import Tensor, nn
 from torch.optim import Adam
 
 from elrea.errors import TrainingError
 from elrea.models import lora
 from elrea.models.loss import batch_loss
-from elrea.models.training.batches import Batch, Item
 from elrea.models.training.moments import Moments, gather
-from elrea.models.training.schedule import Schedule
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor, nn
 
+    from elrea.models.training.batches import Batch, Item
+    from elrea.models.training.schedule import Schedule
     from elrea.models.training.settings import Training
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
-from torch.nn import Parameter
-from torch.optim import Optimizer
 
 from elrea.errors import StoreError, TrainingError
 from elrea.store.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
 
 TENSORS = "moments.safetensors"
 NUMBERS = "moments.json"

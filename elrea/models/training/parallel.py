@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from elrea.data.prompts import Encoded
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import SILENT, Task
-from elrea.models.lora import Lora, attach, load
+from elrea.models.lora import attach, load
 from elrea.models.processes import Member, launch
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter

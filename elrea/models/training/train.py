@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Adam
 
     from elrea.data.prompts import Encoded
-    from elrea.models.lora import Lora
+    from elrea.models.adapter_shape import Lora
     from elrea.models.training.early_stop import EarlyStop
     from elrea.models.training.module import AdapterModule
     from elrea.models.training.settings import Recipe, Training

@@ -6,19 +6,21 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.data.prompts import Encoded
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import BASE, AdapterSpec
 from elrea.models.lora import load
 from elrea.models.training.parallel import Fitting, Work, train_shares
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import TO_DO, Step
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.data.prompts import Encoded
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 NOT_KEYED = (
     "checkpoint_minutes", "recompute", "early_stop",

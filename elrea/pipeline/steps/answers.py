@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.errors import ConfigError
-from elrea.evaluation.generation import Draws, write_texts, written
+from elrea.evaluation.draws import Draws, written
+from elrea.evaluation.generation import write_texts
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, routed_by
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 
 @dataclass(frozen=True)

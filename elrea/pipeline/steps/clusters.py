@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.errors import ClusterError
 from elrea.method.clustering.assignment import make_clusters
-from elrea.method.clustering.points import known_k
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import Step
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Clusters(Step):
             ClusterError: Fewer examples than clusters; said before anything is trained.
         """
         it = context.experiment
-        count, k = len(it.corpus.train), known_k(it.clustering)
+        count, k = len(it.corpus.train), it.clustering.known_k()
         if context.here and k is not None and count < k:
             raise ClusterError(
                 f"{count} training examples cannot make clustering.k={k} clusters; lower it or give more data"

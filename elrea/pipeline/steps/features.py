@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.method.features.parallel import Work, stream_shares
 from elrea.method.features.to_disk import stream
 from elrea.models.training.train import epoch_folders
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import Step
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.method.ensemble.gates import train_gates
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategy import AdapterSpec, Gated
 from elrea.models.training.settings import Recipe
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import NOT_KEYED, Adapter, examples_of
 from elrea.pipeline.steps.members import member_adapter, no_prompts
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 
 @dataclass(frozen=True)

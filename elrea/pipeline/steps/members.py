@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 
 from elrea.evaluation.scoring import Mixture, mixtures
 from elrea.method.ensemble.gates import read_gates
-from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.strategy import BACKBONE, Strategy
 from elrea.method.routing.student import read_cosines
 from elrea.method.routing.weights import Routing
 from elrea.models.lora import load
-from elrea.pipeline.context import Context
 from elrea.pipeline.steps.router import cosines_of
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.joint import Adapter, JointModel
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 ROUTED_BY = ("routing", "features-test")
 """Stages that prompts may be routed by: a distilled router's cosines come first."""

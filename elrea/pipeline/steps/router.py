@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.clustering.centroids import cosines
 from elrea.method.features.to_disk import NAME, open_features
 from elrea.method.routing.student import write_cosines
 from elrea.models.training.train import epoch_folders
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import Step
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 SMALLER = "backbone.max_length (long prompts), or set routing=gradient"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.evaluation.generation import Texts, read_texts, written
+from elrea.evaluation.draws import written
+from elrea.evaluation.generation import Texts, read_texts
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
 from elrea.evaluation.judging import judge_texts
 from elrea.evaluation.scoring import Outcome, questions_of, score, settle
-from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import described
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import Adapter
@@ -19,7 +19,10 @@ from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.gates import Gates
 from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, routed_by
 from elrea.store.files import read_json, write_json
-from elrea.store.stage import Stage
+
+if TYPE_CHECKING:
+    from elrea.pipeline.context import Context
+    from elrea.store.stage import Stage
 
 OUTCOMES, TOO_LONG, SHOTS = "outcomes.json", "too_long.json", "shots.json"
 """Files of the stage; the last one only where test examples have shots."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,11 +11,13 @@ import torch
 from elrea.evaluation.statistics import paired_interval
 from elrea.method.ensemble.strategy import expert_names
 from elrea.method.features.to_disk import open_features
-from elrea.method.routing.weights import Routing
 from elrea.reporting.plots import figures
 from elrea.reporting.plots.heatmaps import heat_map, routing
 from elrea.reporting.plots.scatter import scatter
-from elrea.reporting.report import Report
+
+if TYPE_CHECKING:
+    from elrea.method.routing.weights import Routing
+    from elrea.reporting.report import Report
 
 
 def draw(folder: Path, report: Report) -> dict[str, Path]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from elrea.reporting.predictions import predictions
-from elrea.reporting.report import Report
 from elrea.reporting.summary import summary_of
-from elrea.reporting.wandb.tracker import Tracker
 from elrea.store.files import sha256
+
+if TYPE_CHECKING:
+    from elrea.reporting.report import Report
+    from elrea.reporting.wandb.tracker import Tracker
 
 PREDICTIONS = 10_000
 """Maximum number of rows in the table of predictions; predictions.jsonl has all."""

@@ -22,7 +22,7 @@ def test_separated_groups_are_recovered_and_numbered_by_falling_size() -> None:
     np.testing.assert_array_equal(got, wanted)
 
 
-def test_every_row_stands_with_the_nearest_mean_direction() -> None:
+def test_every_row_is_in_the_cluster_with_the_nearest_mean_direction() -> None:
     features = np.random.default_rng(0).standard_normal((300, 8)).astype(np.float32)
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     got = FaissKMeans(k=5, min_size=1, iterations=200)(points(features), seed=1)

@@ -1,4 +1,4 @@
-"""The control: sizes of a real clustering, members by chance."""
+"""Random clusters have the sizes of another clustering and random members."""
 
 from __future__ import annotations
 

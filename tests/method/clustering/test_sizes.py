@@ -1,4 +1,4 @@
-"""The rule for empty and tiny clusters, by hand."""
+"""Empty and small clusters are dissolved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One `generate` for all members writes what a plain loop writes, token for token."""
+"""One `generate` for all members gives the same tokens as a loop over tokens and members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.models.builders import BUILDERS, PAD, random_adapter
 
 PROMPTS = [(5, 9, 3), (7,), (4, 4, 8, 20, 11, 30, 2), (12, 6)]
@@ -75,7 +76,7 @@ def test_greedy_answers_are_a_plain_loops(kind: str) -> None:
     """Prompts of different lengths and different members, with and without an end."""
     free = by_loop(kind, None)
     assert written(kind) == free
-    assert len(set(free)) > 1, "all alike: nothing is told apart"
+    assert len(set(free)) > 1, "all answers are the same: the test shows nothing"
     end = free[0][4]
     ended = by_loop(kind, end)
     assert written(kind, end) == ended
@@ -167,12 +168,12 @@ def test_the_smallest_temperatures_draw_the_likeliest_token(temperature: float) 
     assert found.argmax(dim=1).tolist() == [0, 0, 1]
 
 
-def test_pieces_that_are_told_make_the_text() -> None:
-    told: dict[int, list[str]] = {}
-    answers = written("llama", tell=lambda n, piece: told.setdefault(n, []).append(piece))
+def test_reported_pieces_make_the_text() -> None:
+    pieces: dict[int, list[str]] = {}
+    answers = written("llama", tell=lambda n, piece: pieces.setdefault(n, []).append(piece))
     for number, answer in enumerate(answers):
-        assert "".join(told[number]) == words().decode(list(answer))
-        assert len(told[number]) == len(answer), "in pieces, not at the end"
+        assert "".join(pieces[number]) == words().decode(list(answer))
+        assert len(pieces[number]) == len(answer), "in pieces, not at the end"
 
 
 def test_nothing_to_write_and_members_that_all_weigh_nothing() -> None:

@@ -10,7 +10,8 @@ from transformers import PreTrainedModel
 from elrea.data.batches import pad
 from elrea.errors import BackboneError
 from elrea.method.ensemble.joint import Adapter, JointModel
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.method.features.by_hand import prompts
 from tests.models.builders import BUILDERS, PAD, random_adapter
 
@@ -44,10 +45,10 @@ def test_joint_logits_equal_one_adapter_at_a_time(kind: str) -> None:
     for row, member in zip(got, crowd, strict=True):
         torch.testing.assert_close(row, alone(kind, member), rtol=1e-4, atol=1e-4)
     gaps = [float((got[i] - got[j]).abs().max()) for i in range(4) for j in range(i)]
-    assert min(gaps) > 0.01, "two members give the same logits: nothing is told apart"
+    assert min(gaps) > 0.01, "two members have the same logits: the test shows nothing"
 
 
-def test_a_crowd_of_one_and_a_crowd_of_backbones() -> None:
+def test_a_single_member_and_only_backbones() -> None:
     backbone = BUILDERS["llama"]()
     bare = alone("llama", None)
     for count in (1, 3):

@@ -1,4 +1,4 @@
-"""Members mixed inside the layers, against one adapter made by hand for each prompt."""
+"""Members mixed inside the layers equal one adapter per prompt that is computed in the test."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from elrea.method.ensemble.layerwise import Factors, LayerwiseModel
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.method.ensemble.strategies.mole import Mole
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Recipe, Training
 from tests.method.features.by_hand import prompts
 from tests.models.builders import BUILDERS, PAD, random_adapter

@@ -1,4 +1,4 @@
-"""(5.10) by hand."""
+"""Mixed logits (5.10) equal sums written out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every strategy: which adapters it wants, whom it mixes, and with what weights."""
+"""Every strategy: its adapters, its members and their weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from elrea.method.ensemble.strategy import (
     Voting,
 )
 from elrea.method.routing.weights import Router, Routing
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 
 CONF = Path(__file__).parents[3] / "conf" / "ensemble"
@@ -119,8 +119,8 @@ def test_members(strategy, members: list[str], routed: bool) -> None:
     assert strategy.routed is routed
     assert strategy.weights(ROUTING).shape == (2, len(members))
     made = {"backbone", "base", *strategy.adapters(SETTING)}
-    assert set(members) <= made, "a member that nobody trains"
-    assert made - {"backbone", "base"} <= set(members), "an adapter trained for nothing"
+    assert set(members) <= made, "a member that is not trained"
+    assert made - {"backbone", "base"} <= set(members), "an adapter that is trained but not used"
 
 
 def test_weights() -> None:
@@ -143,7 +143,7 @@ def test_weights() -> None:
     assert torch.equal(Elrea(top_k=3).weights(ROUTING), got)
 
 
-def test_jobs() -> None:
+def test_adapter_specs() -> None:
     assert Single().adapters(SETTING) == Single("backbone").adapters(SETTING) == {}
     experts = {
         name: AdapterSpec(LORA, 5, 0.01, "cluster", c, True) for c, name in enumerate(EXPERTS)
@@ -210,7 +210,9 @@ def test_the_oracle_takes_each_sources_best_expert() -> None:
     sources = ["a", "a", "b", "c", "b"]
     assert Oracle().pick(correct, sources).tolist() == [0, 0, 1, 2, 1]
     nobody = torch.zeros(3, 2).bool()
-    assert Oracle().pick(nobody, ["a", "b"]).tolist() == [0, 0], "of equals the first"
+    assert Oracle().pick(nobody, ["a", "b"]).tolist() == [0, 0], (
+        "of equally good members, the first"
+    )
     assert isinstance(Oracle(), Picking)
 
 

@@ -1,4 +1,4 @@
-"""One adapter in place of several: against dense sums of the updates, by hand."""
+"""A merged adapter equals the dense sum of the updates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from elrea.errors import ConfigError
 from elrea.method.ensemble.joint import Adapter
 from elrea.method.ensemble.weighted_sum import reduced, weighted_sum
-from elrea.models.lora import Lora
+from elrea.models.adapter_shape import Lora
 
 LAYERS = {"x.q_proj": (7, 5), "x.up_proj": (3, 9)}  # (in, out)
 

@@ -1,4 +1,4 @@
-"""Embeddings: the backbone's own states averaged by hand, and a model of sentences made on the spot."""
+"""Embeddings: means of the backbone's states, and a sentence-transformers model made by the test."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from elrea.data.prompts import Encoded
 from elrea.errors import BackboneError, ConfigError
 from elrea.method.features.embedding import Embedding
 from elrea.method.features.gradient import extract
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.method.features import by_hand
 from tests.models.builders import BUILDERS, PAD, random_adapter
 from tests.small_models import byte_tokenizer

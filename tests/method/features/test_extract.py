@@ -1,4 +1,4 @@
-"""δ put together by hand over two checkpoints."""
+"""δ over two checkpoints equals a sum computed in the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from elrea.errors import ConfigError
 from elrea.method.features.gradient import GradientFeatures, extract
 from elrea.method.features.per_example import PerExampleGradients
 from elrea.method.features.projection import Full, Rademacher
-from elrea.models.lora import Lora, attach, load, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, load, set_state
 from elrea.models.training.moments import Moments
 from elrea.models.training.train import epoch_folders
 from tests.method.features import by_hand

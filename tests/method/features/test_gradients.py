@@ -25,7 +25,8 @@ from elrea.method.features.per_example import (
     largest_entry,
     prompt_loss,
 )
-from elrea.models.lora import Lora, attach, parameters, set_state, state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, parameters, set_state, state
 from tests.method.features import by_hand
 from tests.models.builders import BUILDERS, PAD, random_state, train
 
@@ -262,7 +263,7 @@ def test_a_fresh_adapter_has_gradients_in_b_alone() -> None:
         assert bool(part.any()) == ("lora_B" in slot.name)
 
 
-def test_columns_stand_by_sorted_name() -> None:
+def test_columns_are_sorted_by_name() -> None:
     model = adapted("llama")
     gradients, tensors = PerExampleGradients(model), state(model)
     assert [slot.name for slot in gradients.slots] == sorted(tensors)

@@ -17,10 +17,11 @@ from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.parallel import Work, stream_shares
 from elrea.method.features.projection import Rademacher
 from elrea.method.features.to_disk import cut, stream
+from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import SILENT
-from elrea.models.lora import Lora, attach
+from elrea.models.lora import attach
 from elrea.models.processes import Member, launch
 from elrea.models.training.train import epoch_folders
 from tests.method.features import by_hand

@@ -1,4 +1,4 @@
-"""Extraction to a file: the same bytes however it was stopped or shared, in memory that does not grow."""
+"""Features written to a file: the same bytes after interruptions and from several processes, in constant memory."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
     return contents(folder)
 
 
-def test_rows_stand_where_their_prompts_do(tmp_path: Path) -> None:
-    told: list[int] = []
-    stream(tmp_path, PROMPTS, Drawn(), DrawnReader(), advance=told.append)
+def test_rows_are_in_the_order_of_the_prompts(tmp_path: Path) -> None:
+    passes: list[int] = []
+    stream(tmp_path, PROMPTS, Drawn(), DrawnReader(), advance=passes.append)
     rows = open_features(tmp_path / NAME, 53, 8)
-    assert rows.dtype == np.float16 and sum(told) == 53
+    assert rows.dtype == np.float16 and sum(passes) == 53
     for place, prompt in enumerate(PROMPTS):
         wanted = row(prompt.id, 8)
         wanted = wanted / np.linalg.norm(wanted) * (place not in (7, 40))
@@ -96,10 +96,10 @@ def test_killed_it_goes_on_to_the_same_bytes(tmp_path: Path, whole: dict[str, by
     assert not (folder / "ids.json").exists() and (folder / NAME).exists()
     noted = json.loads((folder / "checkpoint" / "extract.json").read_text())
     assert 1 <= len(noted["done"]) < len(cut(PROMPTS, Drawn(), 8))
-    told: list[int] = []
+    passes: list[int] = []
     reader = DrawnReader()
-    stream(folder, PROMPTS, Drawn(), reader, advance=told.append)
-    assert 0 < len(reader.seen) < 53 and sum(told) == 53
+    stream(folder, PROMPTS, Drawn(), reader, advance=passes.append)
+    assert 0 < len(reader.seen) < 53 and sum(passes) == 53
     assert contents(folder) == whole
 
 
@@ -157,7 +157,7 @@ def test_memory_does_not_grow_with_the_prompts(tmp_path: Path, monkeypatch) -> N
 def test_a_bit_that_flips_in_rows_that_are_done_is_noticed(
     tmp_path: Path, whole: dict[str, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Between a process that ended early and the next: that chunk alone is made anew."""
+    """Between a process that ended early and the next: only that chunk is computed again."""
     first, second = DrawnReader(), DrawnReader()
     stream(tmp_path, PROMPTS, Drawn(), first, share=(0, 2))
     chunks = cut(PROMPTS, Drawn(), 8)

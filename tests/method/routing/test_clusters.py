@@ -1,4 +1,4 @@
-"""The clusters' stage: examples without a feature are in none of them."""
+"""The clusters' stage: examples without a feature are in no cluster."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.method.features.stub import Drawn, DrawnReader, prompts
 
 @dataclass(frozen=True)
 class Halves(Clustering):
-    """By the sign of the first coordinate, the larger half first."""
+    """Splits points by the sign of the first coordinate, the larger half first."""
 
     def __call__(self, points: Points, seed: int) -> np.ndarray:
         right = points.take(slice(None))[:, 0] > 0

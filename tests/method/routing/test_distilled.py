@@ -12,7 +12,8 @@ from scipy.stats import spearmanr
 
 from elrea.errors import ConfigError, DataError, StoreError, TrainingError
 from elrea.method.routing.distilled import Distilled, agreement
-from elrea.method.routing.student import WEIGHTS, Lesson, Student, fit, load, save
+from elrea.method.routing.files import WEIGHTS
+from elrea.method.routing.student import Lesson, Student, fit, load, save
 from elrea.method.routing.weights import Router, Routing
 
 DRAW = torch.Generator().manual_seed(3)

@@ -1,4 +1,4 @@
-"""What the distilled router looks at, by hand: the base adapter's own hidden states, of any layer, pooled."""
+"""The distilled router's inputs equal the base adapter's pooled hidden states of any layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from elrea.method.features.gradient import extract
 from elrea.method.routing.distilled import Distilled
 from elrea.method.routing.prompt_states import Layer, Pooling, PromptStates
 from elrea.models import lora as lora_files
-from elrea.models.lora import Lora, attach, set_state
+from elrea.models.adapter_shape import Lora
+from elrea.models.lora import attach, set_state
 from tests.method.features import by_hand
 from tests.models.builders import BUILDERS, PAD, random_adapter
 

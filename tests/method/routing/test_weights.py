@@ -1,4 +1,4 @@
-"""(5.8), (5.9) and the base adapter's weight, worked out by hand."""
+"""Cosines (5.8) and weights (5.9) equal values computed in the test."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,9 @@ from elrea.method.ensemble.strategy import (
     expert_names,
     experts,
 )
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

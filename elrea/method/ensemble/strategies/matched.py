@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting, Strategy
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.layerwise import Factors
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.layerwise import Factors
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from elrea.method.ensemble.layerwise import Factors, mixed_outputs
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import Layerwise
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

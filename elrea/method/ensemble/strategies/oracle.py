@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from elrea.method.ensemble.strategy import AdapterSpec, Picking, Setting, expert_names, experts
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

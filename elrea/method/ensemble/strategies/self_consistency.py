@@ -6,14 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategy import BASE, AdapterSpec, Setting, Voting
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

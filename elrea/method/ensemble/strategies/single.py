@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategy import BACKBONE, BASE, AdapterSpec, Setting, Strategy
-from elrea.method.routing.weights import Routing
+
+if TYPE_CHECKING:
+    from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A file of features: what any reader of safetensors reads, in place, and what is wrong with it in one line."""
+"""Files of features are valid safetensors files, and damage gives an error of one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pieces are told when they are certain: whole characters, and nothing that may begin a stop text."""
+"""Pieces of text are reported once they are certain: whole characters, and no possible beginning of a stop text."""
 
 from __future__ import annotations
 
@@ -11,31 +11,35 @@ TOKENIZER = byte_tokenizer()
 
 
 def pieces(text: str, stop: list[str], end: bool = True) -> list[str]:
-    told: list[str] = []
+    pieces_seen: list[str] = []
     stream = Stream(
-        TOKENIZER, [1], [TOKENIZER.eos_token_id], stop, lambda _number, piece: told.append(piece)
+        TOKENIZER,
+        [1],
+        [TOKENIZER.eos_token_id],
+        stop,
+        lambda _number, piece: pieces_seen.append(piece),
     )
     stream.put(torch.tensor([[7, 7], [7, 7]]))  # the prompts
     for token in TOKENIZER(text)["input_ids"]:
         stream.put(torch.tensor([0, token]))
     if end:
         stream.put(torch.tensor([0, TOKENIZER.eos_token_id]))
-        stream.put(torch.tensor([0, 9]))  # what a finished row is filled with
+        stream.put(torch.tensor([0, 9]))  # padding of a finished row
     stream.end()
-    return told
+    return pieces_seen
 
 
-def test_characters_of_several_bytes_come_whole() -> None:
+def test_characters_of_several_bytes_are_reported_whole() -> None:
     assert pieces("aé€😀b", []) == ["a", "é", "€", "😀", "b"]
 
 
-def test_what_may_begin_a_stop_text_is_held_back() -> None:
+def test_a_possible_beginning_of_a_stop_text_is_delayed() -> None:
     assert pieces("one\nQ2", ["\nQ:"]) == ["o", "n", "e", "\nQ2"]
     assert "".join(pieces("one\nQ: two", ["\nQ:"])) == "one"
-    assert "".join(pieces("one\nQ", ["\nQ:"])) == "one\nQ", "it was not one in the end"
+    assert "".join(pieces("one\nQ", ["\nQ:"])) == "one\nQ", "it was not a stop text"
 
 
-def test_without_an_end_the_rest_is_told_too() -> None:
+def test_without_an_end_the_rest_is_reported() -> None:
     assert "".join(pieces("ab\n", ["\n\n"], end=False)) == "ab\n"
     assert pieces("", []) == []
 
