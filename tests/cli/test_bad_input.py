@@ -144,7 +144,9 @@ def test_bad_lines(fails: Callable[..., str], tmp_path: Path) -> None:
         tmp_path / "c.jsonl", {"instruction": "1 + 1?", "response": "2", "judge": "math"}
     )
     said = fails(*both[:2], f"data.test={judged}")
-    assert f"{tmp_path.name}/c.jsonl:1: no judge 'math'; did you mean maths? (there is: " in said
+    assert (
+        f"{tmp_path.name}/c.jsonl:1: unknown judge 'math'; did you mean maths? (there is: " in said
+    )
     assert "9 training examples" in fails(*both, "data.allow_overlap=true", "clustering.k=10")
     assert fails("data=jsonl", "data.train=gone").startswith("gone: no such file or folder (data.")
 
@@ -172,7 +174,7 @@ def test_model_folders_that_cannot_be_loaded(
     folder = Path(shutil.copytree(small_model, tmp_path / "model"))
     name = f"backbone.name={folder}"
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert fails(name).startswith("<>/model: no .safetensors file there; other weights are not")
+    assert fails(name).startswith("<>/model: no .safetensors file there; convert the weights first")
     (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
     (folder / "model.safetensors").write_bytes(b"x" * 100)
     assert fails(name).startswith("<>/model: ")
