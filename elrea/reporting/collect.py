@@ -90,12 +90,12 @@ def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
     passes: dict[str, float] = {}
     for branch in graph.branches:
         context, stages = branch.context, branch.stages
-        found = read_outcomes(stages["scores"].folder)
+        scored = read_outcomes(stages["scores"].folder)
         routing = prompt_routing(context, stages, branch.clusters or 1)
         per_prompt = _routing_passes(branch)
         for name, strategy in context.experiment.strategies.items():
-            outcomes[name] = found[name]
-            mixed = _mixing_passes(strategy, strategy.weights(routing), found[name])
+            outcomes[name] = scored[name]
+            mixed = _mixing_passes(strategy, strategy.weights(routing), scored[name])
             passes[name] = mixed + per_prompt * bool(strategy.routed)
     return outcomes, passes
 
@@ -132,10 +132,10 @@ def _by_gradient(branch: Branch, routing: Routing) -> Routing | None:
 def _grouping(branch: Branch) -> Grouping:
     context, stages = branch.context, branch.stages
     kept = [example.source for example in context.kept("train")]
-    found = read_clusters(stages["clusters"].folder)
-    assignment = found["assignment"].tolist()
+    clusters = read_clusters(stages["clusters"].folder)
+    assignment = clusters["assignment"].tolist()
     sources = sorted(set(kept))
-    counts = np.zeros((len(sources), len(found["centroids"])), dtype=int)
+    counts = np.zeros((len(sources), len(clusters["centroids"])), dtype=int)
     for source, cluster in zip(kept, assignment, strict=True):
         if cluster >= 0:
             counts[sources.index(source), cluster] += 1

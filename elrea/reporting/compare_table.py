@@ -43,7 +43,7 @@ Measure = Literal["accuracy", "loss"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What strategies scored in one setting, on the same test items with the same seeds.
+    """Scores of strategies in one setting, on the same test items with the same seeds.
 
     Attributes:
         seeds: In the order of the rows of `items`.
@@ -290,7 +290,7 @@ def compare(
 
 
 def part(table: Comparison, value: str) -> Comparison:
-    """The rows whose first setting has a value, without that setting."""
+    """Selects the rows with a value of the first setting, and removes that setting from them."""
     key, *others = table.settings
     rows = [
         row.model_copy(update={"setting": {k: row.setting[k] for k in others}})

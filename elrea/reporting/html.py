@@ -76,7 +76,7 @@ def sweep_report(
         folder: Of the sweep; the plots in its `plots/` are included.
         words: The command line after `run.py`.
         jobs: With `number`, `state`, `chosen`, `seconds`, `data`, `strategies`, and `error` if the job failed.
-        varied: By key whose value differs between jobs, the value in each job.
+        varied: Values that differ between jobs: by key, the value in each job.
         settings: The keys that distinguish settings: those of `varied` without seed and `ensemble`.
         means: From `elrea.reporting.sweeps.seed_means`.
 
@@ -89,17 +89,17 @@ def sweep_report(
          " to ".join(percent(end) for end in row["accuracy_seeds"]))
         for row in means
     ]  # fmt: skip
-    each = []
+    job_rows = []
     for i, job in enumerate(jobs):
         row = job["strategies"].get(job["chosen"], {})
         state = job["state"]
         state = state if state == "done" else f"{state}: {job.get('error', '')}"
         values = [keys[i] for keys in varied.values()]
         number = _link(job["number"]) if row else job["number"]
-        each.append((number, *values, *_figure_cells(job["chosen"], row)[:3], state))
+        job_rows.append((number, *values, *_figure_cells(job["chosen"], row)[:3], state))
     pictures = {path.stem: path for path in (folder / "plots").glob("*.png")}
     return _write(
-        folder, "sweep.html", title=f"Sweep of {len(jobs)} jobs", jobs=each, data=data_of(jobs),
+        folder, "sweep.html", title=f"Sweep of {len(jobs)} jobs", jobs=job_rows, data=data_of(jobs),
         done=sum(job["state"] == "done" for job in jobs), images=_images(pictures), figures=FIGURES,
         settings=list(settings), varied=list(varied), overall=overall, command=shlex.join(words),
     )  # fmt: skip
@@ -168,7 +168,7 @@ def _reuse(report: Report) -> str:
 def _images(pictures: Mapping[str, Path]) -> list[dict[str, Any]]:
     from elrea.reporting.plots.canvas import DOTS
 
-    found = []
+    images = []
     for name, caption in CAPTIONS.items():
         if (path := pictures.get(name)) is None:
             continue
@@ -176,8 +176,10 @@ def _images(pictures: Mapping[str, Path]) -> list[dict[str, Any]]:
         # A wide plot scrolls sideways on narrow screens, since its labels would be too small to read.
         width = int(int.from_bytes(content[16:20], "big") / DOTS * 100)
         data = base64.b64encode(content).decode("ascii")
-        found.append({"caption": caption, "width": width, "least": int(0.56 * width), "data": data})
-    return found
+        images.append(
+            {"caption": caption, "width": width, "least": int(0.56 * width), "data": data}
+        )
+    return images
 
 
 def _write(folder: Path, template: str, **values: Any) -> Path:

@@ -94,7 +94,7 @@ def _scores(summary: Path) -> dict[str, Any]:
 
 
 def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """By key whose value differs between the jobs, the value in each job."""
+    """Values that differ between jobs: by key, the value in each job."""
     words = [dict(word.lstrip("+~").partition("=")[::2] for word in job["words"]) for job in jobs]
     keys = list(dict.fromkeys(key for given in words for key in given))
     found = {key: [given.get(key, "") for given in words] for key in keys}

@@ -94,7 +94,7 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     Args:
         jobs: With `number`, `state`, `chosen` (name of the chosen strategy) and `strategies`, the rows of
             summary.json.
-        varied: By key whose value differs between jobs, the value in each job.
+        varied: Values that differ between jobs: by key, the value in each job.
 
     Returns:
         A Rich table that fits 100 columns.
@@ -176,7 +176,7 @@ def notices(report: Report) -> Iterator[str]:
     shots = shot_figures(report).get("test_shots", {})
     if shots.get("prompts_with_fewer"):
         yield (
-            f"{shots['prompts_with_fewer']:,} test prompts had no room for all {shots['wanted']} solved examples: "
+            f"{shots['prompts_with_fewer']:,} test prompts were too long for all {shots['wanted']} solved examples: "
             f"{shots['mean']:.1f} on average (backbone.max_length)"
         )
     unparsed = {n: row["unparsed"] for n, row in report.strategies.items() if row.get("unparsed")}

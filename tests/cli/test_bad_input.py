@@ -268,7 +268,7 @@ def test_shots_without_room(tiny: list[str], tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     shown = {"wanted": 2, "mean": 1.5, "prompts_with_fewer": 1}
     assert ended.summary["examples"]["test_shots"] == shown
-    assert "1 test prompts had no room for all 2 solved examples: 1.5 on average" in ended.out
+    assert "1 test prompts were too long for all 2 solved examples: 1.5 on average" in ended.out
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["shots"] for line in lines] == [2, 1]
 

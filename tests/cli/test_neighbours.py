@@ -28,7 +28,7 @@ def test_an_examples_nearest_neighbour_is_itself(whole: Ended, capsys) -> None:
 
 def test_an_error_is_one_line(whole: Ended, tmp_path: Path, capsys) -> None:
     for words, said in (
-        ([str(tmp_path), "x"], "no config.yaml there; give a run's folder"),
+        ([str(tmp_path), "x"], "no config.yaml there; give the folder of a run"),
         ([str(whole.folder / "out"), "x", "-k", "0"], "k=0: must be at least 1"),
         ([str(whole.folder / "out"), "x", "--store", str(tmp_path)], "its stage base is not in"),
     ):
