@@ -70,7 +70,9 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
     return experiment
 
 
-def ahead(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()) -> Experiment:
+def assemble_without_data(
+    cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()
+) -> Experiment:
     """As `assemble`, but with an empty corpus: plans a run whose data is not on this machine.
 
     Raises:

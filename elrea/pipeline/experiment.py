@@ -55,7 +55,7 @@ class Experiment:
         return self.corpus.fingerprint("test")
 
     @cached_property
-    def room(self) -> int:
+    def max_tokens(self) -> int:
         """Maximum number of tokens of prompt and response together."""
         return self.backbone.length()
 
@@ -71,7 +71,7 @@ class Experiment:
         }
 
 
-def described(part: Any, *left_out: str) -> dict[str, Any]:
+def key_fields(part: Any, *left_out: str) -> dict[str, Any]:
     """Class name and fields of a part, as they enter a stage's key.
 
     Args:
@@ -82,5 +82,5 @@ def described(part: Any, *left_out: str) -> dict[str, Any]:
     for name in fields:
         inner = getattr(part, name)
         if hasattr(inner, "__dataclass_fields__"):
-            fields[name] = described(inner)
+            fields[name] = key_fields(inner)
     return {"class": type(part).__name__, **fields}

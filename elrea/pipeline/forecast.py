@@ -68,7 +68,9 @@ class Sizes:
             ElreaError: The prompt of an example cannot be built, or no training example fits.
         """
         prompter = Prompter(
-            experiment.backbone.tokenizer(), experiment.room, experiment.backbone.use_chat_template
+            experiment.backbone.tokenizer(),
+            experiment.max_tokens,
+            experiment.backbone.use_chat_template,
         )
         train, test = experiment.corpus.train, experiment.corpus.test
         encoded, dropped = prompter.train(_sample(train))

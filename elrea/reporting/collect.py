@@ -14,7 +14,7 @@ from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
 from elrea.models.training.train import epoch_folders
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.steps.members import prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
@@ -206,8 +206,8 @@ def _members(branch: Branch) -> Members:
             "quantise": experiment.backbone.quantise,
         },
         "use_chat_template": experiment.backbone.use_chat_template,
-        "features": described(experiment.features),
-        "router": described(experiment.router),
+        "features": key_fields(experiment.features),
+        "router": key_fields(experiment.router),
     }
     return Members(
         {name: stages[name].folder / "adapter" for name in names},

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategies.matched import Matched
 from elrea.method.ensemble.strategies.single import Single
-from elrea.pipeline.assemble import ahead
+from elrea.pipeline.assemble import assemble_without_data
 
 CONF = Path(__file__).parents[2] / "conf"
 WITH_RATE = (
@@ -27,7 +27,7 @@ def strategies(*words: str) -> tuple[dict[str, Any], DictConfig]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["data=gsm8k", *words])
     chosen = next((w.partition("=")[2] for w in words if w.startswith("ensemble=")), "elrea")
-    return dict(ahead(config, chosen, CONF, words).strategies), config
+    return dict(assemble_without_data(config, chosen, CONF, words).strategies), config
 
 
 @pytest.mark.parametrize("chosen", ["elrea", "compute_matched"])
