@@ -76,9 +76,8 @@ class Adapter(Step):
         if spec.draw:
             inputs["draw"] = spec.draw
         if spec.lora.dropout and experiment.device.together > 1:
-            inputs["processes"] = (
-                experiment.device.together
-            )  # each process draws its own dropout masks
+            # Each process draws its own dropout masks.
+            inputs["processes"] = experiment.device.together
         if spec.from_base:
             inputs["base"] = upstream["base"].key
         else:
