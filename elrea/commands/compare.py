@@ -28,7 +28,7 @@ import numpy as np
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.evaluation.statistics import MOST_RESAMPLES, McNemar, mcnemar, paired_interval
-from elrea.reporting.runs import Answers, check_alike, folders, read_run
+from elrea.reporting.runs import FinishedRun, check_same_settings, read_run, run_folders
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not 1 <= given.resamples <= MOST_RESAMPLES:
         raise ConfigError(f"--resamples {given.resamples}: must be 1 to {MOST_RESAMPLES}")
     comparison = compare(
-        [read_run(folder) for folder in folders(given.runs)], given.a, given.b, given.resamples
+        [read_run(folder) for folder in run_folders(given.runs)], given.a, given.b, given.resamples
     )
     if given.json:
         print(json.dumps(comparison, indent=2))
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     screen().print(paired_table(comparison))
 
 
-def compare(runs: Sequence[Answers], a: str, b: str, resamples: int = 10_000) -> dict[str, Any]:
+def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000) -> dict[str, Any]:
     """Accuracies, differences and tests of two strategies, per seed and pooled.
 
     Args:
@@ -85,7 +85,7 @@ def compare(runs: Sequence[Answers], a: str, b: str, resamples: int = 10_000) ->
                 f"{run.folder} and {runs[0].folder} have different test items ({len(run.items):,} and "
                 f"{len(runs[0].items):,}); give runs on the same data"
             )
-    check_alike(runs, (a, b))
+    check_same_settings(runs, (a, b))
     seeds = sorted({run.seed for run in runs})
     left, right = (
         np.array([_correct([run for run in runs if run.seed == seed], name) for seed in seeds])
@@ -110,7 +110,7 @@ def _figures(left: Any, right: Any, test: McNemar, resamples: int) -> dict[str, 
     return {**rounded, "ci95": [round(bound, 6) for bound in bounds], **asdict(test)}
 
 
-def _correct(runs: Sequence[Answers], name: str) -> list[bool]:
+def _correct(runs: Sequence[FinishedRun], name: str) -> list[bool]:
     """Whether a strategy was correct, item by item; runs of one seed that scored it must agree."""
     scored = [(run.folder, run.correct[name]) for run in runs if name in run.correct]
     if not scored:

@@ -19,7 +19,7 @@ from elrea.commands.sweep import Record, failed, typed
 from elrea.config import build, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
-from elrea.pipeline.assemble import ahead, assemble
+from elrea.pipeline.assemble import assemble, assemble_without_data
 from elrea.reporting.log import Logs
 from elrea.reporting.progress import Terminal, say, screen
 from elrea.store.files import key_of, read_json, write_json
@@ -165,7 +165,7 @@ def _experiment(job: Job) -> Experiment | None:
     except NotHere as missing:
         if not cfg.plan:
             raise
-        _show_ahead(cfg, ahead(cfg, job.chosen, job.conf, job.words), missing)
+        _show_ahead(cfg, assemble_without_data(cfg, job.chosen, job.conf, job.words), missing)
         return None
     finally:
         fetching.reset(token)

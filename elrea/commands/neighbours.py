@@ -51,11 +51,11 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
     """
     _check(prompt, k, store)
     from elrea.data.examples import Example
-    from elrea.pipeline.assemble import of_run
+    from elrea.pipeline.assemble import experiment_of
 
     announce("reading the run's data and loading its backbone ...")
-    experiment, configured = of_run(run)
-    # Imported after the checks above and in of_run: these bring torch.
+    experiment, configured = experiment_of(run)
+    # Imported after the checks above and in experiment_of: these bring torch.
     from elrea.method.clustering.assignment import read_clusters
     from elrea.method.clustering.index import search
     from elrea.models.training.train import epoch_folders

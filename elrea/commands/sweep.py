@@ -1,4 +1,4 @@
-"""A sweep's folder and jobs: which job is finished already, what became of each, and how the whole ended."""
+"""Runs of a sweep: locks and resumes its folder, records each job's state in status.json, summarises all jobs."""
 
 from __future__ import annotations
 
@@ -19,55 +19,57 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.commands.messages import line_of, one_line_errors
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
-from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, report, varied
+from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values, write_report
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
 SWEEP = "sweep.json"
-ENDED = ("done", "prepared")
-"""States of a job that made what it was to make."""
-LOOKS = ("debug", "plan", "until")
-"""Keys that change nothing in what a job leaves in the end."""
+SUCCEEDED = ("done", "prepared")
+"""States of a job that did all it was asked to do."""
+NOT_IDENTIFYING = ("debug", "plan", "until")
+"""Keys that do not change the final results of a job."""
 RESOLVER = "sweep_folder"
-"""`${sweep_folder:}` in conf/config.yaml."""
+"""Name of the resolver `${sweep_folder:}` in conf/config.yaml."""
 ROOT = Path("multirun")
-"""Where sweeps are kept, seen from the working folder."""
+"""Parent folder of all sweeps, relative to the working folder."""
 
 
 class Sweep(Callback):
-    """Hydra tells it when a sweep begins and ends (`hydra.callbacks` in conf/config.yaml)."""
+    """Hydra callback that runs at a sweep's start and end (`hydra.callbacks` in conf/config.yaml)."""
 
     claimed: str | None = None
-    """`<day>/<time>` of this process' sweep, below `ROOT`."""
+    """`<day>/<time>` of the sweep that this process runs, below `ROOT`."""
     _lease: Lease | None = None
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Takes the folder of the last sweep by the same words, or a new one; with hydra.sweep.dir=... it is that."""
-        with _ending():
+        """Locks the sweep's folder: hydra.sweep.dir if it is set, else the last sweep of the same command, else new."""
+        with _exit_on_error():
             folder = OmegaConf.to_container(config.hydra.sweep, resolve=False)
             if isinstance(folder, dict) and RESOLVER in str(folder["dir"]):
-                Sweep.claimed, Sweep._lease = claim(typed(config.hydra))
+                Sweep.claimed, Sweep._lease = claim_default_folder(typed(config.hydra))
             else:
-                Sweep._lease = enter(Path(config.hydra.sweep.dir), typed(config.hydra))
+                Sweep._lease = claim_named_folder(Path(config.hydra.sweep.dir), typed(config.hydra))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Writes sweep.csv, shows how the jobs ended, and ends with 1 where one failed."""
-        with _ending():
+        """Writes sweep.csv and report.html, prints the jobs' table, and exits with 1 if a job failed."""
+        with _exit_on_error():
             folder = Path(config.hydra.sweep.dir)
             jobs = read_jobs(folder)
             if not jobs:
                 return  # plan=true
             write_text(folder / "sweep.csv", as_csv(jobs))
-            report(folder, sys.argv[1:], jobs)
+            write_report(folder, sys.argv[1:], jobs)
             _show(folder, jobs)
-            if any(job["state"] not in ENDED for job in jobs):
+            if any(job["state"] not in SUCCEEDED for job in jobs):
                 sys.exit(1)
 
 
 @contextmanager
-def _ending() -> Iterator[None]:
-    """As `one_line_errors`, and other errors end the process too: Hydra turns what a callback raises into a warning
-    and goes on."""
+def _exit_on_error() -> Iterator[None]:
+    """Prints errors as `one_line_errors` does and ends the process with 1.
+
+    Hydra would only warn about an exception in a callback, and continue.
+    """
     try:
         with one_line_errors():
             yield
@@ -77,63 +79,79 @@ def _ending() -> Iterator[None]:
 
 
 def typed(hydra: Any) -> list[str]:
-    """The job's words as they were typed: `${oc.env:KEY}` stays a name, since they are shown and written down."""
+    """Overrides of the job, unresolved: they are printed and saved, so `${oc.env:KEY}` must not become a secret."""
     words = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     return [str(word) for word in words] if isinstance(words, list) else []
 
 
 def folder_name() -> str:
-    """What `${sweep_folder:}` stands for."""
+    """Value of `${sweep_folder:}`: the claimed folder, or the current day and time."""
     return Sweep.claimed or datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
 
 
 OmegaConf.register_new_resolver(RESOLVER, folder_name, use_cache=True, replace=True)
 
 
-def claim(words: Sequence[str]) -> tuple[str, Lease]:
-    """`<day>/<time>` of the newest sweep by these words that no other process is at, else of now; and its lease."""
+def claim_default_folder(words: Sequence[str]) -> tuple[str, Lease]:
+    """Locks the newest sweep of the same command that no other process is running, or a new folder.
+
+    Args:
+        words: Overrides of the sweep.
+
+    Returns:
+        `<day>/<time>` of the folder below `ROOT`, and its lock.
+
+    Raises:
+        StoreError: No free folder name was found.
+    """
     for path in sorted(ROOT.glob(f"*/*/{SWEEP}"), reverse=True):
         with suppress(StoreError, OSError, AttributeError):
-            if read_json(path).get("overrides") == list(words) and (held := _hold(path.parent)):
-                return path.parent.relative_to(ROOT).as_posix(), held
+            if read_json(path).get("overrides") == list(words) and (lease := _lock(path.parent)):
+                return path.parent.relative_to(ROOT).as_posix(), lease
     name = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
     for number in range(2, 1000):
         folder = ROOT / name
         with suppress(FileExistsError):
             folder.mkdir(parents=True, exist_ok=False)
-            if held := _hold(folder):
+            if lease := _lock(folder):
                 write_json(folder / SWEEP, {"overrides": list(words)})
-                return name, held
+                return name, lease
         name = f"{name.split('_')[0]}_{number}"
-    raise StoreError(f"{ROOT / name}: too many sweeps begin at once")
+    raise StoreError(f"{ROOT / name}: too many sweeps start at the same second; try again")
 
 
-def enter(folder: Path, words: Sequence[str]) -> Lease:
-    """Takes a folder that the user named, for a new sweep or for the one whose jobs are there.
+def claim_named_folder(folder: Path, words: Sequence[str]) -> Lease:
+    """Locks the folder that hydra.sweep.dir names, to start a sweep there or to resume it.
+
+    Args:
+        folder: The named folder.
+        words: Overrides of the sweep.
+
+    Returns:
+        The folder's lock.
 
     Raises:
-        ConfigError: The jobs there are another sweep's, and would be overwritten or counted as this one's; or another
-            process is at them.
+        ConfigError: The folder has jobs of a different sweep, or another process is running this sweep.
     """
     jobs = any(folder.glob(f"*/{STATUS}"))
-    if jobs and _lasting(words) != _lasting(_words_of(folder)):
+    if jobs and _identifying(words) != _identifying(_recorded_overrides(folder)):
         raise ConfigError(
-            f"hydra.sweep.dir={folder}: holds the jobs of another sweep; name another folder, or start that sweep "
-            "again by the same words"
+            f"hydra.sweep.dir={folder}: has jobs of a different sweep; name another folder, or repeat that "
+            "sweep's command to resume it"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    held = _hold(folder)
-    if held is None:
+    lease = _lock(folder)
+    if lease is None:
         raise ConfigError(
-            f"hydra.sweep.dir={folder}: another process is at this sweep; wait for it, or name another folder"
+            f"hydra.sweep.dir={folder}: another process is running this sweep; wait for it, or name another folder"
         )
     if not (jobs and (folder / SWEEP).is_file()):
         write_json(folder / SWEEP, {"overrides": list(words)})
-    return held
+    return lease
 
 
-def _words_of(folder: Path) -> Any:
-    """The words of the sweep that made the jobs in a folder, from our file or from Hydra's; None if neither says."""
+def _recorded_overrides(folder: Path) -> Any:
+    """Overrides of the sweep in a folder, from sweep.json or from Hydra's multirun.yaml; None if neither has them."""
     with suppress(StoreError, AttributeError):
         if words := read_json(folder / SWEEP).get("overrides"):
             return words
@@ -143,15 +161,19 @@ def _words_of(folder: Path) -> Any:
     return None
 
 
-def _lasting(words: Any) -> list[str] | None:
-    """The words that make a sweep what it is; what only looks at it, or stops it early, makes no other of it."""
+def _identifying(words: Any) -> list[str] | None:
+    """Overrides that distinguish sweeps: all except those that show a plan, debug, or stop early."""
     if not isinstance(words, list | tuple):
         return None
-    return [str(word) for word in words if str(word).lstrip("+").partition("=")[0] not in LOOKS]
+    return [
+        str(word)
+        for word in words
+        if str(word).lstrip("+").partition("=")[0] not in NOT_IDENTIFYING
+    ]
 
 
-def _hold(folder: Path) -> Lease | None:
-    """The folder's lease, to be kept as long as this process lives."""
+def _lock(folder: Path) -> Lease | None:
+    """Locks a folder until this process ends; None if another process has it locked."""
     lease = Lease(folder / "sweep.lease")
     if not lease.acquire(wait=False):
         return None
@@ -160,11 +182,13 @@ def _hold(folder: Path) -> Lease | None:
 
 
 class Record:
-    """A job's `status.json`: `running`, then `done`, `failed` with its `error`, or `stopped`.
+    """Writes a job's status.json: state `running`, then `done`, `prepared`, `failed` (with `error`) or `stopped`.
+
+    Use it as a context manager: an exception that leaves the block is recorded as `failed` or `stopped`.
 
     Args:
         folder: Of the job.
-        facts: What else to write there.
+        facts: Other fields of status.json: `words`, `command`, `chosen`.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
@@ -179,40 +203,44 @@ class Record:
     ) -> None:
         if error is None:
             return
-        with suppress(StoreError):  # the error under way matters more
+        with suppress(StoreError):  # must not hide the job's own error
             if isinstance(error, Exception):
                 line = line_of(error) or f"{type(error).__name__}: {error}"
-                self._note("failed", error=" ".join(line.split()))
+                self._write("failed", error=" ".join(line.split()))
             else:
-                self._note("stopped", error="stopped from outside")
+                self._write("stopped", error="stopped by a signal")
 
     def begin(self, key: str, stages: Mapping[str, str] | None = None) -> None:
-        """The job is about to work.
+        """Records that the job is running.
 
         Args:
-            key: Names all that goes into its results.
-            stages: Keys of the stages that it needs, by name: `elrea store gc` keeps them.
+            key: Hash of everything that determines the results (`job_key`).
+            stages: Keys of the stages that the job needs, by name; `elrea store gc` keeps them.
         """
         remove_temporary_files(self.folder, "")
         self.facts["key"] = key
         self.needs(stages or {})
 
     def needs(self, stages: Mapping[str, str]) -> None:
-        """More of the stages are known that the job needs."""
+        """Updates the stages that the job needs; some keys are known only after earlier stages are made."""
         self.facts["stages"] = {name: {"key": key} for name, key in stages.items()}
-        self._note("running")
+        self._write("running")
 
     def end(self, key: str) -> None:
-        """The job's results are there; by now it is known how many stages there are."""
+        """Records that the job is done, with the checksum of summary.json.
+
+        Args:
+            key: The job's key, now with all of its stages.
+        """
         self.facts |= {"key": key, SUMMARY: sha256(self.folder / SUMMARY)}
-        self._note("done")
+        self._write("done")
 
     def prepared(self) -> None:
-        """The job made what it was to make (`until=`), and scored nothing."""
-        self._note("prepared")
+        """Records that the stages up to `until=` are made; nothing was scored."""
+        self._write("prepared")
 
     def finished(self, key: str) -> bool:
-        """Whether the folder holds a job's results that came of the same."""
+        """Whether the folder has complete results of a job with this key."""
         try:
             status = read_json(self.folder / STATUS)
         except StoreError:
@@ -223,14 +251,14 @@ class Record:
         same = (status.get("state"), status.get("key")) == ("done", key)
         return same and path.is_file() and status.get(SUMMARY) == sha256(path)
 
-    def _note(self, state: str, **more: Any) -> None:
+    def _write(self, state: str, **more: Any) -> None:
         seconds = round(time.monotonic() - self._began, 3)
-        found = {"state": state, **self.facts, "seconds": seconds, **more}
-        write_json(self.folder / STATUS, found)
+        status = {"state": state, **self.facts, "seconds": seconds, **more}
+        write_json(self.folder / STATUS, status)
 
 
 def failed(number: int, error: Exception) -> None:
-    """Says that a job failed; its siblings go on."""
+    """Prints to stderr that a job of the sweep failed; the other jobs continue."""
     line = line_of(error)
     if line is None:
         traceback.print_exc()
@@ -238,16 +266,15 @@ def failed(number: int, error: Exception) -> None:
 
 
 def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
-    from elrea.reporting.progress import screen
+    from elrea.reporting.progress import say, screen
     from elrea.reporting.terminal import sweep_table
 
     out = screen()
-    out.print(sweep_table(jobs, varied(jobs)))
+    out.print(sweep_table(jobs, varied_values(jobs)))
     for job in jobs:
-        if job["state"] not in ENDED:
+        if job["state"] not in SUCCEEDED:
             line = f"job {job['number']} {job['state']}: {job.get('error', 'killed')}"
-            out.print(line, soft_wrap=True, highlight=False, markup=False)
-    done = sum(job["state"] in ENDED for job in jobs)
-    left = "" if done == len(jobs) else "; the same command again makes the others"
-    line = f"{done} of {len(jobs)} jobs are done{left}. Everything is in {folder}"
-    out.print(line, soft_wrap=True, highlight=False, markup=False)
+            say(out, line)
+    done = sum(job["state"] in SUCCEEDED for job in jobs)
+    hint = "" if done == len(jobs) else "; run the same command again to resume the others"
+    say(out, f"{done} of {len(jobs)} jobs are done{hint}. Everything is in {folder}")

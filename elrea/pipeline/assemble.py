@@ -1,4 +1,4 @@
-"""From a composed config to an experiment of plain objects."""
+"""Builds an `Experiment` of plain objects from a composed config, or from the config of a finished run."""
 
 from __future__ import annotations
 
@@ -19,45 +19,46 @@ if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.pipeline.experiment import Experiment
 
-ALWAYS = "base"
-"""Every difference is taken to it."""
+BASE = "base"
+"""The strategy that is always scored: the results show each strategy's difference to it."""
 
-FIXED = ("backbone", ALWAYS)
-"""What the others are held against: no setting makes anything else of them."""
+REFERENCES = ("backbone", BASE)
+"""Reference strategies; their settings cannot be changed, so that results of different runs stay comparable."""
 
 PARTS = (
     "adapter", "backbone", "clustering", "data", "evaluation", "features", "routing", "seed", "store", "trainer",
     "training",
 )  # fmt: skip
-"""Keys that a run's config has."""
+"""Keys that the config of every run has."""
 
 LIGHT = ("adapter", "training", "trainer", "backbone", "clustering", "evaluation", "tracking")
-"""Parts whose classes do not import torch."""
+"""Parts of a config whose classes do not import torch."""
 
 ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
-"""Keys that belong to no group, and their types."""
+"""Types of the keys that belong to no config group."""
 
 
 def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()) -> Experiment:
     """Builds every part of a run and reads its data.
 
     Args:
-        cfg: The composed config.
-        chosen: Name of the strategy that `ensemble=` picks.
-        folder: The config folder, where the other strategies' files are.
-        words: What was typed: where `ensemble.<field>` is among it, evaluation.settings may not say it too.
+        cfg: The composed config; `cfg.ensemble` is replaced by the settings that are used.
+        chosen: Name of the strategy that `ensemble=` selects.
+        folder: The config folder, which has a file for each strategy.
+        words: Overrides from the command line. A field that is set as `ensemble.<field>` there must not be set in
+            evaluation.settings as well.
 
     Raises:
-        ElreaError: Whatever is wrong, in one line.
+        ElreaError: A setting or the data is wrong.
     """
-    _check(cfg, folder)
-    for name in LIGHT:  # first what can be refused without importing torch
+    _check_root_keys(cfg, folder)
+    for name in LIGHT:  # their errors are raised before torch is imported, which takes seconds
         build(cfg.get(name), name)
     corpus = build(cfg.data, "data").load()
 
     from elrea.evaluation.judging import check
 
-    evaluation, strategies = _judged(cfg, chosen, folder, words)
+    evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     if evaluation.split == "dev":
         if not corpus.dev:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")
@@ -69,49 +70,58 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
     return experiment
 
 
-def ahead(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()) -> Experiment:
-    """The same without data, which would have to be fetched first: for a plan.
+def assemble_without_data(
+    cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()
+) -> Experiment:
+    """As `assemble`, but with an empty corpus: plans a run whose data is not on this machine.
 
     Raises:
-        ElreaError: As `assemble`.
+        ElreaError: A setting is wrong.
     """
     from elrea.data.corpus import Corpus
 
-    evaluation, strategies = _judged(cfg, chosen, folder, words)
+    evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     data = build(cfg.data, "data")
     return _experiment(cfg, Corpus(data.name, (), (), ()), strategies, evaluation)
 
 
-def of_run(folder: Path) -> tuple[Experiment, Path]:
-    """The experiment of a finished run, without strategies, and its store.
+def experiment_of(folder: Path) -> tuple[Experiment, Path]:
+    """Rebuilds the experiment of a finished run from its `config.yaml`.
 
     Args:
-        folder: What a run left; its `config.yaml` is read. Relative paths in there begin at the working folder.
+        folder: Of the run. Relative paths in its config are relative to the working folder.
+
+    Returns:
+        The experiment without strategies, and the path of the run's store.
 
     Raises:
-        ElreaError: Whatever is wrong, in one line.
+        ElreaError: The config or the data cannot be read.
     """
-    cfg = _config_of(folder)
+    cfg = _run_config(folder)
     corpus = build(cfg.data, "data").load()
     evaluation = build(cfg.evaluation, "evaluation")
     return _experiment(cfg, corpus, {}, evaluation), Path(cfg.store)
 
 
 def backbone_of(folder: Path) -> str:
-    """Folder or hub id of the backbone that a run had."""
-    return str(build(_config_of(folder).backbone, "backbone").name)
+    """Folder or hub id of a finished run's backbone.
+
+    Raises:
+        ElreaError: The run's config cannot be read.
+    """
+    return str(build(_run_config(folder).backbone, "backbone").name)
 
 
 def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> Ensemble:
-    """The ensemble of a finished run, on the backbone that the run had.
+    """Loads the ensemble of a finished run on the run's backbone.
 
     Args:
-        folder: What a run left, or `ensemble/` in there.
-        backbone: Folder or hub id of the model, where it has moved.
-        options: As `Ensemble.load` takes them.
+        folder: Of the run, or its `ensemble/`.
+        backbone: Folder or hub id of the backbone if it is no longer where the run found it.
+        options: Passed to `Ensemble.load`.
 
     Raises:
-        ElreaError: Whatever is wrong, in one line.
+        ElreaError: The ensemble or its backbone cannot be loaded.
     """
     from elrea.method.ensemble.ensemble import Ensemble
 
@@ -121,51 +131,57 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
     return Ensemble.load(inside, backbone=backbone or backbone_of(folder), **options)
 
 
-def _judged(
+def _evaluation_and_strategies(
     cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str]
 ) -> tuple[Any, dict[str, Any]]:
+    """The evaluation and the scored strategies, whose settings come from files, words and evaluation.settings."""
     from elrea.method.ensemble.strategy import Strategy
 
     evaluation = build(cfg.evaluation, "evaluation")
     nodes = strategy_nodes(folder, [*evaluation.strategies, chosen])
-    files = {name: build(nodes[name], f"ensemble[{name}]") for name in FIXED if name in nodes}
+    references = {
+        name: build(nodes[name], f"ensemble[{name}]") for name in REFERENCES if name in nodes
+    }
     keys = {name: f"ensemble[{name}]" for name in nodes} | {chosen: "ensemble"}
     typed = {word.lstrip("+~").partition("=")[0] for word in words}
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
-    for name, own in (evaluation.settings or {}).items():
+    for name, changes in (evaluation.settings or {}).items():
         if name not in nodes:
             near = did_you_mean(name, nodes) or "; name it in evaluation.strategies"
             raise ConfigError(f"evaluation.settings: no strategy {name!r} is scored{near}")
-        for key in own if name == chosen else ():
+        for key in changes if name == chosen else ():
             if f"ensemble.{key}" in typed:
                 raise ConfigError(
-                    f"evaluation.settings.{name}.{key}: ensemble.{key} is given too; leave one of them out"
+                    f"evaluation.settings.{name}.{key}: ensemble.{key} is set too; remove one of the two"
                 )
         keys[name] = f"evaluation.settings.{name}"
-        nodes[name] = OmegaConf.merge(nodes[name], own)
+        nodes[name] = OmegaConf.merge(nodes[name], changes)
     strategies = {name: build(node, keys[name], Strategy) for name, node in nodes.items()}
-    for name, file in files.items():
-        if strategies[name] != file:
-            raise ConfigError(f"{keys[name]}: {name} is what the others are held against; leave it")
-    cfg.ensemble = nodes[chosen]  # what is written down is what was used
+    for name, reference in references.items():
+        if strategies[name] != reference:
+            raise ConfigError(
+                f"{keys[name]}: {name} is a reference strategy; its settings cannot be changed"
+            )
+    cfg.ensemble = nodes[chosen]  # config.yaml has to show the settings that are used
     return evaluation, strategies
 
 
-def _config_of(folder: Path) -> DictConfig:
+def _run_config(folder: Path) -> DictConfig:
     path = folder / "config.yaml"
     if not path.is_file():
         raise ConfigError(
-            f"{folder}: no config.yaml there; give a run's folder, as outputs/<day>/<time>"
+            f"{folder}: no config.yaml there; give the folder of a run, such as outputs/<day>/<time>"
         )
     cfg = load_config(path)
     if not set(PARTS).issubset(cfg):
-        raise ConfigError(f"{path} is no config of a run")
+        missing = ", ".join(sorted(set(PARTS).difference(cfg)))
+        raise ConfigError(f"{path}: not the config of a run (missing keys: {missing})")
     try:
         for name in PARTS:
             fit(cfg[name], ROOT.get(name, Any))
     except (Misfit, OmegaConfBaseException) as error:
         line = str(error).splitlines()[0]
-        raise ConfigError(f"{path}: {name} cannot be used ({line})") from error
+        raise ConfigError(f"{path}: invalid value of {name} ({line})") from error
     return cfg
 
 
@@ -193,7 +209,7 @@ def _experiment(
 
 
 def _check_early_stop(experiment: Experiment) -> None:
-    """It needs dev examples that are not scored, and leaves open how many epochs there will be."""
+    """Refuses early stopping without dev examples to stop by, or with features that need the number of epochs."""
     if experiment.training.early_stop is None:
         return
     if not experiment.corpus.dev:
@@ -203,13 +219,13 @@ def _check_early_stop(experiment: Experiment) -> None:
             else "this data has none"
         )
         raise ConfigError(
-            f"training.early_stop looks at the dev examples, and {why}; say training.early_stop=null"
+            f"training.early_stop needs dev examples, but {why}; set training.early_stop=null"
         )
     experiment.features.check(None)
 
 
-def _check(cfg: DictConfig, folder: Path) -> None:
-    """What belongs to no group: each key known, each value of its kind."""
+def _check_root_keys(cfg: DictConfig, folder: Path) -> None:
+    """Checks the names and types of the keys that belong to no config group."""
     for name, value in ((str(key), cfg[key]) for key in cfg):
         if isinstance(value, DictConfig) and "_target_" in value:
             continue
@@ -223,20 +239,20 @@ def _check(cfg: DictConfig, folder: Path) -> None:
                 f"{name}: wants {spell(ROOT[name])}, not {misfit.args[0]}"
             ) from misfit
     if not cfg.store.strip():
-        raise ConfigError("store='': wants the folder in which stages are kept")
+        raise ConfigError("store='': give the folder in which stages are kept")
     if cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed} must be 0 or more")
 
 
 def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
-    """Config nodes of strategies by name, composed by Hydra with what their files inherit.
+    """Config nodes of strategies by name; Hydra composes them, so that files can inherit from each other.
 
     Args:
-        folder: The config folder; inside a job, Hydra's own search path counts.
-        names: The wanted strategies, to which base is added; `all` means every choice of the group `ensemble`.
+        folder: The config folder. Inside a job, Hydra's search path is used instead.
+        names: The wanted strategies; base is added. `all` stands for every choice of the group `ensemble`.
 
     Raises:
-        ConfigError: A name that is no choice of `ensemble`.
+        ConfigError: A name is not a choice of `ensemble`.
     """
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
@@ -250,14 +266,14 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
     ):
         choices = hydra.config_loader().get_group_options("ensemble", ObjectType.CONFIG)
         wanted = dict.fromkeys(name for n in names for name in (choices if n == "all" else [n]))
-        if ALWAYS not in wanted:
-            wanted = {ALWAYS: None, **wanted}
+        if BASE not in wanted:
+            wanted = {BASE: None, **wanted}
         for name in wanted:
             if name not in choices:
                 raise ConfigError(
                     f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(choices)})"
                 )
-        # One composition for all of them, each in a package of its own.
+        # Composes all strategies at once: each gets its own package s0, s1, ...
         cfg = compose(None, [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)])
     nodes = (OmegaConf.to_container(cfg[f"s{i}"], resolve=False) for i in range(len(wanted)))
     return dict(zip(wanted, map(OmegaConf.create, nodes), strict=True))

@@ -43,10 +43,10 @@ class Pipeline:
         Raises:
             ConfigError: There is no stage `until`, or one that is missing needs the whole backbone, which is cut up.
         """
-        needed, it = self.graph.needed(until), self.experiment
-        if it.device.strategy != "sharded":
+        needed, experiment = self.graph.needed(until), self.experiment
+        if experiment.device.strategy != "sharded":
             return
-        if it.backbone.quantise:
+        if experiment.backbone.quantise:
             raise ConfigError(
                 "trainer.strategy=sharded cuts up plain weights: say backbone.quantise=null, or trainer=ddp"
             )

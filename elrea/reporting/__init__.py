@@ -1,1 +1,1 @@
-"""A finished run shown: terminal, pictures, report.html, W&B, and comparisons between runs."""
+"""Reports of finished runs: terminal tables, plots, report.html, W&B, and comparisons between runs and sweeps."""

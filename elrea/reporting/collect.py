@@ -1,4 +1,4 @@
-"""Builds the report of a finished run, once, from its stages."""
+"""Builds the `Report` of a finished run from the files of its stages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
 from elrea.models.training.train import epoch_folders
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.steps.members import prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
@@ -30,43 +30,45 @@ if TYPE_CHECKING:
     from elrea.pipeline.run import Pipeline
 
 CURVES = ("base", "adapter", "gates")
-"""Kinds of stages that leave a training curve."""
+"""Kinds of stages that write a training curve."""
 
 
 def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report:
-    """The report of a run.
+    """Builds the report of a finished run.
 
     Args:
-        pipeline: Finished.
-        chosen: The strategy that `ensemble=` names.
-        command: The words that were typed.
+        pipeline: All of its stages are made.
+        chosen: The strategy that `ensemble=` selects.
+        command: The command line after `run.py`.
 
     Raises:
         StoreError: A stage's file cannot be read.
     """
-    it, graph = pipeline.experiment, pipeline.graph
+    experiment, graph = pipeline.experiment, pipeline.graph
     main = graph.branches[0]
-    known, stages = main.context.requirements, main.stages
+    requirements, stages = main.context.requirements, main.stages
     routing = prompt_routing(main.context, stages, main.clusters or 1)
-    found, passes = _outcomes(graph)
-    outcomes = {name: found[name] for name in it.strategies}
-    tasks = [it.corpus.task_of(example) for example in it.corpus.test]
+    by_strategy, passes = _outcomes(graph)
+    outcomes = {name: by_strategy[name] for name in experiment.strategies}
+    tasks = [experiment.corpus.task_of(example) for example in experiment.corpus.test]
     scores = stages["scores"].folder
-    grouping = _grouping(main) if known.clustered else None
+    grouping = _grouping(main) if requirements.clustered else None
     return Report(
         chosen=chosen,
         command=command,
-        data=it.corpus.title,
-        backbone=it.backbone.shown_name,
-        seed=it.seed,
-        resamples=it.evaluation.resamples,
-        test=it.corpus.test,
+        data=experiment.corpus.title,
+        backbone=experiment.backbone.shown_name,
+        seed=experiment.seed,
+        resamples=experiment.evaluation.resamples,
+        test=experiment.corpus.test,
         tasks=tasks,
-        train=len(it.corpus.train),
-        left_out=it.corpus.left_out,
+        train=len(experiment.corpus.train),
+        left_out=experiment.corpus.left_out,
         outcomes=outcomes,
-        strategies=strategy_figures(outcomes, passes, it.seed, it.evaluation.resamples, tasks),
-        routing=routing if known.routed else None,
+        strategies=strategy_figures(
+            outcomes, passes, experiment.seed, experiment.evaluation.resamples, tasks
+        ),
+        routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
         router=read_figures(stages["router"].folder) if main.context.distils else {},
         grouping=grouping,
@@ -77,29 +79,29 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report
         shots=read_shots(scores),
         skipped=_skipped(main),
         warnings=list(_fewer_clusters(graph)),
-        members=_members(main) if known.routed else None,
+        members=_members(main) if requirements.routed else None,
         versions=versions(),
     )
 
 
 def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
-    """Outcomes of every strategy, and the passes that one prompt costs each."""
+    """By strategy, its outcome and its mean number of forward passes per prompt."""
     outcomes: dict[str, Outcome] = {}
     passes: dict[str, float] = {}
     for branch in graph.branches:
         context, stages = branch.context, branch.stages
-        found = read_outcomes(stages["scores"].folder)
+        scored = read_outcomes(stages["scores"].folder)
         routing = prompt_routing(context, stages, branch.clusters or 1)
         per_prompt = _routing_passes(branch)
         for name, strategy in context.experiment.strategies.items():
-            outcomes[name] = found[name]
-            mixed = _mixing_passes(strategy, strategy.weights(routing), found[name])
+            outcomes[name] = scored[name]
+            mixed = _mixing_passes(strategy, strategy.weights(routing), scored[name])
             passes[name] = mixed + per_prompt * bool(strategy.routed)
     return outcomes, passes
 
 
 def _routing_passes(branch: Branch) -> float:
-    """What routing one prompt costs, in forward passes."""
+    """Cost of routing one prompt, in forward passes."""
     if branch.context.distils:
         return float(read_figures(branch.stages["router"].folder)["passes"])
     epochs = epoch_folders(branch.stages["base"].folder)
@@ -107,7 +109,10 @@ def _routing_passes(branch: Branch) -> float:
 
 
 def _mixing_passes(strategy: Strategy, weights: Tensor, outcome: Outcome) -> float:
-    """Forward passes per prompt without routing: one per member that has any weight, as often as texts are drawn."""
+    """Forward passes per prompt without routing: one per member with a non-zero weight, times the sampled texts.
+
+    A voting strategy draws further texts only for the prompts whose answer is read from a text.
+    """
     members = float((weights != 0).sum(1).float().mean())
     passes = 1.0 if isinstance(strategy, Layerwise) else members
     if isinstance(strategy, Voting) and (texts := outcome.text):
@@ -116,7 +121,7 @@ def _mixing_passes(strategy: Strategy, weights: Tensor, outcome: Outcome) -> flo
 
 
 def _by_gradient(branch: Branch, routing: Routing) -> Routing | None:
-    """How the prompts' gradients would route, where a distilled router does it and is compared with them."""
+    """Routing of the test prompts by gradient, to judge a distilled router by; None if that is not compared."""
     context, stages = branch.context, branch.stages
     if not (context.distils and context.compares):
         return None
@@ -127,10 +132,10 @@ def _by_gradient(branch: Branch, routing: Routing) -> Routing | None:
 def _grouping(branch: Branch) -> Grouping:
     context, stages = branch.context, branch.stages
     kept = [example.source for example in context.kept("train")]
-    found = read_clusters(stages["clusters"].folder)
-    assignment = found["assignment"].tolist()
+    clusters = read_clusters(stages["clusters"].folder)
+    assignment = clusters["assignment"].tolist()
     sources = sorted(set(kept))
-    counts = np.zeros((len(sources), len(found["centroids"])), dtype=int)
+    counts = np.zeros((len(sources), len(clusters["centroids"])), dtype=int)
     for source, cluster in zip(kept, assignment, strict=True):
         if cluster >= 0:
             counts[sources.index(source), cluster] += 1
@@ -160,7 +165,7 @@ def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
 
 
 def _skipped(branch: Branch) -> dict[str, list[str]]:
-    """By split, ids of examples without a feature; of the test prompts, where they are routed by gradient."""
+    """By split, ids of examples without a feature. Test prompts have features only if gradients route them."""
     context, stages = branch.context, branch.stages
     splits = {
         "train": context.requirements.clustered,
@@ -173,7 +178,7 @@ def _skipped(branch: Branch) -> dict[str, list[str]]:
 
 
 def _fewer_clusters(graph: Graph) -> Iterator[str]:
-    """Says where there are fewer clusters than asked for: those that are too small or empty are dropped."""
+    """Warnings for clusterings that have fewer clusters than requested, because small ones were dropped."""
     for branch in graph.branches:
         context, found = branch.context, branch.clusters
         wanted = context.experiment.clustering.known_k()
@@ -181,28 +186,28 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
             continue
         part = f"{context.part}: " if context.part else ""
         yield (
-            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others would have had too few "
-            "training examples (clustering.min_size, or an equal share)"
+            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others had too few training "
+            "examples (clustering.min_size, or an equal share)"
         )
 
 
 def _members(branch: Branch) -> Members:
-    it, stages = branch.context.experiment, branch.stages
+    experiment, stages = branch.context.experiment, branch.stages
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
     names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
     distils = branch.context.distils
     facts: Mapping[str, Any] = {
         "backbone": {
-            "name": it.backbone.shown_name,
-            "fingerprint": it.backbone.identity(),
-            "revision": it.backbone.revision,
-            "max_length": it.backbone.max_length,
-            "dtype": it.backbone.dtype,
-            "quantise": it.backbone.quantise,
+            "name": experiment.backbone.shown_name,
+            "fingerprint": experiment.backbone.identity(),
+            "revision": experiment.backbone.revision,
+            "max_length": experiment.backbone.max_length,
+            "dtype": experiment.backbone.dtype,
+            "quantise": experiment.backbone.quantise,
         },
-        "use_chat_template": it.backbone.use_chat_template,
-        "features": described(it.features),
-        "router": described(it.router),
+        "use_chat_template": experiment.backbone.use_chat_template,
+        "features": key_fields(experiment.features),
+        "router": key_fields(experiment.router),
     }
     return Members(
         {name: stages[name].folder / "adapter" for name in names},

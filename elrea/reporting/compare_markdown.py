@@ -21,7 +21,7 @@ LEGEND = (
 
 
 def page(table: Comparison, extra: Mapping[str, Sequence[str]] | None = None) -> str:
-    """A file of its own: the data, the table, the meaning of its intervals, the command."""
+    """A Markdown file with the data, the table, the meaning of its intervals, and the command."""
     legend = [LEGEND] if table.leader or table.baseline else []
     return (
         "\n\n".join([note(table), markdown(table, extra), *legend, f"    {table.command}"]) + "\n"
@@ -66,7 +66,7 @@ def markdown(
 
 
 def note(table: Comparison) -> str:
-    """The data, number of items and seeds, as small print of tables and plots."""
+    """Data, number of items and seeds, as a note for tables and plots."""
     sizes = sorted({row.items for row in table.rows})
     seeds = sorted({seed for row in table.rows for seed in row.seeds})
     items = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))

@@ -30,9 +30,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from elrea.errors import DataError, did_you_mean
 from elrea.evaluation.seed_intervals import Interval, seeds_interval, seeds_items_interval
 from elrea.evaluation.statistics import paired_interval
-from elrea.reporting.runs import Answers, finished, read_run
-from elrea.reporting.sweeps import settings as settings_of
-from elrea.reporting.sweeps import varied
+from elrea.reporting.runs import FinishedRun, finished_jobs, read_run
+from elrea.reporting.sweeps import setting_keys, varied_values
 from elrea.store.files import read_json, write_text
 
 VERSION: Literal[1] = 1
@@ -44,7 +43,7 @@ Measure = Literal["accuracy", "loss"]
 
 @dataclass(frozen=True)
 class Scores:
-    """What strategies scored in one setting, on the same test items with the same seeds.
+    """Scores of strategies in one setting, on the same test items with the same seeds.
 
     Attributes:
         seeds: In the order of the rows of `items`.
@@ -162,8 +161,8 @@ def difference(a: npt.NDArray[Any], b: npt.NDArray[Any], resamples: int = RESAMP
     )
 
 
-def scores_of(runs: Sequence[Answers], setting: tuple[str, ...] = ()) -> Scores:
-    """Accuracies of finished runs that differ in the seed alone.
+def scores_of(runs: Sequence[FinishedRun], setting: tuple[str, ...] = ()) -> Scores:
+    """Accuracies of finished runs that differ only in the seed.
 
     Args:
         runs: One per seed, at least one.
@@ -173,7 +172,7 @@ def scores_of(runs: Sequence[Answers], setting: tuple[str, ...] = ()) -> Scores:
         DataError: A seed appears twice, or runs have different test items or strategies.
     """
     first = runs[0]
-    known: dict[int, Answers] = {}
+    known: dict[int, FinishedRun] = {}
     for run in runs:
         other = known.setdefault(run.seed, run)
         if other is not run:
@@ -211,22 +210,22 @@ def read_sweep(
     """Reads a finished sweep.
 
     Args:
-        folder: The sweep's.
+        folder: Of the sweep.
         need: Strategies that every job must have scored.
-        several: Whether jobs may have several settings, instead of differing in the seed alone.
+        several: Whether jobs may have several settings, instead of differing only in the seed.
 
     Returns:
-        Keys of the settings that vary beside the seed; the scores of each setting; the jobs (`runs.finished`).
+        Keys of the settings that vary beside the seed; the scores of each setting; the jobs (`runs.finished_jobs`).
 
     Raises:
         ElreaError: The sweep is not finished, lacks a strategy, or its jobs cannot be compared.
     """
-    jobs = finished(folder, need, several=several)
-    runs: dict[tuple[str, ...], list[Answers]] = defaultdict(list)
+    jobs = finished_jobs(folder, need, several=several)
+    runs: dict[tuple[str, ...], list[FinishedRun]] = defaultdict(list)
     for job in jobs:
         runs[job["setting"]].append(read_run(folder / job["number"]))
     scores = [scores_of(each, setting) for setting, each in runs.items()]
-    return settings_of(varied(jobs)), scores, jobs
+    return setting_keys(varied_values(jobs)), scores, jobs
 
 
 def compare(
@@ -263,25 +262,25 @@ def compare(
                     f"strategy {reference!r} was not scored{did_you_mean(reference, each.items)} (there is: "
                     f"{', '.join(each.items)})"
                 )
-        for name, own in each.items.items():
+        for name, scored in each.items.items():
             macro = [_rounded(x) for x in each.macro.get(name, [])] or None
             rows.append(
                 Row(
                     setting=dict(zip(settings, each.setting, strict=True)),
                     strategy=name,
-                    items=own.shape[1],
+                    items=scored.shape[1],
                     seeds=list(each.seeds),
-                    mean=_rounded(own.mean()),
-                    per_seed=[_rounded(x) for x in own.mean(axis=1)],
+                    mean=_rounded(scored.mean()),
+                    per_seed=[_rounded(x) for x in scored.mean(axis=1)],
                     macro=None if macro is None else _rounded(np.mean(macro)),
                     macro_per_seed=macro,
                     passes=None if name not in each.passes else round(each.passes[name], 2),
                     leader_minus_row=None
                     if leader in (None, name)
-                    else difference(each.items[leader], own, resamples),
+                    else difference(each.items[leader], scored, resamples),
                     row_minus_baseline=None
                     if baseline in (None, name)
-                    else difference(own, each.items[baseline], resamples),
+                    else difference(scored, each.items[baseline], resamples),
                 )
             )
     return Comparison(
@@ -291,7 +290,7 @@ def compare(
 
 
 def part(table: Comparison, value: str) -> Comparison:
-    """The rows whose first setting has a value, without that setting."""
+    """Selects the rows with a value of the first setting, and removes that setting from them."""
     key, *others = table.settings
     rows = [
         row.model_copy(update={"setting": {k: row.setting[k] for k in others}})
@@ -328,7 +327,7 @@ def load(path: Path) -> Comparison:
 
 
 def command_line() -> str:
-    """The command that this process was started with, without the folder that its script lies in."""
+    """The command line of this process, without absolute paths of the script."""
     script = Path(sys.argv[0])
     try:
         shown = script.resolve().relative_to(Path.cwd())

@@ -1,4 +1,4 @@
-"""The finished ensemble as a folder that travels."""
+"""Exports the ensemble of a finished run as a self-contained folder."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def export(folder: Path, report: Report) -> Path | None:
-    """Writes base adapter, experts and what routing needs; nothing where no strategy routes.
+    """Writes the base adapter, the experts and the routing data. Writes nothing if no strategy routes.
 
     Args:
-        folder: Where to.
+        folder: Receives the ensemble.
         report: Of the run.
 
     Returns:
-        The folder, if it was written.
+        The folder, or None if nothing was written.
     """
     members = report.members
     if members is None:

@@ -1,4 +1,4 @@
-"""report.html of a run or a sweep: one file that shows what came out, with no network and no script."""
+"""Writes report.html of a run or a sweep: one file with all results and plots, without scripts or network access."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ CAPTIONS = {
     "gain": "Gain over the base adapter against what the sweep varies; bars: paired 95 % intervals.",
     "cost": "Accuracy against forward passes per prompt.",
 }
-"""The caption of each picture, in the order in which they are shown."""
+"""Caption of each plot, in the order of the page."""
 
 NUMBER = re.compile(r"[-+]?[\d.,]+( to [-+]?[\d.,]+)?|\[.*\]|-")
-"""What is set at the right of its column."""
+"""Text of cells that are aligned to the right."""
 
 FIGURES = ["accuracy %", "95 % interval", "to base, points", "95 % interval, paired", "passes"]
 
@@ -50,7 +50,7 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     Raises:
         StoreError: The report cannot be written.
     """
-    rows = [(*_figures(name, row), _loss(row)) for name, row in report.strategies.items()]
+    rows = [(*_figure_cells(name, row), _loss(row)) for name, row in report.strategies.items()]
     stages = [
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")
         for name, stage in report.stages.items()
@@ -73,12 +73,15 @@ def sweep_report(
     """Writes a sweep's report.html.
 
     Args:
-        folder: Of the sweep; pictures in its `plots/` are shown.
-        words: Of the command line.
-        jobs: `number`, `state`, `chosen`, `seconds`, `data`, `strategies`, and `error` where one failed.
-        varied: What differs between the jobs: by key the value of each.
-        settings: Which of them are not over seeds.
-        means: Rows over seeds, as `elrea.reporting.sweeps.means` makes them.
+        folder: Of the sweep; the plots in its `plots/` are included.
+        words: The command line after `run.py`.
+        jobs: With `number`, `state`, `chosen`, `seconds`, `data`, `strategies`, and `error` if the job failed.
+        varied: Values that differ between jobs: by key, the value in each job.
+        settings: The keys that distinguish settings: those of `varied` without seed and `ensemble`.
+        means: From `elrea.reporting.sweeps.seed_means`.
+
+    Raises:
+        StoreError: The report cannot be written.
     """
     overall = [
         (*row["group"], row["strategy"], str(row["seeds"]), percent(row["accuracy"]), interval(row["accuracy_ci95"]),
@@ -86,30 +89,30 @@ def sweep_report(
          " to ".join(percent(end) for end in row["accuracy_seeds"]))
         for row in means
     ]  # fmt: skip
-    each = []
+    job_rows = []
     for i, job in enumerate(jobs):
         row = job["strategies"].get(job["chosen"], {})
         state = job["state"]
         state = state if state == "done" else f"{state}: {job.get('error', '')}"
         values = [keys[i] for keys in varied.values()]
         number = _link(job["number"]) if row else job["number"]
-        each.append((number, *values, *_figures(job["chosen"], row)[:3], state))
+        job_rows.append((number, *values, *_figure_cells(job["chosen"], row)[:3], state))
     pictures = {path.stem: path for path in (folder / "plots").glob("*.png")}
     return _write(
-        folder, "sweep.html", title=f"Sweep of {len(jobs)} jobs", jobs=each, data=data_of(jobs),
+        folder, "sweep.html", title=f"Sweep of {len(jobs)} jobs", jobs=job_rows, data=data_of(jobs),
         done=sum(job["state"] == "done" for job in jobs), images=_images(pictures), figures=FIGURES,
         settings=list(settings), varied=list(varied), overall=overall, command=shlex.join(words),
     )  # fmt: skip
 
 
 def data_of(jobs: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Names of the data that jobs were on, each once."""
+    """Names of the jobs' data, without duplicates."""
     return list(dict.fromkeys(job["data"] for job in jobs if job.get("data")))
 
 
 @cache
 def environment() -> Environment:
-    """Jinja2 on this package's templates; every value is escaped unless it is markup of ours."""
+    """Jinja2 environment of this package's templates; it escapes every value that is not `Markup`."""
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup, escape
 
@@ -119,7 +122,7 @@ def environment() -> Environment:
     )  # fmt: skip
 
     def breakable(cell: str) -> Markup:
-        """Long names may be broken where their words end."""
+        """Allows line breaks after underscores."""
         return cell if isinstance(cell, Markup) else escape(cell).replace("_", Markup("_<wbr>"))
 
     made.tests["number"] = lambda cell: isinstance(cell, Markup) or bool(NUMBER.fullmatch(cell))
@@ -127,7 +130,7 @@ def environment() -> Environment:
     return made
 
 
-def _figures(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+def _figure_cells(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
     from markupsafe import Markup
 
     delta, paired = percent(row.get("delta_to_base"), signed=True), row.get("delta_ci95")
@@ -151,30 +154,32 @@ def _loss(row: Mapping[str, Any]) -> str:
 
 
 def _reuse(report: Report) -> str:
-    """How many stages were made and how many were there already, in words."""
+    """A sentence on how many stages were made and how many were reused."""
     made, reused = (
         [stage.seconds for stage in report.stages.values() if stage.reused is was]
         for was in (False, True)
     )
     return (
         f"{len(made)} stages were made in {sum(made):,.1f} s; {len(reused)} were reused, "
-        f"which had taken {sum(reused):,.1f} s."
+        f"which saved {sum(reused):,.1f} s."
     )
 
 
 def _images(pictures: Mapping[str, Path]) -> list[dict[str, Any]]:
     from elrea.reporting.plots.canvas import DOTS
 
-    found = []
+    images = []
     for name, caption in CAPTIONS.items():
         if (path := pictures.get(name)) is None:
             continue
         content = path.read_bytes()
-        # Where a wide picture's words would be too small to read, its figure scrolls sideways instead.
+        # A wide plot scrolls sideways on narrow screens, since its labels would be too small to read.
         width = int(int.from_bytes(content[16:20], "big") / DOTS * 100)
         data = base64.b64encode(content).decode("ascii")
-        found.append({"caption": caption, "width": width, "least": int(0.56 * width), "data": data})
-    return found
+        images.append(
+            {"caption": caption, "width": width, "least": int(0.56 * width), "data": data}
+        )
+    return images
 
 
 def _write(folder: Path, template: str, **values: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Several listeners as one: what a run reports goes to the terminal and to W&B."""
+"""Combines several logs into one, so that training reports to the terminal and to W&B at once."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
 
 class Logs:
-    """Hands everything on to each of several logs, in their order."""
+    """A `Log` that forwards everything to several logs, in their order."""
 
     def __init__(self, *logs: Log) -> None:
         self.logs = list(logs)
 
     def add(self, log: Log) -> None:
-        """One more listener, from the next task on."""
+        """Adds a log; it receives tasks that start from now on."""
         self.logs.append(log)
 
     @contextmanager
     def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
-        """One task for all of them."""
+        """Starts the task in every log."""
         with ExitStack() as stack:
             yield _Tasks(
                 [stack.enter_context(log.task(name, text, total, steps)) for log in self.logs]

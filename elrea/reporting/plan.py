@@ -1,4 +1,4 @@
-"""The plan of a run on the screen: every stage with its state, and with plan=true what all of it will take."""
+"""Prints the plan of a run: every stage with its state, and with plan=true a forecast of tokens and memory."""
 
 from __future__ import annotations
 
@@ -19,49 +19,56 @@ if TYPE_CHECKING:
 
 
 def show(pipeline: Pipeline, forecasts: bool) -> None:
-    """Shows the plan of a run whose data and backbone are here.
+    """Prints the plan of a run whose data and backbone are on this machine.
 
     Args:
         pipeline: Of the run.
-        forecasts: Whether to say what it will take.
+        forecasts: Whether to print the forecast too.
 
     Raises:
         ElreaError: The forecast cannot be made.
     """
-    it, out = pipeline.experiment, screen()
-    say(out, f"Plan: {it.corpus.title}, seed {it.seed}")
+    experiment, out = pipeline.experiment, screen()
+    say(out, f"Plan: {experiment.corpus.title}, seed {experiment.seed}")
     out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
     if forecasts:
-        train, test = len(it.corpus.train), len(it.corpus.test)
-        sizes = Sizes.of(it) if it.backbone.here else Sizes.at_most(it, train, test)
-        out.print(forecast_table(forecast(it, sizes, pipeline.graph.branches[0].clusters)))
+        train, test = len(experiment.corpus.train), len(experiment.corpus.test)
+        sizes = (
+            Sizes.measure(experiment)
+            if experiment.backbone.here
+            else Sizes.upper_bounds(experiment, train, test)
+        )
+        clusters = pipeline.graph.branches[0].clusters
+        out.print(forecast_table(forecast(experiment, sizes, clusters)))
 
 
-def show_ahead(cfg: DictConfig, it: Experiment, missing: NotHere) -> None:
-    """Shows the plan of a run whose data or backbone would have to be downloaded first: nothing is.
+def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:
+    """Prints the plan of a run whose data or backbone is not on this machine, without downloading it.
 
     Args:
         cfg: The composed config.
-        it: What is to be done; its corpus is empty where the data is not here.
-        missing: What is not here.
+        experiment: The run; its corpus is empty if the data is missing.
+        missing: The error that names what is missing.
 
     Raises:
         ElreaError: The forecast cannot be made.
     """
-    here = [len(it.corpus.train), len(it.corpus.test)]
-    expected = here if all(here) else list(cfg.data.get("expected") or here)
+    sizes_here = [len(experiment.corpus.train), len(experiment.corpus.test)]
+    expected = sizes_here if all(sizes_here) else list(cfg.data.get("expected") or sizes_here)
     if len(expected) != 2 or min(expected) < 1:
         raise ConfigError(
-            f"{missing}; with +data.expected=[<train>,<test>] (how many examples there are) plan=true says what the "
-            "run will take"
+            f"{missing}; to plan without it, add +data.expected=[<train>,<test>], the numbers of examples"
         )
-    graph = graph_of(it, Store(cfg.store), here=False)
+    graph = graph_of(experiment, Store(cfg.store), here=False)
     graph.needed(cfg.until)
     out = screen()
-    say(out, f"Plan: {it.corpus.name}, seed {it.seed}. {missing}: so stages have no keys yet")
+    say(
+        out,
+        f"Plan: {experiment.corpus.name}, seed {experiment.seed}. {missing}: stages have no keys yet",
+    )
     out.print(plan_table(_rows(graph, keys=False), ""))
-    sizes = Sizes.at_most(it, *expected)
-    out.print(forecast_table(forecast(it, sizes, it.clustering.known_k())))
+    sizes = Sizes.upper_bounds(experiment, *expected)
+    out.print(forecast_table(forecast(experiment, sizes, experiment.clustering.known_k())))
 
 
 def _rows(graph: Graph, keys: bool) -> list[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""predictions.jsonl: what every strategy answered to every test item."""
+"""Writes predictions.jsonl: the answer of every strategy to every test item."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def write_predictions(path: Path, report: Report) -> None:
 
 
 def predictions(report: Report) -> Iterator[dict[str, Any]]:
-    """Of each test item: its answer, each strategy's choice, the routing weights and w_base.
+    """A row per test item: its answer, each strategy's choice, the routing weights and w_base.
 
-    Where examples have shots, a row says how many of them had room. Where texts were judged, a strategy has its `text`
-    too, and `extracted`, the answer that was read out of it.
+    If examples have shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text`
+    and `extracted`, the answer read from it.
     """
     routing = report.routing
     weights = routing.experts().tolist() if routing else []

@@ -1,4 +1,4 @@
-"""A progress bar with rate and time left; without a terminal, one plain line at the end."""
+"""Progress bars with rate and remaining time on a terminal; elsewhere one plain line at the end."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from elrea.models import log
 
 WIDTH = 100
-"""Columns at most, however wide the terminal is."""
+"""Maximum number of columns, also on wider terminals."""
 
-_DESCRIPTION = 34  # columns for the description beside the bar
+_DESCRIPTION = 34  # columns for the description
 
 
 class Bar:
-    """A piece of work on the screen; made by `bar`."""
+    """One task on the screen; made by `bar`."""
 
     def __init__(self, moving: Progress | None, description: str, total: int) -> None:
         self.done, self.loss = 0, ""
@@ -30,7 +30,7 @@ class Bar:
         self._task = moving.add_task(label, total=total, loss="") if moving else None
 
     def advance(self, count: int) -> None:
-        """`count` more units are done."""
+        """Counts `count` more units as done."""
         self.done += count
         if self._moving is not None and self._task is not None:
             self._moving.advance(self._task, count)
@@ -38,7 +38,7 @@ class Bar:
     __call__ = advance
 
     def step(self, row: Mapping[str, Any]) -> None:
-        """One optimiser step is done; its loss is shown."""
+        """Shows the loss of an optimiser step."""
         self.loss = f"loss {row['loss']:.3g}"
         if self._moving is not None and self._task is not None:
             self._moving.update(self._task, loss=self.loss)
@@ -51,20 +51,20 @@ def bar(
     unit: str = "examples",
     console: Console | None = None,
 ) -> Iterator[Bar]:
-    """Shows how far a long stage is.
+    """Shows the progress of a long task.
 
-    On a terminal a Rich bar moves and vanishes at the end; everywhere, one line remains:
-    `train base: 12,000 examples in 41 s (293/s), loss 1.23`. Nothing is printed before it, so that logs
-    and pipes hold one line per stage.
+    On a terminal a Rich bar moves and disappears at the end. Everywhere one line is printed at the end:
+    `train base: 12,000 examples in 41 s (293/s), loss 1.23`. Nothing is printed before it, so that files
+    and pipes receive one line per task.
 
     Args:
-        description: What is going on, e.g. "train base".
-        total: How many `unit` there are to do now (of a resumed stage: what is left).
-        unit: What is counted, in the plural.
-        console: Where to; standard output unless given.
+        description: Of the task, e.g. "train base".
+        total: Number of units to do; for a resumed task, the remaining ones.
+        unit: Name of the units, in the plural.
+        console: Receives the output; None prints to standard output.
 
     Yields:
-        The bar; it may be called with a number of units that are done.
+        The bar. Calling it with a number counts that many units as done.
     """
     out = console or screen()
     start = monotonic()
@@ -86,21 +86,21 @@ def bar(
 
 
 class Terminal:
-    """Shows all long work of a run as bars (`elrea.models.log.Log`)."""
+    """Shows the tasks of a run as progress bars; implements `elrea.models.log.Log`."""
 
     def task(
         self, name: str, text: str, total: int, steps: int = 0
     ) -> AbstractContextManager[log.Task]:
-        """A bar."""
+        """Starts a bar."""
         return bar(text, total)
 
 
 def screen() -> Console:
-    """A Rich console on standard output, at most `WIDTH` columns; it heeds NO_COLOR."""
+    """A Rich console on standard output, at most `WIDTH` columns wide; it respects NO_COLOR."""
     from rich.console import Console
 
     console = Console()
-    # Rich takes 80 columns for a pipe. COLUMNS, where set, still decides below the limit.
+    # Rich assumes 80 columns for a pipe. COLUMNS, if set, still applies below the limit.
     unknown = not _isatty(console) and not os.environ.get("COLUMNS", "").isdigit()
     if unknown or console.width > WIDTH:
         console.width = WIDTH
@@ -108,12 +108,12 @@ def screen() -> Console:
 
 
 def say(out: Console, line: str) -> None:
-    """One line, however narrow the screen: paths are to be copied."""
+    """Prints one line without wrapping it, so that paths in it can be copied."""
     out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def duration(seconds: float) -> str:
-    """A length of time for people: `0.4 s`, `41 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Formats a duration: `0.4 s`, `41 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -126,9 +126,9 @@ def duration(seconds: float) -> str:
 
 
 def rate(count: float, seconds: float) -> str:
-    """So many a second: `1,293/s`, `9.5/s`, `0.25/s`."""
+    """Formats a rate per second: `1,293/s`, `9.5/s`, `0.25/s`."""
     speed = count / max(seconds, 1e-9)
-    # A count within less than a hundredth of a second says nothing about speed.
+    # Durations below 0.01 s are too short to measure a rate.
     if seconds < 0.01 or speed == 0:
         return "-/s"
     return (
@@ -141,7 +141,7 @@ def _isatty(console: Console) -> bool:
 
 
 def _animates(console: Console) -> bool:
-    """Whether a bar can move there. FORCE_COLOR makes Rich call a pipe a terminal: ask the file."""
+    """Whether a bar can move there. Rich alone would take a pipe for a terminal if FORCE_COLOR is set."""
     return _isatty(console) and console.is_terminal and not console.is_dumb_terminal
 
 
@@ -150,9 +150,9 @@ def _moving(console: Console, unit: str) -> Progress:
     from rich.text import Text
 
     class CountColumn(ProgressColumn):
-        """How many are done, the loss, how fast, and how long it still takes."""
+        """Units done, loss, rate and remaining time."""
 
-        max_refresh = 0.5  # seconds; faster, the figures cannot be read
+        max_refresh = 0.5  # seconds; figures that change faster cannot be read
 
         def render(self, task: Task) -> Text:
             parts = [f"{task.completed:,.0f}/{task.total or 0:,.0f} {unit}"]

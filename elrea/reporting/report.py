@@ -1,4 +1,4 @@
-"""A finished run as one plain object: terminal, pictures, report.html, predictions and W&B take it alone."""
+"""The report of a finished run: the only input of the terminal tables, plots, report.html, predictions and W&B."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class MadeStage:
     """One stage of a finished run.
 
     Attributes:
-        kind: Its folder's name in the store.
+        kind: Name of its folder in the store.
         key: 16 hexadecimal digits.
-        seconds: What making it took, in this run or an earlier one.
-        reused: Whether it was in the store before.
-        upstream: Keys of the stages that it was made of, by name.
+        seconds: Time that making it took, in this run or an earlier one.
+        reused: Whether it was in the store before this run.
+        upstream: Keys of its input stages, by name.
     """
 
     kind: str
@@ -41,13 +41,13 @@ class Grouping:
     """The clusters of the training examples.
 
     Attributes:
-        sources: Of the training examples that were kept, in alphabetical order.
+        sources: Names of the kept examples' sources, in alphabetical order.
         counts: Examples of each source in each cluster [sources, C].
-        assignment: Cluster of each kept example [n]; -1 for those without a feature.
+        assignment: Cluster of each kept example [n]; -1 for examples without a feature.
         kept: Source of each kept example [n].
-        features: The file of their features.
-        quality: Figures on the clusters.
-        requested: How many clusters the settings ask for; None where they leave it open.
+        features: Path of the examples' features.
+        quality: Measures of the clustering's quality, by name.
+        requested: Number of clusters in the settings; None if it is left open.
     """
 
     sources: Sequence[str]
@@ -60,20 +60,20 @@ class Grouping:
 
     @property
     def clusters(self) -> int:
-        """C."""
+        """Number of clusters C."""
         return int(self.counts.shape[1])
 
 
 @dataclass(frozen=True)
 class Members:
-    """What the exported ensemble consists of.
+    """Parts of the exported ensemble.
 
     Attributes:
         adapters: Folders of the base adapter and the experts, by name.
-        epochs: The base adapter with Adam's moments at each epoch's end; none where a distilled router routes.
+        epochs: Folders of the base adapter with Adam's moments at each epoch's end; empty with a distilled router.
         centroids: Of the clusters [C, d].
-        router: Folder of the distilled router, if there is one.
-        facts: What `ensemble.json` says of backbone, features and router.
+        router: Folder of the distilled router, or None.
+        facts: Fields of `ensemble.json` on backbone, features and router.
     """
 
     adapters: Mapping[str, Path]
@@ -85,34 +85,34 @@ class Members:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run found.
+    """Settings and results of a finished run.
 
     Attributes:
-        chosen: The strategy that `ensemble=` names.
-        command: The words that were typed after `run.py`.
-        data: The data's name, with what a reader must know of it.
+        chosen: The strategy that `ensemble=` selects.
+        command: The command line after `run.py`.
+        data: Name of the data, with any caveat (such as "built-in exam, not MMLU").
         backbone: Its name.
-        seed: The run's.
+        seed: Of the run.
         resamples: Of bootstrap intervals.
         test: The test items.
-        tasks: What each test item counts for in the macro average [n].
-        train: How many training examples there were.
-        left_out: What the data's source dropped, a line each.
-        outcomes: By strategy in the order of the table, item by item.
+        tasks: Task of each test item, for the macro average [n].
+        train: Number of training examples.
+        left_out: Examples that the data's source dropped, a line for each reason.
+        outcomes: By strategy in the order of the table, its outcome on each item.
         strategies: By strategy, its figures as in summary.json.
-        routing: How the test prompts were weighed; None where no strategy routes.
-        gradient: The same by gradient, where a distilled router routes and is compared with it.
-        router: Figures of the distilled router's training, if there is one.
-        grouping: The clusters, if there are any.
+        routing: Weights of the members for each test prompt; None if no strategy routes.
+        gradient: Routing by gradients, if a distilled router is compared with it; else None.
+        router: Figures of the distilled router's training; empty without one.
+        grouping: The clusters, or None.
         curves: By adapter, the rows of its curve.json.
-        stages: By name, in the order of the work.
-        dropped: Ids of training examples that did not fit.
-        too_long: Ids of test prompts that did not fit.
-        shots: Of each test prompt, how many of its solved examples fitted; empty where none has any.
+        stages: By name, in the order in which they are made.
+        dropped: Ids of training examples that were too long.
+        too_long: Ids of test prompts that were too long.
+        shots: Number of solved examples that fitted into each test prompt; empty if the data has none.
         skipped: By split (train, test), ids of examples without a feature: gradient zero or not finite.
-        warnings: What a reader should know besides, a line each.
-        members: What is exported, where prompts are routed.
-        versions: Of the libraries.
+        warnings: Lines to print below the results.
+        members: Parts of the exported ensemble; None if no strategy routes.
+        versions: Of the libraries, by name.
     """
 
     chosen: str

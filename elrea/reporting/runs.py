@@ -1,4 +1,4 @@
-"""What finished runs had right: read back, held against what else they left, and against each other."""
+"""Reads finished runs and sweeps, and checks that their files are unchanged and their settings comparable."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from typing import Any
 from elrea.config import leaves, load_config
 from elrea.errors import DataError
 from elrea.evaluation.statistics import checksum_of_correct
-from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, settings, varied
+from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, setting_keys, varied_values
 from elrea.store.files import read_json
 
 PREDICTIONS = "predictions.jsonl"
-FREE = (
+MAY_DIFFER = (
     "seed", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy",
     "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
     "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
     "evaluation.resamples", "evaluation.strategies", "evaluation.settings", "ensemble",
 )  # fmt: skip
-"""Keys of a config, with all below them, in which runs may differ that are held against each other: the seed, where and
-how fast a run was made, and what strategies it had, whose own settings count one by one."""
+"""Config keys, with all keys below them, that may differ between compared runs: the seed, where and how fast a run was
+made, and its strategies. The settings of the compared strategies are checked separately."""
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a finished run's strategies had right.
+class FinishedRun:
+    """Settings and results of a finished run.
 
     Attributes:
-        folder: The run's.
-        seed: The run's.
-        items: Ids of the test items with their right answers, in the order of the ids.
-        correct: By strategy, item by item.
-        chosen: The strategy that `ensemble=` named.
-        settings: The run's config, by keys with points.
-        losses: By strategy, item by item, nats per token of the reference response; None where the item did not fit.
+        folder: Of the run.
+        seed: Of the run.
+        items: Id and correct answer of each test item, sorted by id.
+        correct: By strategy, whether it answered each item correctly.
+        chosen: The strategy that `ensemble=` selected.
+        settings: The run's config with dotted keys.
+        losses: By strategy, loss on each item: nats per token of the reference response; None if the item did not fit.
         figures: By strategy, its row in summary.json.
-        data: The name of the data.
+        data: Name of the data.
     """
 
     folder: Path
@@ -52,57 +52,57 @@ class Answers:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: str = ""
 
-    def own(self, name: str) -> dict[str, Any]:
-        """What the run's config says of a strategy beside its file."""
+    def strategy_settings(self, name: str) -> dict[str, Any]:
+        """Settings that the run's config has for a strategy, besides the strategy's own file."""
         node = "ensemble." if name == self.chosen else f"evaluation.settings.{name}."
         return {key: value for key, value in self.settings.items() if key.startswith(node)}
 
 
-def folders(given: Sequence[Path]) -> list[Path]:
-    """The runs that folders stand for: themselves, or the finished jobs of a sweep.
+def run_folders(given: Sequence[Path]) -> list[Path]:
+    """Folders of runs; a sweep's folder is replaced by the folders of its finished jobs.
 
     Raises:
-        DataError: A folder holds no predictions.
+        DataError: A folder has no predictions.
     """
-    found: list[Path] = []
+    runs: list[Path] = []
     for folder in given:
-        inside = [path.parent for path in sorted(folder.glob(f"*/{PREDICTIONS}"))]
-        own = [folder] if (folder / PREDICTIONS).is_file() else inside
-        if not own:
+        jobs = [path.parent for path in sorted(folder.glob(f"*/{PREDICTIONS}"))]
+        new = [folder] if (folder / PREDICTIONS).is_file() else jobs
+        if not new:
             raise DataError(
                 f"{folder}: no {PREDICTIONS} there; give the folder of a finished run or of a sweep"
             )
-        found += own
-    return found
+        runs += new
+    return runs
 
 
-def read_run(folder: Path) -> Answers:
-    """What a run's strategies had right.
+def read_run(folder: Path) -> FinishedRun:
+    """Reads a finished run.
 
     Raises:
-        ElreaError: The last run there is not finished, or its files are not as it wrote them.
+        ElreaError: The last run in the folder is not finished, or its files were changed.
     """
     if not (folder / STATUS).is_file():
-        raise DataError(f"{folder}: no {STATUS} there; give a finished run's folder, whole")
+        raise DataError(f"{folder}: no {STATUS} there; give the complete folder of a finished run")
     job = read_job(folder)
     if job["state"] == "damaged":
         raise DataError(job["error"])
     if job["state"] != "done":
         why = f" ({job['error']})" if "error" in job else ""
         raise DataError(
-            f"{folder}: the last run there is {job['state']}, not done{why}; older files there are not its own"
+            f"{folder}: the state of the last run there is {job['state']}, not done{why}; the other files may be older"
         )
     settings = leaves(load_config(folder / "config.yaml"))
     path = folder / PREDICTIONS
     try:
         rows = list(_rows(path))
-        _check(rows, job["strategies"], path)
+        _check_predictions(rows, job["strategies"], path)
         rows.sort(key=lambda row: str(row["id"]))
-        return Answers(
+        return FinishedRun(
             folder,
             int(read_json(folder / SUMMARY)["seed"]),
             [(row["id"], row["answer"]) for row in rows],
-            {name: _right(rows, name) for name in job["strategies"]},
+            {name: _correct(rows, name) for name in job["strategies"]},
             job["chosen"],
             settings,
             {
@@ -113,63 +113,69 @@ def read_run(folder: Path) -> Answers:
             job["data"],
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f"{path}: not as a run writes it ({error!r})") from error
+        raise DataError(f"{path}: invalid predictions ({error!r})") from error
 
 
-def _check(rows: Sequence[Any], figures: Mapping[str, Any], path: Path) -> None:
-    """Holds predictions against the figures that summary.json made of them.
+def _check_predictions(rows: Sequence[Any], figures: Mapping[str, Any], path: Path) -> None:
+    """Checks that predictions agree with summary.json in number and in what is correct.
 
     Raises:
-        DataError: They are others.
+        DataError: They do not agree, or an id appears twice.
     """
     ids = [str(row["id"]) for row in rows]
     if len(set(ids)) < len(ids):
         (twice, _), *_ = Counter(ids).most_common(1)
-        raise DataError(f"{path}: the id {twice!r} stands twice; the run wrote other predictions")
+        raise DataError(f"{path}: duplicate id {twice!r}; restore the file or run again")
     for name, row in figures.items():
-        right = _right(rows, name)
-        digest = checksum_of_correct(right)
+        digest = checksum_of_correct(_correct(rows, name))
         if (len(rows), digest) != (row["n"], row["correct_sha256"]):
             raise DataError(
-                f"{path}: its {len(rows):,} lines are not the {row['n']:,} answers of {name} that {SUMMARY} counts; "
-                "make the run again"
+                f"{path}: checksum mismatch: its {len(rows):,} lines are not the {row['n']:,} answers of {name} in "
+                f"{SUMMARY}; run again"
             )
 
 
-def _right(rows: Sequence[Any], name: str) -> list[bool]:
-    found = [row["strategies"][name]["correct"] for row in rows]
-    if not all(isinstance(each, bool) for each in found):
-        raise TypeError(f"{name}: correct is true or false")
-    return found
+def _correct(rows: Sequence[Any], name: str) -> list[bool]:
+    """Whether a strategy is correct, row by row."""
+    correct = [row["strategies"][name]["correct"] for row in rows]
+    if not all(isinstance(each, bool) for each in correct):
+        raise TypeError(f"{name}: correct must be true or false")
+    return correct
 
 
-def check_alike(runs: Sequence[Answers], names: Sequence[str]) -> None:
-    """Refuses runs that differ in more than the seed, as far as these strategies' answers can hang on it.
+def check_same_settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> None:
+    """Refuses runs that differ in a setting that can change the named strategies' answers; their seeds may differ.
+
+    Args:
+        runs: Of one or several seeds.
+        names: The strategies that are compared.
 
     Raises:
-        DataError: Which two, and in what.
+        DataError: Two runs differ; names both runs and the key.
     """
 
-    def shared(run: Answers) -> dict[str, Any]:
+    def shared(run: FinishedRun) -> dict[str, Any]:
         return {
             key: value
             for key, value in run.settings.items()
-            if not any(key == free or key.startswith(f"{free}.") for free in FREE)
+            if not any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER)
         }
 
     groups = [[(run, shared(run)) for run in runs]]
     for name in names:
         scored = [run for run in runs if name in run.correct]
         for chosen in (True, False):
-            groups.append([(r, r.own(name)) for r in scored if (r.chosen == name) == chosen])
+            groups.append(
+                [(r, r.strategy_settings(name)) for r in scored if (r.chosen == name) == chosen]
+            )
     for (first, theirs), *others in filter(None, groups):
         for run, mine in others:
             for key in sorted(mine.keys() | theirs.keys()):
-                one, other = (each.get(key, "not there") for each in (mine, theirs))
+                one, other = (each.get(key, "not set") for each in (mine, theirs))
                 if one != other:
                     raise DataError(
-                        f"{run.folder} and {first.folder} differ in {key} ({one} and {other}); name runs that differ "
-                        "in the seed alone"
+                        f"{run.folder} and {first.folder} differ in {key} ({one} and {other}); give runs that differ "
+                        "only in the seed"
                     )
 
 
@@ -178,37 +184,40 @@ def _rows(path: Path) -> Iterator[Any]:
         yield from (json.loads(line) for line in lines)
 
 
-def finished(
+def finished_jobs(
     folder: Path, need: Sequence[str] = (), *, several: bool = False
 ) -> list[dict[str, Any]]:
-    """The jobs of a finished sweep as `read_jobs` has them, each with its `seed` and its `setting`.
+    """Jobs of a finished sweep, as `read_jobs` returns them, each with its `seed` and its `setting`.
 
     Args:
-        folder: The sweep's.
-        need: Strategies that every job has to have scored.
-        several: Whether the jobs may be of several settings, instead of differing in the seed alone.
+        folder: Of the sweep.
+        need: Strategies that every job must have scored.
+        several: Whether jobs may have several settings, instead of differing only in the seed.
 
     Raises:
-        DataError: There is no such sweep, it is not finished, or its jobs are not to be taken together.
+        DataError: There is no sweep, it is not finished, or its jobs cannot be combined.
     """
     jobs = read_jobs(folder)
     if not jobs:
-        raise DataError(f"{folder}: no finished sweep there; give multirun/<day>/<time>")
+        raise DataError(
+            f"{folder}: no finished sweep there; give a folder such as multirun/<day>/<time>"
+        )
     for job in jobs:
         if job["state"] != "done":
             raise DataError(
-                f"{folder}: no finished sweep there: job {job['number']} is {job['state']}; the command that made it "
-                "goes on with it"
+                f"{folder}: the sweep is not finished: job {job['number']} is {job['state']}; run the same command "
+                "again to resume it"
             )
     if (folder / "sweep.json").is_file() and not (folder / "sweep.csv").is_file():
         raise DataError(
-            f"{folder}: no finished sweep there: it ended before its last job; the command that made it goes on with it"
+            f"{folder}: the sweep is not finished: it was stopped before its last job; run the same command again to "
+            "resume it"
         )
-    values = varied(jobs)
-    keys = settings(values)
+    values = varied_values(jobs)
+    keys = setting_keys(values)
     if keys and not several:
         raise DataError(
-            f"{folder}: its jobs differ in {', '.join(keys)}; give a sweep whose jobs differ in the seed alone"
+            f"{folder}: its jobs differ in {', '.join(keys)}; give a sweep whose jobs differ only in the seed"
         )
     known: dict[tuple[tuple[str, ...], int], str] = {}
     for i, job in enumerate(jobs):
@@ -217,24 +226,25 @@ def finished(
         first = known.setdefault((job["setting"], job["seed"]), job["number"])
         if first != job["number"]:
             raise DataError(
-                f"{folder}: jobs {first} and {job['number']} have the same seed {job['seed']} and the same settings; a "
-                "seed counts once"
+                f"{folder}: jobs {first} and {job['number']} have the same seed {job['seed']} and the same settings; "
+                "give each seed once"
             )
-        _check_rows(folder, job, jobs[0], need)
+        _check_strategies(folder, job, jobs[0], need)
     return jobs
 
 
-def _check_rows(
+def _check_strategies(
     folder: Path, job: dict[str, Any], first: dict[str, Any], need: Sequence[str]
 ) -> None:
-    there = list(job["strategies"])
+    """Refuses a job that lacks a needed strategy, or that scored other strategies than the first job."""
+    scored = list(job["strategies"])
     for name in need:
-        if name not in there:
+        if name not in scored:
             raise DataError(
-                f"{folder}: job {job['number']} did not score {name} (there is: {', '.join(there)})"
+                f"{folder}: job {job['number']} did not score {name} (there is: {', '.join(scored)})"
             )
-    if set(there) != set(first["strategies"]):
+    if set(scored) != set(first["strategies"]):
         raise DataError(
-            f"{folder}: jobs {first['number']} and {job['number']} scored other strategies: they are of different "
-            "studies"
+            f"{folder}: jobs {first['number']} and {job['number']} scored different strategies; give jobs that "
+            "scored the same"
         )

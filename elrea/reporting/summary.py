@@ -1,4 +1,4 @@
-"""summary.json: the figures of a finished run."""
+"""Computes the contents of summary.json: the figures of a finished run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def summary_of(report: Report) -> dict[str, Any]:
 
 
 def shot_figures(report: Report) -> dict[str, Any]:
-    """How many solved examples test prompts were to have at most, and how many had room."""
+    """Requested and mean number of solved examples (shots) per test prompt; empty if the data has none."""
     if not report.shots:
         return {}
     wanted = [len(example.shots) for example in report.test]
@@ -57,8 +57,12 @@ def shot_figures(report: Report) -> dict[str, Any]:
 
 
 def routing_figures(report: Report) -> dict[str, Any]:
-    """Mean w_base, mean entropy of the experts' weights (nats), how many prompts are nearest to each cluster; of a
-    distilled router its training, and its agreement with the gradients. Empty where no strategy routes."""
+    """Figures of the routing of test prompts; empty if no strategy routes.
+
+    Returns:
+        `w_base` (mean), `entropy_nats` (mean entropy of the experts' weights), `nearest` (prompts per nearest cluster)
+        and, with a distilled router, `distilled`: figures of its training and its agreement with the gradients.
+    """
     if report.routing is None:
         return {}
     experts, cosines = report.routing.experts(), report.routing.cosines
@@ -79,17 +83,16 @@ def routing_figures(report: Report) -> dict[str, Any]:
 
 
 def early_stops(report: Report) -> dict[str, dict[str, Any]]:
-    """Of each adapter that was trained with early stop: epochs that were trained, the one that was kept, its loss on
-    dev (nats per token)."""
-    found = {}
+    """By adapter trained with early stopping: trained epochs, the kept epoch, and its dev loss (nats per token)."""
+    stops = {}
     for name, rows in report.curves.items():
         if losses := dev_losses(rows):
             kept = best_epoch(rows)
-            found[name] = {"trained": max(losses), "kept": kept, "dev_loss": round(losses[kept], 6)}
-    return found
+            stops[name] = {"trained": max(losses), "kept": kept, "dev_loss": round(losses[kept], 6)}
+    return stops
 
 
 def _clusters(grouping: Grouping) -> dict[str, Any]:
-    """Quality figures, and how many training examples of each source are in each cluster."""
+    """Quality of the clustering, and the number of training examples of each source in each cluster."""
     rows = dict(zip(grouping.sources, grouping.counts.tolist(), strict=True))
     return {**grouping.quality, "by_source": rows}

@@ -1,4 +1,4 @@
-"""What the jobs of a sweep came to: read back, over seeds, as a table, as pictures."""
+"""Reads the results of a sweep's jobs, averages them over seeds, and writes sweep.csv, plots and report.html."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
 BASE = "base"
-LINES = 24
-"""In a picture at most."""
+MAX_LINES = 24
+"""A plot with more lines than this is not drawn."""
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
-    """status.json of every job by number, with `number`, and of summary.json, where there is one, `strategies`, `data`.
-
-    A job whose files are not as it wrote them has the state `damaged`, and an `error` that says which.
-    """
+    """All jobs of a sweep as `read_job` returns them, in the order of their numbers."""
     jobs = [read_job(path.parent) for path in folder.glob(f"*/{STATUS}")]
     return sorted(jobs, key=lambda job: (len(job["number"]), job["number"]))
 
 
 def read_job(folder: Path) -> dict[str, Any]:
-    """The same of one job, or of a run that was alone."""
+    """Fields of status.json with `number` and, from summary.json of a finished job, `strategies` and `data`.
+
+    A job whose files are invalid or were changed has the state `damaged`, and an `error` that names the file.
+
+    Args:
+        folder: Of a job of a sweep, or of a single run.
+    """
     path = folder / STATUS
     blank = {"words": [], "chosen": "-", "seconds": 0.0}
-    known: dict[str, Any] = {"number": folder.name, "strategies": {}}
+    added: dict[str, Any] = {"number": folder.name, "strategies": {}}
     try:
         job = read_json(path)
         if (
@@ -46,21 +49,21 @@ def read_job(folder: Path) -> dict[str, Any]:
             )
             or not all(isinstance(word, str) for word in job["words"])
         ):
-            raise StoreError(f"{path}: not as a job writes it")
+            raise StoreError(f"{path}: invalid fields; run the same command again")
         if job["state"] == "done":
             summary = path.with_name(SUMMARY)
             if not summary.is_file() or sha256(summary) != job.get(SUMMARY):
                 raise StoreError(
-                    f"{summary} is not as the job wrote it; the same command again mends it"
+                    f"{summary}: checksum mismatch; run the same command again to replace it"
                 )
-            known |= _scores(summary)
+            added |= _scores(summary)
     except StoreError as error:
-        return {**blank, **known, "state": "damaged", "error": str(error)}
-    return {**job, **known}
+        return {**blank, **added, "state": "damaged", "error": str(error)}
+    return {**job, **added}
 
 
 def _scores(summary: Path) -> dict[str, Any]:
-    """`strategies` and `data` of summary.json, held to what is made of them later."""
+    """`strategies` and `data` of summary.json, checked for the types that tables and plots need."""
 
     def number(value: Any) -> bool:
         return type(value) in (int, float) and abs(value) < 1e12
@@ -86,59 +89,65 @@ def _scores(summary: Path) -> dict[str, Any]:
             for row in rows.values()
         )
     ):
-        raise StoreError(f"{summary}: not as a job writes it")
+        raise StoreError(f"{summary}: invalid fields; run the same command again")
     return {"strategies": rows, "data": data}
 
 
-def varied(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Keys whose values differ between the jobs -> the value of each job."""
+def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Values that differ between jobs: by key, the value in each job."""
     words = [dict(word.lstrip("+~").partition("=")[::2] for word in job["words"]) for job in jobs]
     keys = list(dict.fromkeys(key for given in words for key in given))
     found = {key: [given.get(key, "") for given in words] for key in keys}
     return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
-def means(jobs: Sequence[Mapping[str, Any]], over: str = BASE) -> list[dict[str, Any]]:
-    """Every strategy in every setting, over seeds: what `elrea.reporting.plots.trends.against` draws.
+def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[dict[str, Any]]:
+    """Averages every strategy in every setting over seeds; `plots.trends.plot_sweep` draws the rows.
 
     Args:
-        jobs: As `read_jobs` reads them.
-        over: The strategy that differences are taken to.
+        jobs: As `read_jobs` returns them.
+        baseline: The strategy that is subtracted in differences.
 
     Returns:
-        Rows of `group` (values of what is varied beside the seed and the strategy of interest, whose jobs score others
-        too), `strategy`, `seeds` (how many), `passes`; shares of 1: `accuracy` (their mean), `accuracy_seeds` (the
-        least and the most), `accuracy_ci95` (the mean of their 95 % bounds), and likewise `delta`, `delta_seeds` and
-        `delta_ci95` (paired): the difference to `over`, None for itself. `delta_ci95` is None unless that is the base.
+        Rows with these fields; accuracies and differences are shares of 1.
+
+        - `group`: values of the keys that vary, except the seed and `ensemble` (jobs score other strategies too);
+        - `strategy`, `seeds` (their number), `passes` (forward passes per prompt);
+        - `accuracy`: mean over seeds; `accuracy_seeds`: minimum and maximum over seeds; `accuracy_ci95`: mean of the
+          seeds' 95 % bounds;
+        - `delta`, `delta_seeds`, `delta_ci95` (paired): the same for the difference to `baseline`, None for the
+          baseline itself. `delta_ci95` is None unless the baseline is base.
     """
-    keys = varied(jobs)
-    found: dict[tuple[Any, ...], dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
+    keys = varied_values(jobs)
+    scored: dict[tuple[Any, ...], dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
     for i, job in enumerate(jobs):
-        group = tuple(keys[key][i] for key in settings(keys))
+        group = tuple(keys[key][i] for key in setting_keys(keys))
         seed = keys["seed"][i] if "seed" in keys else ""
         for name, row in job["strategies"].items():
-            found.setdefault((group, name), {})[seed] = (row, job["strategies"].get(over, {}))
+            scored.setdefault((group, name), {})[seed] = (row, job["strategies"].get(baseline, {}))
     rows = []
-    for (group, name), seeds in found.items():
+    for (group, name), seeds in scored.items():
         each = [row["accuracy"] for row, _ in seeds.values()]
-        other = [than.get("accuracy") for _, than in seeds.values()]
+        other = [reference.get("accuracy") for _, reference in seeds.values()]
         deltas = (
             []
-            if name == over or None in other
+            if name == baseline or None in other
             else [a - b for a, b in zip(each, other, strict=True)]
         )
         bounds = (
-            [row.get("delta_ci95") for row, _ in seeds.values()] if deltas and over == BASE else []
+            [row.get("delta_ci95") for row, _ in seeds.values()]
+            if deltas and baseline == BASE
+            else []
         )
         rows.append(
             {
                 "group": group, "strategy": name, "seeds": len(each),
                 "passes": _mean([row["forward_passes"] for row, _ in seeds.values()]),
                 "accuracy": _mean(each), "accuracy_seeds": (min(each), max(each)),
-                "accuracy_ci95": _ends([row.get("ci95") for row, _ in seeds.values()]),
+                "accuracy_ci95": _mean_bounds([row.get("ci95") for row, _ in seeds.values()]),
                 "delta": _mean(deltas) if deltas else None,
                 "delta_seeds": (min(deltas), max(deltas)) if deltas else None,
-                "delta_ci95": _ends(bounds),
+                "delta_ci95": _mean_bounds(bounds),
             }
         )  # fmt: skip
     return rows
@@ -148,22 +157,25 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _ends(bounds: Sequence[Sequence[float] | None]) -> tuple[float, float] | None:
+def _mean_bounds(bounds: Sequence[Sequence[float] | None]) -> tuple[float, float] | None:
+    """Mean lower and mean upper bound; None if there are none or one is missing."""
     known = [each for each in bounds if each is not None]
     if not known or len(known) < len(bounds):
         return None
     return _mean([low for low, _ in known]), _mean([high for _, high in known])
 
 
-def settings(keys: Iterable[str]) -> list[str]:
-    """What is varied beside the seed and the strategy of interest."""
+def setting_keys(keys: Iterable[str]) -> list[str]:
+    """Keys that distinguish settings: all except the seed and the chosen strategy."""
     return [key for key in keys if key not in ("seed", "ensemble")]
 
 
 def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
-    """A row per job and strategy: what was varied, and what it came to. A cell that a spreadsheet would take for a
-    formula begins with an apostrophe."""
-    keys = varied(jobs)
+    """CSV text with a row per job and strategy: the values that vary, the job's state and the strategy's figures.
+
+    A cell that a spreadsheet would read as a formula gets a leading apostrophe.
+    """
+    keys = varied_values(jobs)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
@@ -173,13 +185,21 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
         rows = job["strategies"] or {"": {}}
         for name, row in rows.items():
             low, high = row.get("ci95") or ("", "")
-            own = [row.get("accuracy", ""), low, high, row.get("delta_to_base")]
-            cells = [*head, job["seconds"], name, row.get("n", ""), *own, row.get("forward_passes")]
-            writer.writerow([_plain(cell) for cell in cells])
+            scores = [row.get("accuracy", ""), low, high, row.get("delta_to_base")]
+            cells = [
+                *head,
+                job["seconds"],
+                name,
+                row.get("n", ""),
+                *scores,
+                row.get("forward_passes"),
+            ]
+            writer.writerow([_csv_cell(cell) for cell in cells])
     return text.getvalue()
 
 
-def _plain(cell: Any) -> Any:
+def _csv_cell(cell: Any) -> Any:
+    """The cell; "" for None, and a leading apostrophe for text that looks like a formula."""
     risky = (
         isinstance(cell, str)
         and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
@@ -188,33 +208,41 @@ def _plain(cell: Any) -> Any:
     return f"'{cell}" if risky else "" if cell is None else cell
 
 
-def report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Draws the sweep's pictures and writes its report.html; `words` were typed behind run.py."""
+def write_report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
+    """Draws a sweep's plots and writes its report.html.
+
+    Args:
+        folder: Of the sweep.
+        words: The command line after `run.py`.
+        jobs: As `read_jobs` returns them.
+    """
     from elrea.reporting.html import data_of, sweep_report
 
-    rows, values = means(jobs), varied(jobs)
-    keys = settings(values)
+    rows, values = seed_means(jobs), varied_values(jobs)
+    keys = setting_keys(values)
     if rows:
-        draw(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
+        draw_sweep(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
     sweep_report(folder, words, jobs, values, keys, rows)
 
 
-def draw(
+def draw_sweep(
     rows: Sequence[Mapping[str, Any]],
     keys: Sequence[str],
     folder: Path,
     note: str = "",
     chance: float | None = None,
 ) -> None:
-    """Draws cost.png; where the first key's values are numbers, trend.png and gain.png against it; where nothing but
-    seeds varies, accuracy.png.
+    """Draws the plots of a sweep.
+
+    cost.png is always drawn; trend.png and gain.png if the values of the first key are numbers; accuracy.png if only
+    the seed varies.
 
     Args:
-        rows: Of `means`.
-        keys: What their groups are values of.
-        folder: Where to.
-        note: Small print of the pictures.
-        chance: Accuracy of guessing, a share of 1, for accuracy.png; None where it is not known.
+        rows: From `seed_means`.
+        keys: Keys of the values in `group` of the rows.
+        folder: Receives the PNG files.
+        note: Added to the titles.
+        chance: Accuracy of guessing, a share of 1, for accuracy.png; None if unknown.
     """
     from elrea.reporting.plots import figures as plots
     from elrea.reporting.plots import trends
@@ -234,9 +262,9 @@ def draw(
         plots.accuracy(figures, folder / "accuracy.png", chance, note)
     elif all(_number(row["group"][0]) is not None for row in rows):
         lines = {(row["strategy"], *row["group"][1:]) for row in rows}
-        if len(lines) <= LINES:
-            trends.against(rows, keys[0], folder / "trend.png", note=note)
-            trends.against(rows, keys[0], folder / "gain.png", gain_on=BASE, note=note)
+        if len(lines) <= MAX_LINES:
+            trends.plot_sweep(rows, keys[0], folder / "trend.png", note=note)
+            trends.plot_sweep(rows, keys[0], folder / "gain.png", gain_on=BASE, note=note)
 
 
 def _number(value: str) -> float | None:

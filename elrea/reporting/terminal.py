@@ -1,4 +1,4 @@
-"""What the user reads on the screen: the plan before a run and the table of results after it."""
+"""Tables and lines for the terminal: plan and forecast before a run, results after it, jobs of a sweep."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ def results_table(
     """The table of results, one row per strategy in the given order.
 
     Args:
-        strategies: by name, the entries of `summary.json`: `accuracy` and `ci95` (low, high) as
-            shares of 1, `delta_to_base` and `delta_ci95` likewise, `forward_passes` per prompt.
-            What is missing or None shows as "-". Where there are several `tasks`, `macro`, the mean of their
-            accuracies, has a column too.
-        title: above the table.
-        caption: below it, e.g. "built-in exam, not MMLU".
+        strategies: By name, the rows of summary.json: `accuracy`, `ci95` (low, high), `delta_to_base` and
+            `delta_ci95` as shares of 1, `forward_passes` per prompt. Missing values and None are shown as "-".
+            With several `tasks` there is a column for `macro`, the mean of their accuracies.
+        title: Above the table.
+        caption: Below the table, e.g. "built-in exam, not MMLU".
 
     Returns:
-        A Rich table that fits 100 columns. A difference whose interval leaves out zero is green
-        or red, for those who see colours; the numbers say the same.
+        A Rich table that fits 100 columns. A difference whose interval excludes zero is green or red.
     """
     table = _table(title, caption)
     table.add_column("strategy", overflow="fold", max_width=30)
@@ -42,7 +40,7 @@ def results_table(
     table.add_column("passes/prompt", justify="right")
     for name, row in strategies.items():
         delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
-        style = _verdict(paired)
+        style = _colour(paired)
         table.add_row(
             name,
             percent(row.get("accuracy")),
@@ -60,7 +58,7 @@ def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Tab
 
     Args:
         rows: (stage, key, state) in order; the states "reused", "to do" and "resumes" are coloured.
-        title: above the table.
+        title: Above the table.
 
     Returns:
         A Rich table that fits 100 columns.
@@ -77,7 +75,11 @@ def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Tab
 
 
 def forecast_table(rows: Iterable[tuple[str, str]]) -> Table:
-    """What a run is expected to take: what is counted, and the figure."""
+    """The forecast of a run.
+
+    Args:
+        rows: (name, figure), as `elrea.pipeline.forecast.forecast` returns them.
+    """
     table = _table("Expected")
     table.add_column("what", no_wrap=True)
     table.add_column("how much", overflow="fold")
@@ -90,9 +92,9 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     """How the jobs of a sweep ended, a row per job.
 
     Args:
-        jobs: `number`, `state`, `chosen` (name of the strategy of interest) and `strategies`, the entries of
-            `summary.json`.
-        varied: What differs between them: by key the value of each job.
+        jobs: With `number`, `state`, `chosen` (name of the chosen strategy) and `strategies`, the rows of
+            summary.json.
+        varied: Values that differ between jobs: by key, the value in each job.
 
     Returns:
         A Rich table that fits 100 columns.
@@ -107,7 +109,7 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     for i, job in enumerate(jobs):
         row = job["strategies"].get(job["chosen"], {})
         paired = row.get("delta_ci95")
-        style = _verdict(paired)
+        style = _colour(paired)
         done = job["state"] == "done"
         table.add_row(
             job["number"],
@@ -121,21 +123,24 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
 
 
 def paired_table(found: Mapping[str, Any]) -> Table:
-    """Two strategies compared, a row per seed and one for all (`elrea.commands.compare`).
+    """A comparison of two strategies, with a row per seed and one for all seeds.
+
+    Args:
+        found: From `elrea.commands.compare.compare`.
 
     Returns:
         A Rich table that fits 100 columns.
     """
     a, b = found["a"], found["b"]
     caption = (
-        f"{a} less {b}, in points; {found['items']:,} items; p: McNemar's exact test over items"
+        f"{a} minus {b}, in points; {found['items']:,} items; p: McNemar's exact test over items"
     )
     table = _table(f"{a} and {b}", caption)
     table.add_column("seed", justify="right")
     for name in (f"{a} %", f"{b} %", "difference", "95 %, paired", f"only {a}", f"only {b}", "p"):
         table.add_column(name, justify="right", overflow="fold")
     for row in [*found["seeds"], found["pooled"]]:
-        style = _verdict(row["ci95"])
+        style = _colour(row["ci95"])
         table.add_row(
             str(row.get("seed", "all")),
             percent(row["a"]),
@@ -150,7 +155,7 @@ def paired_table(found: Mapping[str, Any]) -> Table:
 
 
 def notices(report: Report) -> Iterator[str]:
-    """What a reader should know besides the table, a line each."""
+    """Lines to print below the results table: warnings, early stops, dropped and too long examples."""
     from elrea.reporting.summary import early_stops, routing_figures, shot_figures
 
     yield from report.warnings
@@ -162,17 +167,16 @@ def notices(report: Report) -> Iterator[str]:
         )
     for name, stop in early_stops(report).items():
         yield (
-            f"{name}: {stop['trained']} epochs trained, the one after epoch {stop['kept']} kept (loss on dev "
-            f"{stop['dev_loss']:.4g})"
+            f"{name}: {stop['trained']} epochs trained, epoch {stop['kept']} kept (dev loss {stop['dev_loss']:.4g})"
         )
     if report.dropped:
-        yield f"{len(report.dropped)} training examples were too long and left out (backbone.max_length)"
+        yield f"{len(report.dropped)} training examples were too long and were dropped (backbone.max_length)"
     if long := report.too_long:
         yield f"{len(long)} test prompts were too long and count as wrong: {_first(long)}"
     shots = shot_figures(report).get("test_shots", {})
     if shots.get("prompts_with_fewer"):
         yield (
-            f"{shots['prompts_with_fewer']:,} test prompts had no room for all {shots['wanted']} solved examples: "
+            f"{shots['prompts_with_fewer']:,} test prompts were too long for all {shots['wanted']} solved examples: "
             f"{shots['mean']:.1f} on average (backbone.max_length)"
         )
     unparsed = {n: row["unparsed"] for n, row in report.strategies.items() if row.get("unparsed")}
@@ -186,7 +190,7 @@ def notices(report: Report) -> Iterator[str]:
 
 
 def _first(ids: Sequence[str]) -> str:
-    """The first three of them."""
+    """The first three ids."""
     return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
 
 
@@ -212,7 +216,8 @@ def _styled(text: str, style: str) -> Any:
     return Text(text, style=style)
 
 
-def _verdict(interval: Sequence[float] | None) -> str:
+def _colour(interval: Sequence[float] | None) -> str:
+    """Green for an interval above zero, red for one below zero."""
     if interval is None:
         return ""
     low, high = interval
@@ -236,7 +241,7 @@ def interval(bounds: Sequence[float] | None, *, signed: bool = False) -> str:
 
 
 def _short(value: str) -> str:
-    """A number of many digits to four of them; other words as they are."""
+    """Rounds a long number to four significant digits; returns other text unchanged."""
     try:
         return f"{float(value):.4g}" if len(value) > 8 else value
     except ValueError:

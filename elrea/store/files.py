@@ -21,6 +21,10 @@ from typing import Any, NoReturn
 
 from elrea.errors import StoreError
 
+UMASK = os.umask(0)
+"""Of this process; it can only be read by setting it."""
+os.umask(UMASK)
+
 
 def canonical(obj: Any) -> str:
     """The canonical JSON text of a value: keys sorted, no white space, floats by `repr`, ASCII.
@@ -266,6 +270,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def share(path: Path) -> None:
+    """Gives a file the mode that the umask allows, as other programs do; safetensors writes for the owner alone."""
+    path.chmod(0o666 & ~UMASK)
+
+
 def is_disk_full(error: BaseException | None) -> bool:
     """Whether an error, or one of its causes, is a full disk or an exceeded quota."""
     while error is not None:
@@ -300,6 +309,8 @@ def publish(folder: Path, write: Callable[[Path], None]) -> None:
     temporary.mkdir(parents=True)
     write(temporary)
     for path in sorted(temporary.rglob("*")):
+        if path.is_file():
+            share(path)
         sync(path)
     sync(temporary)
     if folder.exists():

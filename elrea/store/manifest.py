@@ -14,6 +14,7 @@ from elrea.errors import StoreError
 from elrea.store.files import (
     read_with_checksum,
     sha256,
+    share,
     sync,
     walk,
     with_checksum,
@@ -61,6 +62,7 @@ def write(folder: Path, identity: dict[str, Any], seconds: float) -> None:
     for path in walk(folder):
         rel = path.relative_to(folder)
         if CHECKPOINT not in rel.parent.parts:
+            share(path)
             sync(path)
             sync(path.parent)
             files[rel.as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256(path)}

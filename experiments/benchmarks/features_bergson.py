@@ -86,7 +86,7 @@ def measure(given: argparse.Namespace) -> dict[str, float]:
     """Times bergson and ours in this process, which has bergson."""
     import torch
 
-    from experiments.benchmarks.features import D, Setting, projections
+    from experiments.benchmarks.features_setting import D, Setting, projections
 
     torch.set_num_threads(given.threads)
     with tempfile.TemporaryDirectory() as folder:

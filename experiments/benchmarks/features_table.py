@@ -10,9 +10,15 @@ from typing import Any
 import torch
 
 from elrea.store.files import write_json
-from experiments.benchmarks.features import RANK, D, memory
 from experiments.benchmarks.features_bergson import bergson
-from experiments.benchmarks.measuring import in_process, machine, median_range
+from experiments.benchmarks.features_setting import RANK, D, projections
+from experiments.benchmarks.measuring import (
+    in_process,
+    machine,
+    median_range,
+    peaks_over_imports,
+    ratio,
+)
 
 
 def report(given: argparse.Namespace) -> None:
@@ -84,3 +90,14 @@ def show(results: dict[str, Any], given: argparse.Namespace) -> None:
     elif not given.no_bergson:
         print(f"bergson: skipped: {results['bergson']}", file=sys.stderr)
     Console(width=110).print(table)
+
+
+def memory(given: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Peak memory over the plain pass's, both less torch's own, for each projection."""
+
+    def peak(way: str) -> float:
+        words = ["--peak", way, f"--batch={given.batch}", f"--threads={given.threads}"]
+        return float(in_process("features", words))
+
+    above = peaks_over_imports(["plain", *projections()], "torch", peak, 3)
+    return {name: ratio(above[name], above["plain"]) for name in projections()}

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from experiments.benchmarks import paper_toy
-from experiments.benchmarks.features import backbone_of
+from experiments.benchmarks.features_setting import backbone_of
 from experiments.benchmarks.measuring import (
     in_process,
     machine,

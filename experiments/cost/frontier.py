@@ -30,7 +30,7 @@ from elrea.reporting.compare_table import (
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH
 from elrea.reporting.plots.canvas import save as save_plot
 from elrea.reporting.plots.scatter import MARKERS
-from elrea.reporting.runs import Answers, finished, read_run
+from elrea.reporting.runs import FinishedRun, finished_jobs, read_run
 from elrea.store.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def read(folders: Sequence[Path]) -> tuple[list[Scores], dict[str, list[Any]], s
     Raises:
         ElreaError: A folder is not a finished sweep of this study, or no job routes by gradient.
     """
-    runs: dict[str, list[Answers]] = defaultdict(list)
+    runs: dict[str, list[FinishedRun]] = defaultdict(list)
     agreement: dict[str, list[Any]] = defaultdict(list)
     for folder in folders:
-        for job in finished(folder, (BASE, ONE), several=True):
+        for job in finished_jobs(folder, (BASE, ONE), several=True):
             run = read_run(folder / job["number"])
             router = router_of(run)
             runs[router].append(run)
@@ -65,7 +65,7 @@ def read(folders: Sequence[Path]) -> tuple[list[Scores], dict[str, list[Any]], s
     return scores, dict(agreement), runs["gradient"][0].data
 
 
-def router_of(run: Answers) -> str:
+def router_of(run: FinishedRun) -> str:
     layer = run.settings.get("routing.layer")
     return "gradient" if layer is None else "early" if layer == "early" else "distilled"
 

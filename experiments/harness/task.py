@@ -50,9 +50,9 @@ def write_task(run: Path, out: Path, name: str = "elrea_exam") -> int:
             it has earlier turns or shots, which lm-eval would pass to routing as a part of the question.
     """
     from elrea.data.templates import separator
-    from elrea.pipeline.assemble import of_run
+    from elrea.pipeline.assemble import experiment_of
 
-    experiment = of_run(run)[0]
+    experiment = experiment_of(run)[0]
     corpus = experiment.corpus
     lines = []
     for example in corpus.dev if experiment.evaluation.split == "dev" else corpus.test:

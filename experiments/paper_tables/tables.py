@@ -36,7 +36,7 @@ from elrea.reporting.compare_table import (
     save,
     scores_of,
 )
-from elrea.reporting.runs import Answers, read_run
+from elrea.reporting.runs import FinishedRun, read_run
 from elrea.reporting.sweeps import read_jobs
 from elrea.store.files import read_json, write_text
 
@@ -90,7 +90,7 @@ def run(name: str, column: dict[str, Any], given: argparse.Namespace) -> int:
     return subprocess.run([sys.executable, str(ROOT / "run.py"), *line], check=False).returncode
 
 
-def scores_in(name: str, column: dict[str, Any], folder: Path) -> tuple[Scores, list[Answers]]:
+def scores_in(name: str, column: dict[str, Any], folder: Path) -> tuple[Scores, list[FinishedRun]]:
     """Our scores of a column, from the finished jobs of its sweep, in the order of the paper's rows.
 
     Raises:
@@ -107,7 +107,7 @@ def scores_in(name: str, column: dict[str, Any], folder: Path) -> tuple[Scores, 
     return replace(found, items={row: found.items[row] for row in column["accuracy"]}), runs
 
 
-def tasks_of(runs: Sequence[Answers], name: str) -> dict[str, float]:
+def tasks_of(runs: Sequence[FinishedRun], name: str) -> dict[str, float]:
     """A strategy's accuracy per task (MATH-Combined's four sources, BBH's tasks, MMLU's subjects) in %, the mean over
     seeds; empty where there is one task."""
     found = [run.figures[name].get("tasks", {}) for run in runs]

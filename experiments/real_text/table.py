@@ -35,7 +35,7 @@ from elrea.reporting.compare_table import (
 from elrea.reporting.plots.canvas import COLOURS, GREY, WIDTH
 from elrea.reporting.plots.canvas import save as save_plot
 from elrea.reporting.plots.heatmaps import heat_map
-from elrea.reporting.runs import Answers, finished, read_run
+from elrea.reporting.runs import FinishedRun, finished_jobs, read_run
 from elrea.store.files import read_json, write_text
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Sweep:
 
     name: str
     summed: bool
-    runs: list[Answers]
+    runs: list[FinishedRun]
     summaries: list[dict[str, Any]]
     items: list[int]
     lines: list[list[dict[str, Any]]]
@@ -72,7 +72,7 @@ class Sweep:
         each = {str(name): sources == name for name in sorted(set(sources))}
         return {**each, ALL: np.ones(len(sources), dtype=bool)}
 
-    def scores(self, read: Callable[[Answers, str], Sequence[Any]]) -> list[Scores]:
+    def scores(self, read: Callable[[FinishedRun, str], Sequence[Any]]) -> list[Scores]:
         """Scores by source, from what `read` has of a run's strategy, item by item."""
         whole = scores_of(self.runs)
         found = {
@@ -96,7 +96,7 @@ def read(folder: Path) -> Sweep:
     Raises:
         ElreaError: It is not a finished sweep over seeds, or its jobs have different items.
     """
-    jobs = finished(folder, (BASE, LEADER))
+    jobs = finished_jobs(folder, (BASE, LEADER))
     runs = [read_run(folder / job["number"]) for job in jobs]
     scores_of(runs)  # refuses runs on different items
     losses = [column for run in runs for column in run.losses.values()]
@@ -105,7 +105,7 @@ def read(folder: Path) -> Sweep:
     for run in runs:
         text = (run.folder / "predictions.jsonl").read_text(encoding="utf-8")
         rows = [json.loads(line) for line in text.split("\n") if line]
-        rows.sort(key=lambda row: str(row["id"]))  # as in Answers
+        rows.sort(key=lambda row: str(row["id"]))  # as in FinishedRun
         lines.append([rows[i] for i in items])
     summaries = [read_json(run.folder / "summary.json") for run in runs]
     summed = not runs[0].settings.get("evaluation.mean_logits", False)

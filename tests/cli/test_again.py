@@ -1,4 +1,4 @@
-"""The same command again: nothing is made twice, whatever broke, and the numbers are the same."""
+"""The same command again: stages are reused, interrupted ones resumed, and the results are the same."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_same_command_reuses_every_stage(
         assert (tmp_path / "out" / name).read_bytes() == (whole.folder / "out" / name).read_bytes()
 
 
-def test_a_plan_makes_nothing(whole: Ended, words: list[str], tmp_path: Path) -> None:
+def test_a_plan_makes_no_stage(whole: Ended, words: list[str], tmp_path: Path) -> None:
     planned = run(tmp_path, *words, "plan=true", "seed=1")
     assert set(states(planned).values()) == {"to do"} and len(states(planned)) == 7
     assert not (tmp_path / "out" / "summary.json").exists()
@@ -40,8 +40,8 @@ def test_a_plan_makes_nothing(whole: Ended, words: list[str], tmp_path: Path) ->
     assert [name for name, state in states(planned).items() if state == "to do"] == ["scores"]
 
 
-def test_killed_anywhere_it_goes_on(whole: Ended, words: list[str], tmp_path: Path) -> None:
-    """SIGKILL in the base adapter's training, in the features, in an expert's training, one after the other."""
+def test_a_killed_run_is_resumed(whole: Ended, words: list[str], tmp_path: Path) -> None:
+    """SIGKILL during the base adapter's training, then during the features, then during an expert's training."""
     store = tmp_path / "store"
     command = [*words, f"store={store}", QUIET, "training.checkpoint_minutes=1e-9"]
 
@@ -53,7 +53,7 @@ def test_killed_anywhere_it_goes_on(whole: Ended, words: list[str], tmp_path: Pa
             partial(under_way, stage, inside), signal.SIGKILL
         )
         assert killed.code == -signal.SIGKILL
-        assert under_way(stage, ""), "killed too late to tell"
+        assert under_way(stage, ""), "killed too late for this test"
         assert not list(store.glob("scores/*/manifest.json"))
     assert states(killed)["clusters"] == "to do" and states(killed)["base"] == "reused"
     ended = run(tmp_path, *command)
@@ -66,7 +66,7 @@ def test_killed_anywhere_it_goes_on(whole: Ended, words: list[str], tmp_path: Pa
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_damaged_stage_is_said_and_made_again(
+def test_a_damaged_stage_is_reported_and_made_again(
     whole: Ended, words: list[str], tmp_path: Path, cut: bool
 ) -> None:
     shutil.copytree(whole.folder / "store", tmp_path / "store")

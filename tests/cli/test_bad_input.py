@@ -69,7 +69,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ),
         (
             "evaluation.settings={base:{member:backbone}}",
-            "evaluation.settings.base: base is what the others are held against; leave it",
+            "evaluation.settings.base: base is a reference strategy; its settings cannot",
         ),
         (
             "evaluation.settings={elrea_top1:{topk:1}}",
@@ -104,7 +104,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ),
         ("adapter.targets=[lm_head]", "adapter.targets: 'lm_head' is no layer of this backbone th"),
         ("data=null", "a config group needs the name of a choice, as data=exam, not null"),
-        ("store=''", "store='': wants the folder in which stages are kept"),
+        ("store=''", "store='': give the folder in which stages are kept"),
         ("data=jsonl", "data=jsonl needs data.train: one or more .jsonl files"),
         (
             "data=mmlu",
@@ -144,7 +144,9 @@ def test_bad_lines(fails: Callable[..., str], tmp_path: Path) -> None:
         tmp_path / "c.jsonl", {"instruction": "1 + 1?", "response": "2", "judge": "math"}
     )
     said = fails(*both[:2], f"data.test={judged}")
-    assert f"{tmp_path.name}/c.jsonl:1: no judge 'math'; did you mean maths? (there is: " in said
+    assert (
+        f"{tmp_path.name}/c.jsonl:1: unknown judge 'math'; did you mean maths? (there is: " in said
+    )
     assert "9 training examples" in fails(*both, "data.allow_overlap=true", "clustering.k=10")
     assert fails("data=jsonl", "data.train=gone").startswith("gone: no such file or folder (data.")
 
@@ -172,7 +174,7 @@ def test_model_folders_that_cannot_be_loaded(
     folder = Path(shutil.copytree(small_model, tmp_path / "model"))
     name = f"backbone.name={folder}"
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert fails(name).startswith("<>/model: no .safetensors file there; other weights are not")
+    assert fails(name).startswith("<>/model: no .safetensors file there; convert the weights first")
     (folder / "pytorch_model.bin").rename(folder / "model.safetensors")
     (folder / "model.safetensors").write_bytes(b"x" * 100)
     assert fails(name).startswith("<>/model: ")
@@ -241,7 +243,7 @@ def test_too_long(tiny: list[str], tmp_path: Path) -> None:
     counted |= {"train_without_feature": none, "test_without_feature": none}
     assert ended.summary["examples"] == counted
     assert sum(ended.summary["clusters"]["sizes"]) == 12
-    assert "2 training examples were too long and left out (backbone.max_length)" in ended.out
+    assert "2 training examples were too long and were dropped (backbone.max_length)" in ended.out
     assert f"1 test prompts were too long and count as wrong: {name}\n" in ended.out
     rows_out = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     for given in json.loads(rows_out[1])["strategies"].values():
@@ -266,7 +268,7 @@ def test_shots_without_room(tiny: list[str], tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     shown = {"wanted": 2, "mean": 1.5, "prompts_with_fewer": 1}
     assert ended.summary["examples"]["test_shots"] == shown
-    assert "1 test prompts had no room for all 2 solved examples: 1.5 on average" in ended.out
+    assert "1 test prompts were too long for all 2 solved examples: 1.5 on average" in ended.out
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["shots"] for line in lines] == [2, 1]
 

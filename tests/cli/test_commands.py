@@ -118,7 +118,7 @@ REFUSED = [
     (["merge", RUN, "--out", "m", "--rank", "9"], "--rank 9: must be 1 to 3"),
     (["merge", RUN, "--out", "m", "--weights", "bse=1"], "--weights: no member 'bse'"),
     (["merge", RUN, "--out", "m", "--prompts", "gone.jsonl"], "gone.jsonl: cannot be read"),
-    (["neighbours", "gone", "Hi"], "gone: no config.yaml there; give a run's folder"),
+    (["neighbours", "gone", "Hi"], "gone: no config.yaml there; give the folder of a run"),
     (["neighbours", RUN, "Hi", "-k", "0"], "k=0: must be at least 1"),
     (["neighbours", RUN, "Hi", "--store", "gone"], "--store gone: no such folder"),
     (["compare", "gone", "--a", "elrea", "--b", "base"], "gone: no predictions.jsonl there"),

@@ -28,7 +28,7 @@ def test_the_base_adapter_and_who_is_trained_like_it_stop(tiny: list[str], tmp_p
         "dev_loss": round(losses[kept], 6),
     }
     assert len(list(base.glob("epoch_*"))) == kept < 9
-    assert f"base: {max(losses)} epochs trained, the one after epoch {kept} kept" in ended.out
+    assert f"base: {max(losses)} epochs trained, epoch {kept} kept" in ended.out
     # The mean over the epochs that are left; two passes for each, and the members' own.
     assert ended.summary["strategies"]["elrea"]["forward_passes"] > 2 * kept
     assert ended.summary["strategies"]["elrea"]["forward_passes"] <= 2 * kept + 3
@@ -37,8 +37,8 @@ def test_the_base_adapter_and_who_is_trained_like_it_stop(tiny: list[str], tmp_p
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["evaluation.split=dev"], "training.early_stop looks at the dev examples, and evaluation.split=dev scores"),
-        (["data.dev_per_board=0"], "training.early_stop looks at the dev examples, and this data has none; say"),
+        (["evaluation.split=dev"], "training.early_stop needs dev examples, but evaluation.split=dev scores"),
+        (["data.dev_per_board=0"], "training.early_stop needs dev examples, but this data has none; set"),
         (["features.epoch_weights=[1,2]"], "features.epoch_weights has a weight for every epoch, and training.ear"),
     ],
 )  # fmt: skip

@@ -14,7 +14,7 @@ def test_embeddings_and_an_open_number_of_clusters(tiny: list[str], tmp_path: Pa
     first = run(tmp_path, *words)
     assert (first.code, first.err) == (0, "")
     assert [line.split()[0] for line in first.out.splitlines() if line.strip().endswith("to do")] == [
-        "base", "features-train", "clusters", "features-test", "expert-*", "scores",
+        "base", "features-train", "clusters", "expert-*", "features-test", "scores",
     ]  # fmt: skip
     found = len(first.summary["clusters"]["sizes"])
     assert found in (2, 3)

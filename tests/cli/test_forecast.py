@@ -1,4 +1,4 @@
-"""plan=true: what a run will take, with what is here and with what would have to be fetched."""
+"""plan=true: the forecast of a run, with data and backbone on this machine and without."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def table(out: str) -> dict[str, str]:
     return found
 
 
-def test_what_is_here_is_counted(tiny: list[str], tmp_path: Path) -> None:
+def test_data_on_this_machine_is_counted(tiny: list[str], tmp_path: Path) -> None:
     ended = run(tmp_path, *tiny, *EXAM, QUIET, "plan=true")
     assert (ended.code, ended.err) == (0, "")
     found = table(ended.out)
@@ -39,50 +39,50 @@ def test_what_is_here_is_counted(tiny: list[str], tmp_path: Path) -> None:
     ("name", "train", "test"),
     [("mmlu", 270_679, 14_042), ("bbh", 270_679, 6_511), ("math", 41_905, 3_278)],
 )
-def test_the_papers_setting_is_planned_before_anything_is_fetched(
+def test_the_papers_setting_is_planned_without_downloads(
     name: str, train: int, test: int, tmp_path: Path
 ) -> None:
     words = [f"+experiment=elrea_{name}", "scale=paper", "plan=true", "hydra.run.dir=out"]
     if name == "bbh":
         ended = run(tmp_path, *words)
-        assert "has no worked examples: say data.prompts=<folder" in ended.error, "it could not run"
+        assert "has no worked examples: set data.prompts=<folder" in ended.error, "it could not run"
         words.append("data.prompts=prompts")
     ended = run(tmp_path, *words)
     assert (ended.code, ended.err) == (0, "")
-    assert "is not here yet: so stages have no keys yet" in ended.out
+    assert "is not here yet: stages have no keys yet" in ended.out
     stages = [line.split()[0] for line in ended.out.splitlines() if line.strip().endswith("to do")]
     assert stages[:3] == ["base", "features-train", "clusters"] and "expert-*" in stages
-    # What is written, gates that are trained, and a strategy with features of its own used to be left out.
+    # Generated answers, gates, and a strategy with features of its own were once missing from the plan.
     assert {"answers-elrea", "gates-mole", "answers-mole", "features-test"} <= set(stages)
     assert {f"instruction_embedding/{n}" for n in ("clusters", "expert-*", "scores")} <= set(stages)
     found = table(ended.out)
     assert found["examples"] == f"{train:,} to train, {test:,} to test"
     assert found["backbone"] == "2,506,172,416 parameters, 1.9 GiB, 4bit"
-    assert found["adapters"] == "9,805,824 parameters (r=8) each, as clusters are found"
+    assert found["adapters"] == "9,805,824 parameters (r=8) each; number not known yet"
     for stage in ("training", "gradients", "writing"):
         size, unit = found[f"memory, {stage}"].split(":")[0].split()
         assert unit == "GiB" and float(size) < 24, "the paper's setting is for a GPU of 24 GB"
 
 
-def test_a_backbone_that_is_not_here(tiny: list[str], tmp_path: Path) -> None:
+def test_a_backbone_that_is_not_on_this_machine(tiny: list[str], tmp_path: Path) -> None:
     words = [*EXAM, QUIET, "hydra.run.dir=out", "clustering.k=2", "plan=true"]
     ended = run(tmp_path, "backbone=smollm2_135m", *words)
     assert (ended.code, ended.err) == (0, "")
     assert table(ended.out)["backbone"].startswith("134,515,008 parameters")
     plain = run(tmp_path, "backbone=pretrained", "backbone.name=some/model", *words)
-    assert table(plain.out)["backbone"] == "not here, and backbone.shape does not say what it is"
+    assert table(plain.out)["backbone"] == "not on this machine, and backbone.shape is not set"
 
 
-def test_data_of_unknown_size_wants_a_number(tmp_path: Path) -> None:
+def test_missing_data_needs_its_expected_size(tmp_path: Path) -> None:
     words = ["data=gsm8k", "data.hub=true", "plan=true", "hydra.run.dir=out"]
     ended = run(tmp_path, *words)
-    assert "with +data.expected=[<train>,<test>] (how many examples there are)" in ended.error
+    assert "add +data.expected=[<train>,<test>], the numbers of examples" in ended.error
     ended = run(tmp_path, *words, "+data.expected=[7473,1319]")
     assert table(ended.out)["examples"] == "7,473 to train, 1,319 to test"
 
 
 def test_tokens_by_hand(tiny: list[str], tmp_path: Path) -> None:
-    """One token a byte: prompts and responses of one length, with what every text has around it."""
+    """A tokenizer with one token per byte; all prompts and all responses have the same length."""
     for name, extra in (("train", {}), ("test", {"choices": ["abcd", "dcba"]})):
         rows = [{"instruction": f"{i:04}", "response": "abcd", **extra} for i in range(10)]
         text = "".join(json.dumps(row) + "\n" for row in rows)
@@ -104,8 +104,8 @@ def test_tokens_by_hand(tiny: list[str], tmp_path: Path) -> None:
     assert tokens == 2 * 10 * (per_prompt + 6), "two epochs: prompt, a space, four letters, the end"
 
 
-def test_scoring_has_the_shots_and_routing_has_not(tiny: list[str], tmp_path: Path) -> None:
-    """Of one length each, one token a byte: every shot adds the same to what is scored."""
+def test_shots_count_in_scoring_and_not_in_routing(tiny: list[str], tmp_path: Path) -> None:
+    """One token per byte and shots of one length: each shot adds the same number of scored tokens."""
     rows = [{"instruction": f"Is it {i:03}?", "response": "a"} for i in range(20)]
     path = tmp_path / "train.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -124,7 +124,9 @@ def test_texts_that_a_judge_will_read_are_counted(tiny: list[str], tmp_path: Pat
     words = [*tiny, "data=jsonl", QUIET, "plan=true", "data.test_share=0.5"]
     words += ["evaluation.max_new_tokens=24", "evaluation.strategies=[base,elrea,self_consistency]"]
     plain = table(run(tmp_path, *words, f"data.train={path}").out)
-    assert plain["writing"] == "at most 1.2 k tokens: 50 texts of 24 tokens", "the vote's alone"
+    assert plain["writing"] == "at most 1.2 k tokens: 50 texts of 24 tokens", (
+        "of self_consistency alone"
+    )
     found = table(run(tmp_path, *words, f"data.train={judged}").out)
     assert found["writing"] == "at most 1.68 k tokens: 70 texts of 24 tokens"
     assert "memory, writing" in found

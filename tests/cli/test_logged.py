@@ -1,4 +1,4 @@
-"""What a sweep's jobs leave in W&B: one run each, what was reused as it was made, the chain of artifacts, no keys."""
+"""W&B runs of a sweep's jobs: one per job, with reused stages, the chain of artifacts, and without secrets."""
 
 from __future__ import annotations
 
@@ -47,9 +47,7 @@ def test_the_config_is_complete(compared: Path) -> None:
     assert {"backbone", "data", "adapter", "training", "features", "clustering"} <= set(wanted)
 
 
-def test_a_reused_stage_has_the_seconds_and_curves_of_its_making(
-    whole: Ended, compared: Path
-) -> None:
+def test_a_reused_stage_keeps_its_seconds_and_curves(whole: Ended, compared: Path) -> None:
     first, made = recorded(whole.folder / "out")
     run, summary = recorded(compared / "0")
     then, now = by_stage(first, made), by_stage(run, summary)
@@ -102,7 +100,7 @@ def test_the_tables(compared: Path) -> None:
     assert sum(row[-1] for row in clusters["data"]) == summary["strategies"]["base"]["n"]
 
 
-def test_a_key_in_the_environment_is_nowhere_in_what_a_run_leaves(whole: Ended) -> None:
+def test_no_file_of_a_run_has_a_secret_of_the_environment(whole: Ended) -> None:
     files = [path for path in whole.folder.rglob("*") if path.is_file()]
     assert len(files) > 50 and any(path.suffix == ".wandb" for path in files)
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]

@@ -9,13 +9,13 @@ import pytest
 from elrea.commands import neighbours as command
 from elrea.commands.messages import one_line_errors
 from elrea.commands.neighbours import neighbours
-from elrea.pipeline.assemble import of_run
+from elrea.pipeline.assemble import experiment_of
 from tests.cli.commands import Ended
 
 
 def test_an_examples_nearest_neighbour_is_itself(whole: Ended, capsys) -> None:
     run = whole.folder / "out"
-    example = next(e for e in of_run(run)[0].corpus.train if not e.header and not e.history)
+    example = next(e for e in experiment_of(run)[0].corpus.train if not e.header and not e.history)
     found = neighbours(run, example.instruction, 5)
     assert len(found) == 5 and found[0].id == example.id
     assert found[0].cosine == pytest.approx(1, abs=1e-3) and found[0].source == example.source
@@ -28,7 +28,7 @@ def test_an_examples_nearest_neighbour_is_itself(whole: Ended, capsys) -> None:
 
 def test_an_error_is_one_line(whole: Ended, tmp_path: Path, capsys) -> None:
     for words, said in (
-        ([str(tmp_path), "x"], "no config.yaml there; give a run's folder"),
+        ([str(tmp_path), "x"], "no config.yaml there; give the folder of a run"),
         ([str(whole.folder / "out"), "x", "-k", "0"], "k=0: must be at least 1"),
         ([str(whole.folder / "out"), "x", "--store", str(tmp_path)], "its stage base is not in"),
     ):

@@ -101,5 +101,5 @@ def test_fewer_clusters_than_asked_for_are_said(tiny: list[str], tmp_path: Path)
     rows = [{"instruction": "Say it.", "response": "it"}] * 20
     ended = asked(tmp_path, tiny, [*rows, {"instruction": "Say another.", "response": "x"}])
     assert ended.summary["clusters"]["sizes"] == [21]
-    said = "1 cluster instead of 2: the others would have had too few training examples"
+    said = "1 cluster instead of 2: the others had too few training examples"
     assert said in ended.out

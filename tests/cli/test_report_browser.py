@@ -1,4 +1,4 @@
-"""report.html of a real run and a real sweep in a real browser, as wide as a phone and as a desktop."""
+"""report.html of a run and of a sweep in a real browser, at the widths of a phone and of a desktop."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ MEASURE = """
 })()
 """
 RUN = [
-    "Accuracy of every", "By subject", "Where the training examples", "features, two leading", "Which members",
+    "Accuracy of every", "Accuracy by subject", "Training examples by source", "features, two leading", "Mean weight",
     "Training losses",
 ]  # fmt: skip
-SWEEP = ["Accuracy against what", "Gain on the base", "Accuracy against forward passes"]
+SWEEP = ["Accuracy against what", "Gain over the base", "Accuracy against forward passes"]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def looks_right(browser: Browser, page: Path, width: int) -> dict[str, Any]:
-    """What the page measures, where nothing is wrong with it that no report may have."""
+    """Measures a page, after the checks that every report must pass."""
     seen = browser.show(page, width, MEASURE)
     assert seen.errors == [] and seen.requests == []
     found: dict[str, Any] = seen.value
@@ -104,7 +104,7 @@ def test_a_sweeps_report(width: int, compared: Path, browser: Browser) -> None:
     assert "6 were reused" in job["text"]
 
 
-def test_the_browser_sees_what_is_wrong(browser: Browser, tmp_path: Path) -> None:
+def test_the_browser_reports_errors(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     page.write_text(
         "<!doctype html><meta name=viewport content='width=device-width'><title>x</title>"

@@ -1,4 +1,4 @@
-"""`python run.py -m ...`: jobs share stages, fail alone, and are not done twice."""
+"""`python run.py -m ...`: jobs share stages, fail independently, and are not repeated."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 
-from elrea.commands.sweep import Record, claim, enter
+from elrea.commands.sweep import Record, claim_default_folder, claim_named_folder
 from elrea.errors import ConfigError
-from elrea.reporting.sweeps import as_csv, draw, means, read_jobs, settings, varied
+from elrea.reporting.sweeps import (
+    as_csv,
+    draw_sweep,
+    read_jobs,
+    seed_means,
+    setting_keys,
+    varied_values,
+)
 from tests.cli.commands import QUIET, Command, Ended, run
 
 SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
@@ -20,7 +27,7 @@ SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
 
 @pytest.fixture(scope="module")
 def swept(whole: Ended, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    """Two jobs on the whole run's store; there are not enough examples for the second."""
+    """A sweep of two jobs on the whole run's store; the second has too few examples and fails."""
     assert whole.code == 0
     return run(tmp_path_factory.mktemp("swept"), "-m", *words, *SWEPT)
 
@@ -46,7 +53,7 @@ def test_a_job_that_fails_leaves_its_siblings_running(swept: Ended, whole: Ended
     assert all(stage["reused"] for stage in summary["stages"].values())
 
 
-def test_it_ends_with_a_table_of_what_failed_and_why(swept: Ended) -> None:
+def test_the_last_table_lists_failed_jobs_with_their_errors(swept: Ended) -> None:
     table = swept.out[swept.out.index("\nJobs") :]
     assert [line.split()[:4] for line in table.splitlines() if line[:3].strip().isdigit()] == [
         ["0", "2", "elrea", table.splitlines()[4].split()[3]],
@@ -54,7 +61,7 @@ def test_it_ends_with_a_table_of_what_failed_and_why(swept: Ended) -> None:
     ]
     assert f"job 1 failed: {status(swept, 1)['error']}" in table
     folder = folder_of(swept).relative_to(swept.folder)
-    last = "1 of 2 jobs are done; the same command again makes the others. Everything is in"
+    last = "1 of 2 jobs are done; run the same command again to resume the others. Everything is in"
     assert f"{last} {folder}\n" in table
     assert max(map(len, table.split("job 1 failed")[0].splitlines())) <= 100
 
@@ -69,8 +76,8 @@ def test_sweep_csv_has_a_row_per_job_and_strategy(swept: Ended, whole: Ended) ->
     assert (rows[5]["state"], rows[5]["strategy"], rows[5]["accuracy"]) == ("failed", "", "")
 
 
-def test_reports_stand_by_themselves(swept: Ended) -> None:
-    """One file each: pictures inside, nothing fetched, no script, everything escaped."""
+def test_reports_are_self_contained(swept: Ended) -> None:
+    """Each is one file with its pictures inside; it has no script, fetches nothing and escapes all text."""
     folder = folder_of(swept)
     sweep, job = ((folder / name / "report.html").read_text() for name in ("", "0"))
     for page in (sweep, job):
@@ -85,22 +92,22 @@ def test_reports_stand_by_themselves(swept: Ended) -> None:
     assert job.count("<figure>") == 6, "accuracy, subjects, clusters, features, routing, training"
 
 
-def test_the_same_words_again_skip_what_is_done(swept: Ended, words: list[str]) -> None:
+def test_the_same_command_again_skips_finished_jobs(swept: Ended, words: list[str]) -> None:
     before = (folder_of(swept) / "0" / "summary.json").stat().st_mtime_ns
     again = run(swept.folder, "-m", *words, *SWEPT)
     assert (again.code, again.err) == (1, swept.err)
-    assert folder_of(again) == folder_of(swept), "another folder was begun"
+    assert folder_of(again) == folder_of(swept), "a new folder was made"
     assert (folder_of(swept) / "0" / "summary.json").stat().st_mtime_ns == before
     assert "Job 0 is done already: multirun/" in again.out
     status_file = folder_of(swept) / "0" / "status.json"
     status_file.write_text(status_file.read_text().replace('"key": "', '"key": "0'))
     changed = run(swept.folder, "-m", *words, *SWEPT)
-    assert "is done already" not in changed.out, "what goes into it has changed"
+    assert "is done already" not in changed.out, "its key differs"
     assert status(changed, 0)["state"] == "done"
 
 
-def test_a_sweep_that_is_stopped_goes_on(words: list[str], tmp_path: Path) -> None:
-    """Ctrl-C in the second job's training: exit code 130, one line; the first is not done again."""
+def test_a_stopped_sweep_is_resumed(words: list[str], tmp_path: Path) -> None:
+    """Ctrl-C while the second job trains: exit code 130 and one line; then only the second job is resumed."""
     line = ["-m", *words, "seed=0,7", QUIET, f"store={tmp_path / 'store'}"]
 
     def second_trains() -> bool:
@@ -118,67 +125,67 @@ def test_a_sweep_that_is_stopped_goes_on(words: list[str], tmp_path: Path) -> No
     assert status(ended, 1)["state"] == "done"
 
 
-def test_two_sweeps_by_the_same_words_at_once_have_a_folder_each(
+def test_two_sweeps_of_one_command_at_once_have_a_folder_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    first, lock = claim(["a=1,2"])
-    second, other = claim(["a=1,2"])
+    first, lock = claim_default_folder(["a=1,2"])
+    second, other = claim_default_folder(["a=1,2"])
     assert first != second
     lock.release()
-    assert claim(["a=1,2"])[0] == first, "free again"
+    assert claim_default_folder(["a=1,2"])[0] == first, "the lock was released"
     other.release()
-    assert claim(["a=1,3"])[0] not in (first, second)
+    assert claim_default_folder(["a=1,3"])[0] not in (first, second)
     (tmp_path / "multirun" / first / "sweep.json").write_text("{")
-    assert claim(["a=1,2"])[0] == second, "a damaged one is passed over"
+    assert claim_default_folder(["a=1,2"])[0] == second, "a damaged sweep.json is skipped"
 
 
-def test_a_named_folder_is_one_sweeps(tmp_path: Path) -> None:
-    """It goes on by the same words; another's jobs would be overwritten, or stand in its table."""
+def test_a_named_folder_holds_one_sweep(tmp_path: Path) -> None:
+    """The same command resumes it; a different one would overwrite its jobs or mix both in one table."""
     (tmp_path / "0").mkdir()
-    enter(tmp_path, ["a=1,2", "plan=true"]).release()
-    held = enter(tmp_path, ["a=1,2,3"])  # no job stands there yet
-    with pytest.raises(ConfigError, match="another process is at this sweep"):
-        enter(tmp_path, ["a=1,2,3"])
-    held.release()
+    claim_named_folder(tmp_path, ["a=1,2", "plan=true"]).release()
+    lease = claim_named_folder(tmp_path, ["a=1,2,3"])  # it has no jobs yet
+    with pytest.raises(ConfigError, match="another process is running this sweep"):
+        claim_named_folder(tmp_path, ["a=1,2,3"])
+    lease.release()
     (tmp_path / "0" / "status.json").write_text("{}")
     for words in (["a=1,2,3"], ["a=1,2,3", "plan=true"], ["a=1,2,3", "until=base"], ["a=1,2,3"]):
-        enter(tmp_path, words).release()
+        claim_named_folder(tmp_path, words).release()
     for words in (["a=1,2"], ["a=1,2,3", "b=1"], ["b=1", "a=1,2,3"], []):
-        with pytest.raises(ConfigError, match="holds the jobs of another sweep; name another"):
-            enter(tmp_path, words)
+        with pytest.raises(ConfigError, match="has jobs of a different sweep; name another"):
+            claim_named_folder(tmp_path, words)
     assert json.loads((tmp_path / "sweep.json").read_text()) == {"overrides": ["a=1,2,3"]}
 
 
-def test_a_named_folder_from_before_its_words_were_written_down(tmp_path: Path) -> None:
-    """Hydra's own file says them, unless the sweeper wrote none."""
+def test_a_named_folder_without_sweep_json(tmp_path: Path) -> None:
+    """Its overrides are read from Hydra's multirun.yaml, if there is one."""
     (tmp_path / "0").mkdir()
     (tmp_path / "0" / "status.json").write_text("{}")
-    with pytest.raises(ConfigError, match="holds the jobs of another sweep"):
-        enter(tmp_path, ["a=1,2"])
+    with pytest.raises(ConfigError, match="has jobs of a different sweep"):
+        claim_named_folder(tmp_path, ["a=1,2"])
     text = "hydra: {overrides: {task: ['a=1,2', 'b=${oc.env:NOWHERE}']}, x: '${now:}'}"
     (tmp_path / "multirun.yaml").write_text(text)
-    with pytest.raises(ConfigError, match="holds the jobs of another sweep"):
-        enter(tmp_path, ["a=1,2"])
-    enter(tmp_path, ["a=1,2", "b=${oc.env:NOWHERE}"]).release()
+    with pytest.raises(ConfigError, match="has jobs of a different sweep"):
+        claim_named_folder(tmp_path, ["a=1,2"])
+    claim_named_folder(tmp_path, ["a=1,2", "b=${oc.env:NOWHERE}"]).release()
     assert (tmp_path / "sweep.json").is_file()
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_another_sweep_into_a_used_folder_is_refused(tmp_path: Path, debug: bool) -> None:
-    """Before a job begins, and with a traceback too: Hydra alone would warn, and go on."""
+def test_a_different_sweep_in_a_used_folder_is_refused(tmp_path: Path, debug: bool) -> None:
+    """Before any job starts, with debug=true too: Hydra alone would only warn and continue."""
     (tmp_path / "out" / "0").mkdir(parents=True)
     (tmp_path / "out" / "0" / "status.json").write_text("{}")
     (tmp_path / "out" / "sweep.json").write_text('{"overrides": ["seed=0,1,2"]}')
     ended = run(tmp_path, "-m", "seed=0,1", "hydra.sweep.dir=out", *["debug=true"] * debug)
-    said = "hydra.sweep.dir=out: holds the jobs of another sweep; name another folder, or start"
+    said = "hydra.sweep.dir=out: has jobs of a different sweep; name another folder, or"
     assert ended.code == 1 and said in ended.err.splitlines()[-1]
     assert debug or said in ended.error
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"0", "sweep.json"}
     assert (tmp_path / "out" / "0" / "status.json").read_text() == "{}"
 
 
-def test_a_jobs_record(tmp_path: Path) -> None:
+def test_the_record_of_a_job(tmp_path: Path) -> None:
     folder = tmp_path / "sweep" / "0"
     folder.mkdir(parents=True)
     (folder / ".status.json.1.tmp").write_text("{")
@@ -199,7 +206,7 @@ def test_a_jobs_record(tmp_path: Path) -> None:
 def test_no_cell_of_sweep_csv_is_a_formula() -> None:
     job = {"number": "0", "state": "failed", "seconds": 1.5, "strategies": {}, "chosen": "elrea"}
     jobs = [{**job, "words": ["+experiment=x", f"data.train={name}"]} for name in ("=1+1", "@a", "-b")]  # fmt: skip
-    assert varied(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
+    assert varied_values(jobs) == {"data.train": ["=1+1", "@a", "-b"]}
     cells = [row.split(",")[1] for row in as_csv(jobs).splitlines()]
     assert cells == ["data.train", "'=1+1", "'@a", "'-b"]
     numbers = [{**job, "words": [f"seed={seed}"]} for seed in ("-1", "2")]
@@ -217,10 +224,10 @@ def test_no_cell_of_sweep_csv_is_a_formula() -> None:
         ("summary.json", None),
     ],
 )
-def test_a_job_whose_files_were_changed_is_damaged(
+def test_a_job_with_changed_files_is_damaged(
     name: str, content: str | None, tmp_path: Path
 ) -> None:
-    """Never done, never left out, and made again by the same command."""
+    """It is listed as damaged, does not count as done, and the same command makes it again."""
     folder = tmp_path / "0"
     with Record(folder, {"words": [], "chosen": "elrea"}) as record:
         record.begin("k")
@@ -234,10 +241,10 @@ def test_a_job_whose_files_were_changed_is_damaged(
     assert job["state"] == "damaged" and name in job["error"] and not record.finished("k")
 
 
-def test_what_goes_wrong_around_the_jobs_is_one_line(
+def test_errors_outside_the_jobs_are_one_line(
     swept: Ended, words: list[str], tmp_path: Path
 ) -> None:
-    """Hydra alone would make a warning of it, and end with 0."""
+    """Hydra alone would only warn, and exit with 0."""
     (folder_of(swept) / "sweep.csv").unlink()
     (folder_of(swept) / "sweep.csv").mkdir()
     ended = run(swept.folder, "-m", *words, *SWEPT)
@@ -248,8 +255,8 @@ def test_what_goes_wrong_around_the_jobs_is_one_line(
     assert ended.error.startswith("multirun")
 
 
-def test_over_seeds_by_hand() -> None:
-    """Two seeds of two settings; both jobs of a seed score the same strategies, which count once."""
+def test_means_over_seeds() -> None:
+    """Jobs of two settings and two seeds; two jobs that differ only in `ensemble=` count once."""
 
     def job(number: int, k: int, seed: int, ensemble: str, accuracy: float) -> dict[str, Any]:
         row = {"accuracy": accuracy, "delta_to_base": accuracy - 0.5, "forward_passes": k + 1}
@@ -261,8 +268,8 @@ def test_over_seeds_by_hand() -> None:
         job(0, 2, 0, "elrea", 0.6), job(1, 2, 1, "elrea", 0.8), job(2, 4, 0, "elrea", 0.7),
         job(3, 2, 0, "uniform", 0.6),
     ]  # fmt: skip
-    assert settings(varied(jobs)) == ["clustering.k"]
-    rows = {(row["group"], row["strategy"]): row for row in means(jobs)}
+    assert setting_keys(varied_values(jobs)) == ["clustering.k"]
+    rows = {(row["group"], row["strategy"]): row for row in seed_means(jobs)}
     assert set(rows) == {(("2",), "base"), (("2",), "elrea"), (("4",), "base"), (("4",), "elrea")}
     two = rows[("2",), "elrea"]
     assert (two["seeds"], two["accuracy_seeds"], two["passes"]) == (2, (0.6, 0.8), 3)
@@ -290,8 +297,8 @@ JOBS = [
 ]
 
 
-def test_intervals_over_seeds_are_the_mean_of_theirs() -> None:
-    rows = {(*row["group"], row["strategy"]): row for row in means(JOBS)}
+def test_an_interval_over_seeds_is_the_mean_of_the_seeds_intervals() -> None:
+    rows = {(*row["group"], row["strategy"]): row for row in seed_means(JOBS)}
     two = rows["2", "elrea"]
     assert two["accuracy_ci95"] == pytest.approx((0.6, 0.9))
     assert two["delta_ci95"] == pytest.approx((0.02, 0.06))
@@ -300,7 +307,7 @@ def test_intervals_over_seeds_are_the_mean_of_theirs() -> None:
 
 
 def test_differences_to_another_strategy() -> None:
-    rows = {(*row["group"], row["strategy"]): row for row in means(JOBS, over="uniform")}
+    rows = {(*row["group"], row["strategy"]): row for row in seed_means(JOBS, baseline="uniform")}
     assert rows["2", "elrea"]["delta"] == pytest.approx(0.1)
     assert rows["2", "elrea"]["delta_seeds"] == pytest.approx((0.1, 0.1))
     assert rows["2", "elrea"]["delta_ci95"] is None, "the runs' own intervals are to base"
@@ -319,5 +326,5 @@ def test_differences_to_another_strategy() -> None:
 def test_which_pictures_a_sweep_has(words: list[str], pictures: set[str], tmp_path: Path) -> None:
     other = [word.replace("=2", "=4").replace("exam", "mmlu") for word in words[:-1]] + ["seed=3"]
     jobs = [{**JOBS[0], "words": words}, {**JOBS[1], "words": other}]
-    draw(means(jobs), settings(varied(jobs)), tmp_path)
+    draw_sweep(seed_means(jobs), setting_keys(varied_values(jobs)), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == pictures

@@ -1,4 +1,4 @@
-"""What one small run prints and leaves behind."""
+"""Output and files of one small run."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_ensemble_folder_is_whole(out: Path) -> None:
     assert "base_model: small" in card and "| elrea |" in card and "not MMLU" in card
 
 
-def test_one_wandb_run_holds_it_all(out: Path, summary: dict) -> None:
+def test_one_wandb_run_has_everything(out: Path, summary: dict) -> None:
     (run,) = runs(out)
     assert run.exit_code == 0 and run.info["tags"] == ["elrea_mmlu"]
     assert run.config["training"]["epochs"] == 2

@@ -133,12 +133,12 @@ def test_runs_that_cannot_be_compared_give_one_line(tmp_path: Path, capsys) -> N
     )
     right = (without / "predictions.jsonl").read_text()
     (without / "predictions.jsonl").write_text('{"id": "a"}\n')
-    assert "predictions.jsonl: not as a run writes it (KeyError('strategies'))" in line(without)
+    assert "predictions.jsonl: invalid predictions (KeyError('strategies'))" in line(without)
     (without / "predictions.jsonl").write_text("no JSON\n")
-    assert "not as a run writes it" in line(without)
+    assert "invalid predictions" in line(without)
     (without / "predictions.jsonl").write_text(right)
     (without / "summary.json").unlink()
-    assert "summary.json is not as the job wrote it" in line(without)
+    assert "summary.json: checksum mismatch" in line(without)
     for resamples in (0, 10**10):
         said = line(sweep, "--resamples", resamples)
         assert f"--resamples {resamples}: must be 1 to 1000000" in said
@@ -156,11 +156,14 @@ def test_a_run_that_is_not_done_is_refused(tmp_path: Path) -> None:
     for state, error in (("failed", "no such data"), ("running", None), ("prepared", None)):
         rewrite(run / "status.json", state=state, **({"error": error} if error else {}))
         said = error_of(run)
-        assert f"{run}: the last run there is {state}, not done" in said and (error or "") in said
+        assert (
+            f"{run}: the state of the last run there is {state}, not done" in said
+            and (error or "") in said
+        )
     rewrite(run / "status.json", state="done")
     compare.compare([read_run(run)], "elrea", "base", 100)
     rewrite(run / "summary.json", seed=1)
-    assert "summary.json is not as the job wrote it" in error_of(run)
+    assert "summary.json: checksum mismatch" in error_of(run)
     (run / "status.json").unlink()
     assert f"{run}: no status.json there" in error_of(run)
 
@@ -171,12 +174,12 @@ def test_predictions_must_match_the_summary(tmp_path: Path) -> None:
     lines = path.read_text().splitlines()
     turned = lines[0].replace("true", "t").replace("false", "true").replace(": t}", ": false}")
     for changed, said in (
-        (lines[:-1], "its 39 lines are not the 40 answers of base that summary.json counts"),
-        ([*lines[:-1], lines[0]], "the id 'item/0' stands twice"),
-        ([turned, *lines[1:]], "its 40 lines are not the 40 answers of base that summary.json counts"),
-        ([lines[0].replace("true", "1").replace("false", "0"), *lines[1:]], "correct is true or false"),
+        (lines[:-1], "its 39 lines are not the 40 answers of base in summary.json"),
+        ([*lines[:-1], lines[0]], "duplicate id 'item/0'"),
+        ([turned, *lines[1:]], "its 40 lines are not the 40 answers of base in summary.json"),
+        ([lines[0].replace("true", "1").replace("false", "0"), *lines[1:]], "correct must be true or false"),
         ([], "its 0 lines are not"),
-        (["[" * 100_000], "not as a run writes it"),
+        (["[" * 100_000], "invalid predictions"),
     ):  # fmt: skip
         path.write_text("\n".join(changed) + "\n" * bool(changed))
         assert said in error_of(run) and str(path) in error_of(run)
@@ -192,9 +195,9 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(tmp_path: Path) -
     for name, config, said in (
         ("k", {"clustering": {"k": 8, "sizes": [1, 2]}}, "clustering.k (8 and 4)"),
         ("list", {"clustering": {"k": 4, "sizes": [1]}}, "clustering.sizes ([1] and [1, 2])"),
-        ("less", {"clustering": {"k": 4}}, "clustering.sizes (not there and [1, 2])"),
-        ("precision", {"trainer": {"precision": "16"}}, "trainer.precision (16 and not there)"),
-        ("own", {"ensemble": {"top_k": 1}}, "ensemble.top_k (1 and not there)"),
+        ("less", {"clustering": {"k": 4}}, "clustering.sizes (not set and [1, 2])"),
+        ("precision", {"trainer": {"precision": "16"}}, "trainer.precision (16 and not set)"),
+        ("own", {"ensemble": {"top_k": 1}}, "ensemble.top_k (1 and not set)"),
         ("rate", {"evaluation": {"settings": {"base": {"rate": 2}}}}, "evaluation.settings.base.rate (2"),
     ):  # fmt: skip
         other = made(name, 1, **config)

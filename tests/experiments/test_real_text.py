@@ -96,7 +96,7 @@ def test_an_unfinished_sweep_is_refused(tmp_path: Path) -> None:
         '{"state": "stopped", "words": [], "chosen": "-", "seconds": 1.0}'
     )
     ended = made(folder, tmp_path)
-    assert ended.returncode == 1 and "no finished sweep there" in ended.stderr
+    assert ended.returncode == 1 and "the sweep is not finished" in ended.stderr
 
 
 def test_sums_of_logits_have_a_name_of_their_own(tmp_path: Path) -> None:

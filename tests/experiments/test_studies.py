@@ -12,7 +12,7 @@ import pytest
 
 from elrea.errors import ElreaError
 from elrea.reporting.compare_table import load, read_sweep
-from elrea.reporting.runs import finished
+from elrea.reporting.runs import finished_jobs
 from experiments import study
 from experiments.cost import frontier
 from experiments.paper_tables import tables
@@ -66,24 +66,24 @@ def test_seeds_are_taken_together(tmp_path: Path) -> None:
     keys, (scores,), jobs = read_sweep(sweep(tmp_path / "s", 3, 1))
     assert (keys, scores.seeds, jobs[0]["data"]) == ([], [3, 1], "made up")
     assert scores.items["elrea"].shape == (2, 4)
-    jobs = finished(sweep(sweep(tmp_path / "k", 0, 1, k="2"), 0, 1, k="4"), several=True)
+    jobs = finished_jobs(sweep(sweep(tmp_path / "k", 0, 1, k="2"), 0, 1, k="4"), several=True)
     assert [(job["setting"], job["seed"]) for job in jobs] == [
         (("2",), 0), (("2",), 1), (("4",), 0), (("4",), 1),
     ]  # fmt: skip
 
 
 def wrong(tmp_path: Path) -> dict[str, tuple[Path, str]]:
-    """Folders that are no finished sweep over seeds, and what is said of them."""
+    """Folders that are not a finished sweep over seeds, with the error for each."""
     (cut := sweep(tmp_path / "cut", 0, 1)).joinpath("sweep.json").write_text("{}")
     return {
-        "none": (tmp_path / "none", "no finished sweep there; give multirun"),
+        "none": (tmp_path / "none", "no finished sweep there; give a folder such as multirun"),
         "failed": (state(sweep(tmp_path / "f", 0, 1), "1", "failed"), "job 1 is failed"),
         "running": (state(sweep(tmp_path / "r", 0, 1), "0", "running"), "job 0 is running"),
-        "cut": (cut, "it ended before its last job"),
+        "cut": (cut, "it was stopped before its last job"),
         "twice": (sweep(tmp_path / "t", 0, 1, 0), "jobs 0 and 2 have the same seed 0"),
         "studies": (
             sweep(sweep(tmp_path / "o", 0), 1, names=("base", "elrea", "elrea_one")),
-            "scored other strategies",
+            "scored different strategies",
         ),
     }
 

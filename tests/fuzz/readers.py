@@ -27,7 +27,7 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.training.checkpoint import Checkpoint
 from elrea.models.training.moments import Moments
-from elrea.reporting.sweeps import as_csv, means, read_jobs, settings, varied
+from elrea.reporting.sweeps import as_csv, read_jobs, seed_means, setting_keys, varied_values
 from elrea.store.files import read_json, sha256, with_checksum
 from elrea.store.lock import read_lease
 from elrea.store.stage import Store
@@ -202,7 +202,7 @@ def _jobs(folder: Path) -> None:
 
 def _read_jobs(folder: Path) -> object:
     jobs = read_jobs(folder)
-    return as_csv(jobs), varied(jobs), settings(varied(jobs)), means(jobs)
+    return as_csv(jobs), varied_values(jobs), setting_keys(varied_values(jobs)), seed_means(jobs)
 
 
 def _vouch(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""From a config to the strategies of a run: whose settings hold, and what is refused before anything is done."""
+"""Strategies of a run from its config: which settings win, and what is refused before the run starts."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from omegaconf import DictConfig
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategies.matched import Matched
 from elrea.method.ensemble.strategies.single import Single
-from elrea.pipeline.assemble import ahead
+from elrea.pipeline.assemble import assemble_without_data
 
 CONF = Path(__file__).parents[2] / "conf"
-RATED = (
+WITH_RATE = (
     "compute_matched", "continued", "lora_ensembles", "mole", "parameter_matched", "random_cluster", "random_weighted",
     "seed_ensemble", "source",
 )  # fmt: skip
 
 
 def strategies(*words: str) -> tuple[dict[str, Any], DictConfig]:
-    """What a run with these words scores, and its config."""
+    """The strategies that a run with these overrides scores, and its config."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", ["data=gsm8k", *words])
     chosen = next((w.partition("=")[2] for w in words if w.startswith("ensemble=")), "elrea")
-    return dict(ahead(config, chosen, CONF, words).strategies), config
+    return dict(assemble_without_data(config, chosen, CONF, words).strategies), config
 
 
 @pytest.mark.parametrize("chosen", ["elrea", "compute_matched"])
-def test_settings_hold_whichever_is_of_interest(chosen: str) -> None:
-    """So that one line sweeps over `ensemble=` with a study's settings."""
+def test_settings_apply_to_whichever_strategy_is_chosen(chosen: str) -> None:
+    """One command can then sweep over `ensemble=` with the settings of a study."""
     made, config = strategies(
         f"ensemble={chosen}",
         "evaluation.strategies=[elrea,compute_matched]",
@@ -42,9 +42,9 @@ def test_settings_hold_whichever_is_of_interest(chosen: str) -> None:
     assert config.ensemble.get("rate") == (0.7 if chosen == "compute_matched" else None)
 
 
-def test_what_is_typed_twice_is_refused() -> None:
+def test_a_field_that_is_set_in_two_places_is_refused() -> None:
     words = ["ensemble=compute_matched", "ensemble.rate=1.0"]
-    said = "evaluation.settings.compute_matched.rate: ensemble.rate is given too; leave one"
+    said = "evaluation.settings.compute_matched.rate: ensemble.rate is set too; remove one"
     with pytest.raises(ConfigError, match=said):
         strategies(*words, "evaluation.settings={compute_matched:{rate:0.7}}")
     other = "evaluation.settings={compute_matched:{rank_times_clusters:true}}"
@@ -56,13 +56,13 @@ def test_what_is_typed_twice_is_refused() -> None:
     [
         (
             ["evaluation.settings={base:{member:backbone}}"],
-            "evaluation.settings.base: base is what the others are held against; leave it",
+            "evaluation.settings.base: base is a reference strategy; its settings cannot be changed",
         ),
         (
             ["evaluation.settings={backbone:{member:base}}"],
-            "evaluation.settings.backbone: backbone is what the others are held against",
+            "evaluation.settings.backbone: backbone is a reference strategy",
         ),
-        (["ensemble=base", "ensemble.member=backbone"], "ensemble: base is what the others are"),
+        (["ensemble=base", "ensemble.member=backbone"], "ensemble: base is a reference strategy"),
         (
             ["evaluation.settings={backbone:{member:nope}}"],
             "evaluation.settings.backbone.member=nope: must be backbone or base",
@@ -75,12 +75,12 @@ def test_what_is_typed_twice_is_refused() -> None:
         (["ensemble=elrea", "ensemble.top_k=0"], "ensemble.top_k=0: must be at least 1, or null"),
     ],
 )
-def test_what_cannot_be_is_one_line_with_the_key(words: list[str], said: str) -> None:
+def test_an_invalid_setting_is_one_line_with_its_key(words: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         strategies(*words)
 
 
-@pytest.mark.parametrize("name", RATED)
+@pytest.mark.parametrize("name", WITH_RATE)
 def test_a_rate_that_cannot_train_is_refused(name: str) -> None:
     said = "rate=-1.0: must be above 0, and finite"
     with pytest.raises(ConfigError, match=f"^ensemble.{said}"):
@@ -90,11 +90,11 @@ def test_a_rate_that_cannot_train_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.0, math.nan, math.inf])
-def test_nothing_is_trained_at_no_rate(rate: float) -> None:
+def test_a_rate_must_be_positive_and_finite(rate: float) -> None:
     with pytest.raises(ConfigError, match="must be above 0, and finite"):
         Matched(rate=rate)
 
 
-def test_the_rows_that_are_always_there_are_what_their_files_say() -> None:
+def test_reference_strategies_have_the_settings_of_their_files() -> None:
     made, _ = strategies("evaluation.settings={base:{member:base}}")
     assert made["base"] == Single("base") and made["backbone"] == Single("backbone")

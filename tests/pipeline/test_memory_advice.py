@@ -1,4 +1,4 @@
-"""Running out of memory ends in a line that names what to lower."""
+"""The error for running out of memory names the settings to lower."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CONF = Path(__file__).parents[2] / "conf"
 
 
 def blank(kind: type[Step]) -> Step:
-    """A step whose class alone counts."""
+    """A step without attributes; only its class is used."""
     return object.__new__(kind)
 
 
@@ -43,7 +43,7 @@ def blank(kind: type[Step]) -> Step:
         ("scores", Scores, "evaluation.batch_size"),
     ],
 )
-def test_what_to_lower(name: str, kind: type[Step], said: str) -> None:
+def test_the_error_names_what_to_lower(name: str, kind: type[Step], said: str) -> None:
     pattern = f"^{name}: out of memory; lower .*{said}"
     with pytest.raises(ElreaError, match=pattern) as caught, memory_explained(name, blank(kind)):
         torch.empty(2**50)  # a petabyte: torch's own error
@@ -59,7 +59,7 @@ def test_other_errors_pass() -> None:
 
 @pytest.mark.parametrize("kind", ORDER)
 def test_the_advice_names_keys_that_exist(kind: type[Step]) -> None:
-    """`routing.batch_size` was advised, and there is no such key."""
+    """`routing.batch_size` was advised once, which does not exist."""
     named = re.findall(r"(\w+)\.(\w+)(?:=\w+)?", kind.oom_advice)
     assert named
     for group, key in named:
@@ -69,7 +69,7 @@ def test_the_advice_names_keys_that_exist(kind: type[Step]) -> None:
 
 
 def _fields(group: str) -> set[str]:
-    """Fields of the classes that a group's files name, for keys that a file leaves to their default."""
+    """Fields of the classes that a group's files name: a file may leave a key at its default."""
     found: set[str] = set()
     for path in (CONF / group).glob("*.yaml"):
         node: Any = OmegaConf.load(path)

@@ -1,4 +1,4 @@
-"""What the tests of pictures share."""
+"""Fixtures for the tests of plots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elrea.reporting.plots import figures as plots
 
 @pytest.fixture
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Keeps every figure that is saved."""
+    """Collects every figure that is saved."""
     kept: list[Figure] = []
 
     def save(draw: Any, *arguments: Any) -> None:

@@ -1,4 +1,4 @@
-"""A report of a run that nobody made, for what shows reports."""
+"""Made-up reports, for tests of the code that shows reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASE = {**ROW, "delta_to_base": None, "delta_ci95": None, "accuracy": 0.5}
 
 
 def report(**changes: Any) -> Report:
-    """Two strategies on no items, without clusters or routing."""
+    """A report of two strategies without items, clusters or routing."""
     blank = Report(
         chosen="elrea", command=["seed=3"], data="exam", backbone="tiny", seed=3, resamples=9, test=(), tasks=(),
         train=0, left_out=(), outcomes={}, strategies={"base": BASE, "elrea": ROW}, routing=None, gradient=None,

@@ -1,4 +1,4 @@
-"""The plots: what stands in them, and that odd input still draws."""
+"""Plots of a run: their contents, and unusual inputs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_curves_have_a_panel_for_the_base_one_for_the_experts_and_one_for_others
     assert size(tmp_path / "new" / "curves.png")[0] == round(WIDTH * DOTS)
 
 
-def test_no_legend_covers_what_is_drawn(figures: list[Figure], tmp_path: Path) -> None:
+def test_no_legend_covers_a_plot(figures: list[Figure], tmp_path: Path) -> None:
     curves = {name: rows([2.0, 1.0]) for name in ["base", *(f"expert-{i}" for i in range(16))]}
     plots.training_curves(curves, tmp_path / "curves.png")
     features = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
@@ -77,14 +77,14 @@ def test_no_legend_covers_what_is_drawn(figures: list[Figure], tmp_path: Path) -
                 seen += 1
                 box = legend.get_window_extent()
                 assert not any(box.overlaps(edge) for edge in edges)
-                assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, "wider than the picture"
+                assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, "wider than the figure"
     assert seen == 3, "experts, clusters, sources"
 
 
 @pytest.mark.parametrize("width", [1, 2, 12])
-def test_titles_fit_the_picture(width: int, figures: list[Figure], tmp_path: Path) -> None:
+def test_titles_fit_the_figure(width: int, figures: list[Figure], tmp_path: Path) -> None:
     names = [f"cluster {c}" for c in range(width)]
-    note = "a name of data that is much longer than its author should have made it"
+    note = "a name of a data set that is much too long to fit on a single line of the title"
     heat_map(np.ones((2, width)), ["a", "b"], names, tmp_path / "map.png", note)
     (figure,) = figures
     title: Any = figure._suptitle  # type: ignore[attr-defined]
@@ -107,7 +107,7 @@ def test_smoothing_is_a_moving_mean() -> None:
 @pytest.mark.parametrize(
     "curves", [{}, {"base": []}, {"base": rows([1.0])}, {"base": rows([float("nan")])}]
 )
-def test_curves_of_little_or_nothing_draw(curves: Any, tmp_path: Path) -> None:
+def test_short_or_empty_curves_are_drawn(curves: Any, tmp_path: Path) -> None:
     plots.training_curves(curves, tmp_path / "curves.png")
     assert size(tmp_path / "curves.png")[0] == round(WIDTH * DOTS)
 
@@ -126,7 +126,7 @@ def test_the_heat_map_is_ordered_by_the_leading_cluster(
     assert max(size(path)) <= 10 * DOTS
 
 
-def test_routing_puts_the_base_first_and_apart(figures: list[Figure], tmp_path: Path) -> None:
+def test_routing_shows_the_base_first_and_separated(figures: list[Figure], tmp_path: Path) -> None:
     weights = [[0.9, 0.2], [0.1, 0.8], [0.35, 0.45]]  # [members, sources]
     members = ["expert 0", "expert 1", "base"]
     routing(weights, members, ["x", "y"], tmp_path / "routing.png")
@@ -138,7 +138,7 @@ def test_routing_puts_the_base_first_and_apart(figures: list[Figure], tmp_path: 
 
 
 @pytest.mark.parametrize("members", [["base"], ["expert 0"]])
-def test_routing_of_one_member_draws(members: list[str], tmp_path: Path) -> None:
+def test_routing_with_one_member_is_drawn(members: list[str], tmp_path: Path) -> None:
     routing([[0.0, 0.0]], members, ["x", "y"], tmp_path / "routing.png")
     assert size(tmp_path / "routing.png")[0] > 200
 
@@ -149,15 +149,17 @@ def test_accuracy_shows_points_intervals_and_the_base(
     plots.accuracy(STRATEGIES, tmp_path / "accuracy.png", chance=0.25)
     axis = figures[0].axes[0]
     assert labels(axis.get_yticklabels()) == ["base", "elrea"]
-    assert axis.yaxis_inverted(), "the first strategy stands on top"
+    assert axis.yaxis_inverted(), "the first strategy is on top"
     assert labels(axis.texts) == ["64.0", "70.2"]
     bars: Any = axis.collections[0]
     assert np.allclose([bar[:, 0] for bar in bars.get_segments()], [[62, 66], [68, 72]])
-    assert axis.get_xlim()[0] > 50, "chance at 25 % would squeeze differences of 6 points"
+    assert axis.get_xlim()[0] > 50, "an axis from 25 % would hide differences of 6 points"
     assert "chance 25 %" in axis.get_xlabel()
 
 
-def test_chance_is_drawn_where_it_is_near(figures: list[Figure], tmp_path: Path) -> None:
+def test_chance_is_drawn_if_it_is_near_the_accuracies(
+    figures: list[Figure], tmp_path: Path
+) -> None:
     near = {**STRATEGIES, "backbone": {"accuracy": 0.26, "ci95": [0.24, 0.28]}}
     plots.accuracy(near, tmp_path / "accuracy.png", chance=0.25)
     axis = figures[0].axes[0]

@@ -1,4 +1,4 @@
-"""Nothing that identifies a machine or opens an account leaves it."""
+"""Secrets and paths of this machine are removed from everything that is sent to W&B."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_secret_keys_hide_their_values(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["max_tokens", "tokenizer", "pad_token", "key", "keys", "tokens"])
-def test_settings_that_sound_alike_stay(key: str) -> None:
+def test_settings_with_similar_names_stay(key: str) -> None:
     assert public({key: "value"}) == {key: "value"}
 
 
@@ -31,7 +31,7 @@ def test_secret_variables_are_found_inside_text(monkeypatch: pytest.MonkeyPatch)
     assert public(["url?t=hf_abcdefghijkl_and_more", "value"]) == [f"url?t={HIDDEN}", "value"]
 
 
-def test_paths_lose_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_become_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     work, home = tmp_path / "work", tmp_path / "home"
     work.mkdir()
     monkeypatch.chdir(work)
@@ -42,7 +42,7 @@ def test_paths_lose_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert relative(f"{home}/models") == f"{home}/models"
 
 
-def test_a_vanished_working_folder_is_no_reason_to_fail(
+def test_a_deleted_working_folder_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = tmp_path / "gone"
@@ -52,7 +52,7 @@ def test_a_vanished_working_folder_is_no_reason_to_fail(
     assert public({"path": "/somewhere/else"}) == {"path": "/somewhere/else"}
 
 
-def test_everything_becomes_plain() -> None:
+def test_everything_becomes_plain_data() -> None:
     value = {
         1: (np.float64(0.5), np.int64(2), np.bool_(True), None, True, 1.5),
         "array": np.arange(3),

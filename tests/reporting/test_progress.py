@@ -1,4 +1,4 @@
-"""The progress bar: one line for pipes and logs, a moving bar within 100 columns for terminals."""
+"""The progress bar: one line in files and pipes, a moving bar of at most 100 columns on terminals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time that the bar sees; a test moves it."""
+    """The time that the bar reads; tests change it."""
     now = [100.0]
     monkeypatch.setattr("elrea.reporting.progress.monotonic", lambda: now[0])
     return now
@@ -35,7 +35,7 @@ def test_one_line_at_the_end_without_a_terminal(
     assert capsys.readouterr().out == "base adapter: 12,000 examples in 41 s (293/s)\n"
 
 
-def test_a_stage_that_breaks_says_how_far_it_came(
+def test_a_failed_task_prints_how_much_was_done(
     capsys: pytest.CaptureFixture[str], clock: list[float]
 ) -> None:
     with (
@@ -49,7 +49,7 @@ def test_a_stage_that_breaks_says_how_far_it_came(
     assert capsys.readouterr().out == expected
 
 
-def test_nothing_to_do_divides_by_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_task_does_not_divide_by_zero(capsys: pytest.CaptureFixture[str]) -> None:
     with progress.bar("experts", 0):
         pass
     assert re.fullmatch(r"experts: 0 examples in 0\.\d s \(-/s\)\n", capsys.readouterr().out)

@@ -1,4 +1,4 @@
-"""report.html: what it shows, and that nothing in it runs."""
+"""report.html: its contents, and that it contains no active content."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def written(folder: Path, pictures: dict[str, Path] | None = None, **changes: Any) -> Tags:
+def write(folder: Path, pictures: dict[str, Path] | None = None, **changes: Any) -> Tags:
     return Tags(run_report(folder, report(**changes), pictures or {}).read_text(encoding="utf-8"))
 
 
 def test_nothing_from_data_becomes_html(tmp_path: Path) -> None:
-    page = written(
+    page = write(
         tmp_path, chosen=NASTY, data=NASTY, backbone=NASTY, command=[f"tracking.name={NASTY}"],
         strategies={"base": BASE, NASTY: ROW}, versions={NASTY: "1"},
         stages={NASTY: MadeStage(NASTY, NASTY, 1.0, True, {})},
     )  # fmt: skip
-    assert page.text.count('alert("x")') >= 6, "shown as it is"
+    assert page.text.count('alert("x")') >= 6, "shown literally"
     assert not {"script", "img", "iframe", "object", "link"} & {tag for tag, _ in page.tags}
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     job = {"number": NASTY, "state": "failed", "chosen": NASTY, "strategies": {}, "error": NASTY}
@@ -49,9 +49,9 @@ def test_nothing_from_data_becomes_html(tmp_path: Path) -> None:
     assert {tag for tag, _ in swept.tags} <= {tag for tag, _ in page.tags} | {"a"}
 
 
-def test_the_table_says_what_the_screen_says(tmp_path: Path) -> None:
+def test_the_table_has_the_figures_of_the_screen(tmp_path: Path) -> None:
     stages = {"base": MadeStage("base", "k", 1234.56, True, {})}
-    text = written(tmp_path, stages=stages).text
+    text = write(tmp_path, stages=stages).text
     for figure in ("75.0", "[50.0, 90.0]", "+25.0", "[+10.0, +40.0]", "1,234.6", "reused"):
         assert figure in text
     assert '<span class="up">+25.0</span>' in (tmp_path / "report.html").read_text()
@@ -62,27 +62,27 @@ def test_pictures_are_inside(tmp_path: Path) -> None:
     (tmp_path / "accuracy.png").write_bytes(content)
     (tmp_path / "other.png").write_bytes(b"not known")
     pictures = {name: tmp_path / f"{name}.png" for name in ("accuracy", "other")}
-    (image,) = [attrs for tag, attrs in written(tmp_path, pictures).tags if tag == "img"]
+    (image,) = [attrs for tag, attrs in write(tmp_path, pictures).tags if tag == "img"]
     data = base64.b64encode(content).decode()
     assert image["src"] == f"data:image/png;base64,{data}"
-    assert image["width"] == str(864 * 100 // DOTS), "as wide as it was drawn, not as its dots"
+    assert image["width"] == str(864 * 100 // DOTS), "its width in CSS pixels, not in dots"
 
 
-def test_stages_are_in_the_order_of_the_work_with_what_was_reused(tmp_path: Path) -> None:
+def test_stages_are_in_order_with_the_number_of_reused_ones(tmp_path: Path) -> None:
     names = ["base", "features-train", "clusters", "expert-0", "features-test", "scores"]
     stages = {name: MadeStage("x", "k", 2.0, name == "base", {}) for name in names}
-    text = written(tmp_path, stages=stages).text
+    text = write(tmp_path, stages=stages).text
     places = [text.index(name, text.index("Plan")) for name in names]
     assert places == sorted(places)
-    assert "5 stages were made in 10.0 s; 1 were reused, which had taken 2.0 s." in text
+    assert "5 stages were made in 10.0 s; 1 were reused, which saved 2.0 s." in text
 
 
-def test_losses_of_another_scale_are_explained(tmp_path: Path) -> None:
-    text = " ".join(written(tmp_path).text.split())
-    assert "1.43" in text and "uniform's sum to the number of members" in text
+def test_losses_on_a_different_scale_are_explained(tmp_path: Path) -> None:
+    text = " ".join(write(tmp_path).text.split())
+    assert "1.43" in text and "those of uniform sum to the number of members" in text
 
 
-def test_numbers_are_at_the_right_and_words_at_the_left() -> None:
+def test_numbers_are_aligned_to_the_right_and_text_to_the_left() -> None:
     def table(cell: str) -> str:
         macros = environment().get_template("macros.html").module
         return str(macros.table(["a"], [[cell]]))  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The picture of the features: what stands where, and that odd input still draws."""
+"""The scatter plot of the features: its contents, and unusual inputs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elrea.reporting.plots.scatter import scatter
 
 
 def drawn(axis: Any) -> dict[str, np.ndarray]:
-    """Group -> places [m, 2]."""
+    """By group, the coordinates of its points [m, 2]."""
     return {cloud.get_label(): np.asarray(cloud.get_offsets()) for cloud in axis.collections}
 
 
@@ -33,13 +33,13 @@ def test_one_panel_by_cluster_and_one_by_source(figures: list[Figure], tmp_path:
     }
     assert {name: len(cloud) for name, cloud in by_source.items()} == {"a": 23, "b": 22}
     far = by_cluster["cluster 0"][:, 0].mean() - by_cluster["cluster 1"][:, 0].mean()
-    assert abs(far) == pytest.approx(10, abs=0.1), "clusters lie apart on the first component"
+    assert abs(far) == pytest.approx(10, abs=0.1), "the first component separates the clusters"
     assert "100 % of the variance" in left.get_xlabel()
     assert figures[0].get_suptitle() == "Features of 45 training examples: a note"
     assert (tmp_path / "new" / "features.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_many_points_are_sampled_and_many_sources_share_a_look(
+def test_points_are_sampled_and_small_sources_are_grouped_as_others(
     figures: list[Figure], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SAMPLE", 100)
@@ -70,11 +70,11 @@ def test_a_source_has_its_main_clusters_colour_and_a_shape_of_its_own(
     clusters, found = looks(top), looks(below)
     assert found["a"][0] == found["b"][0] == clusters["cluster 0"][0]
     assert found["c"][0] == clusters["cluster 1"][0] != found["a"][0]
-    assert found["a"][1] != found["b"][1], "two sources of one colour look alike"
+    assert found["a"][1] != found["b"][1], "two sources of one colour need different markers"
 
 
 @pytest.mark.parametrize("shape", [(0, 4), (1, 4), (5, 1)])
-def test_little_or_nothing_draws(
+def test_few_or_no_points_are_drawn(
     shape: tuple[int, int], figures: list[Figure], tmp_path: Path
 ) -> None:
     count = shape[0]

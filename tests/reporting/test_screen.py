@@ -1,4 +1,4 @@
-"""The tables on the screen: the right numbers, 100 columns, no need of colour."""
+"""Tables on the terminal: figures, width, and readability without colour."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shown(table: RenderableType, width: int = 100, **options: bool) -> str:
     return text
 
 
-def test_the_results_say_the_numbers() -> None:
+def test_the_results_table_has_the_figures() -> None:
     text = shown(results_table(STRATEGIES, "Results", "built-in exam, not MMLU"))
     rows = {line.split()[0]: " ".join(line.split()) for line in text.splitlines() if line.split()}
     assert rows["elrea"] == "elrea 70.2 [68.1, 72.2] +6.2 [+4.1, +8.3] 9"
@@ -50,19 +50,19 @@ def test_the_results_say_the_numbers() -> None:
 
 
 def by_task(count: int) -> dict[str, Any]:
-    """The same with so many tasks."""
+    """The strategies' rows with `count` tasks."""
     tasks = {f"task {n}": {"accuracy": 0.5, "n": 3, "ci95": [0.1, 0.9]} for n in range(count)}
     return {name: {**row, "macro": 0.123, "tasks": tasks} for name, row in STRATEGIES.items()}
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
 @pytest.mark.parametrize("strategies", [STRATEGIES, by_task(2)])
-def test_the_results_fit(strategies: dict[str, Any], width: int) -> None:
+def test_the_results_table_fits(strategies: dict[str, Any], width: int) -> None:
     lines = shown(results_table(strategies), width).splitlines()
     assert max(map(len, lines)) <= width
 
 
-def test_several_tasks_have_a_column_of_their_mean() -> None:
+def test_several_tasks_add_a_macro_column() -> None:
     named = {"instruction_embedding": by_task(2)["elrea"]}
     line = shown(results_table(named)).splitlines()[2]
     assert (
@@ -73,7 +73,7 @@ def test_several_tasks_have_a_column_of_their_mean() -> None:
     )
 
 
-def test_a_clear_difference_is_coloured_where_colours_are_welcome(
+def test_a_significant_difference_is_coloured_unless_no_color_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
@@ -86,7 +86,7 @@ def test_a_clear_difference_is_coloured_where_colours_are_welcome(
     assert "\x1b[3" not in plain
 
 
-def test_the_plan_keeps_order_and_keys_whole() -> None:
+def test_the_plan_shows_stages_in_order_with_complete_keys() -> None:
     rows = [
         ("base", "0123456789abcdef", "reused"),
         ("features", "fedcba9876543210", "to do"),

@@ -1,4 +1,4 @@
-"""A sweep's pictures are drawn from any number of settings and seeds."""
+"""Plots of sweeps with different numbers of settings and seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from elrea.reporting.plots import trends
 from elrea.reporting.plots.figures import differences
 
 
-def test_pictures_are_drawn(tmp_path: Path) -> None:
+def test_plots_are_drawn(tmp_path: Path) -> None:
     lines = {f"strategy {i}": [(2.0, 0.5, 0.4, 0.6), (8.0, 0.7, 0.7, 0.7)] for i in range(9)}
     trends.trend(lines, "clustering.k", tmp_path / "trend.png")
     trends.trend({"one": [(0.5, 0.5, 0.5, 0.5)]}, "data.conflict", tmp_path / "one.png")
@@ -40,15 +40,15 @@ ROWS = [
 
 
 def ends(axis: Any) -> list[list[float]]:
-    """Of the bars, in the order of the lines."""
+    """Lower and upper ends of the bars, in the order of the lines."""
     return [np.round(bar[:, 1], 6).tolist() for bars in axis.collections for bar in bars.get_segments()]  # fmt: skip
 
 
-def test_accuracy_against_a_knob_has_a_line_per_strategy_and_other_setting(
+def test_accuracy_has_a_line_per_strategy_and_other_setting(
     figures: list[Figure], tmp_path: Path
 ) -> None:
-    trends.against(ROWS, "clustering.k", tmp_path / "a.png")
-    trends.against(ROWS, "clustering.k", tmp_path / "b.png", bars="seeds")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "a.png")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "b.png", bars="seeds")
     axis = figures[0].axes[0]
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["2", "8"]
     assert axis.get_legend_handles_labels()[1] == ["base, sjlt", "elrea, sjlt"]
@@ -56,15 +56,15 @@ def test_accuracy_against_a_knob_has_a_line_per_strategy_and_other_setting(
     assert ends(figures[1].axes[0])[2:] == [[59, 61], [69, 71]]
 
 
-def test_gain_leaves_out_what_it_is_taken_on_and_keeps_the_colours(
+def test_a_gain_plot_omits_the_baseline_and_keeps_the_colours(
     figures: list[Figure], tmp_path: Path
 ) -> None:
-    trends.against(ROWS, "clustering.k", tmp_path / "a.png")
-    trends.against(ROWS, "clustering.k", tmp_path / "g.png", gain_on="base", note="a note")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "a.png")
+    trends.plot_sweep(ROWS, "clustering.k", tmp_path / "g.png", gain_on="base", note="a note")
     accuracy, gain = (figure.axes[0] for figure in figures)
     assert gain.get_legend_handles_labels()[1] == ["elrea, sjlt"]
-    assert ends(gain) == [[10, 12], [20, 22]], "seeds, where there are no intervals"
-    assert gain.get_ylabel() == "accuracy less base's (points)"
+    assert ends(gain) == [[10, 12], [20, 22]], "the range over seeds replaces missing intervals"
+    assert gain.get_ylabel() == "accuracy minus base's (points)"
     assert figures[1].get_suptitle() == "Gain on base against clustering.k: a note"
     bars: list[Any] = [axis.containers[-1] for axis in (accuracy, gain)]
     colours = [each.lines[0].get_color() for each in bars]
@@ -72,6 +72,6 @@ def test_gain_leaves_out_what_it_is_taken_on_and_keeps_the_colours(
 
 
 @pytest.mark.parametrize("rows", [[], ROWS[::2]])
-def test_little_or_nothing_draws(rows: list[dict[str, Any]], tmp_path: Path) -> None:
-    trends.against(rows, "clustering.k", tmp_path / "g.png", gain_on="base")
+def test_few_or_no_rows_are_drawn(rows: list[dict[str, Any]], tmp_path: Path) -> None:
+    trends.plot_sweep(rows, "clustering.k", tmp_path / "g.png", gain_on="base")
     assert (tmp_path / "g.png").stat().st_size > 1_000

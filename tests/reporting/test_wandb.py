@@ -1,4 +1,4 @@
-"""W&B: what an offline run records, and that nothing about W&B can fail or stall a job."""
+"""W&B: the contents of an offline run, and that no W&B error or stall can stop a job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECRET = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Run], list[str]]:
-    """Two runs of one process, one after the other, the second of which fails."""
+    """Two runs of one process; the second fails."""
     folder = tmp_path_factory.mktemp("job")
     picture = folder / "accuracy.png"
     plots.accuracy({"base": {"accuracy": 0.6, "ci95": [0.5, 0.7]}}, picture, chance=0.25)
@@ -98,7 +98,7 @@ def test_nothing_private_is_recorded(recorded: tuple[list[Run], list[str]]) -> N
     assert not [path.name for path in files if "requirements" in path.name or "meta" in path.name]
 
 
-def test_every_curve_is_there_on_its_own_axis(recorded: tuple[list[Run], list[str]]) -> None:
+def test_every_curve_is_recorded_on_its_own_axis(recorded: tuple[list[Run], list[str]]) -> None:
     run = recorded[0][0]
     for adapter in ("base", "expert_00"):
         assert run.metrics[f"{adapter}/*"] == f"{adapter}/step"
@@ -116,7 +116,7 @@ def test_long_curves_are_thinned_and_keep_their_ends(
     assert (steps[0], steps[-1]) == (0, 1000)
 
 
-def test_table_image_and_summary_are_there(recorded: tuple[list[Run], list[str]]) -> None:
+def test_table_image_and_summary_are_recorded(recorded: tuple[list[Run], list[str]]) -> None:
     run = recorded[0][0]
     assert run.table("results") == {"columns": ["strategy", "accuracy", "delta"], "data": ROWS}
     assert run.media("plots/accuracy").read_bytes().startswith(b"\x89PNG")
@@ -124,7 +124,7 @@ def test_table_image_and_summary_are_there(recorded: tuple[list[Run], list[str]]
     assert run.summary["n"] == 400
 
 
-def test_stages_are_artifacts_by_reference_with_what_they_were_made_of(
+def test_stages_are_artifacts_by_reference_with_their_upstream(
     recorded: tuple[list[Run], list[str]],
 ) -> None:
     assert recorded[0][0].artifacts == {
@@ -139,7 +139,7 @@ def test_stages_are_artifacts_by_reference_with_what_they_were_made_of(
     }
 
 
-def test_the_line_says_how_to_send_each_run(recorded: tuple[list[Run], list[str]]) -> None:
+def test_the_sync_line_names_each_run(recorded: tuple[list[Run], list[str]]) -> None:
     found, lines = recorded
     assert lines == [
         f"wandb sync wandb/{found[0].folder.name}",
@@ -170,7 +170,7 @@ def test_a_failing_wandb_costs_one_warning(
     assert len(warnings(caplog)) == 1
     assert "\n" not in warnings(caplog)[0]
     if part in ("log", "define_metric"):
-        assert fake.calls[-1] == "finish", "a run that could not log must still be closed"
+        assert fake.calls[-1] == "finish", "a run whose logging failed must still be closed"
         assert fake.calls.count("summary") == 1, "what still works must still be recorded"
     if part == "finish":
         assert tracker.sync_line() == f"wandb sync {tmp_path}/wandb/run"
@@ -192,7 +192,7 @@ def test_a_hanging_wandb_does_not_stall(
     assert "no answer in 0.2 s" in warnings(caplog)[0]
 
 
-def test_online_without_a_key_stays_offline_and_asks_nobody(
+def test_online_without_a_key_falls_back_to_offline_without_a_prompt(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = Fake({}, logged_in=False)
@@ -216,10 +216,10 @@ def test_online_leaves_nothing_to_send(
 
 
 @pytest.mark.parametrize("mode", ["online", "offline"])
-def test_a_reused_stage_is_an_input_where_that_can_be_told(
+def test_a_reused_stage_is_an_input_when_online(
     mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Online, W&B's lineage leads from what a run used to what it made; offline it cannot, and all are outputs."""
+    """Online, W&B tells a run's input artifacts from its outputs; offline all artifacts are outputs."""
     fake = Fake({})
     monkeypatch.setitem(sys.modules, "wandb", fake)
     with Tracker(mode=mode) as tracker:
@@ -253,14 +253,14 @@ def test_a_refused_artifact_costs_one_warning(
     assert fake.calls[-2:] == ["summary", "finish"]
 
 
-def test_wrong_settings_are_said_in_one_line() -> None:
+def test_invalid_settings_are_one_line() -> None:
     with pytest.raises(ConfigError, match=r"tracking\.mode is 'ofline': choose offline, online"):
         Tracker(mode="ofline")
     with pytest.raises(ConfigError, match=r"tracking\.timeout"):
         Tracker(timeout=0)
 
 
-def test_the_config_file_holds_every_setting_at_its_default() -> None:
+def test_the_config_file_has_every_setting_at_its_default() -> None:
     path = Path(__file__).parents[2] / "conf" / "tracking" / "wandb.yaml"
     node: Any = OmegaConf.to_container(OmegaConf.load(path))
     assert node.pop("_target_") == "elrea.reporting.wandb.tracker.Tracker"
@@ -268,7 +268,7 @@ def test_the_config_file_holds_every_setting_at_its_default() -> None:
 
 
 def use(tracker: Tracker, folder: Path) -> None:
-    """Every call that a job makes."""
+    """Makes every call that a job makes."""
     tracker.start({"seed": 0}, folder)
     tracker.curve("base", CURVE)
     tracker.table("results", ["a"], [[1]])
@@ -281,7 +281,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 class Fake:
-    """Stands for the wandb module; `broken` says what to do in place of a part."""
+    """A fake wandb module; `broken` maps names of its parts to functions that replace them."""
 
     def __init__(self, broken: dict[str, Any], logged_in: bool = True) -> None:
         self.broken, self.logged_in = broken, logged_in

@@ -1,4 +1,4 @@
-"""Reads an offline W&B run back, since wandb ships no reader of its `.wandb` files.
+"""Reads the `.wandb` file of an offline W&B run; wandb itself has no public reader for it.
 
 The file is a LevelDB log (https://github.com/google/leveldb/blob/main/doc/log_format.md): blocks
 of 32 KiB that hold chunks of 7 bytes of header (CRC-32 of type and data, length, type) and data;
@@ -24,7 +24,7 @@ _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 @dataclass
 class Run:
-    """What an offline run recorded.
+    """Contents of an offline run.
 
     Attributes:
         folder: the run's folder.
@@ -63,7 +63,7 @@ class Run:
 
 
 def runs(folder: Path, wait: float = 20.0) -> list[Run]:
-    """Every offline run below `folder`/wandb, in the order they were made.
+    """All offline runs below `folder`/wandb, in the order of their start.
 
     `finish()` returns a moment before wandb's own process has written the file's end: waits up to
     `wait` seconds until each run has its last record.
@@ -78,7 +78,7 @@ def runs(folder: Path, wait: float = 20.0) -> list[Run]:
 
 
 def read(path: Path) -> Run:
-    """One `.wandb` file as a Run."""
+    """Reads one `.wandb` file."""
     from wandb.proto import wandb_internal_pb2 as pb
 
     run = Run(folder=path.parent)
@@ -120,7 +120,7 @@ def read(path: Path) -> Run:
 
 
 def _items(items: Any) -> dict[str, Any]:
-    """W&B's key-value items as nested mappings."""
+    """Converts W&B's key-value items to nested mappings."""
     tree: dict[str, Any] = {}
     for item in items:
         *parents, last = item.nested_key or [item.key]

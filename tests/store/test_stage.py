@@ -15,8 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from elrea.errors import StoreError
+from elrea.store.files import UMASK, publish
 from elrea.store.stage import Stage, Store, read_json
 
 ROOT = Path(__file__).parents[2]
@@ -430,3 +433,18 @@ def test_other_errors_are_passed_on(tmp_path: Path) -> None:
 
     with pytest.raises(FileNotFoundError):
         stage(tmp_path).run(make)
+
+
+def test_others_may_read_as_far_as_the_umask_allows(tmp_path: Path) -> None:
+    """safetensors writes files that only their owner may read."""
+
+    def make(work: Path) -> None:
+        save_file({"a": torch.zeros(1)}, work / "a.safetensors")
+        publish(
+            work / "adapter", lambda new: save_file({"b": torch.ones(1)}, new / "b.safetensors")
+        )
+
+    stage = Store(tmp_path).stage("base", 1, {})
+    stage.run(make)
+    modes = {path.stat().st_mode & 0o777 for path in stage.folder.rglob("*") if path.is_file()}
+    assert modes == {0o666 & ~UMASK}

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from elrea.errors import ConfigError
+from elrea.method.features.protocol import (
+    Features,  # noqa: TC001  # config classes inherit an annotation with it
+)
 from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
 from elrea.models.training.settings import Training
@@ -17,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elrea.method.ensemble.layerwise import Factors
-    from elrea.method.features.protocol import Features
     from elrea.method.routing.weights import Routing
 
 BACKBONE, BASE = "backbone", "base"

@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from torch import Tensor
-
 from elrea.data.prompts import Encoded
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from elrea.models.footprint import Footprint
@@ -137,6 +135,8 @@ def finish(rows: Tensor, valid: Tensor, normalise: bool) -> tuple[Tensor, Tensor
     Returns:
         The rows, and the mask without rows whose length is 0 or not finite.
     """
+    import torch
+
     # Summed in float64: the squares of a small feature would underflow.
     length = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
     valid = valid & length.isfinite() & (length > 0)

@@ -14,7 +14,7 @@ from elrea.models.lora import load
 from elrea.models.training.parallel import Fitting, Work, train_shares
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 
 if TYPE_CHECKING:
@@ -63,27 +63,28 @@ class Adapter(Step):
         return [(pattern, TO_DO) for pattern in dict.fromkeys(patterns)]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
-        it, spec = context.experiment, self.spec
+        experiment, spec = context.experiment, self.spec
         inputs: dict[str, Any] = {
             "name": self.name,
-            "lora": described(spec.lora),
+            "lora": key_fields(spec.lora),
             "epochs": spec.epochs,
             "learning_rate": spec.learning_rate,
-            "training": described(it.training, *NOT_KEYED),
-            "precision": it.device.precision,
-            "seed": it.seed,
+            "training": key_fields(experiment.training, *NOT_KEYED),
+            "precision": experiment.device.precision,
+            "seed": experiment.seed,
         }
         if spec.draw:
             inputs["draw"] = spec.draw
-        if spec.lora.dropout and it.device.together > 1:
-            inputs["processes"] = it.device.together  # each process draws its own dropout masks
+        if spec.lora.dropout and experiment.device.together > 1:
+            # Each process draws its own dropout masks.
+            inputs["processes"] = experiment.device.together
         if spec.from_base:
             inputs["base"] = upstream["base"].key
         else:
-            inputs |= {"prompts": context.prompts, "train": it.corpus.fingerprint("train")}
-        if it.training.early_stop and spec.examples == "all":
-            dev = it.corpus.fingerprint("dev")
-            inputs |= {"early_stop": it.training.early_stop, "dev": dev}
+            inputs |= {"prompts": context.prompts, "train": experiment.corpus.fingerprint("train")}
+        if experiment.training.early_stop and spec.examples == "all":
+            dev = experiment.corpus.fingerprint("dev")
+            inputs |= {"early_stop": experiment.training.early_stop, "dev": dev}
         if spec.source is not None:
             inputs["source"] = spec.source
         if spec.cluster is not None:
@@ -95,19 +96,19 @@ class Adapter(Step):
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it, spec = context.experiment, self.spec
-        recipe = Recipe(spec.epochs, spec.learning_rate, it.training)
+        experiment, spec = context.experiment, self.spec
+        recipe = Recipe(spec.epochs, spec.learning_rate, experiment.training)
         encoded, seed, base = (
-            examples_of(spec, context, upstream), spec.seed(it.seed), self.name == BASE,
+            examples_of(spec, context, upstream), spec.seed(experiment.seed), self.name == BASE,
         )  # fmt: skip
         start = upstream["base"].folder / "adapter" if spec.from_base else None
         fitting, dev = _must_fit(context) if base else [], self._dev(context)
         total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
         with context.task(self.name, f"train {self.name}", total, steps) as task:
-            if it.device.together > 1:
+            if experiment.device.together > 1:
                 work = Work(
-                    folder, encoded, recipe, it.backbone, spec.lora, seed, self.name, start, base, it.device,
-                    fitting, dev,
+                    folder, encoded, recipe, experiment.backbone, spec.lora, seed, self.name, start, base,
+                    experiment.device, fitting, dev,
                 )  # fmt: skip
                 return train_shares(work, task)
             with context.peft(spec.lora) as model:
@@ -117,7 +118,7 @@ class Adapter(Step):
                     model, encoded, recipe, pad_id=context.backbone.pad_id, lora=spec.lora,
                     base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
                     start=load(start)[0] if start else None, keep_moments=base,
-                    trainer=it.device.lightning(), dev=dev, task=task,
+                    trainer=experiment.device.lightning(), dev=dev, task=task,
                 )  # fmt: skip
 
     def _dev(self, context: Context) -> list[Encoded]:
@@ -126,10 +127,10 @@ class Adapter(Step):
         Raises:
             DataError: No dev example fits.
         """
-        it = context.experiment
-        if it.training.early_stop is None or self.spec.examples != "all":
+        experiment = context.experiment
+        if experiment.training.early_stop is None or self.spec.examples != "all":
             return []
-        return context.prompter.train(it.corpus.dev, "dev")[0]
+        return context.prompter.train(experiment.corpus.dev, "dev")[0]
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,13 @@ class BaseAdapter(Adapter):
 
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
-        it = context.experiment
+        experiment = context.experiment
         spec = AdapterSpec(
-            it.lora, it.training.epochs, it.training.learning_rate, "all", from_base=False
+            experiment.lora,
+            experiment.training.epochs,
+            experiment.training.learning_rate,
+            "all",
+            from_base=False,
         )
         return [cls(BASE, (), spec)]
 
@@ -168,8 +173,8 @@ def examples_of(
 
 def _must_fit(context: Context) -> list[Fitting]:
     """What the base adapter's model has to suit, checked before it is trained."""
-    it = context.experiment
-    found: list[Fitting] = [it.features] if context.requirements.clustered else []
+    experiment = context.experiment
+    found: list[Fitting] = [experiment.features] if context.requirements.clustered else []
     if context.distils:
         found.append(context.distilled)
     return found

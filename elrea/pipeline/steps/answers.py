@@ -12,7 +12,7 @@ from elrea.evaluation.draws import Draws, written
 from elrea.evaluation.generation import write_texts
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, routed_by
 
@@ -65,14 +65,14 @@ class Answers(Step):
         return [(name, TO_DO) for name in names if name not in listed]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
-        it, strategy = context.experiment, context.experiment.strategies[self.strategy]
-        test, own = it.corpus.test, it.evaluation
+        experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
+        test, own = experiment.corpus.test, experiment.evaluation
         all_of_them = len(written(test, own.by, strategy)) == len(test)
         inputs: dict[str, Any] = {
-            "strategy": described(strategy),
+            "strategy": key_fields(strategy),
             "members": {m: None if m == BACKBONE else upstream[m].key for m in self.members},
             "prompts": context.prompts,
-            "test": it.test,
+            "test": experiment.test,
             "written": "all" if all_of_them else own.by,
             "max_new_tokens": own.max_new_tokens,
             "stop": own.stop,
@@ -82,16 +82,18 @@ class Answers(Step):
         if strategy.routed:
             inputs["routed"] = {
                 "by": upstream[routed_by(context)].key,
-                "router": described(it.router, *it.router.report_fields),
+                "router": key_fields(experiment.router, *experiment.router.report_fields),
                 "clusters": upstream["clusters"].key,
             }
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it, strategy = context.experiment, context.experiment.strategies[self.strategy]
-        own, backbone = it.evaluation, context.backbone
-        chosen = written(it.corpus.test, own.by, strategy)
-        encoded, _ = context.prompter.test([it.corpus.test[i] for i in chosen], own.max_new_tokens)
+        experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
+        own, backbone = experiment.evaluation, context.backbone
+        chosen = written(experiment.corpus.test, own.by, strategy)
+        encoded, _ = context.prompter.test(
+            [experiment.corpus.test[i] for i in chosen], own.max_new_tokens
+        )
         prompts = {i: e.prompt for i, e in zip(chosen, encoded, strict=True)}
         too_long = [i for i, prompt in prompts.items() if not prompt]
         draws = Draws.of(strategy)
@@ -107,19 +109,23 @@ class Answers(Step):
 
 def _writers(context: Context) -> list[str]:
     """Strategies that write any text; without the data, those that write whatever it is."""
-    it = context.experiment
+    experiment = context.experiment
     if not context.here:
-        return list(it.strategies) if it.evaluation.by == "generation" else []
+        return list(experiment.strategies) if experiment.evaluation.by == "generation" else []
     return [
-        name for name, s in it.strategies.items() if written(it.corpus.test, it.evaluation.by, s)
+        name
+        for name, s in experiment.strategies.items()
+        if written(experiment.corpus.test, experiment.evaluation.by, s)
     ]
 
 
 def _check_room(context: Context) -> None:
     """Refuses texts that leave no room for prompts, before anything is trained."""
-    it = context.experiment
-    if (length := it.evaluation.max_new_tokens) >= it.room and _writers(context):
+    experiment = context.experiment
+    if (length := experiment.evaluation.max_new_tokens) >= experiment.max_tokens and _writers(
+        context
+    ):
         raise ConfigError(
-            f"evaluation.max_new_tokens={length} leaves no room for a prompt in the {it.room} tokens of "
+            f"evaluation.max_new_tokens={length} leaves no room for a prompt in the {experiment.max_tokens} tokens of "
             "backbone.max_length; lower it, or raise that"
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.errors import ClusterError
 from elrea.method.clustering.assignment import make_clusters
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import Step
 
 if TYPE_CHECKING:
@@ -41,21 +41,21 @@ class Clusters(Step):
         Raises:
             ClusterError: Fewer examples than clusters; said before anything is trained.
         """
-        it = context.experiment
-        count, k = len(it.corpus.train), it.clustering.known_k()
+        experiment = context.experiment
+        count, k = len(experiment.corpus.train), experiment.clustering.known_k()
         if context.here and k is not None and count < k:
             raise ClusterError(
                 f"{count} training examples cannot make clustering.k={k} clusters; lower it or give more data"
             )
         return {
             "features": upstream["features-train"].key,
-            "clustering": described(it.clustering),
-            "seed": it.seed,
+            "clustering": key_fields(experiment.clustering),
+            "seed": experiment.seed,
         }
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it = context.experiment
+        experiment = context.experiment
         make_clusters(
-            folder, upstream["features-train"].folder, context.kept("train"), it.clustering, it.seed,
-            unit=it.features.normalise,
+            folder, upstream["features-train"].folder, context.kept("train"), experiment.clustering, experiment.seed,
+            unit=experiment.features.normalise,
         )  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.method.features.parallel import Work, stream_shares
 from elrea.method.features.to_disk import stream
 from elrea.models.training.train import epoch_folders
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import Step
 
 if TYPE_CHECKING:
@@ -45,30 +45,38 @@ class Features(Step):
         return cls(f"features-{split}", upstream, split)
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
-        it = context.experiment
-        it.features.check(it.training.epochs)
-        identity = it.features.identity() if context.here else {}
+        experiment = context.experiment
+        experiment.features.check(experiment.training.epochs)
+        identity = experiment.features.identity() if context.here else {}
         inputs = {
-            "features": {**described(it.features, *it.features.speed_fields), **identity},
+            "features": {
+                **key_fields(experiment.features, *experiment.features.speed_fields),
+                **identity,
+            },
             "prompts": context.prompts,
-            "examples": it.corpus.fingerprint("train" if self.split == "train" else "test"),
+            "examples": experiment.corpus.fingerprint("train" if self.split == "train" else "test"),
         }
-        if it.features.from_base:
+        if experiment.features.from_base:
             inputs["base"] = upstream["base"].key
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it, prompts = context.experiment, context.prompter.routing(context.kept(self.split))
-        epochs = epoch_folders(upstream["base"].folder) if it.features.from_base else []
-        with context.peft(it.lora) as model:
-            reader = it.features.reader(
+        experiment, prompts = context.experiment, context.prompter.routing(context.kept(self.split))
+        epochs = epoch_folders(upstream["base"].folder) if experiment.features.from_base else []
+        with context.peft(experiment.lora) as model:
+            reader = experiment.features.reader(
                 model, epochs, context.backbone.pad_id, context.backbone.tokenizer
             )
             text, total = f"features, {self.split} prompts", len(prompts) * reader.rounds
             with context.task(self.name, text, total) as task:
-                if it.device.devices == 1:
-                    return stream(folder, prompts, it.features, reader, advance=task.advance)
-                work = Work(folder, prompts, it.features, it.backbone, it.lora, epochs, it.device, it.seed)  # fmt: skip
+                if experiment.device.devices == 1:
+                    return stream(
+                        folder, prompts, experiment.features, reader, advance=task.advance
+                    )
+                work = Work(
+                    folder, prompts, experiment.features, experiment.backbone, experiment.lora, epochs,
+                    experiment.device, experiment.seed,
+                )  # fmt: skip
                 stream_shares(work, task.advance)
 
 

@@ -11,7 +11,7 @@ from elrea.method.ensemble.gates import train_gates
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategy import AdapterSpec, Gated
 from elrea.models.training.settings import Recipe
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import NOT_KEYED, Adapter, examples_of
 from elrea.pipeline.steps.members import member_adapter, no_prompts
@@ -55,30 +55,30 @@ class Gates(Step):
         return [(name, TO_DO) for name in names if name not in listed]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
-        it = context.experiment
+        experiment = context.experiment
         return {
-            "strategy": described(it.strategies[self.strategy]),
+            "strategy": key_fields(experiment.strategies[self.strategy]),
             "epochs": self.spec.epochs,
             "learning_rate": self.spec.learning_rate,
-            "training": described(it.training, *NOT_KEYED),
-            "precision": it.device.precision,
-            "seed": it.seed,
+            "training": key_fields(experiment.training, *NOT_KEYED),
+            "precision": experiment.device.precision,
+            "seed": experiment.seed,
             "base": upstream["base"].key,
             "members": {name: upstream[name].key for name in self.upstream if name != "base"},
         }
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it, strategy = context.experiment, context.experiment.strategies[self.strategy]
+        experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
         assert isinstance(strategy, Gated)
         names = strategy.members(no_prompts(context, self.clusters))
         members = [member_adapter(name, upstream) for name in names]
         layerwise = LayerwiseModel(context.backbone.model, members, strategy.delta)
         encoded = examples_of(self.spec, context, upstream)
-        recipe = Recipe(self.spec.epochs, self.spec.learning_rate, it.training)
+        recipe = Recipe(self.spec.epochs, self.spec.learning_rate, experiment.training)
         total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
         text = f"train gates of {self.strategy}"
         with context.task(self.name, text, total, steps) as task:
             train_gates(
-                layerwise, encoded, recipe, pad_id=context.backbone.pad_id, seed=it.seed, stage=self.name,
-                folder=folder, trainer=it.device.lightning(), task=task,
+                layerwise, encoded, recipe, pad_id=context.backbone.pad_id, seed=experiment.seed, stage=self.name,
+                folder=folder, trainer=experiment.device.lightning(), task=task,
             )  # fmt: skip

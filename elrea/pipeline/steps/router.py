@@ -12,7 +12,7 @@ from elrea.method.clustering.centroids import cosines
 from elrea.method.features.to_disk import NAME, open_features
 from elrea.method.routing.student import write_cosines
 from elrea.models.training.train import epoch_folders
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import Step
 
 if TYPE_CHECKING:
@@ -38,27 +38,27 @@ class DistilledRouter(Step):
         return [cls("router", upstream)] if context.distils else []
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
-        it = context.experiment
+        experiment = context.experiment
         return {
             "base": upstream["base"].key,
             "clusters": upstream["clusters"].key,
-            "router": described(it.router, *context.distilled.fixed_fields),
-            "dev": it.corpus.fingerprint("dev"),
-            "seed": it.seed,
+            "router": key_fields(experiment.router, *context.distilled.fixed_fields),
+            "dev": experiment.corpus.fingerprint("dev"),
+            "seed": experiment.seed,
         }
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it, base = context.experiment, upstream["base"].folder
-        kept, dev, judged = context.kept("train"), list(it.corpus.dev), None
+        experiment, base = context.experiment, upstream["base"].folder
+        kept, dev, judged = context.kept("train"), list(experiment.corpus.dev), None
         learned = cosines_of(upstream["features-train"], upstream["clusters"], len(kept))
         if dev:
             features = context.features_of(dev, epoch_folders(base), "features, dev prompts")
             centroids = read_clusters(upstream["clusters"].folder)["centroids"]
             judged = context.prompter.routing(dev), cosines(features.numpy(), centroids)
-        with context.peft(it.lora) as model:
+        with context.peft(experiment.lora) as model:
             context.distilled.train(
                 folder, model, base / "adapter", (context.prompter.routing(kept), learned), judged,
-                seed=it.seed, pad_id=context.backbone.pad_id, progress=context.progress,
+                seed=experiment.seed, pad_id=context.backbone.pad_id, progress=context.progress,
             )  # fmt: skip
 
 

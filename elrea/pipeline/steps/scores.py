@@ -12,7 +12,7 @@ from elrea.evaluation.generation import Texts, read_texts
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
 from elrea.evaluation.judging import judge_texts
 from elrea.evaluation.scoring import Outcome, questions_of, score, settle
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
@@ -67,31 +67,31 @@ class Scores(Step):
         return [] if cls.of(context, clusters) else [("scores", TO_DO)]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
-        it, known = context.experiment, context.requirements
+        experiment, known = context.experiment, context.requirements
         gates = {name.removeprefix("gates-"): upstream[name].key for name in self.gates}
         inputs: dict[str, Any] = {
             "base": upstream["base"].key,
             "members": {**{name: upstream[name].key for name in self.members}, **gates},
-            "strategies": {name: described(s) for name, s in it.strategies.items()},
-            "router": described(it.router, *it.router.report_fields),
+            "strategies": {name: key_fields(s) for name, s in experiment.strategies.items()},
+            "router": key_fields(experiment.router, *experiment.router.report_fields),
             "clusters": upstream["clusters"].key if known.clustered else None,
             "prompts": upstream[routed_by(context)].key if known.routed else context.prompts,
-            "test": it.test,
+            "test": experiment.test,
         }
-        if it.evaluation.mean_logits:
+        if experiment.evaluation.mean_logits:
             inputs["mean_logits"] = True
         if self.answers:
             inputs["answers"] = {
                 name.removeprefix("answers-"): upstream[name].key for name in self.answers
             }
             inputs["judges"] = JUDGES_VERSION
-            inputs["loss"] = it.evaluation.by != "generation"
+            inputs["loss"] = experiment.evaluation.by != "generation"
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
-        it, test, too_long = context.experiment, context.experiment.corpus.test, set[str]()
+        experiment, test, too_long = context.experiment, context.experiment.corpus.test, set[str]()
         found: dict[str, Outcome] = {}
-        if it.evaluation.by != "generation":
+        if experiment.evaluation.by != "generation":
             found, long = self._likelihoods(context, upstream)
             too_long.update(long)
         texts: Texts = {}
@@ -102,7 +102,9 @@ class Scores(Step):
             total = sum(len(drawn) for each in texts.values() for drawn in each.values())
             with context.progress("judge answers", total) as advance:
                 found = judge_texts(test, texts, found, advance)
-        outcomes = settle(found, it.strategies, prompt_routing(context, upstream, self.clusters))
+        outcomes = settle(
+            found, experiment.strategies, prompt_routing(context, upstream, self.clusters)
+        )
         rows = {
             name: {field: value for field, value in asdict(outcome).items() if value}
             for name, outcome in outcomes.items()
@@ -116,17 +118,19 @@ class Scores(Step):
         self, context: Context, upstream: Mapping[str, Stage]
     ) -> tuple[dict[str, Outcome], list[str]]:
         """Outcomes by one pass over the test prompts, and the ids of those that are too long."""
-        it, test = context.experiment, context.experiment.corpus.test
+        experiment, test = context.experiment, context.experiment.corpus.test
         encoded, too_long = context.prompter.test(test)
         choices = [context.prompter.choices(e) for e in test]
         questions = questions_of(encoded, choices, [e.answer for e in test])
-        joint, mixed = prompt_mixtures(context, upstream, list(it.strategies), self.clusters)
-        if it.evaluation.mean_logits:
+        joint, mixed = prompt_mixtures(
+            context, upstream, list(experiment.strategies), self.clusters
+        )
+        if experiment.evaluation.mean_logits:
             mixed = {name: mixture.mean() for name, mixture in mixed.items()}
         text = f"score, {joint.count} members"
         with context.task(self.name, text, len(questions)) as task:
             found = score(
-                joint, questions, mixed, batch_size=it.evaluation.batch_size,
+                joint, questions, mixed, batch_size=experiment.evaluation.batch_size,
                 pad_id=context.backbone.pad_id, advance=task.advance,
             )  # fmt: skip
         return found, too_long

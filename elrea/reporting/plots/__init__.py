@@ -1,1 +1,1 @@
-"""Pictures as PNG files."""
+"""Plots of runs and sweeps, as PNG files."""

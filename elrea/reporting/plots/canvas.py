@@ -1,10 +1,10 @@
-"""The paper that plots are drawn on: one look, figures of their own, PNG files.
+"""Saves plots as PNG files in one common style, with legends below the plot.
 
-Pictures are narrow, so that they can be read on a phone: panels stand below each other, and legends below their panel.
+Plots are narrow enough for a phone: panels are placed below each other.
 
-Agg and no pyplot, so that jobs in one process share no state and no display is needed. Colours
-are Okabe and Ito's, which colour-blind readers can tell apart; line styles and printed numbers
-say the same without colour.
+They use Agg without pyplot, so that jobs in one process share no state and no display is needed. The colours
+are Okabe and Ito's, which colour-blind readers can distinguish; line styles, markers and printed numbers
+carry the same information without colour.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
 
 WIDTH = 6.0
-"""Of a picture in inches, where nothing asks for more."""
+"""Default width of a plot in inches."""
 DOTS = 144
-"""Of a picture per inch: sharp on fine screens too."""
+"""Dots per inch; enough for screens with a high resolution."""
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES: tuple[Any, ...] = ("-", "--", ":", "-.")
 GREY = "#5f5f5f"
@@ -47,11 +47,11 @@ def save(
     """Draws on an empty figure and writes it as PNG.
 
     Args:
-        draw: fills the figure.
-        path: of the file; its folder is made.
-        size: width and height in inches, the title's lines beyond the first not counted.
-        title: above everything, in as many lines as it takes.
-        note: behind the title and a colon, e.g. "built-in exam, not MMLU".
+        draw: Draws on the figure that it is given.
+        path: Of the PNG; its folder is created.
+        size: Width and height in inches; further lines of the title are added to the height.
+        title: Above the plot; wrapped.
+        note: Appended to the title after a colon, e.g. "built-in exam, not MMLU".
     """
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -69,7 +69,7 @@ def save(
 
 
 def legend(figure: Figure | SubFigure, names: Iterable[str]) -> None:
-    """Says below a figure what its lines or clouds are: a legend inside would cover some."""
+    """Adds a legend below a figure; inside, it would cover lines or points."""
     figure.legend(
         loc="outside lower left",
         ncols=_columns(names),
@@ -80,10 +80,10 @@ def legend(figure: Figure | SubFigure, names: Iterable[str]) -> None:
 
 
 def legend_height(names: Collection[str]) -> float:
-    """Inches that it takes."""
+    """Height of the legend in inches."""
     return 0.1 + 0.18 * -(-len(names) // _columns(names))
 
 
 def _columns(names: Iterable[str]) -> int:
-    """As many as fit `WIDTH`."""
+    """Number of legend columns that fit into `WIDTH`."""
     return max(1, int(WIDTH / (0.6 + 0.075 * max(map(len, names), default=1))))

@@ -1,4 +1,4 @@
-"""All pictures of a finished run."""
+"""Draws all plots of a finished run."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 def draw(folder: Path, report: Report) -> dict[str, Path]:
-    """Draws them as PNG files.
+    """Draws all plots of a finished run as PNG files.
 
     Args:
-        folder: Where to.
+        folder: Receives the files.
         report: Of the run.
 
     Returns:
-        Their paths by name.
+        Paths of the files by the plots' names (keys of `elrea.reporting.html.CAPTIONS`).
     """
     folder.mkdir(exist_ok=True)
     note, grouping = report.data, report.grouping
@@ -55,19 +55,18 @@ def draw(folder: Path, report: Report) -> dict[str, Path]:
 
 
 def gains_by_task(report: Report) -> dict[str, tuple[float, tuple[float, float]]]:
-    """By task of the test items, the chosen strategy's accuracy less the base adapter's, and its paired 95 %
-    interval."""
-    mine, base = (np.array(report.outcomes[name].correct) for name in (report.chosen, "base"))
-    tasks, found = np.array(report.tasks), {}
+    """By task, the chosen strategy's accuracy minus the base adapter's, with the paired 95 % interval."""
+    chosen, base = (np.array(report.outcomes[name].correct) for name in (report.chosen, "base"))
+    tasks, gains = np.array(report.tasks), {}
     for name in sorted(set(report.tasks)):
-        a, b = (list(correct[tasks == name]) for correct in (mine, base))
+        a, b = (list(correct[tasks == name]) for correct in (chosen, base))
         bounds = paired_interval(a, b, report.seed, report.resamples)
-        found[name] = (float(np.mean(a) - np.mean(b)), bounds)
-    return found
+        gains[name] = (float(np.mean(a) - np.mean(b)), bounds)
+    return gains
 
 
 def _mean_weights(report: Report, routing: Routing) -> tuple[list[str], np.ndarray]:
-    """Sources of the test items, and the members' mean weights on each [C + 1, sources]."""
+    """Sources of the test items, and the members' mean weights on the items of each source [C + 1, sources]."""
     weights = torch.cat([routing.base[:, None], routing.experts()], dim=1).numpy()
     sources = sorted({example.source for example in report.test})
     places = np.array([sources.index(example.source) for example in report.test])

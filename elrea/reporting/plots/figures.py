@@ -1,4 +1,4 @@
-"""The run's plots: pure functions from numbers to PNG files."""
+"""Plots of training curves, accuracies and differences by subject."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _Curve = tuple[npt.NDArray[Any], npt.NDArray[Any]]
 def training_curves(
     curves: Mapping[str, Sequence[Mapping[str, Any]]], path: str | Path, note: str = ""
 ) -> None:
-    """Training loss of every adapter over its own steps: the base, below it the experts, below them the others.
+    """Plots the training loss of every adapter over its steps, with panels for the base, the experts and the others.
 
     Args:
-        curves: by adapter, the rows of its curve.json with `step` and `loss` (nats per token).
-            The adapter named "base" has the first panel to itself, and its last loss is a dashed
-            line among the experts ("expert-0", ...), who start there.
-        path: of the PNG.
-        note: small print, e.g. "built-in exam, not MMLU".
+        curves: By adapter, the rows of its curve.json with `step` and `loss` (nats per token).
+            The adapter "base" has its own panel. Its last loss is a dashed line in the panel of the experts
+            ("expert-0", ...), whose training starts from the base adapter.
+        path: Of the PNG.
+        note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     drawn = {name: _finite(rows) for name, rows in curves.items() if rows}
     base = {name: curve for name, curve in drawn.items() if name == "base"}
@@ -70,14 +70,14 @@ def accuracy(
     chance: float | None,
     note: str = "",
 ) -> None:
-    """Accuracy of every strategy with its 95 % interval, from the first (top) to the last.
+    """Plots the accuracy of every strategy with its 95 % interval; the first strategy is on top.
 
     Args:
-        strategies: by name, `accuracy` and `ci95` (low, high) as shares of 1.
-        path: of the PNG.
-        chance: accuracy of guessing, a share of 1; None where it is not known. Where it is far below every strategy
-            it is said at the axis only, so that the strategies' differences stay visible.
-        note: small print.
+        strategies: By name, `accuracy` and `ci95` (low, high) as shares of 1.
+        path: Of the PNG.
+        chance: Accuracy of guessing, a share of 1; None if unknown. If it is far below every strategy, only the
+            axis label names it, so that the strategies' differences stay visible.
+        note: Added to the title.
     """
     names = list(strategies)
     middle = np.array([100 * strategies[name]["accuracy"] for name in names])
@@ -85,11 +85,11 @@ def accuracy(
     low, high = float(bounds.min(initial=100)), float(bounds.max(initial=0))
     guess = None if chance is None else 100 * chance
     far = guess is None or guess < low - (high - low)
-    said = ["bars: 95 % intervals"]
+    labels = ["bars: 95 % intervals"]
     if guess is not None:
-        said.append(f"{'chance' if far else 'dotted: chance,'} {guess:.0f} %")
+        labels.append(f"{'chance' if far else 'dotted: chance,'} {guess:.0f} %")
     if "base" in strategies:
-        said.append("dashed: base adapter")
+        labels.append("dashed: base adapter")
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
@@ -112,7 +112,7 @@ def accuracy(
         axis.set_yticks(places, names)
         axis.tick_params(axis="y", length=0)
         axis.grid(True, axis="x")
-        axis.set_xlabel(f"accuracy (%)\n{'; '.join(said)}")
+        axis.set_xlabel(f"accuracy (%)\n{'; '.join(labels)}")
 
     save(draw, path, (WIDTH, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)
 
@@ -123,13 +123,13 @@ def differences(
     strategy: str,
     note: str = "",
 ) -> None:
-    """A strategy's difference to the base adapter by subject, the largest on top.
+    """Plots a strategy's difference to the base adapter by subject; the largest is on top.
 
     Args:
-        rows: by subject, the difference and its 95 % interval (low, high), shares of 1.
-        path: of the PNG.
-        strategy: its name.
-        note: small print.
+        rows: By subject, the difference and its 95 % interval (low, high), shares of 1.
+        path: Of the PNG.
+        strategy: Name of the strategy.
+        note: Added to the title.
     """
     names = sorted(rows, key=lambda name: (-rows[name][0], name))
     middle = np.array([100 * rows[name][0] for name in names])
@@ -144,15 +144,15 @@ def differences(
         axis.set_yticks(places, names)
         axis.tick_params(axis="y", length=0)
         axis.grid(True, axis="x")
-        axis.set_xlabel("accuracy less the base adapter's (points)\nbars: paired 95 % intervals")
+        axis.set_xlabel("accuracy minus the base adapter's (points)\nbars: paired 95 % intervals")
 
     save(draw, path, (WIDTH, 1.5 + 0.24 * max(1, len(names))), f"{strategy} by subject", note)
 
 
 def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None:
-    """The smoothed curves of one panel; a curve that is alone there shows its noise too.
+    """Draws the smoothed curves of one panel; a single curve is also drawn unsmoothed.
 
-    `start` is the loss that they started from, a line of its own.
+    `start` is the loss at which the curves start; it is drawn as a dashed line.
     """
     for index, (name, (step, loss)) in enumerate(panel.items()):
         colour = COLOURS[index % len(COLOURS)]
@@ -164,7 +164,7 @@ def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None
     if start is not None:
         axis.axhline(start, color=GREY, linestyle="--", linewidth=1, label=_END)
         smooth = np.append(smooth, start)
-    if smooth.size:  # the smoothed losses decide the range, not single noisy steps
+    if smooth.size:  # noisy single steps do not extend the axis
         room = max(0.1 * float(np.ptp(smooth)), 0.01)
         axis.set_ylim(max(0.0, float(smooth.min()) - room), float(smooth.max()) + room)
     axis.set_xlabel("optimiser step")
@@ -174,7 +174,7 @@ def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None
 
 
 def _finite(rows: Sequence[Mapping[str, Any]]) -> _Curve:
-    """(steps, losses), finite points only."""
+    """Steps and losses of the points with a finite loss."""
     step = np.array([row.get("step", index) for index, row in enumerate(rows)], dtype=np.float64)
     loss = np.array([row["loss"] for row in rows], dtype=np.float64)
     finite = np.isfinite(loss)
@@ -182,7 +182,7 @@ def _finite(rows: Sequence[Mapping[str, Any]]) -> _Curve:
 
 
 def _smooth(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Moving mean over about a fifteenth of the curve, over what there is of it at the ends."""
+    """Moving mean over about a fifteenth of the curve; the window is cut off at the ends."""
     half = len(values) // 30
     sums = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))

@@ -1,4 +1,4 @@
-"""Heat maps with their numbers in the cells: sources against clusters, sources against members."""
+"""Heat maps with printed numbers: sources by clusters, and sources by members of the ensemble."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from elrea.reporting.plots.canvas import WIDTH, save
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_UPRIGHT = 4  # columns
-_ANNOTATED = 1200  # cells; a larger heat map shows colours only
+_VERTICAL = 4  # with more columns, their names are printed vertically
+_ANNOTATED = 1200  # with more cells, no numbers are printed
 
 
 def heat_map(
@@ -25,17 +25,17 @@ def heat_map(
     path: str | Path,
     note: str = "",
 ) -> None:
-    """Which clusters the examples of each source went to.
+    """Plots how the training examples of each source are distributed over the clusters.
 
-    Colour is the share of the source's examples, numbers are counts. Sources are ordered by the
-    cluster that has most of them, so that a clustering by source shows as a staircase.
+    Colours show the share of the source's examples, numbers are counts. Sources are ordered by the cluster with
+    most of their examples, so that a clustering that follows the sources appears as a staircase.
 
     Args:
         counts: `[sources, clusters]`, training examples.
-        rows: names of the sources.
-        columns: names of the clusters.
-        path: of the PNG.
-        note: small print, e.g. "built-in exam, not MMLU".
+        rows: Names of the sources.
+        columns: Names of the clusters.
+        path: Of the PNG.
+        note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     table = np.asarray(counts, dtype=np.float64).reshape(len(rows), len(columns))
     shares = table / np.maximum(table.sum(axis=1, keepdims=True), 1)
@@ -59,23 +59,23 @@ def routing(
     path: str | Path,
     note: str = "",
 ) -> None:
-    """Mean routing weight of each member for the test prompts of each source.
+    """Plots the mean routing weight of each member for the test prompts of each source.
 
-    The experts' weights (5.9) sum to 1 in a row; the base's (5.10) is a share of its own and
-    stands apart in the first column, if a member is named "base".
+    The experts' weights (5.9) sum to 1 in a row. The base adapter's weight (5.10) is not part of that sum: its
+    column comes first, separated by a gap.
 
     Args:
         weights: `[members, sources]`, means over the source's test prompts.
-        members: names of the members.
-        sources: names of the sources.
-        path: of the PNG.
-        note: small print.
+        members: Names of the members; the base adapter is named "base".
+        sources: Names of the sources.
+        path: Of the PNG.
+        note: Added to the title.
     """
     table = np.asarray(weights, dtype=np.float64).reshape(len(members), len(sources)).T
     base = [index for index, name in enumerate(members) if name == "base"]
     experts = [index for index, name in enumerate(members) if name != "base"]
-    favourite = table[:, experts or base].argmax(axis=1)
-    rows = [int(index) for index in np.argsort(favourite, kind="stable")]
+    best_member = table[:, experts or base].argmax(axis=1)
+    rows = [int(index) for index in np.argsort(best_member, kind="stable")]
     table = table[rows][:, base + experts]
     _cells(
         table,
@@ -86,7 +86,7 @@ def routing(
         title="Mean routing weight of the test prompts",
         labels=("member", "source", "mean weight"),
         note=note,
-        apart=len(base) if experts else 0,
+        separate=len(base) if experts else 0,
     )
 
 
@@ -100,22 +100,22 @@ def _cells(
     title: str,
     labels: tuple[str, str, str],
     note: str,
-    apart: int = 0,
+    separate: int = 0,
 ) -> None:
-    """Draws `values` `[rows, columns]` >= 0 with `texts`; `apart` columns stand before a gap."""
+    """Draws `values` `[rows, columns]` >= 0 with `texts` in the cells; a gap follows the first `separate` columns."""
     height, width = values.shape
     top = max(float(values.max(initial=0.0)), 1e-9)
     edges = np.arange(width + 1.0)
     mesh = values
-    if apart:  # a narrow empty column makes the gap
-        edges = np.concatenate([edges[: apart + 1], edges[apart:] + 0.25])
-        mesh = np.insert(values, apart, np.nan, axis=1)
-    centres = np.delete((edges[:-1] + edges[1:]) / 2, [apart] if apart else []).tolist()
-    upright = width > _UPRIGHT  # names of many columns stand on end
+    if separate:  # a narrow empty column makes the gap
+        edges = np.concatenate([edges[: separate + 1], edges[separate:] + 0.25])
+        mesh = np.insert(values, separate, np.nan, axis=1)
+    centres = np.delete((edges[:-1] + edges[1:]) / 2, [separate] if separate else []).tolist()
+    vertical = width > _VERTICAL
     longest = max((len(name) for name in columns), default=1)
-    cell = 0.5 if upright else max(0.62, 0.09 * longest)
+    cell = 0.5 if vertical else max(0.62, 0.09 * longest)
     wide = 2.2 + 0.075 * max(map(len, rows), default=1) + cell * width
-    size = (max(WIDTH, wide), 1.8 + 0.28 * height + (0.075 * longest if upright else 0))
+    size = (max(WIDTH, wide), 1.8 + 0.28 * height + (0.075 * longest if vertical else 0))
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
@@ -134,7 +134,7 @@ def _cells(
                 )
         axis.set_xlim(0, edges[-1])
         axis.set_ylim(height, 0)
-        axis.set_xticks(centres, columns, rotation=90 if upright else 0)
+        axis.set_xticks(centres, columns, rotation=90 if vertical else 0)
         axis.set_yticks(across[:-1] + 0.5, rows)
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)

@@ -1,4 +1,4 @@
-"""A picture of the features in two dimensions: what is grouped, and what the groups came from."""
+"""Scatter plot of the training prompts' features in two dimensions, by cluster and by source."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SAMPLE = 3_000
-"""Points that are drawn, of many."""
+"""Maximum number of points that are drawn."""
 MARKERS = ("o", "^", "s", "v", "D", "P", "X")
 NAMED = 12
-"""Groups in the legend at most; beyond that the smallest are "others", in grey."""
+"""Maximum number of groups in the legend; with more, the smallest are combined as "others", in grey."""
 
 
 def scatter(
@@ -30,24 +30,24 @@ def scatter(
     path: str | Path,
     note: str = "",
 ) -> None:
-    """The two leading principal components, by cluster above and by source below.
+    """Plots the two leading principal components, by cluster in the upper panel and by source in the lower one.
 
-    A source has the colour of the cluster that holds most of it, so that a colour means the same above and below, and
-    what went elsewhere shows; sources of one colour differ by shape.
+    A source has the colour of the cluster with most of its examples, so that examples in other clusters are
+    visible. Sources of the same colour have different markers.
 
     Args:
         features: `[n, d]`, float16 or float32, possibly memory-mapped: at most 3,000 rows are read.
-        assignment: cluster of each row `[n]`; rows with -1 are in none and are not drawn.
-        sources: source of each row `[n]`.
-        path: of the PNG.
-        note: small print, e.g. "built-in exam, not MMLU".
+        assignment: Cluster of each row `[n]`; rows with -1 are in no cluster and are not drawn.
+        sources: Source of each row `[n]`.
+        path: Of the PNG.
+        note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     labels = np.asarray(assignment, dtype=np.int64)
     rows = np.flatnonzero(labels >= 0)
     if len(rows) > SAMPLE:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:SAMPLE])
     places, shares = plane(np.asarray(features[rows], dtype=np.float32))
-    # A cluster's number says its rank by size, so that its colour stays from run to run.
+    # Clusters are numbered by size: the largest has the same colour in every run.
     clusters = [f"cluster {label}" for label in labels[rows]]
     ranks = [f"cluster {label}" for label in np.unique(labels[rows])]
     named = [sources[row] for row in rows.tolist()]
@@ -75,7 +75,7 @@ def scatter(
 
 
 def plane(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """Two leading principal components `[m, 2]` and their shares of the variance; 0 where there are none."""
+    """Two leading principal components `[m, 2]` and their shares of the variance; zeros for missing components."""
     from sklearn.decomposition import PCA
 
     places, shares = np.zeros((len(rows), 2)), np.zeros(2)
@@ -90,7 +90,7 @@ def plane(rows: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 def _as_clusters(
     sources: Sequence[str], clusters: Sequence[str], looks: Mapping[str, tuple[int, int]]
 ) -> dict[str, tuple[int, int]]:
-    """Colour and shape of each source, by their numbers: its main cluster's colour, the next shape of that colour."""
+    """Numbers of the colour and the marker of each source: its main cluster's colour, the next free marker."""
     pairs = Counter(zip(sources, clusters, strict=True))
     found: dict[str, tuple[int, int]] = {}
     for (source, cluster), _ in sorted(pairs.items(), key=lambda item: (-item[1], item[0])):
@@ -101,7 +101,7 @@ def _as_clusters(
 
 
 def _named(order: Sequence[str]) -> list[str]:
-    """What the legend names."""
+    """Names in the legend."""
     return list(order) if len(order) <= NAMED else [*order[: NAMED - 1], "others"]
 
 
@@ -112,7 +112,7 @@ def _panel(
     order: Sequence[str],
     looks: Mapping[str, tuple[int, int]],
 ) -> None:
-    """One cloud per group, the largest first and so undermost."""
+    """Draws the points of each group, those of the largest group first."""
     shown = _named(order)
     index = np.array([min(order.index(group), len(shown) - 1) for group in groups], dtype=int)
     for place, name in enumerate(shown):

@@ -1,4 +1,4 @@
-"""A sweep's pictures: accuracy against what was varied, and against its price."""
+"""Plots of a sweep: accuracy against a varied key, and against the number of forward passes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Line = Sequence[tuple[float, float, float, float]]
-"""(x, mean, lower and upper end of its bar) of a line's points."""
+"""Points of a line: (x, mean, lower end of the bar, upper end of the bar)."""
 
 
-def against(
+def plot_sweep(
     rows: Iterable[Mapping[str, Any]],
     key: str,
     path: str | Path,
@@ -28,26 +28,24 @@ def against(
     bars: str = "intervals",
     note: str = "",
 ) -> None:
-    """Accuracy, or gain, against what a sweep varies, a line per strategy: from `elrea.reporting.sweeps.means`.
+    """Plots accuracies, or gains, of `elrea.reporting.sweeps.seed_means` against a varied key, a line per strategy.
 
     Args:
-        rows: as `means` returns them; of several settings, the others than `key` name lines of their own.
-        key: what was varied, e.g. "clustering.k"; its values are numbers.
-        path: of the PNG.
-        place: of the key in a row's `group`.
-        gain_on: the strategy that `means` took differences to; they are then drawn instead of accuracies.
-        bars: "intervals" (95 %, the mean of the seeds' bounds; a row without them has the seeds') or "seeds" (from
-            the least to the most).
-        note: small print, e.g. "built-in exam, not MMLU".
+        rows: From `seed_means`. If other keys vary too, each combination of their values has its own line.
+        key: The varied key, e.g. "clustering.k"; its values are numbers.
+        path: Of the PNG.
+        place: Position of the key's value in a row's `group`.
+        gain_on: The baseline of `seed_means`: plots differences to it instead of accuracies.
+        bars: "intervals" (mean of the seeds' 95 % bounds; the range over seeds if a row has none) or "seeds" (range
+            over seeds).
+        note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     value = "delta" if gain_on else "accuracy"
     lines: dict[str, list[tuple[float, float, float, float]]] = {}
     for row in rows:
         x, others = row["group"][place], [*row["group"][:place], *row["group"][place + 1 :]]
         line = lines.setdefault(", ".join([row["strategy"], *others]), [])
-        if (
-            row[value] is None
-        ):  # its place is kept, so that a strategy has one colour in all pictures of a sweep
+        if row[value] is None:  # its empty line keeps the colours of the other lines
             continue
         seeds = row[f"{value}_seeds"]
         low, high = (row[f"{value}_ci95"] or seeds) if bars == "intervals" else seeds
@@ -63,15 +61,15 @@ def trend(
     gain_on: str | None = None,
     note: str = "",
 ) -> None:
-    """Accuracy, or gain, against a number, a line per strategy with bars.
+    """Plots accuracy, or gain, against a number, a line per strategy with error bars.
 
     Args:
-        lines: by strategy, points as shares of 1.
-        key: what was varied, e.g. "clustering.k".
-        path: of the PNG.
-        gain_on: the strategy that what is drawn are differences to, e.g. "base".
-        note: small print.
-    """  # fmt: skip
+        lines: By strategy, points as shares of 1.
+        key: Label of the x axis, e.g. "clustering.k".
+        path: Of the PNG.
+        gain_on: The strategy that differences are taken to, if the points are differences, e.g. "base".
+        note: Added to the title.
+    """
     drawn = {name: line for name, line in lines.items() if line}
     xs = sorted({point[0] for line in lines.values() for point in line})
 
@@ -83,10 +81,10 @@ def trend(
             if name not in drawn:
                 continue
             x, middle, low, high = np.array(sorted(line)).T
-            # Lines that would cover each other's bars stand a little apart.
+            # A small shift keeps the bars of different lines from covering each other.
             shift = (index - (len(lines) - 1) / 2) * 0.012
             places = np.array([xs.index(value) for value in x]) + shift * len(xs)
-            # A resampled interval may leave out the middle itself.
+            # A bootstrap interval may exclude the mean itself.
             bars = np.maximum([middle - low, high - middle], 0)
             axis.errorbar(
                 places, 100 * middle, yerr=100 * bars,
@@ -96,7 +94,7 @@ def trend(
             )  # fmt: skip
         axis.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
         axis.set_xlabel(key)
-        axis.set_ylabel(f"accuracy less {gain_on}'s (points)" if gain_on else "accuracy (%)")
+        axis.set_ylabel(f"accuracy minus {gain_on}'s (points)" if gain_on else "accuracy (%)")
         axis.grid(True, axis="y")
         if drawn:
             legend(figure, drawn)
@@ -108,12 +106,12 @@ def trend(
 def cost(
     points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, note: str = ""
 ) -> None:
-    """Accuracy against forward passes per prompt.
+    """Plots accuracy against forward passes per prompt.
 
     Args:
-        points: by strategy, (passes, accuracy as a share of 1) of every setting.
-        path: of the PNG.
-        note: small print.
+        points: By strategy, (passes, accuracy as a share of 1) of every setting.
+        path: Of the PNG.
+        note: Added to the title.
     """
 
     def draw(figure: Figure) -> None:

@@ -1,1 +1,1 @@
-"""Weights & Biases: runs, artifacts, dashboard."""
+"""Logs runs to Weights & Biases: live curves, results, artifacts; and builds the dashboard."""

@@ -1,4 +1,4 @@
-"""How a W&B run is opened: quickly, silently, and without telling whose machine this is."""
+"""Opens a W&B run without console output, and without information about the user or the machine."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from elrea.reporting.wandb.privacy import public
 
 
 def prepare() -> bool:
-    """Imports and silences wandb (about 2 s); True, so that a caller sees that it came back."""
-    # wandb reports its own crashes to its makers, also offline: only if the user asks for it.
+    """Imports and silences wandb (about 2 s). Returns True, which callers with a time limit wait for."""
+    # By default wandb sends its own crash reports, even offline; users can still switch them on.
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     import wandb
 
@@ -24,21 +24,21 @@ def prepare() -> bool:
 def open_run(
     online: bool, folder: str | Path, config: Mapping[str, Any], patience: float, **names: Any
 ) -> Any:
-    """Opens a run of its own, whatever other runs this process has.
+    """Opens a new run, independent of other runs in this process.
 
     Args:
-        online: send at once, else write to the folder only.
-        folder: where the `wandb` folder goes.
-        config: the run's configuration, in which secrets and machine paths are then hidden.
-        patience: seconds that wandb itself may take to start and to finish.
-        names: project, entity, group, name, tags of `wandb.init`.
+        online: Send data at once; otherwise only write it to the folder.
+        folder: Parent of the `wandb` folder.
+        config: Configuration of the run; secrets and absolute paths are hidden before it is logged.
+        patience: Seconds that wandb may take to start and to finish.
+        names: `project`, `entity`, `group`, `name`, `tags` of `wandb.init`.
 
     Returns:
         The `wandb.Run`.
 
     Raises:
-        RuntimeError: online without credentials; nobody is asked for them.
-        Exception: whatever wandb raises.
+        RuntimeError: Online without credentials. The user is not prompted.
+        Exception: Anything that wandb raises.
     """
     import wandb
 
@@ -46,17 +46,17 @@ def open_run(
         raise RuntimeError("no API key, run `wandb login`")
     return wandb.init(
         mode="online" if online else "offline",
-        # A random id, not wandb's choice: jobs of one process and of one seed must differ, and an
-        # id from the environment would write over another run.
+        # Not wandb's own id: it would be equal in jobs with one seed in one process, and WANDB_RUN_ID in the
+        # environment would overwrite another run.
         id=secrets.token_hex(4),
         dir=str(Path(folder).resolve()),
         config=public(config),
-        # A job never touches another's run in the same process (Hydra's basic launcher).
+        # Hydra's basic launcher runs several jobs in one process; each keeps its own run.
         reinit="create_new",
         settings=wandb.Settings(
             silent=True,
             console="off",
-            host="",  # else it sends the machine's name
+            host="",  # the default is the name of the machine
             save_code=False,
             disable_code=True,
             disable_git=True,

@@ -1,4 +1,4 @@
-"""The W&B dashboard's panels: each names what runs log (elrea/reporting/wandb/run.py), and nothing else."""
+"""Panels of the W&B dashboard. They refer to the metrics that `elrea.reporting.wandb.run` logs."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
 
 MOST_RUNS = 200
-"""Runs that a panel draws at most."""
+"""Maximum number of runs in a panel."""
 COLUMNS = (
     "strategy", "accuracy", "delta_to_base", "cluster_count", "forward_passes", "seconds", "w_base",
     "routing_entropy", "gradient_conflict",
 )  # fmt: skip
-"""Of the list of runs, beside their names: the headline."""
+"""Pinned columns of the list of runs: the figures of `elrea.reporting.wandb.run.headline`."""
 
 
 def workspace(
     entity: str, project: str, group: str | None, strategies: Sequence[str], against: str
 ) -> Workspace:
-    """The dashboard of a project, or of one sweep in it. Needs no network.
+    """Builds the dashboard of a project, or of one sweep in it, without network access.
 
     Args:
         entity: W&B user or team.
-        project: Its project.
-        group: A sweep's `<day>/<time>`; None: every run of the project.
-        strategies: That have panels of their own; those that a run did not score stay empty there.
+        project: Project of the entity.
+        group: `<day>/<time>` of a sweep; None shows every run of the project.
+        strategies: Strategies with their own panels; runs that did not score one are missing in its panel.
         against: The config key that the sweep varies, e.g. clustering.k.
 
     Raises:
@@ -52,16 +52,16 @@ def workspace(
 def _accuracy(strategies: Sequence[str], against: str) -> Section:
     import wandb_workspaces.reports.v2 as wr
 
-    knob = wr.Config(against)
+    varied_key = wr.Config(against)
     return _section(
         f"Accuracy against {against}",
-        # Of every run's table `results`: one line per strategy, a stroke upright where there are several seeds.
+        # From the table `results` of every run: a line per strategy, vertical where there are several seeds.
         _lines("clusters", "accuracy", "Accuracy against C, by strategy"),
         wr.BarPlot(
-            title=f"Accuracy by {against}: mean and range over seeds", groupby=knob, groupby_aggfunc="mean",
+            title=f"Accuracy by {against}: mean and range over seeds", groupby=varied_key, groupby_aggfunc="mean",
             groupby_rangefunc="minmax", metrics=[f"strategies.{name}.accuracy" for name in strategies],
         ),
-        wr.ScatterPlot(title=f"Strategy of interest: accuracy against {against}", x=knob, y="accuracy"),
+        wr.ScatterPlot(title=f"Chosen strategy: accuracy against {against}", x=varied_key, y="accuracy"),
         *(
             wr.ScatterPlot(title=f"{name}: accuracy against C", x="cluster_count", y=f"strategies.{name}.accuracy")
             for name in strategies
@@ -76,7 +76,7 @@ def _cost(strategies: Sequence[str]) -> Section:
         "Cost against accuracy",
         _lines("forward_passes", "accuracy", "Accuracy against forward passes per prompt, by strategy"),
         wr.ScatterPlot(title="Accuracy against forward passes", x="forward_passes", y="accuracy"),
-        wr.ScatterPlot(title="Accuracy against seconds of all stages", x="seconds", y="accuracy"),
+        wr.ScatterPlot(title="Accuracy against total time of all stages (s)", x="seconds", y="accuracy"),
         *(
             wr.ScatterPlot(
                 title=f"{name}: gain on base against forward passes", x=f"strategies.{name}.forward_passes",
@@ -93,7 +93,7 @@ def _clusters() -> Section:
 
     return _section(
         "Clusters",
-        wr.MediaBrowser(title="Where each source's examples went", media_keys=["plots/clusters"]),
+        wr.MediaBrowser(title="Training examples by source and cluster", media_keys=["plots/clusters"]),
         wr.MediaBrowser(title="Features", media_keys=["plots/features"]),
         wr.WeavePanelSummaryTable(table_name="clusters"),
         wr.ScatterPlot(title="Gain against gradient conflict", x="gradient_conflict", y="delta_to_base"),
@@ -106,7 +106,7 @@ def _routing() -> Section:
 
     return _section(
         "Routing",
-        wr.MediaBrowser(title="Which members answer", media_keys=["plots/routing"]),
+        wr.MediaBrowser(title="Routing weights by source", media_keys=["plots/routing"]),
         wr.ScatterPlot(title="Gain against w_base", x="w_base", y="delta_to_base"),
         wr.ScatterPlot(title="Entropy of the routing weights against C", x="cluster_count", y="routing_entropy"),
         wr.WeavePanelSummaryTable(table_name="predictions"),
@@ -116,7 +116,7 @@ def _routing() -> Section:
 def _training() -> Section:
     import wandb_workspaces.reports.v2 as wr
 
-    adapters = ("base", "expert-0", "expert-1")  # that every number of clusters has
+    adapters = ("base", "expert-0", "expert-1")  # exist for any number of clusters
     return _section(
         "Training",
         *(wr.LinePlot(title=f"{name}: loss", x=f"{name}/step", y=[f"{name}/loss"]) for name in adapters),
@@ -125,7 +125,7 @@ def _training() -> Section:
 
 
 def _lines(x: str, y: str, title: str) -> Any:
-    """W&B's own chart of lines, over the tables `results` of all runs that are shown."""
+    """A line chart of the tables `results` of all visible runs."""
     import wandb_workspaces.reports.v2 as wr
 
     return wr.CustomChart(

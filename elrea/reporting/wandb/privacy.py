@@ -1,4 +1,4 @@
-"""What may leave this machine: no keys, no folders that tell whose machine it is."""
+"""Removes secrets and absolute paths from everything that is sent to W&B."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _SECRET_KEY = re.compile(
     re.IGNORECASE,
 )
 _SECRET_VARIABLE = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD|CREDENTIALS?)$", re.IGNORECASE)
-_SHORTEST_SECRET = 12  # characters; a shorter value would also be found in harmless text
+_SHORTEST_SECRET = 12  # characters; a shorter value may also occur in harmless text
 
 
 def public(value: Any) -> Any:
-    """A copy in plain containers that may be shown to others.
+    """Copies a value into plain containers, without secrets and without paths that identify the user.
 
-    Values under secret-like keys, and the values of secret-like environment variables wherever
-    they stand, become "(hidden)"; absolute paths become relative to the working folder or to "~".
+    Values of keys whose names suggest a secret become "(hidden)", and so do values of such environment variables
+    anywhere in a text. Absolute paths become relative to the working folder or to "~".
 
     Args:
-        value: nested mappings, sequences, strings, numbers (NumPy's too), paths.
+        value: Nested mappings, sequences, strings, numbers (also NumPy's and torch's) and paths.
 
     Returns:
-        dict, list, str, int, float, bool and None only; anything else as its `str`.
+        Only dict, list, str, int, float, bool and None; other values are converted with `str`.
     """
     return _public(value, _secrets())
 
@@ -54,20 +54,20 @@ def _public(value: Any, secrets: list[str]) -> Any:
 
 
 def relative(path: str) -> str:
-    """The path as seen from the working folder, if it lies below it, else unchanged."""
-    return _below(path, _folder(Path.cwd), "")
+    """The path relative to the working folder if it is inside it, else unchanged."""
+    return _replace_prefix(path, _folder(Path.cwd), "")
 
 
 def _text(text: str, secrets: list[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
-    return _below(relative(text), _folder(Path.home), "~")
+    return _replace_prefix(relative(text), _folder(Path.home), "~")
 
 
-def _below(text: str, folder: Path | None, name: str) -> str:
-    """`text` with `folder` at its beginning replaced by `name`."""
+def _replace_prefix(text: str, folder: Path | None, name: str) -> str:
+    """Replaces `folder` at the beginning of `text` with `name`."""
     if folder is None or folder == Path(folder.anchor):
-        return text  # every absolute path begins with the root
+        return text  # the root is a prefix of every absolute path
     if text == str(folder):
         return name or "."
     prefix = str(folder) + os.sep
@@ -77,15 +77,15 @@ def _below(text: str, folder: Path | None, name: str) -> str:
 def _folder(find: Callable[[], Path]) -> Path | None:
     try:
         return find()
-    except (OSError, RuntimeError):  # the working folder is gone, or nobody is at home
+    except (OSError, RuntimeError):  # the working folder was deleted, or there is no home folder
         return None
 
 
 def _secrets() -> list[str]:
-    found = {
+    values = {
         value
         for name, value in os.environ.items()
         if _SECRET_VARIABLE.search(name) and len(value) >= _SHORTEST_SECRET
     }
-    # The longest first, so that none is left half hidden by one that it contains.
-    return sorted(found, key=lambda secret: (-len(secret), secret))
+    # Longest first: a secret that is contained in another one must not hide only a part of it.
+    return sorted(values, key=lambda secret: (-len(secret), secret))

@@ -1,4 +1,4 @@
-"""What W&B gets of a finished run: curves, tables, pictures, figures, and its stages as artifacts."""
+"""Logs a finished run to W&B: curves, tables, plots, summary figures, and stages as artifacts."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from elrea.reporting.wandb.tracker import Tracker
 
 PREDICTIONS = 10_000
-"""Rows of the table at most; predictions.jsonl has all."""
+"""Maximum number of rows in the table of predictions; predictions.jsonl has all."""
 
 
 def log_run(
     tracker: Tracker, report: Report, pictures: Mapping[str, Path], ensemble: Path | None
 ) -> None:
-    """Logs a finished run; curves that were sent while it trained are not sent again.
+    """Logs a finished run. Curves that were logged during training are not sent again.
 
     Args:
-        tracker: Open.
+        tracker: With an open W&B run.
         report: Of the run.
-        pictures: By name.
-        ensemble: Folder of the exported ensemble, if there is one.
+        pictures: Paths of PNG files by name.
+        ensemble: Folder of the exported ensemble, or None.
     """
     summary = summary_of(report)
     main = headline(summary, report.chosen)
     for name, rows in report.curves.items():
         tracker.curve(name, rows)
     _tables(tracker, report, summary, main)
-    # A name is one thing to W&B: the table of the clusters is not their picture.
+    # Tables and images need different names in W&B: `clusters` is a table.
     tracker.images({f"plots/{name}": path for name, path in pictures.items()})
     for name, stage in report.stages.items():
         facts = {
@@ -46,25 +46,25 @@ def log_run(
         tracker.artifact(name, stage.kind, stage.key, facts)
     if ensemble is not None and report.members is not None:
         members = list(report.members.adapters)
-        made_of = [n for n in (*members, "clusters", "router") if n in report.stages]
-        upstream = {name: report.stages[name].key for name in made_of}
+        inputs = [n for n in (*members, "clusters", "router") if n in report.stages]
+        upstream = {name: report.stages[name].key for name in inputs}
         key = sha256(ensemble / "ensemble.json")[:16]
         facts = {"reused": False, "members": members, "upstream": upstream}
         tracker.artifact("ensemble", "ensemble", key, facts)
-    kept = {key: summary[key] for key in ("data", "strategies", "clusters", "routing", "stages")}
-    kept["strategies"] = {  # by task they would be hundreds of columns
+    figures = {key: summary[key] for key in ("data", "strategies", "clusters", "routing", "stages")}
+    figures["strategies"] = {  # figures by task would be hundreds of columns
         name: {key: value for key, value in row.items() if key != "tasks"}
-        for name, row in kept["strategies"].items()
+        for name, row in figures["strategies"].items()
     }
-    tracker.summary({**kept, **main})
+    tracker.summary({**figures, **main})
 
 
 def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
-    """The figures that runs are compared by, each under a name of its own.
+    """Main figures of a run as a flat mapping, for W&B's list of runs and its panels.
 
     Args:
-        summary: The contents of summary.json.
-        chosen: The strategy whose accuracy, difference to base and passes they are.
+        summary: Contents of summary.json.
+        chosen: The strategy whose accuracy, difference to base and passes are shown.
     """
     row = summary["strategies"][chosen]
     return {
@@ -101,7 +101,7 @@ def _tables(
 
 
 def _clusters(report: Report, nearest: list[int] | None) -> list[list[Any]]:
-    """Size, main source with its share, and how many test prompts are nearest to each cluster."""
+    """A row per cluster: size, main source with its share, and number of test prompts nearest to it."""
     if report.grouping is None:
         return []
     sources, counts = report.grouping.sources, report.grouping.counts
@@ -124,7 +124,7 @@ def _predictions(report: Report) -> list[list[Any]]:
 
 
 def _answer(row: Mapping[str, Any]) -> str:
-    """What a strategy chose, or what was read out of its text; where there is neither, whether it was right."""
+    """The answer read from a strategy's text, or its choice, or without both whether it was correct."""
     if row.get("extracted") is not None:
         return str(row["extracted"])
     return str(row["choice"]) if row["choice"] is not None else "right" if row["correct"] else "-"

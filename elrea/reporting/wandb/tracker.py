@@ -1,7 +1,7 @@
-"""Weights & Biases, kept at arm's length: one run per job, and nothing about it can fail the job.
+"""Logs one Weights & Biases run per job; errors and stalls of wandb cannot stop the job.
 
-Every call into the wandb library runs in a thread of its own with a time limit. What goes wrong
-is said once, in one line; after that the job goes on without.
+Every call of the wandb library runs in its own thread with a time limit. The first error is logged as a
+one-line warning; later ones are silent. The job continues in any case.
 """
 
 from __future__ import annotations
@@ -24,44 +24,43 @@ from elrea.reporting.wandb.privacy import public, relative
 
 _log = logging.getLogger(__name__)
 _MODES = ("offline", "online", "disabled")
-_POINTS = 500  # of a curve at most: each costs 0.7 ms, and curve.json keeps them all
+_MAX_POINTS = 500  # per curve: each costs 0.7 ms, and curve.json has all of them
 
 T = TypeVar("T")
 
 
 @dataclass
 class Tracker:
-    """Settings of tracking, and the one W&B run that they lead to.
+    """Settings of tracking (config group `tracking`), and the W&B run of this job.
 
-    Use it as a context manager: the run is then finished whatever happens, and marked as failed
-    if an exception passes.
+    Use it as a context manager: it finishes the run, and marks it as failed if the block raises an exception.
     """
 
     mode: str = "offline"
-    """"offline" writes to the run's folder and needs no network; "online" sends at once, and
-    falls back to offline where that cannot be; "disabled" does not even import wandb."""
+    """"offline" writes to the run's folder without network access; "online" sends data at once and falls back to
+    offline if it cannot; "disabled" does not import wandb."""
 
     project: str = "elrea"
     """W&B project."""
 
     entity: str | None = None
-    """W&B user or team; null leaves the choice to W&B (the account's default)."""
+    """W&B user or team; null uses the account's default."""
 
     group: str | None = None
-    """Runs of one group stand together, e.g. those of one sweep."""
+    """Group of the run; null uses `<day>/<time>` of the sweep, if the job is part of one."""
 
     name: str | None = None
-    """The run's display name; null lets W&B invent one."""
+    """Display name of the run; null lets W&B generate one."""
 
     tags: list[str] = field(default_factory=list)
-    """Tags to filter by."""
+    """Tags of the run."""
 
     folder: str | None = None
-    """Where the `wandb` folder goes; null for what `start` is given, the run's own folder."""
+    """Parent of the `wandb` folder; null uses the run's folder."""
 
     timeout: float = 60.0
-    """Seconds that any one call to W&B may take (starting, sending the rest at the end) before
-    the job goes on without it. Generous for a slow network, short beside a training run."""
+    """Time limit in seconds of each call to wandb, such as the start and the upload at the end. When a call exceeds it,
+    tracking stops and the job continues."""
 
     def __post_init__(self) -> None:
         if self.mode not in _MODES:
@@ -69,10 +68,10 @@ class Tracker:
         if not self.timeout > 0:
             raise ConfigError(f"tracking.timeout is {self.timeout}: give seconds above 0")
         self._run: Any = None
-        self._kept: Path | None = None  # the folder that has yet to be sent
+        self._unsent: Path | None = None  # folder of a run that `wandb sync` has to send
         self._warned = False
         self._stalled = False
-        self._live: set[str] = set()  # adapters whose curves were sent while they trained
+        self._live: set[str] = set()  # adapters whose curves were logged during training
 
     def __enter__(self) -> Tracker:
         return self
@@ -86,18 +85,18 @@ class Tracker:
         self.finish(failed=kind is not None)
 
     def start(self, config: Mapping[str, Any], folder: str | Path | None = None) -> None:
-        """Opens the run. Where W&B cannot start, says so once and does nothing from then on.
+        """Opens the run. If W&B cannot start, logs a warning, and all later calls do nothing.
 
         Args:
-            config: the run's whole configuration; keys and machine paths are taken out of it.
-            folder: the run's folder; the field of that name comes first.
+            config: Complete configuration of the run; secrets and absolute paths are hidden.
+            folder: Of the run; used unless the setting `folder` is given.
         """
         self.finish(failed=False)
         if self.mode == "disabled":
             return
         self._warned = self._stalled = False
         self._live = set()
-        self._kept = None
+        self._unsent = None
         if not self._call("import", prepare):
             return
         root = self.folder or folder or "."
@@ -105,15 +104,15 @@ class Tracker:
             self._run = self._call("going online", lambda: self._open(True, config, root))
         if self._run is None and not self._stalled:
             self._run = self._call("start", lambda: self._open(False, config, root))
-            self._keep()
+            self._remember_unsent()
 
     def curve(self, adapter: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Logs a training curve on the adapter's own step axis, `<adapter>/step`, unless it was logged live.
 
         Args:
-            adapter: e.g. "base" or "expert-0".
-            rows: what training writes to curve.json; `step` is the axis (else the row's number).
-                Of long curves every k-th row, the last, and those with a `dev_loss` are sent.
+            adapter: Name, e.g. "base" or "expert-0".
+            rows: Rows of curve.json; the axis is `step`, or the row's number if it is missing.
+                Of long curves, every k-th row, the last row and rows with a `dev_loss` are sent.
         """
         if adapter in self._live:
             return
@@ -128,7 +127,7 @@ class Tracker:
 
     @contextmanager
     def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
-        """Logs the curve of a training while it runs (`elrea.models.log.Log`); other work is not logged."""
+        """Logs training curves live; other tasks are not logged. Implements `elrea.models.log.Log`."""
         if not steps or self._run is None:
             yield SILENT
             return
@@ -137,7 +136,7 @@ class Tracker:
         yield LiveCurve(self, name, steps)
 
     def point(self, adapter: str, row: Mapping[str, Any]) -> None:
-        """Logs one point of a curve."""
+        """Logs one point of a live curve."""
         self._log("a curve", lambda: self._point(adapter, row))
 
     def _define(self, adapter: str) -> None:
@@ -149,11 +148,11 @@ class Tracker:
         self._run.log(public({f"{adapter}/{key}": value for key, value in row.items()}))
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """Sets the run's summary metrics; nested mappings stay nested."""
+        """Sets summary metrics of the run; nested mappings stay nested."""
         self._log("the summary", lambda: self._run.summary.update(public(values)))
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Logs a table; a column may mix numbers, text and None."""
+        """Logs a table; a column may contain numbers, text and None."""
 
         def send() -> None:
             import wandb
@@ -165,7 +164,7 @@ class Tracker:
         self._log("a table", send)
 
     def images(self, paths: Mapping[str, str | Path]) -> None:
-        """Logs image files under the given names."""
+        """Logs image files by name."""
 
         def send(name: str, path: str) -> None:
             import wandb
@@ -176,15 +175,15 @@ class Tracker:
             self._log("an image", partial(send, name, str(path)))
 
     def artifact(self, name: str, kind: str, key: str, facts: Mapping[str, Any]) -> None:
-        """Logs a stage of the store by reference: nothing is copied, and no path of this machine goes along.
+        """Logs a stage of the store by reference, without its files and without local paths.
 
-        Where the run is online and the stage was reused, it is one of the run's inputs, else of its outputs.
+        In an online run, a reused stage is an input of the run; every other stage is an output.
 
         Args:
-            name: e.g. "expert-3".
-            kind: e.g. "adapter".
-            key: of the stage.
-            facts: `reused`, `seconds`, `upstream` (keys of the stages that it was made of).
+            name: Of the stage, e.g. "expert-3".
+            kind: Of the stage, e.g. "adapter".
+            key: Of the stage.
+            facts: Metadata: `reused`, `seconds`, `upstream` (keys of its input stages).
         """
 
         def send() -> None:
@@ -192,7 +191,7 @@ class Tracker:
 
             made = wandb.Artifact(f"{kind}-{key}", type=kind, metadata=public(dict(facts)))
             made.add_reference(f"elrea://{kind}/{key}", name=name, checksum=False)
-            if facts["reused"] and self._kept is None:  # offline, `use_artifact` cannot run
+            if facts["reused"] and self._unsent is None:  # `use_artifact` needs to be online
                 self._run.use_artifact(made)
             else:
                 self._run.log_artifact(made)
@@ -200,29 +199,29 @@ class Tracker:
         self._log("an artifact", send)
 
     def finish(self, failed: bool) -> None:
-        """Closes the run, if one is open. Safe to call again."""
+        """Finishes the run, if one is open. May be called repeatedly."""
         if self._run is None:
             return
         run = self._run
         closed = not self._stalled and self._call("finish", lambda: _close(run, failed))
         if not closed:
-            self._keep()
+            self._remember_unsent()
         self._run = None
 
     def sync_line(self) -> str:
-        """The command that sends an offline run, `wandb sync <folder>`; "" if all is sent."""
-        if self._kept is None:
+        """The command that sends an offline run: `wandb sync <folder>`; "" if nothing is left to send."""
+        if self._unsent is None:
             return ""
-        return f"wandb sync {shlex.quote(relative(str(self._kept)))}"
+        return f"wandb sync {shlex.quote(relative(str(self._unsent)))}"
 
     @property
     def url(self) -> str:
-        """The run's address while it is online and open, else ""."""
+        """URL of the run while it is online and open, else ""."""
         return str(getattr(self._run, "url", None) or "")
 
     @property
     def id(self) -> str:
-        """The open run's id, else ""."""
+        """Id of the open run, else ""."""
         return str(getattr(self._run, "id", None) or "")
 
     def _open(self, online: bool, config: Mapping[str, Any], folder: str | Path) -> Any:
@@ -230,7 +229,7 @@ class Tracker:
             online,
             folder,
             config,
-            # Half of our patience, so that wandb can give up in its own words.
+            # Half of the time limit, so that wandb raises its own error before the limit.
             0.5 * self.timeout,
             project=self.project,
             entity=self.entity,
@@ -239,21 +238,21 @@ class Tracker:
             tags=public(self.tags) or None,
         )
 
-    def _keep(self) -> None:
-        """Remembers the open run's folder as one that `wandb sync` has yet to send."""
+    def _remember_unsent(self) -> None:
+        """Keeps the open run's folder for `sync_line`."""
         files = getattr(self._run, "dir", None)  # <root>/wandb/<run>/files
-        self._kept = Path(files).parent if files else None
+        self._unsent = Path(files).parent if files else None
 
     def _log(self, what: str, work: Callable[[], Any]) -> None:
         if self._run is not None and not self._stalled:
             self._call(what, work)
 
     def _call(self, what: str, work: Callable[[], T]) -> T | None:
-        """Runs `work` within the time limit; None and at most one warning if that fails."""
+        """Calls `work` with the time limit; on an error returns None and warns, once per run."""
         try:
             return within(self.timeout, work)
         except Stall as error:
-            self._stalled = True  # what hangs once would hang at every call
+            self._stalled = True  # later calls would probably stall too
             self._warn(what, error)
         except Exception as error:
             self._warn(what, error)
@@ -262,34 +261,36 @@ class Tracker:
     def _warn(self, what: str, error: Exception) -> None:
         if not self._warned:
             reason = (public(str(error)).strip().splitlines() or [""])[0][:100]
-            _log.warning("W&B: %s failed (%s: %s); going on", what, type(error).__name__, reason)
+            _log.warning(
+                "W&B: %s failed (%s: %s); continuing without it", what, type(error).__name__, reason
+            )
         self._warned = True
 
 
 class LiveCurve:
-    """A training that is under way, as W&B sees it.
+    """Logs the curve of a running training to W&B.
 
     Args:
         tracker: With an open run.
-        adapter: What is trained.
-        steps: Optimiser steps of the training.
+        adapter: Name of the trained adapter.
+        steps: Total number of optimiser steps.
     """
 
     def __init__(self, tracker: Tracker, adapter: str, steps: int) -> None:
         self._tracker, self._adapter, self._steps = tracker, adapter, steps
 
     def advance(self, count: int) -> None:
-        """Units are no part of a curve."""
+        """Does nothing: curves have no units."""
 
     def step(self, row: Mapping[str, Any]) -> None:
-        """Sends a step, or of long curves every k-th."""
+        """Logs a step; of long curves only every k-th."""
         if _is_sent(row["step"] - 1, self._steps, row):
             self._tracker.point(self._adapter, row)
 
 
 def _is_sent(index: int, count: int, row: Mapping[str, Any]) -> bool:
-    """Whether a row of a curve is sent: every k-th, the last, and those with a loss on dev."""
-    return index % -(-count // _POINTS) == 0 or index == count - 1 or "dev_loss" in row
+    """Whether a row of a curve is sent: every k-th, the last, and those with a dev loss."""
+    return index % -(-count // _MAX_POINTS) == 0 or index == count - 1 or "dev_loss" in row
 
 
 def _close(run: Any, failed: bool) -> bool:

@@ -19,7 +19,7 @@ from elrea.method.features.sjlt import Sjlt
 from elrea.method.routing.distilled import Distilled
 from elrea.method.routing.weights import Router
 from elrea.models.adapter_shape import Lora
-from elrea.pipeline.experiment import described
+from elrea.pipeline.experiment import key_fields
 
 FEATURES = GradientFeatures(Rademacher(d=16, seed=3), layers=["q_proj"], epoch_weights=[1.0, 2.0])
 
@@ -56,9 +56,9 @@ def test_another_base_or_another_package_is_refused() -> None:
 
 @pytest.mark.parametrize("component", [FEATURES, GradientFeatures(Full()), GradientFeatures()])
 def test_a_description_makes_the_component_again(component: Features) -> None:
-    made = make(described(component), Features, "features")
+    made = make(key_fields(component), Features, "features")
     assert made == component and type(made) is type(component)
-    assert make(described(Distilled(width=3)), Router, "router") == Distilled(width=3)
+    assert make(key_fields(Distilled(width=3)), Router, "router") == Distilled(width=3)
 
 
 @pytest.mark.parametrize(

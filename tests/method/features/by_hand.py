@@ -1,4 +1,4 @@
-"""The features' formulas written out, one example at a time and in float64: what the code is held against."""
+"""The features' formulas written out, one example at a time and in float64: what the code is compared with."""
 
 from __future__ import annotations
 

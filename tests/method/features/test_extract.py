@@ -214,6 +214,8 @@ def test_an_unknown_form_is_refused() -> None:
 def test_epoch_weights_need_a_known_number_of_epochs() -> None:
     weighted = GradientFeatures(epoch_weights=[1.0, 2.0])
     weighted.check(2)
-    with pytest.raises(ConfigError, match=r"^features\.epoch_weights .* early_stop .* open"):
+    with pytest.raises(
+        ConfigError, match=r"^features\.epoch_weights .*early_stop leaves their number open"
+    ):
         weighted.check(None)
     GradientFeatures().check(None)

@@ -1,0 +1,42 @@
+"""How far it is from run.py to the first optimiser step: each frame is a function that a reader has to open."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from tests.cli.commands import QUIET, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MOST = 9
+
+SCRIPT = f"""
+import os, runpy, sys, traceback
+import torch
+
+def step(*_, **__):
+    for frame in traceback.extract_stack():
+        if frame.filename.startswith({str(ROOT)!r}) and "site-packages" not in frame.filename:
+            print(os.path.relpath(frame.filename, {str(ROOT)!r}), frame.name)
+    sys.stdout.flush()
+    os._exit(0)
+
+torch.optim.Adam.step = step
+sys.argv = [{str(ROOT / "run.py")!r}, *sys.argv[1:]]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_few_frames_to_the_first_step(tiny: list[str], tmp_path: Path) -> None:
+    words = ["+experiment=elrea_mmlu", *tiny, QUIET, f"store={tmp_path / 'store'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *words], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+    frames = [line for line in done.stdout.splitlines() if line.startswith(("run.py ", "elrea/"))]
+    assert frames and frames[0] == "run.py <module>" and "loop.py" in frames[-1], done
+    assert len(frames) <= MOST, "\n".join(frames)

@@ -1,0 +1,96 @@
+"""A new kind of stage is one class and one line: the plan, until=, the run and the advice follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pytest
+
+from elrea.errors import ConfigError, ElreaError
+from elrea.pipeline import graph
+from elrea.pipeline.graph import graph_of
+from elrea.pipeline.run import Pipeline
+from elrea.pipeline.step import Step
+from elrea.store.stage import Stage, Store
+from tests.cli.test_keys import experiment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from elrea.pipeline.context import Context
+
+
+@dataclass(frozen=True)
+class Note(Step):
+    """Writes down where the base adapter is."""
+
+    kind: ClassVar[str] = "note"
+    version: ClassVar[int] = 1
+    oom_advice: ClassVar[str] = "nothing"
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        return [cls("note", ("base",))]
+
+    def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
+        return {"base": upstream["base"].key}
+
+    def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        (folder / "note.txt").write_text(upstream["base"].folder.name)
+
+
+def test_a_new_stage_is_one_class_and_one_line(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = graph.ORDER
+    monkeypatch.setattr(graph, "ORDER", (first, Note, *others))
+    pipeline = Pipeline(experiment(small_model), Store(tmp_path))
+    assert list(pipeline.graph.nodes)[:3] == ["base", "note", "features-train"]
+    assert pipeline.graph.upstream("note") == {"base": pipeline.graph.keys["base"]}
+    pipeline.run("note")
+    stage = pipeline.graph.stages["note"]
+    assert (stage.folder / "note.txt").read_text() == pipeline.graph.keys["base"]
+    assert pipeline.reused == {"base": False, "note": False}
+
+
+def test_memory_that_runs_out_names_the_stage(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Note, "make", fail)
+    monkeypatch.setattr(graph, "ORDER", (graph.ORDER[0], Note))
+    with pytest.raises(ElreaError, match=r"^note: out of memory; lower nothing"):
+        Pipeline(experiment(small_model), Store(tmp_path)).run()
+
+
+def test_every_step_comes_after_all_that_it_reads(small_model: Path, tmp_path: Path) -> None:
+    words = ["routing=distilled", "evaluation.by=generation", "evaluation.strategies=[all]"]
+    made = graph_of(experiment(small_model, *words), Store(tmp_path))
+    seen: set[str] = set()
+    assert len(made.nodes) > 40
+    for name, node in made.nodes.items():
+        assert set(made.upstream(name)) <= seen, name
+        assert list(node.upstream) == list(node.step.upstream)
+        seen.add(name)
+
+
+def test_keys_hold_the_keys_of_all_that_is_read(small_model: Path, tmp_path: Path) -> None:
+    """Else a stage would be reused that was made of something else."""
+    words = ["routing=distilled", "evaluation.by=generation", "evaluation.strategies=[all]"]
+    made = graph_of(experiment(small_model, *words), Store(tmp_path))
+    for name, node in made.nodes.items():
+        through = str(node.stage.inputs) + "".join(str(s.inputs) for s in node.upstream.values())
+        for other, key in made.upstream(name).items():
+            assert key in through, f"{name} reads {other}"
+
+
+def test_until_of_an_unknown_stage(small_model: Path, tmp_path: Path) -> None:
+    pipeline = Pipeline(experiment(small_model), Store(tmp_path))
+    with pytest.raises(
+        ConfigError, match=r"^until=cluster: no such stage; did you mean clusters\?"
+    ):
+        pipeline.check("cluster")
