@@ -124,15 +124,15 @@ def _examples(
             problems.append(error)
             drops.add(source_of(labels[file]), f"empty file(s) in {split}", "no row", str(file))
     if files and not examples:
-        bad = sum(isinstance(problem, BadRow) for problem in problems)
-        rows = f"{key}: none of the {bad:,} rows can be used, first " if bad else ""
-        raise DataError(f"{rows}{problems[0]}")
+        bad = [problem for problem in problems if isinstance(problem, BadRow)]
+        rows = f"{key}: none of the {len(bad):,} rows can be used, first " if bad else ""
+        raise DataError(f"{rows}{(bad or problems)[0]}")
     return tuple(examples)
 
 
 def _read(file: Path, label: str, reader: RowReader, on_bad: OnBad) -> list[Example]:
     examples: list[Example] = []
-    places: dict[str, int] = {}
+    places: dict[str, str] = {}
     for row in rows_of(file, on_bad=on_bad):
         try:
             read = [
@@ -142,11 +142,11 @@ def _read(file: Path, label: str, reader: RowReader, on_bad: OnBad) -> list[Exam
             for example in read:
                 if example.id in places:
                     name = example.id.rpartition(":")[2]
-                    problem = f"duplicate id {name!r}, first in line {places[example.id]}; make every id unique"
+                    problem = f"duplicate id {name!r}, first at {places[example.id]}; make every id unique"
                     raise BadRow(row.where, problem, "duplicate id")
         except BadRow as error:
             on_bad(error)
             continue
-        places |= {example.id: row.number for example in read}
+        places |= {example.id: row.where for example in read}
         examples += read
     return examples
