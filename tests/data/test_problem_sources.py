@@ -9,6 +9,7 @@ import pytest
 
 from elrea.data.sources.gsm8k import Gsm8k
 from elrea.data.sources.math import Math
+from elrea.data.sources.mix import Mix
 from elrea.data.sources.svamp import Svamp
 from elrea.errors import ConfigError, DataError
 from tests.data import published as files
@@ -40,7 +41,14 @@ def test_without_a_test_file_a_share_of_train_is_the_test(published, source, tes
     (root / test).rename(root.with_name("away"))
     alone = source(root=str(root), test_share=0.34).load()
     assert {e.id for e in alone.train + alone.test} == {e.id for e in whole.train}
-    assert alone.test and "34% of its questions held out as test" in alone.note
+    assert (
+        alone.test
+        and "34% of its questions held out as test; 1 file(s) of test missing" in alone.note
+    )
+    line = f"{source.name}: 1 file(s) of test missing: only train was read"
+    assert alone.left_out[-1].startswith(line)
+    mixed = Mix({source.name: source(root=str(root))}, test_share=0.34).load()
+    assert any(said.startswith(line) for said in mixed.left_out)
 
 
 def test_gsm8k_of_one_file(published):

@@ -48,7 +48,7 @@ class Gsm8k(Problems):
         """
         drops = Drops()
         train = self.examples(self._rows("train"), "train", drops)
-        test = self.examples(self._rows("test"), "test", drops) if self.has("test") else ()
+        test = self.examples(self._rows("test"), "test", drops) if self.has_test(drops) else ()
         return Splits(train, (), test, drops, "GSM8K")
 
     def _rows(self, split: Split) -> Iterator[Row]:

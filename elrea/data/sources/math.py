@@ -45,7 +45,7 @@ class Math(Problems):
         """
         drops = Drops()
         train = self._split("train", drops)
-        test = self._split("test", drops) if self.has("test") else ()
+        test = self._split("test", drops) if self.has_test(drops) else ()
         return Splits(train, (), test, drops, "MATH")
 
     def has(self, split: str) -> bool:

@@ -50,7 +50,7 @@ class Mathqa(Problems):
         train = self.examples(self._rows(self.train_split), "train", drops)
         has_dev = self.train_split == "train" and self.has("dev")
         dev = self.examples(self._rows("dev"), "dev", drops) if has_dev else ()
-        test = self.examples(self._rows("test"), "test", drops) if self.has("test") else ()
+        test = self.examples(self._rows("test"), "test", drops) if self.has_test(drops) else ()
         note = "MathQA without options" + (", trained on dev" if self.train_split == "dev" else "")
         return Splits(train, dev, test, drops, note)
 

@@ -58,6 +58,14 @@ class Problems(Source):
         """The problem only, for a row whose answer cannot be parsed."""
         raise NotImplementedError
 
+    def has_test(self, drops: Drops) -> bool:
+        """Whether there is a test split. If not, `drops` says so, because a mix does not show the sources' notes."""
+        found = self.has("test")
+        if not found:
+            place = str(self.place())
+            drops.add(self.name, "file(s) of test missing", "only train was read", place)
+        return found
+
     def examples(self, rows: Iterable[Row], split: Split, drops: Drops) -> tuple[Example, ...]:
         """Examples of a split's rows, with ids "<name>/<split>/<row, counted from 0>".
 
