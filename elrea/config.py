@@ -157,6 +157,19 @@ def _moved(home: str) -> str:
     return f"{data}.{MOVED_DATA[name]}" if data == "elrea.data" and name in MOVED_DATA else home
 
 
+def with_current_names(node: Any) -> Any:
+    """Plain containers in which every `_target_` of an older version is the name that the class has now."""
+    if isinstance(node, list):
+        return [with_current_names(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    found = {name: with_current_names(child) for name, child in node.items()}
+    if isinstance(target := found.get(TARGET), str):
+        home, _, name = target.rpartition(".")
+        found[TARGET] = f"{_moved(home)}.{name}"
+    return found
+
+
 def _may_be_named(value: Any) -> bool:
     return (
         isinstance(value, type)
@@ -208,7 +221,7 @@ def leaves(cfg: DictConfig) -> dict[str, Any]:
         for name, child in node.items():
             yield from below(child, f"{key}.{name}" if key else str(name))
 
-    return dict(below(OmegaConf.to_container(cfg, resolve=False), ""))
+    return dict(below(with_current_names(OmegaConf.to_container(cfg, resolve=False)), ""))
 
 
 def save_config(cfg: DictConfig, path: Path) -> None:

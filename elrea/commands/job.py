@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.sweep import Record, failed, typed
-from elrea.config import build, plain, save_config
+from elrea.config import build, load_config, plain, save_config, with_current_names
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
@@ -103,8 +103,12 @@ def run(cfg: DictConfig) -> float | None:
         pipeline = _pipeline(job, experiment, log) if experiment else None
         if pipeline is None:
             return None  # a plan of what is not here
-        key = job_key(cfg, pipeline)
-        if job.sweep and not cfg.plan and record.finished(key):
+        key = job_key(plain(cfg), pipeline)
+        if (
+            job.sweep
+            and not cfg.plan
+            and (record.finished(key) or _was_done(job, record, pipeline))
+        ):
             say(screen(), f"Job {job.number} is done already: {os.path.relpath(job.folder)}")
             return job.accuracy
         _show_plan(pipeline, forecasts=cfg.plan)
@@ -122,7 +126,7 @@ def run(cfg: DictConfig) -> float | None:
             pipeline.run(on_stages=record.needs)
             report = _write(job, pipeline, tracker)
         _show(report, job, tracker)
-        record.end(job_key(cfg, pipeline))
+        record.end(job_key(plain(cfg), pipeline))
         accuracy = job.accuracy
     return accuracy
 
@@ -141,12 +145,24 @@ def _started(cfg: DictConfig) -> Iterator[tuple[Job, Record]]:
         failed(job.number, error)
 
 
-def job_key(cfg: DictConfig, pipeline: Pipeline) -> str:
+def job_key(config: Mapping[str, Any], pipeline: Pipeline) -> str:
     """Names all that can change what a job leaves: its config, its stages' keys, this version."""
-    settings = {
-        name: value for name, value in plain(cfg).items() if name not in ("debug", "plan", "until")
-    }
+    settings = _settings(config)
     return key_of({"config": settings, "stages": pipeline.graph.keys, "version": __version__})
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the keys that only look at a job or end it early."""
+    return {name: value for name, value in config.items() if name not in ("debug", "plan", "until")}
+
+
+def _was_done(job: Job, record: Record, pipeline: Pipeline) -> bool:
+    """Whether an older version finished the same job: its config then names classes by the modules they had."""
+    if not (path := job.folder / "config.yaml").is_file():
+        return False
+    then, now = _settings(plain(load_config(path))), _settings(plain(job.cfg))
+    same = with_current_names(then) == with_current_names(now)
+    return same and record.finished(job_key(then, pipeline))
 
 
 def _check_optuna(job: Job) -> None:

@@ -29,6 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if argv is not None:
         sys.argv = ["elrea harness", *argv]  # lm-eval reads its words there
     if find_spec("lm_eval") is None:
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(__doc__)
         raise _missing("lm_eval")
     for word in sys.argv[1:]:
         for part in word.removeprefix("--model_args=").split(","):

@@ -17,6 +17,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 TERMINATED = 143
 """Exit code after SIGTERM."""
+REQUIRED = ("hydra", "omegaconf", "pydantic", "torch", "transformers", "peft", "numpy")
+"""Libraries that are missing where the wrong Python runs a command."""
 SWEEP_PLUGINS = ("optuna", "joblib", "submitit_local", "submitit_slurm")
 """Sweepers and launchers that the extra `sweep` installs."""
 
@@ -57,6 +59,8 @@ def line_of(error: Exception) -> str | None:
     """The message for an error that the user can fix; None for a fault of the program."""
     if isinstance(error, ElreaError):
         return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in REQUIRED:
+        return f"{error.name} is not installed here: make setup, and then . .venv/bin/activate"
     # Imported here: most errors are our own, and Hydra takes a while to import.
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -110,4 +114,7 @@ def line_of_hydra(error: BaseException) -> str:
             return f"{key[1]}: unknown key here; it belongs to {' or '.join(choices[key[1]])}"
         return f"{key[1]}: unknown key{did_you_mean(key[1], choices)}"
     lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
+    if text.startswith("Ambiguous value") and "=" in lines[0]:
+        word = lines[0].partition("'")[2].rpartition("'")[0]
+        return f"{word}: several values need -m (a sweep: a job for each), or key=[a,b] where a list is meant"
     return "; ".join(lines[:2]) or type(error).__name__

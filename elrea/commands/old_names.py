@@ -10,18 +10,19 @@ from pathlib import Path
 from types import ModuleType
 
 COMMANDS = {
-    "elrea.chat": "chat",
-    "elrea.predict": "predict",
-    "elrea.merge": "merge",
-    "elrea.harness": "lm_eval",
-    "elrea.features.neighbours": "neighbours",
-    "elrea.evaluation.compare": "compare",
-    "elrea.tracking.dashboard": "dashboard",
-    "elrea.data.combine": "combine",
-    "elrea.store.__main__": "store",
+    "elrea.backbone.train": "models/tiny/train",
+    "elrea.chat": "commands/chat",
+    "elrea.predict": "commands/predict",
+    "elrea.merge": "commands/merge",
+    "elrea.harness": "commands/lm_eval",
+    "elrea.features.neighbours": "commands/neighbours",
+    "elrea.evaluation.compare": "commands/compare",
+    "elrea.tracking.dashboard": "commands/dashboard",
+    "elrea.data.combine": "commands/combine",
+    "elrea.store.__main__": "commands/store",
 }
-"""Old module -> module in this package."""
-PACKAGES = {"elrea.features", "elrea.tracking"}
+"""Old module -> file in the package `elrea`, without .py."""
+PACKAGES = {"elrea.backbone", "elrea.features", "elrea.tracking"}
 """Old packages that no longer exist and had a command in them."""
 
 
@@ -34,6 +35,6 @@ class OldNames(MetaPathFinder):
         """The spec of a module of an old name; None for any other. The import system calls this."""
         if fullname in COMMANDS:
             return spec_from_file_location(
-                fullname, Path(__file__).with_name(f"{COMMANDS[fullname]}.py")
+                fullname, Path(__file__).parents[1] / f"{COMMANDS[fullname]}.py"
             )
         return ModuleSpec(fullname, None, is_package=True) if fullname in PACKAGES else None

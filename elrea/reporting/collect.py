@@ -155,6 +155,8 @@ def _curves(branch: Branch) -> dict[str, list[dict[str, Any]]]:
 
 def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
     graph = pipeline.graph
+    for node in graph.nodes.values():
+        node.stage.done()  # reads the seconds of one that was made before the graph was built again
     return {
         name: MadeStage(
             node.stage.name, node.stage.key, round(node.stage.seconds, 3), pipeline.reused[name],

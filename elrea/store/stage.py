@@ -206,8 +206,8 @@ class Stage:
     @contextmanager
     def _locked(self) -> Iterator[Lease]:
         """Holds this stage's lease, which excludes all other processes and machines."""
-        line = "stage %s is being made by another process: waiting for it"
-        lease = Lease(self._sibling("lease"), lambda: log.info(line, self.name))
+        line = "stage %s is being made by another process: waiting for it to end"
+        lease = Lease(self._sibling("lease"), lambda: log.warning(line, self.name))
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lease.acquire()

@@ -29,7 +29,7 @@ USE = """
 import json, sys
 from elrea import Ensemble
 from elrea.data.readers.rows import RowReader
-from elrea.method.ensemble.decoding import Decoding
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.models.device import Device
 
 row = {"instruction": "a", "response": "b", "judge": "first_word"}

@@ -56,7 +56,7 @@ def test_the_members_with_the_largest_weights_are_named() -> None:
 def test_an_error_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
     run = str(whole.folder / "out")
     for words, line in (
-        ([str(tmp_path)], "no ensemble.json there; give the folder ensemble/ of a run"),
+        ([str(tmp_path)], "no ensemble.json there; give the folder of a finished run"),
         ([str(tmp_path / "none")], "none: no such folder; give a run's, as outputs/<day>/<time>"),
         ([run, "--top-k", "0"], "--top-k 0: must be at least 1"),
         ([run, "--max-new-tokens", "0"], "max_new_tokens=0: must be at least 1"),

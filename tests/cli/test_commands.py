@@ -105,7 +105,7 @@ RUN = str(OLD_RUN / "run")
 PREDICT = ["predict", RUN, "--in", "prompts.jsonl", "--out", "answers.jsonl"]
 REFUSED = [
     (["chat", "gone"], "gone: no such folder; give a run's, as outputs/<day>/<time>"),
-    (["chat", "."], ".: no ensemble.json there; give the folder ensemble/ of a run"),
+    (["chat", "."], ".: no ensemble.json there; give the folder of a finished run"),
     (["chat", RUN, "--top-k", "0"], "--top-k 0: must be at least 1"),
     (["chat", RUN, "--max-new-tokens", "0"], "max_new_tokens=0: must be at least 1"),
     (["chat", RUN, "--temperature", "-1"], "temperature=-1.0: must be 0 or more, and finite"),

@@ -114,7 +114,7 @@ def test_an_error_is_one_line(whole: Ended, tmp_path: Path, capsys) -> None:
         ([run, "--top-k", "1"], "--top-k changes how prompts are routed; give --prompts too"),
         ([run, "--prompts", str(tmp_path / "none")], "none: cannot be read"),
         ([run, "--out", str(there)], "there: exists already; name another folder"),
-        ([str(tmp_path)], "no ensemble.json there; give the folder ensemble/ of a run"),
+        ([str(tmp_path)], "no ensemble.json there; give the folder of a finished run"),
     ):
         out = [] if "--out" in words else ["--out", str(tmp_path / "merged")]
         with pytest.raises(SystemExit) as ended, one_line_errors():

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from tests.cli.commands import run
+
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "old_run"
 
@@ -88,3 +90,36 @@ def test_the_python_api(place: Path) -> None:
     ensemble = Ensemble.load(place / "run" / "ensemble")
     (route,) = ensemble.route(["What is the capital of France?"])
     assert route.nearest == 0 and route.weights["base"] == pytest.approx(0.649121, abs=1e-4)
+
+
+def words_of(place: Path) -> list[str]:
+    """The words of the old run's experiment, without Hydra's."""
+    command = json.loads((place / "run" / "status.json").read_text())["command"]
+    return [word for word in command if not word.startswith("hydra.")]
+
+
+def test_the_same_run_made_today_can_be_compared_with_it(place: Path) -> None:
+    """Its config names classes by the modules that they had."""
+    ended = run(place, *words_of(place), "hydra.run.dir=new")
+    assert (ended.code, ended.err) == (0, "")
+    out = output(place, "elrea.evaluation.compare", "run", "new", "--a", "elrea", "--b", "base")
+    assert "-33.3" in out
+    old, new = ((place / name / "predictions.jsonl").read_text() for name in ("run", "new"))
+    assert json.loads(new.splitlines()[0])["id"] == json.loads(old.splitlines()[0])["id"]
+
+
+def test_a_sweep_that_it_finished_is_not_made_again(place: Path) -> None:
+    words = words_of(place)
+    (place / "sweep").mkdir()
+    shutil.copytree(place / "run", place / "sweep" / "0")
+    (place / "sweep" / "sweep.json").write_text(json.dumps({"overrides": words}))
+    shutil.rmtree(place / "store")
+    ended = run(place, "-m", *words, "hydra.sweep.dir=sweep")
+    assert (ended.code, ended.err) == (0, "")
+    assert "Job 0 is done already" in ended.out and "1 of 1 jobs are done" in ended.out
+    changed = run(place, "-m", *words, "hydra.sweep.dir=sweep2", "plan=true", "adapter.r=2")
+    assert "to do" in changed.out
+
+
+def test_the_backbone_can_still_be_trained_under_the_old_name(place: Path) -> None:
+    assert "--folder" in output(place, "elrea.backbone.train", "--help")

@@ -13,6 +13,7 @@ from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
 from elrea.errors import ConfigError, DataError
 from elrea.method.clustering.centroids import cosines
+from elrea.method.ensemble.folder import ENSEMBLE
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.likelihood import log_likelihoods
 from elrea.method.ensemble.saved import Saved, read_ensemble
@@ -86,7 +87,7 @@ class Ensemble:
         """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
-            folder: `ensemble/` of a run.
+            folder: Of a run, or `ensemble/` in it.
             backbone: Folder or hub id of the backbone, if the one that `ensemble.json` names is missing.
             top_k: Use the k nearest experts only; None uses all.
             base_share: Include the base adapter with weight w_base, as in the paper.
@@ -96,7 +97,10 @@ class Ensemble:
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
-        saved, device = read_ensemble(Path(folder), backbone), device or Device()
+        place = Path(folder)
+        if (place / "ensemble" / ENSEMBLE).is_file():
+            place /= "ensemble"
+        saved, device = read_ensemble(place, backbone), device or Device()
         device.apply()
         return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 

@@ -24,7 +24,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
     if not path.is_file():
-        raise StoreError(f"{folder}: no ensemble.json there; give the folder ensemble/ of a run")
+        raise StoreError(f"{folder}: no ensemble.json there; give the folder of a finished run")
     facts = read_with_checksum(path)
     try:
         if facts["format"] != FORMAT:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import BASE, AdapterSpec
 from elrea.models.lora import load
-from elrea.models.training.parallel import Fitting, Work, train_shares
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
 from elrea.pipeline.experiment import key_fields
@@ -19,6 +18,7 @@ from elrea.pipeline.step import TO_DO, Step
 
 if TYPE_CHECKING:
     from elrea.data.prompts import Encoded
+    from elrea.models.training.parallel import Fitting
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
 
@@ -106,6 +106,8 @@ class Adapter(Step):
         total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
         with context.task(self.name, f"train {self.name}", total, steps) as task:
             if experiment.device.together > 1:
+                from elrea.models.training.parallel import Work, train_shares
+
                 work = Work(
                     folder, encoded, recipe, experiment.backbone, spec.lora, seed, self.name, start, base,
                     experiment.device, fitting, dev,

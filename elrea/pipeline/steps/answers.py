@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.errors import ConfigError
 from elrea.evaluation.draws import Draws, written
-from elrea.evaluation.generation import write_texts
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE
 from elrea.pipeline.experiment import key_fields
@@ -88,6 +87,8 @@ class Answers(Step):
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        from elrea.evaluation.generation import write_texts
+
         experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
         own, backbone = experiment.evaluation, context.backbone
         chosen = written(experiment.corpus.test, own.by, strategy)

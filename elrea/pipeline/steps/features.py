@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.method.features.parallel import Work, stream_shares
 from elrea.method.features.to_disk import stream
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
@@ -73,6 +72,8 @@ class Features(Step):
                     return stream(
                         folder, prompts, experiment.features, reader, advance=task.advance
                     )
+                from elrea.method.features.parallel import Work, stream_shares
+
                 work = Work(
                     folder, prompts, experiment.features, experiment.backbone, experiment.lora, epochs,
                     experiment.device, experiment.seed,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.method.ensemble.gates import train_gates
-from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.strategy import AdapterSpec, Gated
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.experiment import key_fields
@@ -68,6 +66,9 @@ class Gates(Step):
         }
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        from elrea.method.ensemble.gates import train_gates
+        from elrea.method.ensemble.layerwise import LayerwiseModel
+
         experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
         assert isinstance(strategy, Gated)
         names = strategy.members(no_prompts(context, self.clusters))

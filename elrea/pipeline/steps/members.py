@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elrea.evaluation.scoring import Mixture, mixtures
-from elrea.method.ensemble.gates import read_gates
 from elrea.method.ensemble.strategy import BACKBONE, Strategy
 from elrea.method.routing.student import read_cosines
 from elrea.method.routing.weights import Routing
@@ -16,6 +14,7 @@ from elrea.models.lora import load
 from elrea.pipeline.steps.router import cosines_of
 
 if TYPE_CHECKING:
+    from elrea.evaluation.scoring import Mixture
     from elrea.method.ensemble.joint import Adapter, JointModel
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
@@ -63,6 +62,9 @@ def prompt_mixtures(
     context: Context, upstream: Mapping[str, Stage], names: Sequence[str], clusters: int
 ) -> tuple[JointModel, dict[str, Mixture]]:
     """One joint model of the members of some strategies, and how each of them mixes the test prompts."""
+    from elrea.evaluation.scoring import mixtures
+    from elrea.method.ensemble.gates import read_gates
+
     strategies: dict[str, Strategy] = {n: context.experiment.strategies[n] for n in names}
     return mixtures(
         strategies, prompt_routing(context, upstream, clusters), context.backbone.model,

@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.evaluation.draws import written
-from elrea.evaluation.generation import Texts, read_texts
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
-from elrea.evaluation.judging import judge_texts
-from elrea.evaluation.scoring import Outcome, questions_of, score, settle
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import Adapter
@@ -21,6 +18,8 @@ from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, routed
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from elrea.evaluation.generation import Texts
+    from elrea.evaluation.scoring import Outcome
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
 
@@ -89,6 +88,10 @@ class Scores(Step):
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
+        from elrea.evaluation.generation import read_texts
+        from elrea.evaluation.judging import judge_texts
+        from elrea.evaluation.scoring import settle
+
         experiment, test, too_long = context.experiment, context.experiment.corpus.test, set[str]()
         found: dict[str, Outcome] = {}
         if experiment.evaluation.by != "generation":
@@ -118,6 +121,8 @@ class Scores(Step):
         self, context: Context, upstream: Mapping[str, Stage]
     ) -> tuple[dict[str, Outcome], list[str]]:
         """Outcomes by one pass over the test prompts, and the ids of those that are too long."""
+        from elrea.evaluation.scoring import questions_of, score
+
         experiment, test = context.experiment, context.experiment.corpus.test
         encoded, too_long = context.prompter.test(test)
         choices = [context.prompter.choices(e) for e in test]
@@ -138,6 +143,8 @@ class Scores(Step):
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:
     """By strategy, what the finished stage says of every test item."""
+    from elrea.evaluation.scoring import Outcome
+
     return {name: Outcome(**row) for name, row in read_json(folder / OUTCOMES).items()}
 
 

@@ -84,7 +84,7 @@ def test_a_config_may_name_subclasses_of_the_wanted_base_only() -> None:
     assert build(node, "projection", Projection) == Sjlt(d=8)
     lora = {"_target_": "elrea.models.adapter_shape.Lora", **asdict(Lora())}
     with pytest.raises(
-        ConfigError, match=r"^features\._target_: elrea\.models\.lora\.Lora is not a subclass of Features$"
+        ConfigError, match=r"^features\._target_: elrea\.models\.adapter_shape\.Lora is not a subclass of Features$"
     ):  # fmt: skip
         build(lora, "features", Features)
     with pytest.raises(ConfigError, match=r"^features\.projection: wants Projection, not Lora"):
