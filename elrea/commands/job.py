@@ -255,8 +255,9 @@ def _show(report: Report, job: Job, tracker: Tracker) -> None:
     from elrea.reporting.terminal import notices, results_table
 
     out = screen()
+    free = not any(example.choices for example in report.test)  # then the loss says most
     caption = f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
-    out.print(results_table(report.strategies, "Results", caption))
+    out.print(results_table(report.strategies, "Results", caption, loss=free))
     for line in notices(report):
         say(out, line)
     say(out, f"Everything is in {os.path.relpath(job.folder)}")

@@ -188,8 +188,8 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
             continue
         part = f"{context.part}: " if context.part else ""
         yield (
-            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others had too few training "
-            "examples (clustering.min_size, or an equal share)"
+            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others had too few training examples "
+            "(clustering.min_size)"
         )
 
 

@@ -14,7 +14,11 @@ _STATES = {"reused": "green", "to do": "yellow", "resumes": "cyan"}
 
 
 def results_table(
-    strategies: Mapping[str, Mapping[str, Any]], title: str = "", caption: str = ""
+    strategies: Mapping[str, Mapping[str, Any]],
+    title: str = "",
+    caption: str = "",
+    *,
+    loss: bool = False,
 ) -> Table:
     """The table of results, one row per strategy in the given order.
 
@@ -22,6 +26,7 @@ def results_table(
         strategies: By name, the rows of summary.json: `accuracy`, `ci95` (low, high), `delta_to_base` and
             `delta_ci95` as shares of 1, `forward_passes` per prompt. Missing values and None are shown as "-".
             With several `tasks` there is a column for `macro`, the mean of their accuracies.
+        loss: Whether to show the loss (nats per token) instead of `macro`: for items without choices it says most.
         title: Above the table.
         caption: Below the table, e.g. "built-in exam, not MMLU".
 
@@ -30,14 +35,16 @@ def results_table(
     """
     table = _table(title, caption)
     table.add_column("strategy", overflow="fold", max_width=30)
-    several = any(len(row.get("tasks") or ()) > 1 for row in strategies.values())
+    several = not loss and any(len(row.get("tasks") or ()) > 1 for row in strategies.values())
     table.add_column("micro %" if several else "accuracy %", justify="right")
     table.add_column("95 % interval", justify="right")
     if several:  # one more column has to fit into the same width
         table.add_column("macro %", justify="right")
     table.add_column("to base" if several else "to base, points", justify="right")
     table.add_column("95 %, paired" if several else "95 % interval, paired", justify="right")
-    table.add_column("passes/prompt", justify="right")
+    if loss:
+        table.add_column("loss", justify="right")
+    table.add_column("passes" if loss else "passes/prompt", justify="right")
     for name, row in strategies.items():
         delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
         style = _colour(paired)
@@ -48,6 +55,7 @@ def results_table(
             *([percent(row.get("macro"))] if several else []),
             _styled(percent(delta, signed=True), style),
             _styled(interval(paired, signed=True), style),
+            *(["-" if row.get("loss") is None else f"{row['loss']:.3f}"] if loss else []),
             _count(row.get("forward_passes")),
         )
     return table
