@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 import re
 import secrets
@@ -32,6 +33,8 @@ BEAT = 5.0
 """Seconds between two touches of the file (the heartbeat)."""
 LIMIT = 60.0
 """Seconds without a touch after which a holder counts as dead; long enough for a slow file server."""
+PATIENCE = 2.0
+"""Seconds of waiting before `waiting` is called."""
 POLL = 0.1
 """Seconds between two reads of another process's lease."""
 
@@ -52,7 +55,7 @@ class Lease:
 
     Args:
         path: The lock file; its folder exists.
-        waiting: Called once if another process holds the lease.
+        waiting: Called once if another process still holds the lease after `PATIENCE`.
     """
 
     def __init__(self, path: Path, waiting: Callable[[], None] = lambda: None) -> None:
@@ -75,11 +78,13 @@ class Lease:
         """
         first = last = None
         unchanged, now = 0.0, time.monotonic()
+        say_at = now + PATIENCE
         while not self._create():
             if (state := read_lease(self.path)) is None:
                 continue  # it was released in the meantime
-            if first is None:
-                first = state
+            first = first or state
+            if now >= say_at and state.alive is not False:
+                say_at = math.inf
                 self._waiting()
             # Capped, because a waiter that was suspended did not see what happened in that time.
             passed, now = time.monotonic() - now, time.monotonic()

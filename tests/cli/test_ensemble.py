@@ -191,7 +191,7 @@ LORA = "elrea.models.adapter_shape.Lora"
         (lambda c: flip(c / "expert-1" / "adapter_model.safetensors"), "expert-1/adapter_model.saf"),
         (lambda c: (c / "base" / "adapter_config.json").unlink(), "adapter_config.json is missing"),
         (lambda c: (c / "extra.bin").write_text("x"), "extra.bin does not belong to the ensemble"),
-        (lambda c: (c / "ensemble.json").unlink(), "no ensemble.json there; give the folder ense"),
+        (lambda c: (c / "ensemble.json").unlink(), "no ensemble.json there; give the folder of a fin"),
         (lambda c: (c / "ensemble.json").write_text("{"), "ensemble.json"),
         (lambda c: (c / "ensemble.json").write_text("[]"), "ensemble.json: not "),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(format=2)), "format 2 is not 1"),

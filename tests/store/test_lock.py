@@ -257,3 +257,19 @@ def test_leftovers_of_a_killed_process_are_removed_on_use(tmp_path: Path) -> Non
     assert made.done() and len(list(made.folder.parent.iterdir())) > 1
     made.run(never)
     assert [path.name for path in made.folder.parent.iterdir()] == [made.key]
+
+
+def test_a_long_wait_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    reported: list[float] = []
+    holder = Lease(tmp_path / "lease")
+    assert holder.acquire()
+    began = time.monotonic()
+    waiter = Lease(tmp_path / "lease", lambda: reported.append(time.monotonic() - began))
+    waiting = threading.Thread(target=waiter.acquire)
+    waiting.start()
+    time.sleep(0.8)
+    holder.release()
+    waiting.join()
+    waiter.release()
+    assert len(reported) == 1 and reported[0] >= 0.2
