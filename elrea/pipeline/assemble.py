@@ -55,6 +55,8 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
     for name in LIGHT:  # their errors are raised before torch is imported, which takes seconds
         build(cfg.get(name), name)
     corpus = build(cfg.data, "data").load()
+    for name in ("features", "routing", "ensemble"):
+        build(cfg.get(name), name)
 
     from elrea.evaluation.judging import check
 

@@ -260,7 +260,7 @@ def test_leftovers_of_a_killed_process_are_removed_on_use(tmp_path: Path) -> Non
 
 
 def test_a_long_wait_is_reported_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leases, "PATIENCE", 0.2)
+    monkeypatch.setattr(lock, "PATIENCE", 0.2)
     reported: list[float] = []
     holder = Lease(tmp_path / "lease")
     assert holder.acquire()

@@ -123,9 +123,8 @@ def _writers(context: Context) -> list[str]:
 def _check_room(context: Context) -> None:
     """Refuses texts that leave no room for prompts, before anything is trained."""
     experiment = context.experiment
-    if (length := experiment.evaluation.max_new_tokens) >= experiment.max_tokens and _writers(
-        context
-    ):
+    length = experiment.evaluation.max_new_tokens
+    if _writers(context) and length >= experiment.max_tokens:
         raise ConfigError(
             f"evaluation.max_new_tokens={length} leaves no room for a prompt in the {experiment.max_tokens} tokens of "
             "backbone.max_length; lower it, or raise that"
