@@ -177,7 +177,7 @@ def _experiment(job: Job) -> Experiment | None:
     """What the job is to do; None where plan=true has shown the plan of what is not here."""
     cfg, token = job.cfg, fetching.set(not job.cfg.plan)
     try:
-        return assemble(cfg, job.chosen, job.conf, job.words)
+        return assemble(cfg, job.chosen, job.conf, job.words, announce)
     except NotHere as missing:
         if not cfg.plan:
             raise
@@ -189,7 +189,6 @@ def _experiment(job: Job) -> Experiment | None:
 
 def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
     """Its stages; None where plan=true has shown the plan of a backbone that is not here."""
-    announce("Importing torch and transformers")
     from elrea.pipeline.run import Pipeline
     from elrea.store.stage import Store
 

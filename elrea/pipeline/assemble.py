@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +38,13 @@ ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": b
 """Types of the keys that belong to no config group."""
 
 
-def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = ()) -> Experiment:
+def assemble(
+    cfg: DictConfig,
+    chosen: str,
+    folder: Path,
+    words: Sequence[str] = (),
+    announce: Callable[[str], None] = lambda line: None,
+) -> Experiment:
     """Builds every part of a run and reads its data.
 
     Args:
@@ -47,6 +53,7 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
         folder: The config folder, which has a file for each strategy.
         words: Overrides from the command line. A field that is set as `ensemble.<field>` there must not be set in
             evaluation.settings as well.
+        announce: Called before anything that takes longer than two seconds.
 
     Raises:
         ElreaError: A setting or the data is wrong.
@@ -55,6 +62,7 @@ def assemble(cfg: DictConfig, chosen: str, folder: Path, words: Sequence[str] = 
     for name in LIGHT:  # their errors are raised before torch is imported, which takes seconds
         build(cfg.get(name), name)
     corpus = build(cfg.data, "data").load()
+    announce("Importing torch")
     for name in ("features", "routing", "ensemble"):
         build(cfg.get(name), name)
 
