@@ -31,9 +31,6 @@ PARTS = (
 )  # fmt: skip
 """Keys that the config of every run has."""
 
-LIGHT = ("adapter", "training", "trainer", "backbone", "clustering", "evaluation", "tracking")
-"""Parts of a config whose classes do not import torch."""
-
 ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
 """Types of the keys that belong to no config group."""
 
@@ -59,12 +56,12 @@ def assemble(
         ElreaError: A setting or the data is wrong.
     """
     _check_root_keys(cfg, folder)
-    for name in LIGHT:  # their errors are raised before torch is imported, which takes seconds
-        build(cfg.get(name), name)
+    parts = _light_parts(
+        cfg
+    )  # their errors are raised before torch is imported, which takes seconds
     corpus = build(cfg.data, "data").load()
     announce("Importing torch")
-    for name in ("features", "routing", "ensemble"):
-        build(cfg.get(name), name)
+    parts |= _torch_parts(cfg)
 
     from elrea.evaluation.judging import check
 
@@ -75,7 +72,7 @@ def assemble(
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note)
     check(corpus.test, evaluation.by, strategies)
-    experiment = _experiment(cfg, corpus, strategies, evaluation)
+    experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
     return experiment
 
@@ -92,7 +89,8 @@ def assemble_without_data(
 
     evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     data = build(cfg.data, "data")
-    return _experiment(cfg, Corpus(data.name, (), (), ()), strategies, evaluation)
+    parts = _light_parts(cfg) | _torch_parts(cfg)
+    return _experiment(cfg, parts, Corpus(data.name, (), (), ()), strategies, evaluation)
 
 
 def experiment_of(folder: Path) -> tuple[Experiment, Path]:
@@ -110,7 +108,8 @@ def experiment_of(folder: Path) -> tuple[Experiment, Path]:
     cfg = _run_config(folder)
     corpus = build(cfg.data, "data").load()
     evaluation = build(cfg.evaluation, "evaluation")
-    return _experiment(cfg, corpus, {}, evaluation), Path(cfg.store)
+    parts = _light_parts(cfg) | _torch_parts(cfg)
+    return _experiment(cfg, parts, corpus, {}, evaluation), Path(cfg.store)
 
 
 def backbone_of(folder: Path) -> str:
@@ -195,26 +194,44 @@ def _run_config(folder: Path) -> DictConfig:
     return cfg
 
 
-def _experiment(
-    cfg: DictConfig, corpus: Corpus, strategies: dict[str, Any], evaluation: Any
-) -> Experiment:
+def _light_parts(cfg: DictConfig) -> dict[str, Any]:
+    """Fields of the experiment whose classes do not import torch; evaluation and tracking are only checked here."""
     from elrea.method.clustering.points import Clustering
+
+    parts = {
+        "lora": build(cfg.adapter, "adapter"),
+        "training": build(cfg.training, "training"),
+        "device": build(cfg.trainer, "trainer"),
+        "backbone": build(cfg.backbone, "backbone"),
+        "clustering": build(cfg.clustering, "clustering", Clustering),
+    }
+    for name in ("evaluation", "tracking"):
+        build(cfg.get(name), name)
+    return parts
+
+
+def _torch_parts(cfg: DictConfig) -> dict[str, Any]:
+    """The others."""
     from elrea.method.features.protocol import Features
     from elrea.method.routing.weights import Router
+
+    return {
+        "features": build(cfg.features, "features", Features),
+        "router": build(cfg.routing, "routing", Router),
+    }
+
+
+def _experiment(
+    cfg: DictConfig,
+    parts: dict[str, Any],
+    corpus: Corpus,
+    strategies: dict[str, Any],
+    evaluation: Any,
+) -> Experiment:
     from elrea.pipeline.experiment import Experiment
 
     return Experiment(
-        corpus=corpus,
-        backbone=build(cfg.backbone, "backbone"),
-        lora=build(cfg.adapter, "adapter"),
-        training=build(cfg.training, "training"),
-        features=build(cfg.features, "features", Features),
-        clustering=build(cfg.clustering, "clustering", Clustering),
-        router=build(cfg.routing, "routing", Router),
-        strategies=strategies,
-        evaluation=evaluation,
-        device=build(cfg.trainer, "trainer"),
-        seed=cfg.seed,
+        corpus=corpus, strategies=strategies, evaluation=evaluation, seed=cfg.seed, **parts
     )
 
 

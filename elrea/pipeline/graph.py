@@ -81,11 +81,6 @@ class Graph:
     branches: list[Branch] = field(default_factory=list)
 
     @property
-    def complete(self) -> bool:
-        """Whether all stages are listed: an open number of clusters leaves experts and scores to come."""
-        return all(isinstance(node, Node) for _, node in self.rows)
-
-    @property
     def stages(self) -> dict[str, Stage]:
         """Every stage by name."""
         return {name: node.stage for name, node in self.nodes.items()}
