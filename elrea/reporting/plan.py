@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
-from elrea.reporting.progress import say, screen
+from elrea.reporting.progress import duration, say, screen
 from elrea.reporting.terminal import forecast_table, plan_table
 from elrea.store.stage import Store
 
@@ -30,16 +32,46 @@ def show(pipeline: Pipeline, forecasts: bool) -> None:
     """
     experiment, out = pipeline.experiment, screen()
     say(out, f"Plan: {experiment.corpus.title}, seed {experiment.seed}")
-    out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
-    if forecasts:
-        train, test = len(experiment.corpus.train), len(experiment.corpus.test)
-        sizes = (
-            Sizes.measure(experiment)
-            if experiment.backbone.here
-            else Sizes.upper_bounds(experiment, train, test)
-        )
-        clusters = pipeline.graph.branches[0].clusters
-        out.print(forecast_table(forecast(experiment, sizes, clusters)))
+    if not forecasts:
+        out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
+        return
+    train, test = len(experiment.corpus.train), len(experiment.corpus.test)
+    sizes = (
+        Sizes.measure(experiment)
+        if experiment.backbone.here
+        else Sizes.upper_bounds(experiment, train, test)
+    )
+    clusters = pipeline.graph.branches[0].clusters
+    times = _times(pipeline, sizes)
+    out.print(plan_table(_rows(pipeline.graph, keys=True), "", times))
+    out.print(forecast_table([*forecast(experiment, sizes, clusters), *_total(times)]))
+
+
+def _times(pipeline: Pipeline, sizes: Sizes) -> dict[str, float | None]:
+    """Expected seconds of every stage that is to do, from a measured step of each kind; empty if there is none to do,
+    or if nothing can be measured here."""
+    from elrea.pipeline import timing
+
+    experiment, graph = pipeline.experiment, pipeline.graph
+    missing = [node for node in graph.nodes.values() if not node.stage.done()]
+    if not missing or not experiment.backbone.here or experiment.device.devices > 1:
+        return {}
+    context, clusters = graph.branches[0].context, graph.branches[0].clusters
+    stage = timing.rates_stage(context, pipeline.store, clusters)
+    if not stage.done():
+        say(screen(), "Measuring one step of each kind of work, for the expected times")
+    stage.run(partial(timing.measure, context, clusters))
+    rates = timing.read_rates(stage)
+    return {node.name: timing.seconds(node, rates, sizes, clusters) for node in missing}
+
+
+def _total(times: Mapping[str, float | None]) -> list[tuple[str, str]]:
+    """The forecast's row of the whole time."""
+    if not times:
+        return []
+    known = [seconds for seconds in times.values() if seconds is not None]
+    about = "about" if len(known) == len(times) else "at least"
+    return [("time", f"{about} {duration(sum(known))}, from one measured step of each kind")]
 
 
 def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:
