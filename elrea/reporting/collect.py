@@ -63,7 +63,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report
         test=experiment.corpus.test,
         tasks=tasks,
         train=len(experiment.corpus.train),
-        left_out=experiment.corpus.left_out,
+        left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
         strategies=strategy_figures(
             outcomes, passes, experiment.seed, experiment.evaluation.resamples, tasks
