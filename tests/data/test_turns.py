@@ -78,7 +78,12 @@ def test_sharegpt_weights(write):
 
 
 def test_the_turns_of_other_forms(write):
-    row = {"instruction": "Again", "output": "Yes", "history": [["Hi", "Hello"]], "system": "Be."}
+    row: dict[str, Any] = {
+        "instruction": "Again",
+        "output": "Yes",
+        "history": [["Hi", "Hello"]],
+        "system": "Be.",
+    }
     assert read(write, row, turns="all").turn_loss == (None, None, True)
     assert read(write, row).turn_loss == ()
     # TRL: a prompt's own turns are given, and only the completion's are learned.
@@ -181,16 +186,19 @@ def test_hints_about_keys_lead_somewhere(write):
 
 def test_empty_keys_are_no_content(write):
     """Tables of chats fill the keys that a message does not have."""
-    empty = {
+    empty: dict[str, Any] = {
         "tool_calls": None,
         "function_call": {},
         "name": "",
         "refusal": None,
         "annotations": [],
     }
-    row = {"messages": [{**turn, **empty, "weight": None} for turn in CHAT], "tools": None}
+    row: dict[str, Any] = {
+        "messages": [{**turn, **empty, "weight": None} for turn in CHAT],
+        "tools": None,
+    }
     assert read(write, row) == read(write, {"messages": CHAT})
-    parts = [{"type": "text", "text": "Hi", "annotations": []}]
+    parts: list[Any] = [{"type": "text", "text": "Hi", "annotations": []}]
     row = {"messages": [{"role": "user", "content": parts}, ANSWER]}
     assert read(write, row).instruction == "Hi"
 

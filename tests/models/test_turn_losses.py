@@ -112,7 +112,7 @@ def by_hand(layout: str, chat: Example, learned: set[int]) -> tuple[list[int], l
         spans = [(text.index(word), text.index(word) + len(word)) for word in words]
     else:
         messages = [{"role": role, "content": text} for role, text in turns]
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
         found = re.finditer(LAYOUTS[layout][2], text, re.DOTALL)
         spans = [match.span(1) for match in found]
         text = text[: spans[-1][1]]
@@ -152,7 +152,12 @@ def test_loss_and_gradient_equal_labels_by_hand(model, layout, loss, learned) ->
         model.zero_grad()
         value = loss_of()
         value.backward()
-        gradients.append([value.detach(), *(p.grad.clone() for p in parameters(model).values())])
+        gradients.append(
+            [
+                value.detach(),
+                *(p.grad.clone() for p in parameters(model).values() if p.grad is not None),
+            ]
+        )
     assert sum(label != -100 for label in labels) == items([encoded], "response")[0].counted
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
     assert any(gradient.any() for gradient in gradients[0][1:])
@@ -168,7 +173,7 @@ def test_the_mask_of_a_template_that_marks_its_answers() -> None:
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
     )
     turns = [*CHAT.history, ("user", CHAT.instruction), ("assistant", CHAT.response)]
-    given = tokenizer.apply_chat_template(
+    given: Any = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in turns],
         return_dict=True, return_assistant_tokens_mask=True,
     )  # fmt: skip
