@@ -101,7 +101,7 @@ def convert(path: Path, folder: Path, card: str = "") -> None:
     # The loaded model remembers that it was quantised, and would refuse to be saved.
     if hasattr(loaded.config, "quantization_config"):
         del loaded.config.quantization_config
-    plain = type(loaded)(loaded.config)
+    plain: Any = type(loaded)(loaded.config)
     plain.load_state_dict(loaded.state_dict())
     plain.to(torch.bfloat16)
     plain.generation_config = loaded.generation_config
