@@ -130,14 +130,6 @@ def ends(name: str, targets: Iterable[str]) -> bool:
     return any(f".{name}".endswith(f".{target}") for target in targets)
 
 
-def expert_weights(model: PreTrainedModel) -> int:
-    """Number of weights of the routed experts, which get no adapter."""
-    never = _never(model, _linear(model))
-    linear = {f"{name}.weight" for name, reason in never.items() if reason == EXPERTS}
-    fused = set(_fused(model))
-    return sum(p.numel() for name, p in model.named_parameters() if name in linear | fused)
-
-
 def _linear(model: PreTrainedModel) -> list[str]:
     """Full names of the linear layers except the output head."""
     from transformers.pytorch_utils import Conv1D

@@ -11,15 +11,15 @@ from transformers import PreTrainedModel
 
 from tests.models.builders import VOCABULARY, filled
 
-IDS = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
-PLAIN: dict[str, Any] = {
+IDS: Any = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 0}
+PLAIN: Any = {
     "vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, **IDS,
 }  # fmt: skip
-DENSE = {
-    **PLAIN, "intermediate_size": 24, "num_key_value_heads": 2, "max_position_embeddings": 64,
+DENSE: Any = {
+    **PLAIN, "intermediate_size": 24, "num_key_value_heads": 2, "max_position_embeddings": 512,
 }  # fmt: skip
-EXPERTS = {**DENSE, "num_experts_per_tok": 2}
-MAMBA = {
+EXPERTS: Any = {**DENSE, "num_experts_per_tok": 2}
+MAMBA: Any = {
     "hidden_size": 16,
     "state_size": 4,
     "num_heads": 4,
@@ -27,18 +27,18 @@ MAMBA = {
     "n_groups": 1,
     "chunk_size": 8,
 }
-VISION = {
+VISION: Any = {
     "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
     "image_size": 28, "patch_size": 14,
 }  # fmt: skip
-SSM = {
+SSM: Any = {
     "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 4, "mamba_expand": 2,
     "mamba_chunk_size": 8,
 }  # fmt: skip
 
 
 def _gemma3_with_vision() -> PreTrainedModel:
-    text = {**DENSE, "head_dim": 8, "sliding_window": 16}
+    text: Any = {**DENSE, "head_dim": 8, "sliding_window": 16}
     config = hf.Gemma3Config(
         text_config=text, vision_config=VISION, mm_tokens_per_image=4, image_token_index=5,
         boi_token_index=3, eoi_token_index=4, **IDS,
@@ -64,7 +64,7 @@ def _jamba() -> PreTrainedModel:
 
 BUILD: dict[str, Callable[[], PreTrainedModel]] = {
     "opt": lambda: hf.OPTForCausalLM(
-        hf.OPTConfig(**PLAIN, ffn_dim=24, max_position_embeddings=64, word_embed_proj_dim=16)
+        hf.OPTConfig(**PLAIN, ffn_dim=24, max_position_embeddings=512, word_embed_proj_dim=16)
     ),
     "mixtral": lambda: hf.MixtralForCausalLM(hf.MixtralConfig(**EXPERTS, num_local_experts=4)),
     "qwen2_moe": lambda: hf.Qwen2MoeForCausalLM(
@@ -139,7 +139,7 @@ BUILD: dict[str, Callable[[], PreTrainedModel]] = {
     "recurrent_gemma": lambda: hf.RecurrentGemmaForCausalLM(
         hf.RecurrentGemmaConfig(
             **{**PLAIN, "num_hidden_layers": 3}, intermediate_size=24, lru_width=16, attention_window_size=16,
-            head_dim=4, num_key_value_heads=1,
+            num_key_value_heads=1,
         )
     ),
     "bloom": lambda: hf.BloomForCausalLM(

@@ -12,6 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from elrea.data.prompts import Encoded
 from elrea.errors import TrainingError
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.features.per_example import PerExampleGradients
@@ -91,7 +92,7 @@ def test_gradients_equal_a_loop(name: str) -> None:
     )
 
 
-def _alone(model: PeftModel, prompt: by_hand.Encoded) -> np.ndarray:
+def _alone(model: PeftModel, prompt: Encoded) -> np.ndarray:
     """∇ of one prompt's mean loss by an ordinary backward pass; 0 where the loss does not depend on a matrix."""
     own = lora_files.parameters(model)
     ids = torch.tensor([prompt.prompt])
