@@ -73,6 +73,7 @@ def rehearse(contexts: Sequence[Context], store: Store) -> None:
         log.info("no rehearsal: the backbone is cut up over several devices")
         return
     features = [c.experiment.features for c in contexts if c.requirements.clustered]
+    features += [context.distilled.states] if context.distils else []
     stage = store.stage("rehearsal", VERSION, _inputs(context, features))
     found = read_json(stage.run(partial(_make, context, features)) / RESULT)
     log.info("%s", found["adapted"])

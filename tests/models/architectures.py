@@ -73,7 +73,7 @@ BUILD: dict[str, Callable[[], PreTrainedModel]] = {
         )
     ),
     "qwen3_moe": lambda: hf.Qwen3MoeForCausalLM(
-        hf.Qwen3MoeConfig(**EXPERTS, head_dim=8, num_experts=4, moe_intermediate_size=12)
+        hf.Qwen3MoeConfig(**EXPERTS, num_experts=4, moe_intermediate_size=12)
     ),
     "olmoe": lambda: hf.OlmoeForCausalLM(hf.OlmoeConfig(**EXPERTS, num_experts=4)),
     "deepseek_v3": _deepseek,

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from elrea.data.prompts import Encoded
 from elrea.errors import TrainingError
 from elrea.method.ensemble.joint import JointModel
+from elrea.method.ensemble.layerwise import Factors, LayerwiseModel, mixed_outputs
 from elrea.method.features.per_example import PerExampleGradients
 from elrea.models import lora as lora_files
 from elrea.models.adapter_shape import Lora
@@ -129,6 +130,23 @@ def test_joint_logits_and_plain_peft_equal_transformers_by_hand(name: str, tmp_p
         _close(loaded(input_ids=ids, use_cache=False).logits, wanted)
     again = lora_files.attach(built(name), read[1], 0)
     assert lora_files.state(again).keys() == state.keys()
+
+
+@pytest.mark.parametrize("name", ["opt", "qwen2_moe", "llama4_text", "mamba", "phi3"])
+def test_layerwise_mixtures_of_one_member_equal_it(name: str) -> None:
+    """Whatever the shape in which a layer gets its rows, each row has its own member."""
+    model, state = adapted(name)
+    other = {n: -t for n, t in state.items()}
+    ids, rows = torch.tensor([[2, 5, 9, 4], [3, 8, 6, 30], [3, 8, 6, 30]]), torch.arange(12)
+    backbone = lora_files.detach(model)
+    members = [None, (state, SHAPE), (other, SHAPE)]
+    wanted = JointModel(backbone, members).logits(ids, rows).view(3, 3, 4, -1)
+
+    def delta(x: Tensor, factors: Factors) -> Tensor:
+        return mixed_outputs(x, factors, factors.weights[:, None])
+
+    got = LayerwiseModel(backbone, members, delta).logits(ids, rows, torch.eye(3)[[2, 0, 1]])
+    _close(got.view(3, 4, -1), torch.stack([wanted[2, 0], wanted[0, 1], wanted[1, 2]]))
 
 
 def _close(got: Tensor, wanted: Tensor) -> None:
