@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from elrea.data.examples import Example
     from elrea.models.adapter_shape import Lora
     from elrea.models.backbone import Backbone
+    from elrea.models.vocabulary import Vocabulary
     from elrea.pipeline.experiment import Experiment
 
 
@@ -95,6 +96,28 @@ class Context:
         return Prompter(backbone.tokenizer(), backbone.length(), backbone.use_chat_template)
 
     @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The token ids that the backbone has; it is not loaded for them."""
+        if self.within:
+            return self.within.vocabulary
+        return self.experiment.backbone.vocabulary(self.prompter.tokenizer)
+
+    def check_tokens(self) -> None:
+        """Refuses examples with tokens that the backbone has no row for; few tokenizers have such tokens.
+
+        Raises:
+            DataError: The first such example and token.
+        """
+        if not self.vocabulary.outside:
+            return
+        prompter, corpus = self.prompter, self.experiment.corpus
+        for example in (*corpus.train, *corpus.dev, *corpus.test):
+            encoded = prompter.encode(example)
+            choices = [token for choice in prompter.choices(example) for token in choice]
+            ids = [*encoded.prompt, *encoded.response, *choices]
+            self.vocabulary.check(ids, example.id, chat=prompter.chat)
+
+    @cached_property
     def encoded_train(self) -> tuple[list[Encoded], list[str]]:
         """Training examples that fit, and the ids of those that do not."""
         if self.within:
@@ -149,11 +172,14 @@ class Context:
         """
         from elrea.method.features.gradient import extract
 
+        encoded = self.prompter.routing(examples)
+        for prompt in encoded:
+            self.vocabulary.check(prompt.prompt, prompt.id, chat=self.prompter.chat)
         with (
             self.peft(self.experiment.lora) as model,
             self.progress(text, len(examples) * len(epochs)) as advance,
         ):
             return extract(
-                model, epochs, self.prompter.routing(examples), self.experiment.features,
+                model, epochs, encoded, self.experiment.features,
                 pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer, advance=advance,
             )  # fmt: skip

@@ -33,6 +33,7 @@ class Pipeline:
 
     def __init__(self, experiment: Experiment, store: Store, log: Log = SILENT) -> None:
         self.experiment, self.store = experiment, store
+        experiment.backbone.check()
         self._builder = Builder(experiment, log)
         self.graph: Graph = self._builder.graph(store)
         self.reused: dict[str, bool] = {}
@@ -42,8 +43,11 @@ class Pipeline:
 
         Raises:
             ConfigError: There is no stage `until`, or one that is missing needs the whole backbone, which is cut up.
+            DataError: An example has a token that the backbone has no row for.
         """
         needed, experiment = self.graph.needed(until), self.experiment
+        if experiment.backbone.here:  # a plan downloads nothing
+            self.graph.branches[0].context.check_tokens()
         if experiment.device.strategy != "sharded":
             return
         if experiment.backbone.quantise:
@@ -75,6 +79,8 @@ class Pipeline:
             ElreaError: What went wrong while a stage was made.
         """
         made: Graph | None = None
+        if not self.experiment.backbone.here:
+            self.graph.branches[0].context.check_tokens()
         while made is not self.graph:
             made = self.graph
             needed = made.needed(until)

@@ -129,6 +129,14 @@ class Ensemble:
         for example in _examples(prompts):
             self._encode([example], None if example.choices else decoding.max_new_tokens)
 
+    def check_ids(self, ids: Sequence[int], name: str) -> None:
+        """Rejects token ids that the backbone has no row for.
+
+        Raises:
+            DataError: The first such token, and what to do.
+        """
+        self.backbone.vocabulary.check(ids, name, chat=self.prompter.chat)
+
     def score(
         self,
         prompts: Sequence[str | Example],
@@ -159,6 +167,7 @@ class Ensemble:
             continuations = self.prompter.choices(example)
             if not continuations or not all(continuations):
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
+            self.check_ids([token for choice in continuations for token in choice], example.id)
             asked.append((encoded.prompt, continuations))
         weights = self._weights(prompts, routes)
         return log_likelihoods(
@@ -213,6 +222,8 @@ class Ensemble:
 
     def _encode(self, examples: list[Example], room: int | None = None) -> list[Encoded]:
         encoded, too_long = self.prompter.test(examples, room)
+        for prompt in encoded:
+            self.check_ids(prompt.prompt, prompt.id)
         if too_long:
             raise DataError(
                 f"{too_long[0]}: longer than the {self.prompter.max_length} tokens that fit, with room for the "
@@ -222,6 +233,8 @@ class Ensemble:
 
     def _routing(self, examples: list[Example]) -> Routing:
         saved, prompts = self.saved, self.prompter.routing(examples)
+        for prompt in prompts:
+            self.check_ids(prompt.prompt, prompt.id)
         model = lora_files.attach(self.backbone.model, self._lora, 0)
         try:
             if isinstance(saved.router, LearnedRouter):
