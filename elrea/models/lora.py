@@ -30,7 +30,7 @@ CONFIG = "adapter_config.json"
 
 MAX_RANK = 65_536
 NOT_PLAIN_LORA = (
-    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save",
     "layers_to_transform", "lora_bias", "exclude_modules", "trainable_token_indices",
 )  # fmt: skip
 """Settings of PEFT with which the same tensors would be another adapter."""
@@ -231,7 +231,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
         tensors = load_file(folder / WEIGHTS)
         check_tensors(tensors, config["r"])
         shape = (config[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
-        lora = Lora(*shape)
+        lora = Lora(*shape, bool(config.get("use_rslora")))
     except (StoreError, ConfigError, OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{folder} is not a readable LoRA folder: {error}") from error
     return tensors, lora
@@ -283,11 +283,12 @@ def _peft_config(lora: Lora, targets: list[str] | str, transposed: bool) -> Lora
     """PEFT's configuration of `lora`; alpha is an integer where possible, as PEFT writes it."""
     from peft import LoraConfig
 
-    alpha: Any = lora.scale * lora.r  # PEFT types it int, and scales by any number
+    alpha: Any = lora.peft_alpha  # PEFT types it int, and scales by any number
     return LoraConfig(
         r=lora.r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
         target_modules=targets,
         fan_in_fan_out=transposed,
         bias="none",

@@ -7,12 +7,12 @@ files cannot tell is checked when the model is loaded (`elrea.models.causality`)
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from elrea.errors import BackboneError, StoreError
+from elrea.models.headers import shapes
 from elrea.store.files import read_json
 
 WRITES = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ModelWithLMHead", "ModelLM")
@@ -34,7 +34,7 @@ ENCODERS = frozenset(
     "albert bert bert-generation big_bird camembert convbert data2vec-text deberta deberta-v2 distilbert electra "
     "ernie esm eurobert fnet funnel longformer megatron-bert mobilebert modernbert mpnet mra nomic_bert nystromformer "
     "reformer rembert roberta roberta-prelayernorm "
-    " roc_bert roformer squeezebert xlm-roberta xlm-roberta-xl xmod yoso".split()
+    "roc_bert roformer squeezebert xlm-roberta xlm-roberta-xl xmod yoso".split()
 )
 """Types whose tokens see later ones unless `is_decoder` is true."""
 DENOISERS = frozenset("dream llada llada_moe diffullama sdar a2d fast_dllm".split())
@@ -53,8 +53,6 @@ PACKAGES = {
 """The Python package that reads weights of a quantisation."""
 HEADS = ("lm_head", "embed_out", "output_layer", "cls.predictions", "lm_loss", "pred_layer")
 """Parts of the names of output heads."""
-LARGEST_HEADER = 100_000_000
-"""Bytes of a safetensors header, as the format limits it."""
 ADAPTER = "adapter_config.json"
 
 
@@ -201,16 +199,11 @@ def check_head(folder: Path, config: Mapping[str, Any], tied: bool) -> None:
 
 
 def _tensors(folder: Path) -> set[str]:
-    """Names of the tensors in a folder's safetensors, from the files' headers; empty if one cannot be read."""
-    names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        try:
-            with path.open("rb") as file:
-                size = int.from_bytes(file.read(8), "little")
-                names |= dict(json.loads(file.read(min(size, LARGEST_HEADER)))).keys()
-        except (OSError, ValueError, TypeError):
-            return set()
-    return names
+    """Names of the tensors in a folder's safetensors; empty if a file cannot be read."""
+    try:
+        return {name for path in folder.glob("*.safetensors") for name in shapes(path)}
+    except ValueError:
+        return set()
 
 
 def _check_quantisation(name: str, config: Mapping[str, Any], quantise: str | None) -> None:

@@ -17,6 +17,7 @@ from elrea.errors import ConfigError, DataError, did_you_mean
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
     from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
 
 BASE = "base"
@@ -57,8 +58,8 @@ def assemble(
     """
     _check_root_keys(cfg, folder)
     parts = _light_parts(
-        cfg
-    )  # their errors are raised before torch is imported, which takes seconds
+        cfg, words
+    )  # its errors come before torch is imported, which takes seconds
     corpus = build(cfg.data, "data").load()
     announce("Importing torch")
     parts |= _torch_parts(cfg)
@@ -89,7 +90,7 @@ def assemble_without_data(
 
     evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     data = build(cfg.data, "data")
-    parts = _light_parts(cfg) | _torch_parts(cfg)
+    parts = _light_parts(cfg, words) | _torch_parts(cfg)
     return _experiment(cfg, parts, Corpus(data.name, (), (), ()), strategies, evaluation)
 
 
@@ -152,7 +153,7 @@ def _evaluation_and_strategies(
         name: build(nodes[name], f"ensemble[{name}]") for name in REFERENCES if name in nodes
     }
     keys = {name: f"ensemble[{name}]" for name in nodes} | {chosen: "ensemble"}
-    typed = {word.lstrip("+~").partition("=")[0] for word in words}
+    typed = _typed(words)
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, changes in (evaluation.settings or {}).items():
         if name not in nodes:
@@ -194,12 +195,29 @@ def _run_config(folder: Path) -> DictConfig:
     return cfg
 
 
-def _light_parts(cfg: DictConfig) -> dict[str, Any]:
+def _typed(words: Sequence[str]) -> set[str]:
+    """The keys of overrides from the command line."""
+    return {word.lstrip("+~").partition("=")[0] for word in words}
+
+
+def _lora(cfg: DictConfig, words: Sequence[str]) -> Lora:
+    """The adapters' shape; that of `adapter.start` is written into the config, which has to show what is used."""
+    from elrea.models.start import TAKEN, started
+
+    given: Lora = build(cfg.adapter, "adapter")
+    found = started(given, _typed(words))
+    if found != given:
+        for name in TAKEN:
+            OmegaConf.update(cfg, f"adapter.{name}", getattr(found, name), force_add=True)
+    return found
+
+
+def _light_parts(cfg: DictConfig, words: Sequence[str] = ()) -> dict[str, Any]:
     """Fields of the experiment whose classes do not import torch; evaluation and tracking are only checked here."""
     from elrea.method.clustering.points import Clustering
 
     parts = {
-        "lora": build(cfg.adapter, "adapter"),
+        "lora": _lora(cfg, words),
         "training": build(cfg.training, "training"),
         "device": build(cfg.trainer, "trainer"),
         "backbone": build(cfg.backbone, "backbone"),

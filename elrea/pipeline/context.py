@@ -11,6 +11,7 @@ from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
+from elrea.models.start import check_start, checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,12 +103,23 @@ class Context:
             return self.within.vocabulary
         return self.experiment.backbone.vocabulary(self.prompter.tokenizer)
 
-    def check_tokens(self) -> None:
-        """Refuses examples with tokens that the backbone has no row for; few tokenizers have such tokens.
+    @cached_property
+    def start(self) -> str | None:
+        """SHA-256 of the adapter from which the base adapter starts; None: from a fresh one."""
+        if self.within:
+            return self.within.start
+        start = self.experiment.lora.start
+        return None if start is None else checksum(start)
+
+    def check(self) -> None:
+        """Refuses what does not fit the backbone, before anything is trained; the backbone is not loaded.
 
         Raises:
-            DataError: The first such example and token.
+            DataError: An example with a token that the backbone has no row for.
+            ConfigError: `adapter.start` is for another backbone.
         """
+        if self.experiment.lora.start is not None:
+            check_start(self.experiment.lora, self.experiment.backbone.config())
         if not self.vocabulary.outside:
             return
         prompter, corpus = self.prompter, self.experiment.corpus

@@ -43,11 +43,11 @@ class Pipeline:
 
         Raises:
             ConfigError: There is no stage `until`, or one that is missing needs the whole backbone, which is cut up.
-            DataError: An example has a token that the backbone has no row for.
+            ElreaError: Data or `adapter.start` do not fit the backbone.
         """
         needed, experiment = self.graph.needed(until), self.experiment
         if experiment.backbone.here:  # a plan downloads nothing
-            self.graph.branches[0].context.check_tokens()
+            self.graph.branches[0].context.check()
         if experiment.device.strategy != "sharded":
             return
         if experiment.backbone.quantise:
@@ -80,7 +80,7 @@ class Pipeline:
         """
         made: Graph | None = None
         if not self.experiment.backbone.here:
-            self.graph.branches[0].context.check_tokens()
+            self.graph.branches[0].context.check()
         while made is not self.graph:
             made = self.graph
             needed = made.needed(until)
