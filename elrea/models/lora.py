@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 
+SHAPE = "r", "lora_alpha", "lora_dropout", "target_modules"
+
 MAX_RANK = 65_536
 NOT_PLAIN_LORA = (
     "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save",
@@ -230,8 +232,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
         check_config(config)
         tensors = load_file(folder / WEIGHTS)
         check_tensors(tensors, config["r"])
-        shape = (config[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
-        lora = Lora(*shape, bool(config.get("use_rslora")))
+        r, alpha, dropout, targets = (config[name] for name in SHAPE)
+        lora = Lora(r, alpha, dropout, targets, bool(config.get("use_rslora")))
     except (StoreError, ConfigError, OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{folder} is not a readable LoRA folder: {error}") from error
     return tensors, lora

@@ -7,6 +7,7 @@ Neither torch nor PEFT is imported, and no weights are read, before a start is c
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -93,7 +94,7 @@ def folder_of(start: str) -> Path:
     Raises:
         ConfigError: It is not there, or has no adapter in safetensors.
     """
-    folder = Path(start).expanduser()
+    folder = Path(os.path.expanduser(start))
     if not folder.is_dir():
         raise ConfigError(
             f"adapter.start={start}: no such folder; give a PEFT folder, with {CONFIG} and {WEIGHTS}"

@@ -113,21 +113,12 @@ def experiment_of(folder: Path) -> tuple[Experiment, Path]:
     return _experiment(cfg, parts, corpus, {}, evaluation), Path(cfg.store)
 
 
-def backbone_of(folder: Path) -> str:
-    """Folder or hub id of a finished run's backbone.
-
-    Raises:
-        ElreaError: The run's config cannot be read.
-    """
-    return str(build(_run_config(folder).backbone, "backbone").name)
-
-
 def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> Ensemble:
     """Loads the ensemble of a finished run on the run's backbone.
 
     Args:
         folder: Of the run, or its `ensemble/`.
-        backbone: Folder or hub id of the backbone if it is no longer where the run found it.
+        backbone: Folder or hub id of the backbone if it is not found.
         options: Passed to `Ensemble.load`.
 
     Raises:
@@ -135,10 +126,7 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
     """
     from elrea.method.ensemble.ensemble import Ensemble
 
-    inside = folder / "ensemble"
-    if not inside.is_dir():
-        return Ensemble.load(folder, backbone=backbone, **options)
-    return Ensemble.load(inside, backbone=backbone or backbone_of(folder), **options)
+    return Ensemble.load(folder, backbone=backbone, **options)
 
 
 def _evaluation_and_strategies(

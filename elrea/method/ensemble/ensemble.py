@@ -83,24 +83,28 @@ class Ensemble:
         top_k: int | None = None,
         base_share: bool = True,
         device: Device | None = None,
+        trust_remote_code: bool = False,
     ) -> Ensemble:
         """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
             folder: Of a run, or `ensemble/` in it.
-            backbone: Folder or hub id of the backbone, if the one that `ensemble.json` names is missing.
+            backbone: Folder or hub id of the backbone. None finds it: at its commit on the hub, where the run had
+                it, or at the same place relative to the ensemble or the working folder, as after moving both.
             top_k: Use the k nearest experts only; None uses all.
             base_share: Include the base adapter with weight w_base, as in the paper.
             device: Where to compute; None: a GPU if there is one, else all cores.
+            trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
-        place = Path(folder)
+        place = Path(folder).expanduser()
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
-        saved, device = read_ensemble(place, backbone), device or Device()
+        saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)
+        device = device or Device()
         device.apply()
         return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 
