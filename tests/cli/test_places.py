@@ -213,7 +213,8 @@ def test_ids_that_the_embedding_lacks(
     assert run(tmp_path, *words).code == 0
     rows = [f'{{"instruction": "say {i}", "response": "{i}"}}' for i in range(40)]
     (tmp_path / "fine.jsonl").write_text("\n".join(rows))
-    (tmp_path / "bad.jsonl").write_text('{"instruction": "say <|odd|>", "response": "x"}')
+    bad = [f'{{"instruction": "do {i} <|odd|>", "response": "x"}}' for i in range(9)]
+    (tmp_path / "bad.jsonl").write_text("\n".join(bad))
     said = "bad.jsonl:1: token '<|odd|>' (id 260) is beyond the 259 rows of the backbone's embed"
     for train, test in (("fine", "bad"), ("bad", "fine")):
         data = ["data=jsonl", f"data.train={train}.jsonl", f"data.test={test}.jsonl"]
