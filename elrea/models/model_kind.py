@@ -45,12 +45,12 @@ BOTH = frozenset(
 )
 """Types of an encoder and a decoder; `config.json` says it too, the hub's summary of it does not."""
 PACKAGES = {
-    "bitsandbytes": "bitsandbytes", "bitsandbytes_4bit": "bitsandbytes", "bitsandbytes_8bit": "bitsandbytes",
-    "gptq": "gptqmodel", "awq": "gptqmodel", "auto-round": "auto_round", "compressed-tensors": "compressed_tensors",
-    "torchao": "torchao", "hqq": "hqq", "aqlm": "aqlm", "vptq": "vptq", "eetq": "eetq", "quanto": "optimum.quanto",
-    "spqr": "spqr_quant", "quark": "quark",
+    "bitsandbytes": ["bitsandbytes"], "bitsandbytes_4bit": ["bitsandbytes"], "bitsandbytes_8bit": ["bitsandbytes"],
+    "gptq": ["optimum", "gptqmodel"], "awq": ["gptqmodel"], "auto-round": ["auto_round"],
+    "compressed-tensors": ["compressed_tensors"], "torchao": ["torchao"], "hqq": ["hqq"], "aqlm": ["aqlm"],
+    "vptq": ["vptq"], "quanto": ["optimum"], "spqr": ["spqr_quant"], "quark": ["quark"], "eetq": ["kernels"],
 }  # fmt: skip
-"""The Python package that reads weights of a quantisation."""
+"""The Python packages that read weights of a quantisation."""
 HEADS = ("lm_head", "embed_out", "output_layer", "cls.predictions", "lm_loss", "pred_layer")
 """Parts of the names of output heads."""
 ADAPTER = "adapter_config.json"
@@ -216,12 +216,11 @@ def _check_quantisation(name: str, config: Mapping[str, Any], quantise: str | No
             f"backbone.quantise={quantise}: {name} is quantised already ({method or 'by its config.json'}); say "
             "backbone.quantise=null"
         )
-    package = PACKAGES.get(method)
-    if package and importlib.util.find_spec(package.partition(".")[0]) is None:
-        shown = package.replace("_", "-").replace(".", "-")
+    missing = [each for each in PACKAGES.get(method, ()) if importlib.util.find_spec(each) is None]
+    if missing:
+        shown = " ".join(missing).replace("_", "-")
         raise BackboneError(
-            f"{name}: its weights are quantised ({method}), and the package that reads them is missing: "
-            f"pip install {shown}"
+            f"{name}: its weights are quantised ({method}), and what reads them is not installed: pip install {shown}"
         )
 
 

@@ -155,7 +155,7 @@ def quantised(method: str) -> dict[str, Any]:
         ({**MODEL, "config.json": {"model_type": "qwen2", "is_causal": False}}, "is_causal is false"),
         ({**MODEL, "config.json": {"architectures": ["FooRewardModel"]}}, "is a reward model"),
         ({**MODEL, "config.json": {"architectures": ["FooModel"]}, "modules.json": "[]"}, "embeddings"),
-        (quantised("vptq"), "quantised \\(vptq\\), and the package that reads them is missing: pip install vptq"),
+        (quantised("vptq"), "quantised \\(vptq\\), and what reads them is not installed: pip install vptq"),
     ],
 )  # fmt: skip
 def test_names_of_files_tell_what_a_folder_is(
