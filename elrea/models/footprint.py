@@ -67,19 +67,10 @@ class Footprint:
             BackboneError: transformers has no causal language model of this kind.
             TrainingError: The adapters' shape does not fit it.
         """
-        import torch
         from torch import nn
-        from transformers import AutoModelForCausalLM
         from transformers.pytorch_utils import Conv1D
 
-        try:
-            with torch.device("meta"):
-                model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                    config, dtype=getattr(torch, dtype)
-                )
-        except Exception as error:  # transformers raises any class for a wrong config
-            raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
-        model.requires_grad_(False)
+        model = _empty(config, dtype)
         size = next(model.parameters()).element_size()
         total = sum(p.numel() for p in model.parameters())
         head = model.get_output_embeddings()
@@ -151,6 +142,33 @@ class Footprint:
             )
             total = logits_bytes + inside // self._layers + inputs * self._layers
         return total + logits_bytes
+
+
+def empty_adapter(config: PreTrainedConfig, lora: Lora) -> dict[str, tuple[int, ...]]:
+    """Shapes of an adapter's parameters by their saved names, for an architecture.
+
+    Raises:
+        BackboneError: transformers has no causal language model of this kind.
+        TrainingError: The model has no layer of one of the names.
+    """
+    peft = attach(_empty(config, "float32"), lora, 0)
+    return {name: tuple(each.shape) for name, each in parameters(peft).items()}
+
+
+def _empty(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+    """The frozen model on the meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, dtype)
+            )
+    except Exception as error:  # transformers raises any class for a wrong config
+        raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
+    model.requires_grad_(False)
+    return model
 
 
 def config_of(shape: Mapping[str, Any]) -> PreTrainedConfig:

@@ -31,9 +31,11 @@ CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
 """What PEFT writes before the backbone's own names."""
 
+SHAPE = "r", "lora_alpha", "lora_dropout", "target_modules"
+
 MAX_RANK = 65_536
 NOT_PLAIN_LORA = (
-    "use_dora", "use_rslora", "rank_pattern", "alpha_pattern", "modules_to_save",
+    "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save",
     "layers_to_transform", "lora_bias", "exclude_modules", "trainable_token_indices",
 )  # fmt: skip
 """Settings of PEFT with which the same tensors would be another adapter."""
@@ -219,8 +221,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
         check_config(config)
         tensors = load_file(folder / WEIGHTS)
         check_tensors(tensors, config["r"])
-        shape = (config[name] for name in ("r", "lora_alpha", "lora_dropout", "target_modules"))
-        lora = Lora(*shape)
+        r, alpha, dropout, targets = (config[name] for name in SHAPE)
+        lora = Lora(r, alpha, dropout, targets, bool(config.get("use_rslora")))
     except (StoreError, ConfigError, OSError, KeyError, ValueError, SafetensorError) as error:
         raise TrainingError(f"{folder} is not a readable LoRA folder: {error}") from error
     return tensors, lora
@@ -272,11 +274,12 @@ def _peft_config(lora: Lora, targets: list[str] | str, transposed: bool) -> Lora
     """PEFT's configuration of `lora`; alpha is an integer where possible, as PEFT writes it."""
     from peft import LoraConfig
 
-    alpha: Any = lora.scale * lora.r  # PEFT types it int, and scales by any number
+    alpha: Any = lora.peft_alpha  # PEFT types it int, and scales by any number
     return LoraConfig(
         r=lora.r,
         lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
         target_modules=targets,
         fan_in_fan_out=transposed,
         bias="none",

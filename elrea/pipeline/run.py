@@ -35,6 +35,7 @@ class Pipeline:
 
     def __init__(self, experiment: Experiment, store: Store, log: Log = SILENT) -> None:
         self.experiment, self.store = experiment, store
+        experiment.backbone.check()
         self._builder = Builder(experiment, log)
         self.graph: Graph = self._builder.graph(store)
         self.reused: dict[str, bool] = {}
@@ -45,8 +46,11 @@ class Pipeline:
 
         Raises:
             ConfigError: There is no stage `until`, or one that is missing needs the whole backbone, which is cut up.
+            ElreaError: Data or `adapter.start` do not fit the backbone.
         """
         needed, experiment = self.graph.needed(until), self.experiment
+        if experiment.backbone.here:  # a plan downloads nothing
+            self.graph.branches[0].context.check()
         if experiment.device.strategy != "sharded":
             return
         if experiment.backbone.quantise:
@@ -90,6 +94,8 @@ class Pipeline:
         """
         self.check_data(until)
         made: Graph | None = None
+        if not self.experiment.backbone.here:
+            self.graph.branches[0].context.check()
         while made is not self.graph:
             made = self.graph
             needed = made.needed(until)

@@ -9,6 +9,7 @@ import numpy as np
 
 from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
+from elrea.method.ensemble.places import place_of
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
@@ -204,11 +205,12 @@ def _members(branch: Branch) -> Members:
     experiment, stages = branch.context.experiment, branch.stages
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
     names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
-    distils = branch.context.distils
+    distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
             "name": experiment.backbone.shown_name,
-            "fingerprint": experiment.backbone.identity(),
+            "fingerprint": identity,
+            **place_of(experiment.backbone, identity),
             "revision": experiment.backbone.revision,
             "max_length": experiment.backbone.max_length,
             "dtype": experiment.backbone.dtype,
