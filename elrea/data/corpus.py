@@ -9,6 +9,7 @@ from typing import Literal
 
 from elrea.data.drops import Drops
 from elrea.data.examples import Example
+from elrea.data.options import Options
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import DataError
 from elrea.store.files import sha256_of
@@ -46,6 +47,8 @@ class Corpus:
     """Rows that were dropped, or kept in test although they cannot be scored: a line for each reason."""
     tasks: Literal["category", "source"] = "category"
     """The groups of the macro average: categories (subjects), or the sources of a mix, which differ in size."""
+    options: Options = "letters"
+    """How rows with choices are asked, which an exported ensemble keeps for its prompts."""
 
     @property
     def title(self) -> str:
@@ -57,8 +60,9 @@ class Corpus:
         digest = sha256_of()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
-            if not row["judge"]:
-                del row["judge"]
+            for name in ("judge", "options"):
+                if not row[name]:
+                    del row[name]
             digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from elrea.data.examples import Example
+from elrea.data.options import Options, with_options
 from elrea.data.readers.formats import BadRow
 from elrea.data.readers.forms import plain_row
 from elrea.data.readers.layouts import looks_like
@@ -47,14 +48,19 @@ class RowReader:
     Args:
         fields: role -> the field's name in the file; None keeps the usual names.
         ignore: fields to skip; "*" skips all fields without a role.
+        options: how rows with choices are asked (`elrea.data.options`).
 
     Raises:
         DataError: `fields` has an unknown role.
     """
 
     def __init__(
-        self, fields: Mapping[str, str | None] | None = None, ignore: Sequence[str] = ()
+        self,
+        fields: Mapping[str, str | None] | None = None,
+        ignore: Sequence[str] = (),
+        options: Options = "letters",
     ) -> None:
+        self._options = options
         mapped = {role: name for role, name in (fields or {}).items() if name is not None}
         for role in mapped:
             if role not in NAMES:
@@ -102,7 +108,7 @@ class RowReader:
             if not text.strip():
                 hint = self._answer_instead(row) if name == "response" else ""
                 raise BadRow(where, f"the {name} is empty; fill it or remove the line{hint}")
-        return Example(
+        example = Example(
             id=f"{label}:{_text(values, 'id', where) or line}",
             instruction=instruction,
             response=response,
@@ -112,6 +118,7 @@ class RowReader:
             history=turns,
             judge=self._judge(values, where),
         )
+        return with_options(example, self._options)
 
     def _answer_instead(self, row: Mapping[str, Any]) -> str:
         """For a row with an empty response: the settings that take its answer, as LLM-Adapters' test files need."""

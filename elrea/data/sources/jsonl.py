@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.layouts import Layout
@@ -42,6 +43,9 @@ class Jsonl(Limits, Layout):
     bad_rows: BadRows = "refuse"
     """What to do with a row that cannot be used, such as one with an empty response: "refuse" the data, or "drop" the
     row and count it."""
+    options: Options = "letters"
+    """How a row with choices is asked. "letters": the choices stand in the prompt as "A. ...", and the answer is a
+    letter, as in MMLU. "text": the answer is a choice's text, which the prompt does not show."""
     test_share: float = 0.1
     """Share of train's questions that become test if no test file is given; 0.1 is a common choice."""
     overlap: Overlap = "refuse"
@@ -86,8 +90,8 @@ class Jsonl(Limits, Layout):
                     " turns to use as shots"
                 )
             test = tuple(with_shots(example, pool, self.shots) for example in test)
-        several = len({example.source for example in test}) > 1
-        return corpus_of("jsonl", replace(splits, test=test), "source" if several else "category")
+        tasks = "source" if len({example.source for example in test}) > 1 else "category"
+        return corpus_of("jsonl", replace(splits, test=test), tasks, self.options)
 
     def read(self) -> Splits:
         """Read all files.
@@ -100,7 +104,7 @@ class Jsonl(Limits, Layout):
                 "data=jsonl needs data.train: one or more .jsonl files or folders of them, e.g."
                 " data.train=mine.jsonl"
             )
-        reader = RowReader(self.fields, self.ignore)
+        reader = RowReader(self.fields, self.ignore, self.options)
         settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
         drops = Drops()
         train, dev, test = read_files(settings, reader, drops, self.bad_rows).values()
