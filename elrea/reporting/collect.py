@@ -66,7 +66,12 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report
         left_out=experiment.corpus.left_out,
         outcomes=outcomes,
         strategies=strategy_figures(
-            outcomes, passes, experiment.seed, experiment.evaluation.resamples, tasks
+            outcomes,
+            passes,
+            experiment.seed,
+            experiment.evaluation.resamples,
+            tasks,
+            [example.answer for example in experiment.corpus.test],
         ),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
@@ -208,6 +213,7 @@ def _members(branch: Branch) -> Members:
             "quantise": experiment.backbone.quantise,
         },
         "use_chat_template": experiment.backbone.use_chat_template,
+        "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
     }

@@ -50,15 +50,23 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     Raises:
         StoreError: The report cannot be written.
     """
-    rows = [(*_figure_cells(name, row), _loss(row)) for name, row in report.strategies.items()]
+    lengths = any("acc_norm" in row for row in report.strategies.values())
+    rows = [
+        (
+            *_figure_cells(name, row),
+            *([percent(row.get("acc_norm"))] if lengths else []),
+            _loss(row),
+        )
+        for name, row in report.strategies.items()
+    ]
     stages = [
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")
         for name, stage in report.stages.items()
     ]
     return _write(
-        folder, "run.html", title=f"{report.chosen}, {report.data}", report=report, figures=FIGURES,
-        rows=rows, stages=stages, reuse=_reuse(report), images=_images(pictures),
-        command=shlex.join(report.command),
+        folder, "run.html", title=f"{report.chosen}, {report.data}", report=report,
+        figures=[*FIGURES, *(["acc_norm %"] if lengths else [])], lengths=lengths, rows=rows, stages=stages,
+        reuse=_reuse(report), images=_images(pictures), command=shlex.join(report.command),
     )  # fmt: skip
 
 

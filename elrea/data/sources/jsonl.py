@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
@@ -90,7 +90,8 @@ class Jsonl(Limits, Layout):
                     " turns to use as shots"
                 )
             test = tuple(with_shots(example, pool, self.shots) for example in test)
-        tasks = "source" if len({example.source for example in test}) > 1 else "category"
+        several = len({example.source for example in test}) > 1
+        tasks: Literal["category", "source"] = "source" if several else "category"
         return corpus_of("jsonl", replace(splits, test=test), tasks, self.options)
 
     def read(self) -> Splits:
