@@ -33,13 +33,14 @@ CURVES = ("base", "adapter", "gates")
 """Kinds of stages that write a training curve."""
 
 
-def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report:
+def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str = "") -> Report:
     """Builds the report of a finished run.
 
     Args:
         pipeline: All of its stages are made.
         chosen: The strategy that `ensemble=` selects.
         command: The command line after `run.py`.
+        name: The run's name; empty if it has none.
 
     Raises:
         StoreError: A stage's file cannot be read.
@@ -86,6 +87,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report
         warnings=list(_fewer_clusters(graph)),
         members=_members(main) if requirements.routed else None,
         versions=versions(),
+        name=name,
     )
 
 

@@ -89,6 +89,7 @@ class Report:
 
     Attributes:
         chosen: The strategy that `ensemble=` selects.
+        name: The run's name (`name=`); empty if it has none.
         command: The command line after `run.py`.
         data: Name of the data, with any caveat (such as "built-in exam, not MMLU").
         backbone: Its name.
@@ -140,3 +141,4 @@ class Report:
     warnings: Sequence[str]
     members: Members | None
     versions: Mapping[str, str]
+    name: str = ""

@@ -67,24 +67,37 @@ def results_table(
     return table
 
 
-def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Table:
+def plan_table(
+    rows: Iterable[tuple[str, str, str]],
+    title: str = "Plan",
+    times: Mapping[str, float | None] | None = None,
+) -> Table:
     """The plan of a run.
 
     Args:
         rows: (stage, key, state) in order; the states "reused", "to do" and "resumes" are coloured.
         title: Above the table.
+        times: Expected seconds by stage, for a further column; None where they are not known.
 
     Returns:
         A Rich table that fits 100 columns.
     """
     from rich.text import Text
 
+    from elrea.reporting.progress import duration
+
     table = _table(title)
     table.add_column("stage", overflow="fold")
     table.add_column("key", no_wrap=True)
     table.add_column("state", overflow="fold")
+    if times:
+        table.add_column("expected time", justify="right")
     for stage, key, state in rows:
-        table.add_row(stage, Text(key, style="dim"), _styled(state, _STATES.get(state, "")))
+        cells = [stage, Text(key, style="dim"), _styled(state, _STATES.get(state, ""))]
+        if times:
+            seconds = times.get(stage)
+            cells.append("-" if seconds is None else duration(seconds))
+        table.add_row(*cells)
     return table
 
 

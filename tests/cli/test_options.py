@@ -47,6 +47,10 @@ def predictions(ended: Ended) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
+def page(ended: Ended) -> str:
+    return (ended.folder / "out" / "report.html").read_text().replace("<wbr>", "")
+
+
 def ensemble(ended: Ended, small_model: Path) -> Ensemble:
     folder = ended.folder / "out" / "ensemble"
     return Ensemble.load(folder, backbone=str(small_model), device=Device("cpu", threads=1))
@@ -63,6 +67,7 @@ def test_letters_are_the_default_and_their_texts_stay_readable(
             assert told["choice_text"] == TEXTS["ABCD".index(told["choice"])]
             assert "choice_norm" not in told
     assert "acc_norm" not in ended.out and "acc_norm" not in ended.summary["strategies"]["base"]
+    assert "Right answer: B. a rather long shade of blue" in page(ended)
     assert ensemble(ended, small_model).saved.options == "letters"
 
 
@@ -84,8 +89,7 @@ def test_text_has_both_accuracies_everywhere(runs: dict[str, Ended], small_model
     )
     assert "acc_norm %" in ended.out
     assert "acc_norm: by the choices' likelihood per character" in ended.out
-    page = (ended.folder / "out" / "report.html").read_text()
-    assert ">acc_norm %</th>" in page.replace("<wbr>", "") and "as in lm-eval" in page
+    assert ">acc_norm %</th>" in page(ended) and "as in lm-eval" in page(ended)
     job = read_job(ended.folder / "out")
     table = list(csv.DictReader(io.StringIO(as_csv([job]))))
     assert {r["strategy"]: float(r["acc_norm"]) for r in table} == {
