@@ -43,7 +43,7 @@ def strategy_figures(
         `correct_sha256` (see `checksum_of_correct`). With tasks: `macro` (the mean of their accuracies; `accuracy`
         is the micro average), `macro_ci95` (bootstrap within tasks), `tasks` (by name: `accuracy`, `n`, `ci95`). If
         texts were judged: `unparsed`, the number of texts without an answer. If choices of different lengths were
-        scored, lm-eval's figures over these items: see `_by_length`.
+        scored, lm-eval's figures, also by task: see `_by_length`.
     """
     base = outcomes["base"].correct
     figures = {}
@@ -64,24 +64,28 @@ def strategy_figures(
             "forward_passes": round(passes[name], 2),
             "correct_sha256": checksum_of_correct(correct),
         }
-        if outcome.choice_norm and answers:
-            figures[name] |= _by_length(outcome, answers)
         if tasks:
             figures[name] |= _task_figures(correct, tasks, seed, resamples)
+        if outcome.choice_norm and answers:
+            figures[name] |= _by_length(outcome, answers, range(n))
+            for task, row in figures[name].get("tasks", {}).items():
+                row |= _by_length(outcome, answers, [i for i in range(n) if tasks[i] == task])
         if outcome.text:
             figures[name]["unparsed"] = len(outcome.unparsed)
     return figures
 
 
-def _by_length(outcome: Outcome, answers: Sequence[int | None]) -> dict[str, Any]:
-    """lm-eval's accuracies over the items with choices that are scored by likelihood.
+def _by_length(
+    outcome: Outcome, answers: Sequence[int | None], among: Sequence[int]
+) -> dict[str, Any]:
+    """lm-eval's accuracies over the items, of some, with choices that are scored by likelihood.
 
     Returns:
         `acc`: by the highest log-likelihood; `acc_norm`: by the highest per character, with `acc_norm_ci95` (Wilson);
         `acc_bytes`: by the highest per byte; `acc_n`: the number of items. Empty without such an item.
     """
     texts = outcome.text or [None] * len(answers)
-    items = [i for i, a in enumerate(answers) if a is not None and texts[i] is None]
+    items = [i for i in among if answers[i] is not None and texts[i] is None]
     if not items:
         return {}
     right = {

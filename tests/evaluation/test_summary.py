@@ -108,6 +108,14 @@ def test_accuracies_by_length_are_of_the_items_with_choices() -> None:
     got = strategy_figures({"base": made}, PASSES, 0, 100, answers=answers)["base"]
     found = {name: got[name] for name in ("acc", "acc_norm", "acc_bytes", "acc_n")}
     assert found == {"acc": 0.5, "acc_norm": 0.5, "acc_bytes": 0.75, "acc_n": 4}
+    tasks = ["one", "one", "two", "two", "free", "written"]
+    by_task = strategy_figures({"base": made}, PASSES, 0, 100, tasks, answers)["base"]["tasks"]
+    assert {task: row.get("acc_norm") for task, row in by_task.items()} == {
+        "free": None,
+        "one": 1.0,
+        "two": 0.0,
+        "written": None,
+    }
     wanted = [round(float(bound), 6) for bound in wilson([True, True, False, False])]
     assert got["acc_norm_ci95"] == wanted
     assert "acc_norm" not in strategy_figures(outcomes(), PASSES, 0, 100, answers=[0] * 10)["base"]
