@@ -46,7 +46,7 @@ def strategy_figures(
         scored, lm-eval's figures, also by task: see `_by_length`.
     """
     base = outcomes["base"].correct
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name, outcome in outcomes.items():
         correct, n = outcome.correct, len(outcome.correct)
         losses = [loss for loss in outcome.loss if loss is not None]
