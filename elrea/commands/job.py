@@ -83,9 +83,9 @@ class Job:
 
     @property
     def accuracy(self) -> float:
-        """Of the chosen strategy, once the job is done."""
-        summary = read_json(self.folder / SUMMARY)
-        return float(summary["strategies"][self.chosen]["accuracy"])
+        """Of the chosen strategy, once the job is done; minus its loss where all of test is plain text."""
+        row = read_json(self.folder / SUMMARY)["strategies"][self.chosen]
+        return float(-row["loss"] if row["accuracy"] is None else row["accuracy"])
 
 
 def run(cfg: DictConfig) -> float | None:

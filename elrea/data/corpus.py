@@ -17,7 +17,7 @@ from elrea.store.files import sha256_of
 Split = Literal["train", "dev", "test"]
 
 _FIELDS = tuple(field.name for field in fields(Example))
-_ADDED = ("judge", "options")
+_ADDED = ("judge", "options", "turn_loss", "plain_text")
 """Fields of later versions, which an example's fingerprint has only where they are set."""
 
 

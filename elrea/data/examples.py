@@ -14,8 +14,8 @@ class Example:
     """One instruction and its reference response, (x_instr, x_resp) of D_ft.
 
     Raises:
-        DataError: two choices are equal, the response is not one of the choices, or there are not as many options as
-            choices.
+        DataError: two choices are equal, the response is not one of the choices, or `options` or `turn_loss` does not
+            fit.
     """
 
     id: str
@@ -41,6 +41,12 @@ class Example:
     Empty: "letter" if there are choices, else a comparison word for word."""
     options: tuple[str, ...] = field(default=(), repr=False)
     """The texts of `choices` where these are letters that stand for them (`elrea.data.options`); else empty."""
+    turn_loss: tuple[bool | None, ...] = field(default=(), repr=False)
+    """Of each turn of `history`, whether its words carry loss in training: True, with the response; False, never; None,
+    as training.loss_on says of a prompt. Empty: None for all."""
+    plain_text: bool = field(default=False, repr=False)
+    """Plain text for language modelling: `instruction` is the text, all of whose tokens carry loss, and there is no
+    response. No template and no shots are put round it."""
 
     def __post_init__(self) -> None:
         if len(set(self.choices)) < len(self.choices):
@@ -52,6 +58,10 @@ class Example:
         if self.options and len(self.options) != len(self.choices):
             raise DataError(
                 f"{self.id}: {len(self.options)} options for {len(self.choices)} choices"
+            )
+        if self.turn_loss and len(self.turn_loss) != len(self.history):
+            raise DataError(
+                f"{self.id}: turn_loss has {len(self.turn_loss)} entries for {len(self.history)} turns"
             )
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elrea.evaluation.strategy_figures import strategy_figures
+from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
 from elrea.method.features.to_disk import NAME, read_skipped
@@ -64,14 +64,15 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         test=experiment.corpus.test,
         tasks=tasks,
         train=len(experiment.corpus.train),
-        left_out=experiment.corpus.left_out,
+        left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
-        strategies=strategy_figures(
+        strategies=figures_of(
             outcomes,
             passes,
             experiment.seed,
             experiment.evaluation.resamples,
             tasks,
+            [example.plain_text for example in experiment.corpus.test],
             [example.answer for example in experiment.corpus.test],
         ),
         routing=routing if requirements.routed else None,

@@ -27,13 +27,15 @@ def show(pipeline: Pipeline, forecasts: bool) -> None:
         forecasts: Whether to print the forecast too.
 
     Raises:
-        ElreaError: The forecast cannot be made.
+        ElreaError: The forecast cannot be made, or the tokenizer cannot express the data.
     """
     experiment, out = pipeline.experiment, screen()
     say(out, f"Plan: {experiment.corpus.title}, seed {experiment.seed}")
     if not forecasts:
         out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
         return
+    if experiment.backbone.here:
+        pipeline.check_data()
     train, test = len(experiment.corpus.train), len(experiment.corpus.test)
     sizes = (
         Sizes.measure(experiment)

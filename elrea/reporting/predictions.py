@@ -26,8 +26,8 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
 
     If choices are letters that stand for texts, the texts are in `answer_text` and `choice_text`. If choices of
     different lengths were scored, `choice_norm` is the one with the highest likelihood per character. If examples have
-    shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text`
-    and `extracted`, the answer read from it.
+    shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text` and `extracted`,
+    the answer read from it. Plain text has a loss alone, and null as `correct`.
     """
     routing = report.routing
     weights = routing.experts().tolist() if routing else []
@@ -52,6 +52,8 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
 
 def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
     choice, loss = outcome.choice[i], outcome.loss[i]
+    if example.plain_text:
+        return {"choice": None, "correct": None, "loss": None if loss is None else round(loss, 6)}
     row = {
         "choice": None if choice is None else example.choices[choice],
         **_text_of(example, "choice", choice),

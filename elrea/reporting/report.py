@@ -98,7 +98,8 @@ class Report:
         test: The test items.
         tasks: Task of each test item, for the macro average [n].
         train: Number of training examples.
-        left_out: Examples that the data's source dropped, a line for each reason.
+        left_out: Examples that the data's source dropped, and texts that the tokenizer cannot express, a line for each
+            reason.
         outcomes: By strategy in the order of the table, its outcome on each item.
         strategies: By strategy, its figures as in summary.json.
         routing: Weights of the members for each test prompt; None if no strategy routes.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from elrea.evaluation.text_figures import TEXT
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -186,6 +188,13 @@ def notices(report: Report) -> Iterator[str]:
     from elrea.reporting.summary import early_stops, routing_figures, shot_figures
 
     yield from report.warnings
+    texts = {name: row[TEXT] for name, row in report.strategies.items() if row.get(TEXT)}
+    if texts:
+        each = ", ".join(f"{name} {_nats(row['loss'])}" for name, row in texts.items())
+        yield (
+            f"{texts['base']['n']:,} test items are plain text, which has a loss and no right answer: accuracy leaves "
+            f"them out.\nTheir loss, nats per token: {each}"
+        )
     if (agrees := routing_figures(report).get("distilled", {})).get("prompts"):
         yield (
             f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
@@ -218,6 +227,10 @@ def notices(report: Report) -> Iterator[str]:
     for split, effect in effects.items():
         if ids := report.skipped[split]:
             yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_first(ids)}"
+
+
+def _nats(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"
 
 
 def _first(ids: Sequence[str]) -> str:

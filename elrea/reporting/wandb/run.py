@@ -93,8 +93,8 @@ def _tables(
         *lengths,
     ]  # fmt: skip
     rows = [
-        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"], main["cluster_count"],
-         report.seed, *(row.get(length) for length in lengths)]
+        [name, row["accuracy"], *(row["ci95"] or (None, None)), row["delta_to_base"], row["forward_passes"],
+         main["cluster_count"], report.seed, *(row.get(length) for length in lengths)]
         for name, row in report.strategies.items()
     ]  # fmt: skip
     tracker.table("results", columns, rows)
