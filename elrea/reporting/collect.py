@@ -74,6 +74,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
             experiment.evaluation.resamples,
             tasks,
             [example.plain_text for example in experiment.corpus.test],
+            [example.answer for example in experiment.corpus.test],
         ),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
@@ -217,6 +218,7 @@ def _members(branch: Branch) -> Members:
             "quantise": experiment.backbone.quantise,
         },
         "use_chat_template": experiment.backbone.use_chat_template,
+        "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
     }
