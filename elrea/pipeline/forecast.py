@@ -153,10 +153,11 @@ def _dtype(experiment: Experiment) -> str:
     wanted = experiment.backbone.dtype
     if wanted != "auto":
         return wanted
+    device = experiment.device
     on_gpu = (
         experiment.backbone.quantise
-        or experiment.device.resolve() == "cuda"
-        or experiment.device.accelerator == "gpu"
+        or device.accelerator == "gpu"
+        or (device.accelerator == "auto" and device.resolve() == "cuda")
     )
     return "bfloat16" if on_gpu else "float32"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elrea.evaluation.text_figures import TEXT
+from elrea.reporting.progress import WIDTH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -183,6 +185,17 @@ def paired_table(found: Mapping[str, Any]) -> Table:
     return table
 
 
+def wrapped(line: str, indent: int = 2) -> str:
+    """Breaks a text between words into lines of at most 100 columns; further lines are indented."""
+    return "\n".join(
+        textwrap.fill(
+            each, WIDTH, subsequent_indent=" " * indent, break_long_words=False,
+            break_on_hyphens=False,
+        )
+        for each in line.split("\n")
+    )  # fmt: skip
+
+
 def notices(report: Report) -> Iterator[str]:
     """Lines to print below the results table: warnings, early stops, dropped and too long examples."""
     from elrea.reporting.summary import early_stops, routing_figures, shot_figures
@@ -198,7 +211,7 @@ def notices(report: Report) -> Iterator[str]:
     if (agrees := routing_figures(report).get("distilled", {})).get("prompts"):
         yield (
             f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
-            f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
+            f"{100 * agrees['top1']:.1f} %, rank correlation {agrees['spearman']:.3f}, "
             f"w_base off by {agrees['w_base']:.3f}"
         )
     for name, stop in early_stops(report).items():
