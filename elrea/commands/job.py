@@ -128,7 +128,7 @@ def run(cfg: DictConfig) -> float | None:
         with _tracker(job) as tracker:
             log.add(tracker)
             pipeline.run(on_stages=record.needs)
-            report = _write(job, pipeline, tracker)
+            report = _write(job, pipeline, tracker, record)
         _show(report, job, tracker)
         record.end(job_key(plain(cfg), pipeline))
         accuracy = job.accuracy
@@ -273,7 +273,7 @@ def _tracker(job: Job) -> Iterator[Tracker]:
         yield tracker
 
 
-def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
+def _write(job: Job, pipeline: Pipeline, tracker: Tracker, record: Record) -> Report:
     """Everything that the job leaves in its folder, and in W&B."""
     from elrea.reporting.collect import report_of
     from elrea.reporting.export import export
@@ -289,7 +289,7 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
     ensemble = export(folder / "ensemble", report)
     pictures = draw(folder / "plots", report)
     run_report(folder, report, pictures)
-    log_run(tracker, report, pictures, ensemble)
+    log_run(tracker, report, pictures, ensemble, record.seconds)
     return report
 
 

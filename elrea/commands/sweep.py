@@ -6,7 +6,7 @@ import atexit
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ from elrea.commands.leftovers import clear, missing
 from elrea.commands.messages import line_of, one_line_errors
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
-from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values, write_report
+from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
@@ -45,6 +45,7 @@ class Sweep(Callback):
     refused: bool = False
     """Whether a job of the sweep has failed in this process."""
     _lease: Lease | None = None
+    _end: Callable[[], None] = staticmethod(lambda: None)
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Notes which folders are not there yet: those of a plan or of a refused run are removed again."""
@@ -65,8 +66,12 @@ class Sweep(Callback):
         with _exit_on_error():
             folder = Path(config.hydra.sweep.dir)
             jobs = read_jobs(folder)
-            if jobs:  # none with plan=true
+            if not jobs:  # plan=true
+                Sweep._end()
+            else:
                 write_text(folder / "sweep.csv", as_csv(jobs))
+                from elrea.reporting.sweep_report import write_report
+
                 write_report(folder, sys.argv[1:], jobs)
                 _show(folder, jobs)
             if Sweep.refused or any(job["state"] not in SUCCEEDED for job in jobs):
@@ -200,6 +205,7 @@ def _lock(folder: Path, made: Sequence[Path] = ()) -> Lease | None:
         if made:
             clear(folder, (SWEEP, "multirun.yaml"), made)
 
+    Sweep._end = staticmethod(end)
     atexit.register(end)
     return lease
 
@@ -237,6 +243,11 @@ class Record:
                 self._write("failed", error=" ".join(line.split()))
             else:
                 self._write("stopped", error="stopped by a signal")
+
+    @property
+    def seconds(self) -> float:
+        """Since the job was started."""
+        return time.monotonic() - self._began
 
     def begin(self, key: str, stages: Mapping[str, str] | None = None) -> None:
         """Records that the job is running.
@@ -281,8 +292,7 @@ class Record:
         return same and path.is_file() and status.get(SUMMARY) == sha256(path)
 
     def _write(self, state: str, **more: Any) -> None:
-        seconds = round(time.monotonic() - self._began, 3)
-        status = {"state": state, **self.facts, "seconds": seconds, **more}
+        status = {"state": state, **self.facts, "seconds": round(self.seconds, 3), **more}
         write_json(self.folder / STATUS, status)
 
 

@@ -27,6 +27,7 @@ class MadeStage:
         seconds: Time that making it took, in this run or an earlier one.
         reused: Whether it was in the store before this run.
         upstream: Keys of its input stages, by name.
+        strategies: The strategies that need it before they can answer; scoring and texts are needed by none.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class MadeStage:
     seconds: float
     reused: bool
     upstream: Mapping[str, str]
+    strategies: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

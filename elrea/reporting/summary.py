@@ -37,7 +37,12 @@ def summary_of(report: Report) -> dict[str, Any]:
             **({"left_out": list(report.left_out)} if report.left_out else {}),
         },
         "stages": {
-            name: {"key": stage.key, "seconds": stage.seconds, "reused": stage.reused}
+            name: {
+                "key": stage.key,
+                "seconds": stage.seconds,
+                "reused": stage.reused,
+                "strategies": list(stage.strategies),
+            }
             for name, stage in report.stages.items()
         },
         **({"early_stop": stops} if stops else {}),

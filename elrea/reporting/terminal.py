@@ -153,38 +153,6 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     return table
 
 
-def paired_table(found: Mapping[str, Any]) -> Table:
-    """A comparison of two strategies, with a row per seed and one for all seeds.
-
-    Args:
-        found: From `elrea.commands.compare.compare`.
-
-    Returns:
-        A Rich table that fits 100 columns.
-    """
-    a, b = found["a"], found["b"]
-    caption = (
-        f"{a} minus {b}, in points; {found['items']:,} items; p: McNemar's exact test over items"
-    )
-    table = _table(f"{a} and {b}", caption)
-    table.add_column("seed", justify="right")
-    for name in (f"{a} %", f"{b} %", "difference", "95 %, paired", f"only {a}", f"only {b}", "p"):
-        table.add_column(name, justify="right", overflow="fold")
-    for row in [*found["seeds"], found["pooled"]]:
-        style = _colour(row["ci95"])
-        table.add_row(
-            str(row.get("seed", "all")),
-            percent(row["a"]),
-            percent(row["b"]),
-            _styled(percent(row["difference"], signed=True), style),
-            _styled(interval(row["ci95"], signed=True), style),
-            f"{row['only_a']:,}",
-            f"{row['only_b']:,}",
-            f"{row['p']:.2g}",
-        )
-    return table
-
-
 def wrapped(line: str, indent: int = 2) -> str:
     """Breaks a text between words into lines of at most 100 columns; further lines are indented."""
     return "\n".join(
@@ -265,6 +233,16 @@ def _table(title: str, caption: str = "") -> Table:
         pad_edge=False,
         show_edge=False,
     )
+
+
+def plain_table(title: str, caption: str = "") -> Table:
+    """An empty table in the style of all tables."""
+    return _table(title, caption)
+
+
+def coloured(text: str, bounds: Sequence[float] | None) -> Any:
+    """A cell that is green if an interval is above zero, and red if it is below."""
+    return _styled(text, _colour(bounds))
 
 
 def _styled(text: str, style: str) -> Any:

@@ -27,8 +27,8 @@ def own_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words_of(small_model: Path) -> list[str]:
     return [
-        *NAMED, "data=jsonl", "data.train=train.jsonl", "data.test=[test.jsonl]", "clustering.k=2", "clustering.min_size=1",
-        f"backbone.name={small_model}", "store=shared", QUIET,
+        *NAMED, "data=jsonl", "data.train=train.jsonl", "data.test=[test.jsonl]", "clustering.k=2",
+        "clustering.min_size=1", f"backbone.name={small_model}", "store=shared", QUIET,
     ]  # fmt: skip
 
 

@@ -12,14 +12,8 @@ import pytest
 
 from elrea.commands.sweep import Record, claim_default_folder, claim_named_folder
 from elrea.errors import ConfigError
-from elrea.reporting.sweeps import (
-    as_csv,
-    draw_sweep,
-    read_jobs,
-    seed_means,
-    setting_keys,
-    varied_values,
-)
+from elrea.reporting.sweep_report import draw_sweep, seed_means
+from elrea.reporting.sweeps import as_csv, read_jobs, setting_keys, varied_values
 from tests.cli.commands import QUIET, Command, Ended, run
 
 SWEPT = ["clustering.k=2,100", "seed=0", QUIET]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,11 @@ PREDICTIONS = 10_000
 
 
 def log_run(
-    tracker: Tracker, report: Report, pictures: Mapping[str, Path], ensemble: Path | None
+    tracker: Tracker,
+    report: Report,
+    pictures: Mapping[str, Path],
+    ensemble: Path | None,
+    seconds: float | None = None,
 ) -> None:
     """Logs a finished run. Curves that were logged during training are not sent again.
 
@@ -31,9 +35,10 @@ def log_run(
         report: Of the run.
         pictures: Paths of PNG files by name.
         ensemble: Folder of the exported ensemble, or None.
+        seconds: What this run has taken so far; None if unknown.
     """
     summary = summary_of(report)
-    main = headline(summary, report.chosen)
+    main = headline(summary, report.chosen, seconds)
     for name, rows in report.curves.items():
         tracker.curve(name, rows)
     _tables(tracker, report, summary, main)
@@ -61,12 +66,15 @@ def log_run(
     tracker.summary({**figures, **main})
 
 
-def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+def headline(
+    summary: Mapping[str, Any], chosen: str, seconds: float | None = None
+) -> dict[str, Any]:
     """Main figures of a run as a flat mapping, for W&B's list of runs and its panels.
 
     Args:
         summary: Contents of summary.json.
         chosen: The strategy whose accuracy, difference to base and passes are shown.
+        seconds: What this run has taken. `seconds_making` is what making its stages took, also those that it reused.
     """
     row = summary["strategies"][chosen]
     return {
@@ -80,7 +88,8 @@ def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
         "routing_entropy": summary["routing"].get("entropy_nats"),
         "gradient_conflict": summary["clusters"].get("conflict"),
         "cluster_count": len(summary["clusters"]["sizes"]) if summary["clusters"] else None,
-        "seconds": round(sum(stage["seconds"] for stage in summary["stages"].values()), 3),
+        "seconds_making": round(sum(stage["seconds"] for stage in summary["stages"].values()), 3),
+        "seconds_run": None if seconds is None else round(seconds, 3),
     }
 
 
@@ -100,9 +109,15 @@ def _tables(
     tracker.table("results", columns, rows)
     columns = ["cluster", "examples", "main source", "its share", "nearest test prompts"]
     tracker.table("clusters", columns, _clusters(report, summary["routing"].get("nearest")))
-    names = list(report.strategies)
-    heads = ["id", "source", "category", "answer", *names, "nearest cluster", "w_base"]
-    tracker.table("predictions", heads, _predictions(report))
+    tracker.table("predictions", _heads(report.strategies), _predictions(report))
+
+
+def _heads(strategies: Iterable[str]) -> list[str]:
+    """Columns of the table of predictions; a strategy that is called as another column, such as `source`, is marked."""
+    before, after = ["id", "source", "category", "answer"], ["nearest cluster", "w_base"]
+    others = {*before, *after}
+    named = [f"{name} (strategy)" if name in others else name for name in strategies]
+    return [*before, *named, *after]
 
 
 def _clusters(report: Report, nearest: list[int] | None) -> list[list[Any]]:
