@@ -91,6 +91,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         members=_members(main) if requirements.routed else None,
         versions=versions(),
         name=name,
+        note=experiment.corpus.details,
     )
 
 

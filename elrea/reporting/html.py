@@ -115,7 +115,7 @@ def sweep_report(
         state = state if state == "done" else f"{state}: {job.get('error', '')}"
         values = [keys[i] for keys in varied.values()]
         number = _link(job["number"]) if row else job["number"]
-        times = _seconds(making_seconds(job)), _seconds(job["seconds"])
+        times = _seconds(making_seconds(job)), _seconds(job.get("seconds"))
         job_rows.append((number, *values, *_figure_cells(job["chosen"], row)[:3], *times, state))
     pictures = {path.stem: path for path in (folder / "plots").glob("*.png")}
     return _write(

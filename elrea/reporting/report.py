@@ -94,6 +94,7 @@ class Report:
         name: The run's name (`name=`); empty if it has none.
         command: The command line after `run.py`.
         data: Name of the data, with any caveat (such as "built-in exam, not MMLU").
+        note: More on the data where `data` is a short form: the sources of a mix and their sizes.
         backbone: Its name.
         seed: Of the run.
         resamples: Of bootstrap intervals.
@@ -145,3 +146,4 @@ class Report:
     members: Members | None
     versions: Mapping[str, str]
     name: str = ""
+    note: str = ""

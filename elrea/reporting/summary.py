@@ -19,6 +19,7 @@ def summary_of(report: Report) -> dict[str, Any]:
     return {
         **({"name": report.name} if report.name else {}),
         "data": report.data,
+        **({"data_note": report.note} if report.note else {}),
         "backbone": report.backbone,
         "seed": report.seed,
         "strategies": dict(report.strategies),

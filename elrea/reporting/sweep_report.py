@@ -160,7 +160,7 @@ def draw_sweep(
     short = [key.rpartition(".")[2] for key in keys]
     for x, name, axis in (
         ("passes", "cost", trends.PASSES),
-        ("training", "training_cost", "seconds of training, all of its stages"),
+        ("training", "training_cost", "seconds of training"),
     ):
         points: dict[str, list[trends.Point]] = {}
         for row in rows:

@@ -119,6 +119,8 @@ def corpus_of(
     for line in lines:
         log.info(line)
     note = f"{splits.note}; {drops.summary()}" if lines else splits.note
-    corpus = Corpus(name, splits.train, splits.dev, splits.test, note, lines, tasks, options)
+    corpus = Corpus(
+        name, splits.train, splits.dev, splits.test, note, lines, tasks, options, splits.short
+    )
     corpus.check()
     return corpus

@@ -161,12 +161,17 @@ def _name_points(axis: Axes, points: Mapping[str, Sequence[Point]]) -> None:
         for x, y, *names in each:
             known = places.setdefault((x, y), [])
             known += [name for name in names if name and name not in known]
-    for (x, y), names in places.items():
+    for i, ((x, y), names) in enumerate(sorted(places.items())):
         key, _, _ = names[0].partition("=") if names else ("", "", "")
         same = bool(key) and all(n.startswith(f"{key}=") and "," not in n for n in names)
         text = (
             f"{key}={', '.join(n.partition('=')[2] for n in names)}" if same else "; ".join(names)
         )
         axis.annotate(
-            text, (x, 100 * y), xytext=(5, 4), textcoords="offset points", fontsize=6.5, color=GREY
+            text,
+            (x, 100 * y),
+            xytext=(5, -10 if i % 2 else 4),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=GREY,
         )

@@ -58,7 +58,8 @@ def log_run(
         key = sha256(ensemble / "ensemble.json")[:16]
         facts = {"reused": False, "members": members, "upstream": upstream}
         tracker.artifact("ensemble", "ensemble", key, facts)
-    figures = {key: summary[key] for key in ("data", "strategies", "clusters", "routing", "stages")}
+    logged = ("data", "data_note", "strategies", "clusters", "routing", "stages")
+    figures = {key: summary[key] for key in logged if key in summary}
     figures["strategies"] = {  # figures by task would be hundreds of columns
         name: {key: value for key, value in row.items() if key != "tasks"}
         for name, row in figures["strategies"].items()
