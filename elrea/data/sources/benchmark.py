@@ -14,7 +14,7 @@ from elrea.data.readers.dataset import DataSet
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.rows import RowReader
 from elrea.data.readers.turns import LearnedTurns
-from elrea.data.sources.base import Limits, TrainSource, corpus_of
+from elrea.data.sources.base import Limits, TrainSource, corpus_of, settings_below
 from elrea.errors import DataError, did_you_mean
 
 
@@ -81,7 +81,8 @@ class Benchmark(Limits, DataSet):
             drops = Drops()
             files = read_files({"data.train": train}, reader, drops, self.bad_rows)
             return Splits(files["data.train"], drops=drops, note="trained on other data")
-        splits = train.limit(train.read())
+        with settings_below("data.train", train):
+            splits = train.limit(train.read())
         note = f"trained on {splits.note}"
         return Splits(splits.train, drops=splits.drops, note=note, short=splits.short)
 

@@ -12,7 +12,7 @@ from elrea.data.drops import Drops
 from elrea.data.options import Options
 from elrea.data.overlap.held_out import HeldOut, Overlap, resolve_overlap
 from elrea.data.sampling import hold_out, subset
-from elrea.data.sources.base import Limits, corpus_of
+from elrea.data.sources.base import Limits, corpus_of, settings_below
 from elrea.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ class Mix(Limits):
         sources, missing = self._located()
         splits: dict[str, Splits] = {}
         for name, source in sources.items():
-            splits[name] = self._hold_out(name, _named(name, source.read()), source)
+            with settings_below(f"data.sources.{name}", source):
+                read = source.read()
+            splits[name] = self._hold_out(name, _named(name, read), source)
         drops = Drops()
         for each in splits.values():
             drops.update(each.drops)
@@ -97,7 +99,8 @@ class Mix(Limits):
         drops = Drops()
         train: list[Example] = []
         for name, source in sources.items():
-            splits = _named(name, source.read())
+            with settings_below(f"data.sources.{name}", source):
+                splits = _named(name, source.read())
             drops.update(splits.drops)
             train += self._limit_source(splits, source).train
         note, short = f"{self.title} {', '.join(sources)}", f"a mix of {_listed(list(sources))}"
