@@ -96,7 +96,7 @@ def _clusters() -> Section:
         "Clusters",
         wr.MediaBrowser(title="Training examples by source and cluster", media_keys=["plots/clusters"]),
         wr.MediaBrowser(title="Features", media_keys=["plots/features"]),
-        wr.WeavePanelSummaryTable(table_name="clusters"),
+        wr.WeavePanelSummaryTable(table_name="cluster_table"),
         wr.ScatterPlot(title="Gain against gradient conflict", x="gradient_conflict", y="delta_to_base"),
         wr.ScatterPlot(title="Agreement with the sources against C", x="cluster_count", y="clusters.nmi_source"),
     )  # fmt: skip

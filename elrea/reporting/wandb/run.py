@@ -19,6 +19,8 @@ BY_LENGTH = ("acc_norm", "acc_bytes")
 """Accuracies of choices by their likelihood per character and byte, where choices differ in length."""
 PREDICTIONS = 10_000
 """Maximum number of rows in the table of predictions; predictions.jsonl has all."""
+CLUSTERS = "cluster_table"
+"""Name of the table of clusters; `clusters` are figures of the summary."""
 
 
 def log_run(
@@ -42,7 +44,7 @@ def log_run(
     for name, rows in report.curves.items():
         tracker.curve(name, rows)
     _tables(tracker, report, summary, main)
-    # Tables and images need different names in W&B: `clusters` is a table.
+    # Tables, images and figures of the summary need different names in W&B: the last one of a name stays.
     tracker.images({f"plots/{name}": path for name, path in pictures.items()})
     for name, stage in report.stages.items():
         facts = {
@@ -109,7 +111,7 @@ def _tables(
     ]  # fmt: skip
     tracker.table("results", columns, rows)
     columns = ["cluster", "examples", "main source", "its share", "nearest test prompts"]
-    tracker.table("clusters", columns, _clusters(report, summary["routing"].get("nearest")))
+    tracker.table(CLUSTERS, columns, _clusters(report, summary["routing"].get("nearest")))
     tracker.table("predictions", _heads(report.strategies), _predictions(report))
 
 
