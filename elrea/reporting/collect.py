@@ -168,7 +168,7 @@ def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
     graph = pipeline.graph
     for node in graph.nodes.values():
         node.stage.done()  # reads the seconds of one that was made before the graph was built again
-    needed = _needed(graph)
+    needed = needed_stages(graph)
     return {
         name: MadeStage(
             node.stage.name, node.stage.key, round(node.stage.seconds, 3), pipeline.reused[name],
@@ -178,7 +178,7 @@ def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
     }  # fmt: skip
 
 
-def _needed(graph: Graph) -> dict[str, set[str]]:
+def needed_stages(graph: Graph) -> dict[str, set[str]]:
     """By strategy, the stages that it needs before it can answer: its members, its clusters, and what these read."""
     names = {node.stage.key: name for name, node in graph.nodes.items()}
     needed: dict[str, set[str]] = {}
