@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elrea.data.examples import Example
+    from elrea.data.prompts import Encoded, Prompter
     from elrea.models.adapter_shape import Lora
     from elrea.models.backbone import Backbone
     from elrea.pipeline.experiment import Experiment
@@ -86,13 +86,10 @@ class Context:
             return self.within.backbone
         return self.experiment.backbone.load(self.experiment.device)
 
-    @cached_property
+    @property
     def prompter(self) -> Prompter:
-        """Words examples; needs the tokenizer alone, so that of several processes only the workers load the model."""
-        if self.within:
-            return self.within.prompter
-        backbone = self.experiment.backbone
-        return Prompter(backbone.tokenizer(), backbone.length(), backbone.use_chat_template)
+        """Words examples."""
+        return self.within.prompter if self.within else self.experiment.prompter
 
     @cached_property
     def encoded_train(self) -> tuple[list[Encoded], list[str]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elrea.data.wording import wording_facts
 from elrea.evaluation.strategy_figures import strategy_figures
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
@@ -208,6 +209,8 @@ def _members(branch: Branch) -> Members:
             "quantise": experiment.backbone.quantise,
         },
         "use_chat_template": experiment.backbone.use_chat_template,
+        "prompts": wording_facts(branch.context.prompter.wording),
+        "options": getattr(experiment.corpus, "options", "text"),
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
     }

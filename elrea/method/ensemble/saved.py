@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from elrea.config import build
+from elrea.data.wording import Wording, wording_of
 from elrea.errors import BackboneError, ConfigError, ElreaError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
 from elrea.method.ensemble.registry import find_class, make
@@ -108,7 +109,8 @@ class Saved:
         router: How cosines become weights.
         epochs: Folders of the base adapter per epoch, with moments.
         centroids: δ̄ [C, d].
-        use_chat_template: As in training.
+        wording: How prompts are worded, as in training.
+        options: How rows with choices are asked, as in training: `letters` or `text`.
         files: SHA-256 of every file.
     """
 
@@ -118,7 +120,8 @@ class Saved:
     router: Router
     epochs: list[Path]
     centroids: Tensor
-    use_chat_template: bool | None
+    wording: Wording
+    options: str
     files: dict[str, str]
 
     @property
@@ -164,7 +167,8 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
             make(facts["router"], Router, "router"),
             _epochs(folder, facts),
             _centroids(folder / ROUTING / CENTROIDS),
-            facts["use_chat_template"],
+            wording_of(facts["use_chat_template"], facts.get("prompts")),
+            _options(facts.get("options", "text")),
             dict(facts["files"]),
         )
         members = list(facts["members"])
@@ -178,6 +182,13 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
     if len(members) != 1 + len(saved.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
     return saved
+
+
+def _options(value: object) -> str:
+    """The setting `data.options` of the training; an ensemble of an older version has none."""
+    if value not in ("letters", "text"):
+        raise ValueError(f"options is {value!r}")
+    return str(value)
 
 
 def _epochs(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
