@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from elrea.reporting.wandb.tracker import Tracker
 
 SUMMARY = "summary.json"
+NOT_RESULTS = ("debug", "plan", "until", "name")
+"""Keys that only look at a job, end it early or name it."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +83,9 @@ class Job:
 
     @property
     def accuracy(self) -> float:
-        """Of the chosen strategy, once the job is done."""
-        summary = read_json(self.folder / SUMMARY)
-        return float(summary["strategies"][self.chosen]["accuracy"])
+        """Of the chosen strategy, once the job is done; minus its loss where all of test is plain text."""
+        row = read_json(self.folder / SUMMARY)["strategies"][self.chosen]
+        return float(-row["loss"] if row["accuracy"] is None else row["accuracy"])
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -152,8 +154,8 @@ def job_key(config: Mapping[str, Any], pipeline: Pipeline) -> str:
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config without the keys that only look at a job or end it early."""
-    return {name: value for name, value in config.items() if name not in ("debug", "plan", "until")}
+    """The config without the keys that cannot change a figure."""
+    return {name: value for name, value in config.items() if name not in NOT_RESULTS}
 
 
 def _was_done(job: Job, record: Record, pipeline: Pipeline) -> bool:
@@ -224,6 +226,7 @@ def _tracker(job: Job) -> Iterator[Tracker]:
     tracker: Tracker = build(job.cfg.tracking, "tracking")
     if job.sweep and tracker.group is None:
         tracker.group = "/".join(job.sweep.parts[-2:])
+    tracker.name = tracker.name or job.cfg.name
     save_config(job.cfg, job.folder / "config.yaml")
     with tracker:
         tracker.start(plain(job.cfg), job.folder)
@@ -240,7 +243,7 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
     from elrea.reporting.summary import summary_of
     from elrea.reporting.wandb.run import log_run
 
-    folder, report = job.folder, report_of(pipeline, job.chosen, job.command)
+    folder, report = job.folder, report_of(pipeline, job.chosen, job.command, job.cfg.name or "")
     write_json(folder / SUMMARY, summary_of(report), ordered=True)
     write_predictions(folder / "predictions.jsonl", report)
     ensemble = export(folder / "ensemble", report)
@@ -255,7 +258,8 @@ def _show(report: Report, job: Job, tracker: Tracker) -> None:
 
     out = screen()
     free = not any(example.choices for example in report.test)  # then the loss says most
-    caption = f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
+    caption = f"{report.name}: " if report.name else ""
+    caption += f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
     out.print(results_table(report.strategies, "Results", caption, loss=free))
     for line in notices(report):
         say(out, line)

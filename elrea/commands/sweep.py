@@ -26,7 +26,7 @@ from elrea.store.lock import Lease
 SWEEP = "sweep.json"
 SUCCEEDED = ("done", "prepared")
 """States of a job that did all it was asked to do."""
-NOT_IDENTIFYING = ("debug", "plan", "until")
+NOT_IDENTIFYING = ("debug", "plan", "until", "name")
 """Keys that do not change the final results of a job."""
 RESOLVER = "sweep_folder"
 """Name of the resolver `${sweep_folder:}` in conf/config.yaml."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from elrea.data.chat_renderer import ChatRenderer
 from elrea.data.templates import Answered, Rendered, Turn, turns
+from elrea.data.turn_losses import places
 from elrea.data.user_words import user_words
 from elrea.data.wording import Wording
 from elrea.errors import DataError
@@ -76,6 +77,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, wording: Wording | None = None) -> None:
         self._wording = wording or Wording()
+        self._specials = tokenizer.all_special_tokens
         self.renderer = ChatRenderer(
             tokenizer, self._wording.template_date, self._wording.chat_template_kwargs
         )
@@ -100,7 +102,12 @@ class ChatTemplate:
         def text_of(others: list[Turn]) -> str:
             return self._prompt(example, others).text
 
-        return replace(prompt, spans=user_words(said, prompt.text, text_of, example.id))
+        learned, unlearned = places(
+            prompt.text, _messages(said), [turn.loss for turn in said],
+            lambda messages: self.renderer(messages, open_turn=True), self.closing.strip(), self._specials, example.id,
+        )  # fmt: skip
+        spans = user_words(said, prompt.text, text_of, example.id)
+        return replace(prompt, spans=spans, learned=learned, unlearned=unlearned)
 
     def answered(self, example: Example, shots: bool) -> Answered:
         """The prompt and the response as the template words them together.
@@ -161,10 +168,12 @@ class ChatTemplate:
         """The prompt without the positions of the user's words."""
         text, shape = self._text(_messages(said), True, example.id), self._shape_of(said)
         if self._wording.thoughts and not example.choices and (shape.cut or shape.opening.strip()):
-            return Rendered(text, "" if shape.cut else shape.opening, (), shape.note)
+            return Rendered(text, "" if shape.cut else shape.opening, (), note=shape.note)
         bare = shape.opening.rstrip(" ")
         note = shape.note or (OPENED if shape.cut else "")
-        return Rendered(text.removesuffix(shape.cut) + bare, shape.opening[len(bare) :], (), note)
+        return Rendered(
+            text.removesuffix(shape.cut) + bare, shape.opening[len(bare) :], (), note=note
+        )
 
     def _shape_of(self, said: list[Turn]) -> _Shape:
         return self._shape(tuple(turn.role for turn in said))
@@ -215,7 +224,7 @@ def _split(prompt: Rendered, base: str, text: str, closing: str) -> Answered:
         return Answered(prompt, text[len(prompt.text) :], closing, prompt.note)
     bare = base.rstrip(" ")
     spans = tuple((a, min(b, len(bare))) for a, b in prompt.spans if a < len(bare))
-    shorter = Rendered(bare, base[len(bare) :], spans, prompt.note)
+    shorter = replace(prompt, text=bare, separator=base[len(bare) :], spans=spans)
     return Answered(shorter, text[len(bare) :], closing, SHORTER)
 
 

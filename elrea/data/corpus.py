@@ -16,6 +16,8 @@ from elrea.store.files import sha256_of
 Split = Literal["train", "dev", "test"]
 
 _FIELDS = tuple(field.name for field in fields(Example))
+_ADDED = ("judge", "turn_loss", "plain_text")
+"""Fields of later versions, which an example's fingerprint has only where they are set."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,9 @@ class Corpus:
         digest = sha256_of()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
-            if not row["judge"]:
-                del row["judge"]
+            for name in _ADDED:
+                if not row[name]:
+                    del row[name]
             digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
 

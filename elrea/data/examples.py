@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from elrea.errors import DataError
 
@@ -13,7 +13,7 @@ class Example:
     """One instruction and its reference response, (x_instr, x_resp) of D_ft.
 
     Raises:
-        DataError: two choices are equal, or the response is not one of the choices.
+        DataError: two choices are equal, the response is not one of the choices, or `turn_loss` does not fit.
     """
 
     id: str
@@ -37,6 +37,12 @@ class Example:
     judge: str = ""
     """Name of the judge of a generated response, a module of `elrea.evaluation.judges`: "maths", "letter", "answer".
     Empty: "letter" if there are choices, else a comparison word for word."""
+    turn_loss: tuple[bool | None, ...] = field(default=(), repr=False)
+    """Of each turn of `history`, whether its words carry loss in training: True, with the response; False, never; None,
+    as training.loss_on says of a prompt. Empty: None for all."""
+    plain_text: bool = field(default=False, repr=False)
+    """Plain text for language modelling: `instruction` is the text, all of whose tokens carry loss, and there is no
+    response. No template and no shots are put round it."""
 
     def __post_init__(self) -> None:
         if len(set(self.choices)) < len(self.choices):
@@ -44,6 +50,11 @@ class Example:
         if self.choices and self.response not in self.choices:
             raise DataError(
                 f"{self.id}: the answer {self.response!r} is not one of {list(self.choices)}"
+            )
+
+        if self.turn_loss and len(self.turn_loss) != len(self.history):
+            raise DataError(
+                f"{self.id}: turn_loss has {len(self.turn_loss)} entries for {len(self.history)} turns"
             )
 
     @property

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One turn before the response. `routes`: its words are the user's own, not those of a shot, and carry the loss of
-    the features."""
+    the features. `loss`: as `Example.turn_loss` says; None for a shot."""
 
     role: str
     text: str
     routes: bool = False
+    loss: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Rendered:
     """The text between prompt and response: a space, or nothing if the prompt ends with white space of its own."""
     spans: tuple[tuple[int, int], ...]
     """Character positions [start, end) of the user's words in `text`, in order; of chats with a history only."""
+    learned: tuple[tuple[int, int], ...] = ()
+    """Those of the earlier turns that carry loss in training, each with its end of turn."""
+    unlearned: tuple[tuple[int, int], ...] = ()
+    """Those of the turns that never do."""
     note: str = ""
     """Where a chat template's texts of the same turns do not fit together, a line that says what was done."""
 
@@ -51,7 +56,11 @@ def turns(example: Example, shots: bool) -> list[Turn]:
 
     The header is put before the first turn of a user, which is a shot, an earlier turn or the instruction.
     """
-    history = [Turn(role, text, role == "user") for role, text in example.history]
+    losses = example.turn_loss or (None,) * len(example.history)
+    history = [
+        Turn(role, text, role == "user", loss)
+        for (role, text), loss in zip(example.history, losses, strict=True)
+    ]
     system = list(takewhile(lambda turn: turn.role == "system", history))
     solved = [
         Turn(role, text)
@@ -81,17 +90,21 @@ class PlainTemplate:
         """The prompt as text, without a trailing space."""
         text = ""
         spans = []
+        losses: dict[bool | None, list[tuple[int, int]]] = {None: [], True: [], False: []}
         previous = ""
         for turn in turns(example, shots):
             answers = turn.role == "assistant" and previous == "user"
+            before = len(text)
             if text:
                 text += separator(text) if answers else "\n\n"
             start = len(text)
             text += turn.text.rstrip(" ")
             if turn.routes:
                 spans.append((start, len(text)))
+            losses[turn.loss].append((before if answers else start, len(text)))
             previous = turn.role
-        return Rendered(text, separator(text), tuple(spans))
+        learned, unlearned = tuple(losses[True]), tuple(losses[False])
+        return Rendered(text, separator(text), tuple(spans), learned, unlearned)
 
     def answered(self, example: Example, shots: bool) -> Answered:
         """The prompt and the response as text."""

@@ -24,7 +24,9 @@ def has_thoughts(prompter: Prompter, examples: Iterable[Example]) -> bool:
     """Whether a response has a thought that the chat template words in another way than a plain answer."""
     template = prompter.template
     return isinstance(template, ChatTemplate) and any(
-        THOUGHT.search(example.response) and not template.is_plain(example) for example in examples
+        THOUGHT.search(example.response) and not template.is_plain(example)
+        for example in examples
+        if not example.plain_text
     )
 
 
@@ -40,11 +42,14 @@ def wording_key(prompter: Prompter, examples: Sequence[Example]) -> dict[str, An
         before an answer as its prompt for generation and perhaps more, and repeats words as they are.
     """
     template, wording = prompter.template, prompter.wording
-    if not isinstance(template, ChatTemplate):
-        bos = prompter.tokenizer.bos_token_id
-        usual = () if bos is None else (bos,)
-        return {} if prompter.start == usual else {"start": list(prompter.start)}
     key: dict[str, Any] = {}
+    if not prompter.chat or any(example.plain_text for example in examples):
+        bos = prompter.tokenizer.bos_token_id
+        if prompter.start != (() if bos is None else (bos,)):
+            key["start"] = list(prompter.start)
+    if not isinstance(template, ChatTemplate):
+        return key
+    examples = [example for example in examples if not example.plain_text]
     if template.renderer.prints_the_date():
         key["date"] = wording.template_date
     if wording.chat_template_kwargs:

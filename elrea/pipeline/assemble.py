@@ -31,7 +31,14 @@ PARTS = (
 )  # fmt: skip
 """Keys that the config of every run has."""
 
-ROOT = {"seed": int, "store": str, "plan": bool, "until": str | None, "debug": bool}
+ROOT = {
+    "name": str | None,
+    "seed": int,
+    "store": str,
+    "plan": bool,
+    "until": str | None,
+    "debug": bool,
+}
 """Types of the keys that belong to no config group."""
 
 

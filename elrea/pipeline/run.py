@@ -58,6 +58,16 @@ class Pipeline:
                     "be"
                 )
 
+    def check_data(self, until: str | None = None) -> None:
+        """Refuses data that the tokenizer cannot express, if anything is to be made of it.
+
+        Raises:
+            DataError: See `elrea.data.expressible.check`.
+        """
+        nodes = (self.graph.nodes[name] for name in self.graph.needed(until))
+        if not all(node.stage.done() for node in nodes):
+            _ = self.graph.branches[0].context.losses
+
     def run(
         self,
         until: str | None = None,
@@ -72,8 +82,10 @@ class Pipeline:
 
         Raises:
             ConfigError: There is no stage `until`.
+            DataError: The tokenizer cannot express the data.
             ElreaError: What went wrong while a stage was made.
         """
+        self.check_data(until)
         made: Graph | None = None
         while made is not self.graph:
             made = self.graph

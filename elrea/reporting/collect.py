@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from elrea.data.wording import wording_facts
-from elrea.evaluation.strategy_figures import strategy_figures
+from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
 from elrea.method.features.to_disk import NAME, read_skipped
@@ -34,13 +34,14 @@ CURVES = ("base", "adapter", "gates")
 """Kinds of stages that write a training curve."""
 
 
-def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report:
+def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str = "") -> Report:
     """Builds the report of a finished run.
 
     Args:
         pipeline: All of its stages are made.
         chosen: The strategy that `ensemble=` selects.
         command: The command line after `run.py`.
+        name: The run's name; empty if it has none.
 
     Raises:
         StoreError: A stage's file cannot be read.
@@ -64,10 +65,15 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report
         test=experiment.corpus.test,
         tasks=tasks,
         train=len(experiment.corpus.train),
-        left_out=experiment.corpus.left_out,
+        left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
-        strategies=strategy_figures(
-            outcomes, passes, experiment.seed, experiment.evaluation.resamples, tasks
+        strategies=figures_of(
+            outcomes,
+            passes,
+            experiment.seed,
+            experiment.evaluation.resamples,
+            tasks,
+            [example.plain_text for example in experiment.corpus.test],
         ),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
@@ -82,6 +88,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str]) -> Report
         warnings=list(_fewer_clusters(graph)),
         members=_members(main) if requirements.routed else None,
         versions=versions(),
+        name=name,
     )
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elrea.reporting import run_tables
 from elrea.reporting.terminal import interval, percent
 from elrea.store.files import write_text
 
@@ -50,15 +51,20 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     Raises:
         StoreError: The report cannot be written.
     """
-    rows = [(*_figure_cells(name, row), _loss(row)) for name, row in report.strategies.items()]
+    several = len(set(report.tasks)) > 1
+    rows = [
+        (*_figure_cells(name, row), _loss(row), *([percent(row.get("macro"))] if several else []))
+        for name, row in report.strategies.items()
+    ]
+    heads = [*FIGURES, "loss", *(["macro %"] if several else [])]
     stages = [
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")
         for name, stage in report.stages.items()
     ]
     return _write(
-        folder, "run.html", title=f"{report.chosen}, {report.data}", report=report, figures=FIGURES,
+        folder, "run.html", title=report.name or f"{report.chosen}, {report.data}", report=report, figures=heads,
         rows=rows, stages=stages, reuse=_reuse(report), images=_images(pictures),
-        command=shlex.join(report.command),
+        command=shlex.join(report.command), tables=run_tables.values(report),
     )  # fmt: skip
 
 

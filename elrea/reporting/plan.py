@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from elrea.errors import ConfigError, NotHere
+from elrea.errors import ConfigError, ElreaError, NotHere
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
-from elrea.reporting.progress import say, screen
+from elrea.reporting.progress import duration, say, screen
 from elrea.reporting.terminal import forecast_table, plan_table
 from elrea.store.stage import Store
 
@@ -26,20 +27,56 @@ def show(pipeline: Pipeline, forecasts: bool) -> None:
         forecasts: Whether to print the forecast too.
 
     Raises:
-        ElreaError: The forecast cannot be made.
+        ElreaError: The forecast cannot be made, or the tokenizer cannot express the data.
     """
     experiment, out = pipeline.experiment, screen()
     say(out, f"Plan: {experiment.corpus.title}, seed {experiment.seed}")
-    out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
-    if forecasts:
-        train, test = len(experiment.corpus.train), len(experiment.corpus.test)
-        sizes = (
-            Sizes.measure(experiment)
-            if experiment.backbone.here
-            else Sizes.upper_bounds(experiment, train, test)
-        )
-        clusters = pipeline.graph.branches[0].clusters
-        out.print(forecast_table(forecast(experiment, sizes, clusters)))
+    if not forecasts:
+        out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
+        return
+    if experiment.backbone.here:
+        pipeline.check_data()
+    train, test = len(experiment.corpus.train), len(experiment.corpus.test)
+    sizes = (
+        Sizes.measure(experiment)
+        if experiment.backbone.here
+        else Sizes.upper_bounds(experiment, train, test)
+    )
+    clusters = pipeline.graph.branches[0].clusters
+    times, total = _times(pipeline, sizes)
+    out.print(plan_table(_rows(pipeline.graph, keys=True), "", times))
+    rows = forecast(experiment, sizes, clusters)
+    out.print(forecast_table([*rows, ("time", total)] if total else rows))
+
+
+def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], str]:
+    """Expected seconds of every stage that is to do, from a measured step of each kind, and the forecast's row of the
+    whole time, or why there is none; both are empty if there is nothing to do."""
+    from elrea.pipeline import timing
+    from elrea.pipeline.run import memory_explained
+
+    experiment, graph = pipeline.experiment, pipeline.graph
+    missing = [node for node in graph.nodes.values() if not node.stage.done()]
+    if not missing:
+        return {}, ""
+    if not experiment.backbone.here:
+        return {}, "not measured: the backbone is not on this machine"
+    if experiment.device.devices > 1:
+        return {}, "not measured with several devices"
+    context, clusters = graph.branches[0].context, graph.branches[0].clusters
+    stage = timing.rates_stage(context, pipeline.store, clusters)
+    if not stage.done():
+        say(screen(), "Measuring one step of each kind of work, for the expected times")
+    try:
+        with memory_explained("a measured step", missing[0].step):
+            stage.run(partial(timing.measure, context, clusters))
+    except ElreaError as error:  # the plan is worth showing without times
+        return {}, f"not measured: {error}"
+    rates = timing.read_rates(stage)
+    times = {node.name: timing.seconds(node, rates, sizes, clusters) for node in missing}
+    known = [seconds for seconds in times.values() if seconds is not None]
+    about = "about" if len(known) == len(times) else "at least"
+    return times, f"{about} {duration(sum(known))}, from one measured step of each kind"
 
 
 def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:

@@ -25,7 +25,7 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
     """A row per test item: its answer, each strategy's choice, the routing weights and w_base.
 
     If examples have shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text`
-    and `extracted`, the answer read from it.
+    and `extracted`, the answer read from it. Plain text has a loss alone, and null as `correct`.
     """
     routing = report.routing
     weights = routing.experts().tolist() if routing else []
@@ -49,6 +49,8 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
 
 def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
     choice, loss = outcome.choice[i], outcome.loss[i]
+    if example.plain_text:
+        return {"choice": None, "correct": None, "loss": None if loss is None else round(loss, 6)}
     row = {
         "choice": None if choice is None else example.choices[choice],
         "correct": outcome.correct[i],

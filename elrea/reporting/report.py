@@ -89,6 +89,7 @@ class Report:
 
     Attributes:
         chosen: The strategy that `ensemble=` selects.
+        name: The run's name (`name=`); empty if it has none.
         command: The command line after `run.py`.
         data: Name of the data, with any caveat (such as "built-in exam, not MMLU").
         backbone: Its name.
@@ -97,7 +98,8 @@ class Report:
         test: The test items.
         tasks: Task of each test item, for the macro average [n].
         train: Number of training examples.
-        left_out: Examples that the data's source dropped, a line for each reason.
+        left_out: Examples that the data's source dropped, and texts that the tokenizer cannot express, a line for each
+            reason.
         outcomes: By strategy in the order of the table, its outcome on each item.
         strategies: By strategy, its figures as in summary.json.
         routing: Weights of the members for each test prompt; None if no strategy routes.
@@ -140,3 +142,4 @@ class Report:
     warnings: Sequence[str]
     members: Members | None
     versions: Mapping[str, str]
+    name: str = ""

@@ -34,7 +34,8 @@ class FinishedRun:
         folder: Of the run.
         seed: Of the run.
         items: Id and correct answer of each test item, sorted by id.
-        correct: By strategy, whether it answered each item correctly.
+        correct: By strategy, whether it answered each item correctly. Plain text is an item only in a run that has
+            nothing else; it is never correct.
         chosen: The strategy that `ensemble=` selected.
         settings: The run's config with dotted keys.
         losses: By strategy, loss on each item: nats per token of the reference response; None if the item did not fit.
@@ -97,7 +98,7 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         rows = list(_rows(path))
         _check_predictions(rows, job["strategies"], path)
-        rows.sort(key=lambda row: str(row["id"]))
+        rows = sorted(judged(rows) or rows, key=lambda row: str(row["id"]))
         return FinishedRun(
             folder,
             int(read_json(folder / SUMMARY)["seed"]),
@@ -127,17 +128,28 @@ def _check_predictions(rows: Sequence[Any], figures: Mapping[str, Any], path: Pa
         (twice, _), *_ = Counter(ids).most_common(1)
         raise DataError(f"{path}: duplicate id {twice!r}; restore the file or run again")
     for name, row in figures.items():
-        digest = checksum_of_correct(_correct(rows, name))
-        if (len(rows), digest) != (row["n"], row["correct_sha256"]):
+        correct = _correct(judged(rows), name)
+        if (len(correct), checksum_of_correct(correct)) != (row["n"], row["correct_sha256"]):
             raise DataError(
-                f"{path}: checksum mismatch: its {len(rows):,} lines are not the {row['n']:,} answers of {name} in "
+                f"{path}: checksum mismatch: its {len(correct):,} lines are not the {row['n']:,} answers of {name} in "
                 f"{SUMMARY}; run again"
             )
+
+
+def judged(rows: Sequence[Any]) -> list[Any]:
+    """The rows that have a right answer: plain text has none."""
+    return [
+        row
+        for row in rows
+        if any(each["correct"] is not None for each in row["strategies"].values())
+    ]
 
 
 def _correct(rows: Sequence[Any], name: str) -> list[bool]:
     """Whether a strategy is correct, row by row."""
     correct = [row["strategies"][name]["correct"] for row in rows]
+    if None in correct and not any(correct):
+        correct = [False] * len(rows)  # plain text alone
     if not all(isinstance(each, bool) for each in correct):
         raise TypeError(f"{name}: correct must be true or false")
     return correct

@@ -17,6 +17,7 @@ def summary_of(report: Report) -> dict[str, Any]:
     """The contents of summary.json."""
     stops = early_stops(report)
     return {
+        **({"name": report.name} if report.name else {}),
         "data": report.data,
         "backbone": report.backbone,
         "seed": report.seed,

@@ -81,7 +81,7 @@ def _scores(summary: Path) -> dict[str, Any]:
         or not isinstance(data, str)
         or not all(
             isinstance(row, dict)
-            and number(row.get("accuracy"))
+            and (row.get("accuracy", "") is None or number(row.get("accuracy")))
             and number(row.get("forward_passes"))
             and "delta_to_base" in row
             and (row["delta_to_base"] is None or number(row["delta_to_base"]))
@@ -124,6 +124,8 @@ def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[
         group = tuple(keys[key][i] for key in setting_keys(keys))
         seed = keys["seed"][i] if "seed" in keys else ""
         for name, row in job["strategies"].items():
+            if row["accuracy"] is None:  # all of test is plain text
+                continue
             scored.setdefault((group, name), {})[seed] = (row, job["strategies"].get(baseline, {}))
     rows = []
     for (group, name), seeds in scored.items():
@@ -247,6 +249,8 @@ def draw_sweep(
     from elrea.reporting.plots import figures as plots
     from elrea.reporting.plots import trends
 
+    if not rows:
+        return
     points: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from elrea.evaluation.text_figures import TEXT
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -61,24 +63,37 @@ def results_table(
     return table
 
 
-def plan_table(rows: Iterable[tuple[str, str, str]], title: str = "Plan") -> Table:
+def plan_table(
+    rows: Iterable[tuple[str, str, str]],
+    title: str = "Plan",
+    times: Mapping[str, float | None] | None = None,
+) -> Table:
     """The plan of a run.
 
     Args:
         rows: (stage, key, state) in order; the states "reused", "to do" and "resumes" are coloured.
         title: Above the table.
+        times: Expected seconds by stage, for a further column; None where they are not known.
 
     Returns:
         A Rich table that fits 100 columns.
     """
     from rich.text import Text
 
+    from elrea.reporting.progress import duration
+
     table = _table(title)
     table.add_column("stage", overflow="fold")
     table.add_column("key", no_wrap=True)
     table.add_column("state", overflow="fold")
+    if times:
+        table.add_column("expected time", justify="right")
     for stage, key, state in rows:
-        table.add_row(stage, Text(key, style="dim"), _styled(state, _STATES.get(state, "")))
+        cells = [stage, Text(key, style="dim"), _styled(state, _STATES.get(state, ""))]
+        if times:
+            seconds = times.get(stage)
+            cells.append("-" if seconds is None else duration(seconds))
+        table.add_row(*cells)
     return table
 
 
@@ -167,6 +182,13 @@ def notices(report: Report) -> Iterator[str]:
     from elrea.reporting.summary import early_stops, routing_figures, shot_figures
 
     yield from report.warnings
+    texts = {name: row[TEXT] for name, row in report.strategies.items() if row.get(TEXT)}
+    if texts:
+        each = ", ".join(f"{name} {_nats(row['loss'])}" for name, row in texts.items())
+        yield (
+            f"{texts['base']['n']:,} test items are plain text, which has a loss and no right answer: accuracy leaves "
+            f"them out.\nTheir loss, nats per token: {each}"
+        )
     if (agrees := routing_figures(report).get("distilled", {})).get("prompts"):
         yield (
             f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
@@ -195,6 +217,10 @@ def notices(report: Report) -> Iterator[str]:
     for split, effect in effects.items():
         if ids := report.skipped[split]:
             yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_first(ids)}"
+
+
+def _nats(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"
 
 
 def _first(ids: Sequence[str]) -> str:

@@ -229,7 +229,7 @@ def restart(way: Any) -> None:
 
 def distilled(kind: str, count: int) -> dict[str, Any]:
     """One expert alone behind the distilled router, over the base adapter: 200 prompt tokens, 200 new ones or none."""
-    from elrea.method.routing.prompt_states import AdaptedStates, PromptStates
+    from elrea.method.features.states import AdaptedStates, PromptStates
     from elrea.method.routing.student import Student
 
     members = Members(kind, 5, ["joint", "base"])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from elrea.pipeline import timing
 from tests.cli.commands import EXAM, QUIET, run
 
 
@@ -33,6 +34,42 @@ def test_data_on_this_machine_is_counted(tiny: list[str], tmp_path: Path) -> Non
     assert "memory, training" in found and "memory, gradients" in found
     assert max(map(len, ended.out.splitlines())) <= 100
     assert not list((tmp_path / "out").glob("summary.json"))
+
+
+def test_every_stage_has_an_expected_time_and_steps_are_measured_once(
+    tiny: list[str], tmp_path: Path
+) -> None:
+    words = [
+        *tiny,
+        *EXAM,
+        QUIET,
+        "plan=true",
+        "evaluation.by=generation",
+        "evaluation.max_new_tokens=4",
+    ]
+    first, second = run(tmp_path, *words), run(tmp_path, *words)
+    assert (first.code, first.err, second.code) == (0, "", 0)
+    assert "Measuring one step" in first.out and "Measuring" not in second.out
+    todo = [line for line in second.out.splitlines() if " to do " in line]
+    assert len(todo) >= 7 and all(line.rstrip().endswith((" s", " -")) for line in todo)
+    assert not [line for line in todo if line.rstrip().endswith("-")], "every kind is measured"
+    shares = [float(line.split()[-2]) for line in todo]
+    found = table(second.out)["time"]
+    assert found.startswith("about ") and abs(float(found.split()[1]) - sum(shares)) <= 0.06 * len(
+        shares
+    )
+    assert found == table(first.out)["time"], "the rates are in the store"
+
+
+def test_a_rate_leaves_out_the_set_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([0.0, 10.0, 12.0, 14.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
+    clock = timing.Clock()
+    for count in (4, 4, 6):
+        clock.advance(count)
+    assert clock.per_unit() == (14.0 - 10.0) / (4 + 6)
+    assert timing.typical(range(100), lambda n: n, 4) == [12, 37, 62, 87]
+    assert timing.typical([3, 1], lambda n: n, 5) == [1, 3]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from elrea.data.overlap.held_out import HeldOut, Overlap
 from elrea.data.readers.dataset import DataSet
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.rows import RowReader
+from elrea.data.readers.turns import LearnedTurns
 from elrea.data.sources.base import Limits, TrainSource, corpus_of
 from elrea.errors import DataError, did_you_mean
 
@@ -29,6 +30,8 @@ class Benchmark(Limits, DataSet):
     """Fields of `train` to skip, as in data=jsonl."""
     bad_rows: BadRows = "refuse"
     """What to do with rows of `train` that cannot be used, as in data=jsonl."""
+    turns: LearnedTurns = "last"
+    """Assistant turns of the chats of `train` that carry loss, as in data=jsonl."""
     overlap: Overlap = "refuse"
     """What to do with a question of test or dev that is also in train: "refuse" the data, or "drop" and count it in
     train. A test question that is also in the benchmark's own dev is always dropped from dev and counted."""
@@ -70,7 +73,7 @@ class Benchmark(Limits, DataSet):
 
     def _training(self, train: str | list[str] | TrainSource) -> Splits:
         if isinstance(train, str | list):
-            reader = RowReader(self.fields, self.ignore)
+            reader = RowReader(self.fields, self.ignore, self.turns)
             drops = Drops()
             files = read_files({"data.train": train}, reader, drops, self.bad_rows)
             return Splits(files["data.train"], drops=drops, note="trained on other data")

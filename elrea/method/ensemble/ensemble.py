@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elrea.data.examples import Example
+from elrea.data.expressible import check_choices
 from elrea.data.prompts import Encoded, Prompter
 from elrea.data.readers.asked import PromptReader
 from elrea.errors import ConfigError, DataError
@@ -153,9 +154,12 @@ class Ensemble:
         """Rejects prompts that cannot be answered, before any is answered.
 
         Raises:
-            DataError: A prompt is empty, or too long to leave room for an answer.
+            DataError: A prompt is empty, or too long to leave room for an answer, or two of its choices become the same
+                tokens.
         """
-        for example in self.examples(prompts):
+        examples = self.examples(prompts)
+        check_choices(self.prompter, examples)
+        for example in examples:
             self._encode([example], None if example.choices else decoding.max_new_tokens)
 
     def score(
@@ -174,7 +178,7 @@ class Ensemble:
             routes: Result of `route` for the prompts; None computes it.
 
         Raises:
-            DataError: A prompt or choice is empty, or together they are too long.
+            DataError: A prompt or choice is empty, two choices become the same tokens, or together they are too long.
         """
         examples = self.examples(prompts)
         choices = [e.choices for e in examples] if choices is None else choices
@@ -184,6 +188,7 @@ class Ensemble:
             )
         asked = []
         examples = [_offering(e, c) for e, c in zip(examples, choices, strict=True)]
+        check_choices(self.prompter, examples)
         for example, encoded in zip(examples, self._encode(examples), strict=True):
             continuations = self.prompter.choices(example)
             if not continuations or not all(continuations):

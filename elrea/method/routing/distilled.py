@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from elrea.errors import ConfigError
+from elrea.method.features.states import Layer, Pooling, PromptStates
 from elrea.method.routing.files import FIGURES, WEIGHTS
-from elrea.method.routing.prompt_states import Layer, Pooling, PromptStates
 from elrea.method.routing.weights import Labelled, LearnedRouter, Progress, Router, Routing
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from elrea.data.prompts import Encoded
     from elrea.method.features.protocol import Advance
-    from elrea.method.routing.prompt_states import PromptStates
+    from elrea.method.features.states import PromptStates
     from elrea.method.routing.weights import Labelled, Progress
 
 BATCH = 64

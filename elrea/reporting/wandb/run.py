@@ -88,8 +88,8 @@ def _tables(
         "strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes", "clusters", "seed",
     ]  # fmt: skip
     rows = [
-        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"], main["cluster_count"],
-         report.seed]
+        [name, row["accuracy"], *(row["ci95"] or (None, None)), row["delta_to_base"], row["forward_passes"],
+         main["cluster_count"], report.seed]
         for name, row in report.strategies.items()
     ]  # fmt: skip
     tracker.table("results", columns, rows)

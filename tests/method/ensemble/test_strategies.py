@@ -19,6 +19,7 @@ from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.method.ensemble.strategies.mole import Mole
 from elrea.method.ensemble.strategies.oracle import Oracle
+from elrea.method.ensemble.strategies.other_features import ElreaByStates, ElreaByTokens
 from elrea.method.ensemble.strategies.random_cluster import RandomCluster
 from elrea.method.ensemble.strategies.seeds import SeedEnsemble
 from elrea.method.ensemble.strategies.self_consistency import SelfConsistency
@@ -56,6 +57,8 @@ FILES = {
     "elrea_top1": Elrea(top_k=1),
     "elrea_top3": Elrea(top_k=3),
     "instruction_embedding": InstructionEmbedding(),
+    "elrea_states": ElreaByStates(),
+    "elrea_tokens": ElreaByTokens(),
     "lora_ensembles": SeedEnsemble(),
     "moe_merging": MoeMerging(),
     "moe_routing": MoeRouting(),

@@ -1,4 +1,4 @@
-"""The distilled router's inputs equal the base adapter's pooled hidden states of any layer."""
+"""Hidden states as features, and as the distilled router's inputs, equal those of transformers, pooled by hand."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from elrea.data.prompts import Encoded
 from elrea.errors import ConfigError
 from elrea.method.features.gradient import extract
+from elrea.method.features.states import Layer, Pooling, PromptStates, States
 from elrea.method.routing.distilled import Distilled
-from elrea.method.routing.prompt_states import Layer, Pooling, PromptStates
 from elrea.models import lora as lora_files
 from elrea.models.adapter_shape import Lora
 from elrea.models.lora import attach, set_state
@@ -47,6 +47,22 @@ def test_the_states_are_those_of_the_base_adapters_pass(
     assert not got[-1].any()
     deep = {"llama": "layers", "gpt2": "h"}[kind]
     assert any(f".{deep}.1." in name for name in ran) == (depth == 2), "layers after those read"
+
+
+def test_as_features_they_are_means_of_length_one(tmp_path: Path) -> None:
+    tensors = random_adapter("llama", LORA, 1)[0]
+    lora_files.save(tmp_path, tensors, LORA, "llama", transposed=False)
+    prompts = by_hand.prompts(4)
+    model = attach(BUILDERS["llama"](), LORA, 0)
+    got = extract(model, [tmp_path], prompts, States(layer=1), pad_id=PAD)
+    whole = attach(BUILDERS["llama"](), LORA, 0)
+    set_state(whole, tensors)
+    for row, prompt in zip(got, prompts, strict=True):
+        ids = torch.tensor([prompt.prompt])
+        mean = whole(input_ids=ids, output_hidden_states=True).hidden_states[1][0].mean(0)
+        torch.testing.assert_close(row, mean / mean.norm(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"^features\.layer=3: the backbone has 2 layers"):
+        States(layer=3).fits(model)
 
 
 def test_a_layer_that_is_not_there() -> None:

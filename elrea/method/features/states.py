@@ -1,4 +1,4 @@
-"""Hidden states of the base adapter's pass over a prompt: the inputs of the distilled router."""
+"""Hidden states of the base adapter's pass over a prompt: features, and inputs of the distilled router."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +32,7 @@ class PromptStates(Features):
     """Features from one forward pass with the base adapter.
 
     Attributes:
+        where: Config group of the settings, for messages.
         layer: Number of decoder layers after which states are read; later layers are not computed. `last`: after all
             layers and the final norm; `early`: after a quarter of the layers.
         pooling: Mean over the prompt's tokens [H], the last token [H], or both concatenated [2·H].
@@ -42,6 +43,7 @@ class PromptStates(Features):
     batch_size: int = 32
     batch_tokens: int = 8192
     normalise: bool = False
+    where: ClassVar[str] = "routing"
 
     def fits(self, model: PeftModel) -> None:
         self.depth(model)
@@ -57,7 +59,8 @@ class PromptStates(Features):
         if isinstance(self.layer, int):
             if not 1 <= self.layer <= layers:
                 raise ConfigError(
-                    f"routing.layer={self.layer}: the backbone has {layers} layers; give 1 to {layers}, early or last"
+                    f"{self.where}.layer={self.layer}: the backbone has {layers} layers; "
+                    f"give 1 to {layers}, early or last"
                 )
             return self.layer if self.layer < layers else None
         return None if self.layer == "last" or layers == 1 else math.ceil(layers / 4)
@@ -72,6 +75,31 @@ class PromptStates(Features):
         """As for `Features`; the model gets the adapter of the last checkpoint."""
         set_state(model, load(checkpoints[-1])[0])
         return AdaptedStates(model, pad_id, self)
+
+
+@dataclass(frozen=True)
+class States(PromptStates):
+    """Hidden states in place of gradients: what does the gradient add?
+
+    One forward pass with the finished base adapter, up to `layer`; no backward pass and no moments.
+    """
+
+    layer: Layer = "last"
+    """Decoder layers after which states are read, from 1; `last`: after all, `early`: after a quarter of them."""
+    pooling: Pooling = "mean"
+    """`mean` over the prompt's tokens, its `last` token, or `both`."""
+    normalise: bool = True
+    """Scale a feature to length 1."""
+    batch_size: int = 32
+    """Prompts in one pass at most. Speed and memory only."""
+    batch_tokens: int = 8192
+    """Tokens in one pass at most, padding included. Speed and memory only."""
+    where: ClassVar[str] = "features"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "batch_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
 
 class AdaptedStates(HiddenStates):

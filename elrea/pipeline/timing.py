@@ -1,0 +1,294 @@
+"""Measures one step of each kind of work on this machine, from which plan=true forecasts the time of every stage.
+
+The steps use the run's own backbone, data and settings. They are made once per combination of those: the rates are a
+stage of the store.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+
+from elrea.evaluation.draws import Draws
+from elrea.method.clustering.assignment import make_clusters
+from elrea.method.ensemble.strategy import BACKBONE, Gated
+from elrea.method.features.gradient import GradientFeatures
+from elrea.method.features.to_disk import NAME, SKIPPED, create, open_features, stream, write_rows
+from elrea.method.routing.weights import Routing
+from elrea.models.log import OnlyProgress
+from elrea.models.lora import load
+from elrea.models.training.settings import Recipe
+from elrea.models.training.train import epoch_folders, train_adapter
+from elrea.pipeline.experiment import key_fields
+from elrea.pipeline.steps.adapters import Adapter
+from elrea.pipeline.steps.answers import Answers
+from elrea.pipeline.steps.clusters import Clusters
+from elrea.pipeline.steps.features import Features
+from elrea.pipeline.steps.scores import Scores
+from elrea.store.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from elrea.data.prompts import Encoded
+    from elrea.pipeline.context import Context
+    from elrea.pipeline.forecast import Sizes
+    from elrea.pipeline.graph import Node
+    from elrea.store.stage import Stage, Store
+
+RATES = "rates.json"
+ENOUGH = 1.5
+"""Seconds of work after which a rate is taken to be measured."""
+MOST = 20
+"""Steps in a measurement at most."""
+ROWS = 800
+"""Rows that are clustered in the measurement at most."""
+TOKENS = 16
+"""Tokens that are generated in the measurement."""
+
+T = TypeVar("T")
+
+
+def rates_stage(context: Context, store: Store, clusters: int | None) -> Stage:
+    """The stage of the store that has the rates of a run: `run` it with `measure`."""
+    experiment = context.experiment
+    training = experiment.training
+    return store.stage(
+        "timing",
+        1,
+        {
+            "prompts": context.prompts,
+            "train": experiment.corpus.fingerprint("train"),
+            "test": experiment.test,
+            "lora": key_fields(experiment.lora),
+            "batch": [training.batch_size, training.accumulate, training.recompute],
+            "features": key_fields(experiment.features),
+            "clustering": key_fields(experiment.clustering),
+            "strategies": {n: key_fields(s) for n, s in experiment.strategies.items()},
+            "scoring": [experiment.evaluation.batch_size, clusters],
+            "device": asdict(experiment.device),
+            "machine": [platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads()],
+        },
+    )  # fmt: skip
+
+
+def measure(context: Context, clusters: int | None, folder: Path) -> None:
+    """Writes `rates.json`: seconds per token of training (forward, backward and update), per token and checkpoint of
+    features, per clustered example, per token of scoring (with all members and strategies), and per step of generating
+    a batch of texts. Kinds of work that the run does not have are left out.
+
+    Args:
+        context: Of the run; its backbone is loaded.
+        clusters: Number of clusters C; None takes 4.
+        folder: Where to write.
+
+    Raises:
+        ElreaError: A step cannot be made; the run would fail in the same way.
+    """
+    rates: dict[str, float] = {}
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        place = Path(name)
+        rates["train"] = _training(context, place / "base")
+        if context.requirements.clustered:
+            rates["features"] = _features(context, place)
+            rates["clusters"] = _clusters(context, place)
+        rates |= _answers(context, place / "base" / "adapter", clusters or 4)
+    write_json(folder / RATES, rates)
+
+
+def read_rates(stage: Stage) -> Mapping[str, float]:
+    """What `measure` wrote."""
+    rates: Mapping[str, float] = read_json(stage.folder / RATES)
+    return rates
+
+
+def seconds(
+    node: Node, rates: Mapping[str, float], sizes: Sizes, clusters: int | None
+) -> float | None:
+    """Expected seconds of one stage; None for a kind of work that is not measured.
+
+    Args:
+        node: The stage.
+        rates: From `measure`.
+        sizes: Amount of text in the run.
+        clusters: C; None takes 4.
+    """
+    step, experiment = node.step, node.context.experiment
+    if isinstance(step, Adapter):
+        share = (clusters or 4) if step.spec.examples in ("cluster", "random") else 1
+        if step.spec.examples == "source":
+            share = len(node.context.requirements.sources)
+        return rates["train"] * step.spec.epochs * sizes.train_tokens / share
+    if isinstance(step, Features) and "features" in rates and node.context.part == "":
+        rounds = _rounds(node.context)
+        tokens = sizes.prompt_tokens if step.split == "train" else sizes.routed_tokens
+        return rates["features"] * rounds * tokens
+    if isinstance(step, Clusters) and "clusters" in rates and node.context.part == "":
+        return rates["clusters"] * sizes.train
+    if isinstance(step, Scores) and "score" in rates:
+        return rates["score"] * sizes.test_tokens
+    if isinstance(step, Answers) and "write" in rates:
+        draws = Draws.of(experiment.strategies[step.strategy]).samples
+        batches = -(-sizes.test * draws // experiment.evaluation.batch_size)
+        return rates["write"] * batches * experiment.evaluation.max_new_tokens
+    return None
+
+
+def _rounds(context: Context) -> int:
+    """Passes of the features over every prompt: one per checkpoint that has a weight."""
+    experiment = context.experiment
+    if not experiment.features.from_base:
+        return 1
+    if isinstance(experiment.features, GradientFeatures) and experiment.features.epoch_weights:
+        return sum(weight > 0 for weight in experiment.features.epoch_weights)
+    return experiment.training.epochs
+
+
+class Clock:
+    """Times the reports of a piece of work."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter()
+        self.reports: list[tuple[float, int]] = []
+
+    def advance(self, count: int) -> None:
+        """`count` units are done now."""
+        self.reports.append((time.perf_counter(), count))
+
+    def per_unit(self) -> float:
+        """Seconds per unit: between the first report and the last, since the first one includes the set-up; if there
+        is one report only, from the start."""
+        if len(self.reports) > 1:
+            began, reports = self.reports[0][0], self.reports[1:]
+        else:
+            began, reports = self.start, self.reports
+        return (reports[-1][0] - began) / max(1, sum(count for _, count in reports))
+
+
+def typical(items: Sequence[T], length: Callable[[T], int], count: int) -> list[T]:
+    """`count` items at evenly spaced quantiles of length, so that their mean length is that of all."""
+    ordered = sorted(items, key=length)
+    count = min(count, len(ordered))
+    return [ordered[int((k + 0.5) * len(ordered) / count)] for k in range(count)]
+
+
+def _training(context: Context, folder: Path) -> float:
+    """Seconds per token; leaves the adapter and its moments in `folder`."""
+    experiment = context.experiment
+    settings = replace(experiment.training, early_stop=None, max_steps=None)
+    size = settings.batch_size * settings.accumulate
+    batch = typical(context.encoded_train[0], lambda e: e.length, size)
+    epochs, per_step = 1, 0.0
+    while True:  # the first training shows how many steps the second one needs
+        clock = Clock()
+        moments = per_step == 0.0
+        with context.peft(experiment.lora) as model:
+            train_adapter(
+                model, batch, Recipe(epochs, settings.learning_rate, settings), pad_id=context.backbone.pad_id,
+                lora=experiment.lora, base_name=context.backbone.name, seed=experiment.seed, stage="timing",
+                folder=folder if moments else folder.with_name(f"again-{epochs}"), keep_moments=moments,
+                trainer=experiment.device.lightning(), task=OnlyProgress(clock.advance),
+            )  # fmt: skip
+        if not moments:
+            return clock.per_unit() * len(batch) / sum(e.length for e in batch)
+        per_step = time.perf_counter() - clock.start
+        epochs = max(2, min(MOST, int(ENOUGH / per_step) + 1))
+
+
+def _features(context: Context, place: Path) -> float:
+    """Seconds per token of one checkpoint; leaves the features in `place`."""
+    experiment = context.experiment
+    features = experiment.features
+    if isinstance(features, GradientFeatures):
+        features = replace(features, epoch_weights=None)
+    kept = context.kept("train")
+    count = min(features.batch_size, 4 * experiment.training.batch_size)
+    prompts = typical(context.prompter.routing(kept), lambda e: len(e.prompt), count)
+    checkpoints = epoch_folders(place / "base") * 2 if features.from_base else []
+    clock = Clock()
+    (place / "features").mkdir()
+    with context.peft(experiment.lora) as model:
+        backbone = context.backbone
+        reader = features.reader(model, checkpoints, backbone.pad_id, backbone.tokenizer)
+        stream(place / "features", prompts, features, reader, advance=clock.advance)
+    return clock.per_unit() * len(prompts) / sum(len(e.prompt) for e in prompts)
+
+
+def _clusters(context: Context, place: Path) -> float:
+    """Seconds per example: of clustering the measured features, repeated with noise."""
+    experiment = context.experiment
+    examples = context.kept("train")[:ROWS]
+    measured = open_features(place / "features" / NAME).astype(np.float32)
+    rows = np.resize(measured, (len(examples), measured.shape[1]))
+    noise = np.random.default_rng(0).standard_normal(rows.shape, dtype=np.float32)
+    rows += noise * 0.5 * np.linalg.norm(rows) / np.linalg.norm(noise)
+    folder, out = place / "rows", place / "clusters"
+    folder.mkdir()
+    out.mkdir()
+    create(folder / NAME, *rows.shape, "F32")
+    write_rows(folder / NAME, np.arange(len(rows)), rows)
+    write_json(folder / SKIPPED, {})
+    began = time.perf_counter()
+    make_clusters(out, folder, examples, experiment.clustering, experiment.seed, unit=False)
+    return (time.perf_counter() - began) / len(examples)
+
+
+def _answers(context: Context, adapter: Path, clusters: int) -> dict[str, float]:
+    """Seconds per prompt token of scoring, and per step of generation for a batch of texts."""
+    from elrea.evaluation.scoring import mixtures, questions_of, score
+
+    experiment, settings = context.experiment, context.experiment.evaluation
+    test = typical(experiment.corpus.test, lambda e: len(e.instruction), 2 * settings.batch_size)
+    routing = Routing(
+        torch.rand(len(test), clusters, generator=torch.Generator().manual_seed(0)), experiment.router,
+        [e.source for e in test], context.requirements.sources,
+    )  # fmt: skip
+    strategies = {n: s for n, s in experiment.strategies.items() if not isinstance(s, Gated)}
+    tensors = load(adapter)
+    joint, mixed = mixtures(
+        strategies,
+        routing,
+        context.backbone.model,
+        lambda name: None if name == BACKBONE else tensors,
+    )
+    encoded, _ = context.prompter.test(test)
+    rates = {"score": 0.0}  # where texts are judged: next to nothing
+    if settings.by != "generation":
+        choices = [context.prompter.choices(e) for e in test]
+        questions = questions_of(encoded, choices, [e.answer for e in test])
+        clock = Clock()
+        score(
+            joint, questions, mixed, batch_size=settings.batch_size, pad_id=context.backbone.pad_id,
+            advance=lambda count: clock.advance(count) if count else None,
+        )  # fmt: skip
+        tokens = sum(len(e.prompt) for e in encoded)
+        rates["score"] = clock.per_unit() * len(encoded) / max(1, tokens)
+    if any(step for step in Answers.of(context, clusters)):
+        rates["write"] = _writing(context, encoded[: settings.batch_size], joint)
+    return rates
+
+
+def _writing(context: Context, encoded: Sequence[Encoded], joint: Any) -> float:
+    """Seconds per token that all texts of a batch gain together."""
+    from elrea.method.ensemble.decoding import generate
+    from elrea.method.ensemble.decoding_settings import Decoding
+
+    prompts = [e.prompt for e in encoded if e.prompt]
+    weights = torch.ones(len(prompts), joint.count)
+    began = time.perf_counter()
+    texts = generate(
+        joint,
+        prompts,
+        weights,
+        Decoding(TOKENS),
+        context.backbone.tokenizer,
+        pad_id=context.backbone.pad_id,
+    )
+    return (time.perf_counter() - began) / max(1, *(len(text) for text in texts))

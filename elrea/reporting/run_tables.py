@@ -1,0 +1,229 @@
+"""Rows of report.html's tables: figures by source, the data, the clusters, and sample answers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from elrea.method.ensemble.strategy import expert_names
+from elrea.reporting.summary import routing_figures, shot_figures
+from elrea.reporting.terminal import percent
+
+if TYPE_CHECKING:
+    from elrea.evaluation.scoring import Outcome
+    from elrea.reporting.report import Report
+
+SAMPLES = 10
+"""Test items whose answers are shown."""
+SHOWN = 600
+"""Maximum number of characters of a question or answer that are shown."""
+LARGEST = 4
+"""Sources named for each cluster, and members for each sample."""
+
+QUALITY = {
+    "nmi_source": "agreement with the sources (NMI)",
+    "nmi_category": "agreement with the categories (NMI)",
+    "within": "mean cosine within clusters",
+    "between": "mean cosine between clusters",
+    "conflict": "share of negative cosines, all pairs",
+    "conflict_within": "share of negative cosines within clusters",
+    "silhouette": "silhouette",
+    "stability_seeds": "stability over seeds (adjusted Rand index)",
+    "stability_samples": "stability over samples (adjusted Rand index)",
+}
+"""Figures of a clustering (`elrea.method.clustering.quality`) in words."""
+
+Table = tuple[list[str], list[tuple[str, ...]]]
+"""The heads of the columns, and the rows."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test item with what was answered.
+
+    Attributes:
+        id: Of the item.
+        source: Of the item.
+        question: The last turn of the prompt.
+        reference: The right answer.
+        answers: A row per strategy: its name, what it answered, "right" or "wrong".
+        routing: The members with the largest weights, as "expert-1 0.65, base 0.20"; empty if no strategy routes.
+    """
+
+    id: str
+    source: str
+    question: str
+    reference: str
+    answers: list[tuple[str, str, str]]
+    routing: str
+
+
+def accuracy_by_source(report: Report) -> Table | None:
+    """Accuracy in percent, a row per source and a column per strategy; the last rows are the mean over sources and
+    over items. None if the test items have one source."""
+
+    def share(outcome: Outcome, items: Sequence[int]) -> float:
+        return sum(outcome.correct[i] for i in items) / len(items)
+
+    return _by_source(report, share, percent)
+
+
+def loss_by_source(report: Report) -> Table | None:
+    """The same for the loss in nats per token; None if there is no loss."""
+
+    def mean(outcome: Outcome, items: Sequence[int]) -> float | None:
+        losses = [loss for i in items if (loss := outcome.loss[i]) is not None]
+        return sum(losses) / len(losses) if losses else None
+
+    if not any(loss is not None for o in report.outcomes.values() for loss in o.loss):
+        return None
+    return _by_source(report, mean, lambda loss: "-" if loss is None else f"{loss:.3f}")
+
+
+def _by_source(
+    report: Report,
+    figure: Callable[[Outcome, Sequence[int]], float | None],
+    shown: Callable[[float | None], str],
+) -> Table | None:
+    groups: dict[str, list[int]] = {}
+    for i, example in enumerate(report.test):
+        groups.setdefault(example.source, []).append(i)
+    if len(groups) < 2:
+        return None
+    outcomes = list(report.outcomes.values())
+    by_source = {name: [figure(o, groups[name]) for o in outcomes] for name in sorted(groups)}
+    rows = [
+        (name, f"{len(groups[name]):,}", *map(shown, found)) for name, found in by_source.items()
+    ]
+    columns = [
+        [x for x in column if x is not None] for column in zip(*by_source.values(), strict=True)
+    ]
+    means = [sum(column) / len(column) if column else None for column in columns]
+    everything = range(len(report.test))
+    rows.append(("mean over sources", "", *map(shown, means)))
+    rows.append(
+        ("all items", f"{len(report.test):,}", *(shown(figure(o, everything)) for o in outcomes))
+    )
+    return ["source", "items", *report.outcomes], rows
+
+
+def data_rows(report: Report) -> list[tuple[str, str]]:
+    """How many examples were used, dropped, too long, or have no feature: a name and a count."""
+    rows = [
+        ("training examples", f"{report.train:,}"),
+        ("too long to train on (dropped)", f"{len(report.dropped):,}"),
+        ("test items", f"{len(report.test):,}"),
+        ("test prompts too long (count as wrong)", f"{len(report.too_long):,}"),
+    ]
+    shots = shot_figures(report).get("test_shots")
+    if shots:
+        rows.append(
+            (
+                f"test prompts without room for all {shots['wanted']} shots",
+                f"{shots['prompts_with_fewer']:,}",
+            )
+        )
+    for split, ids in report.skipped.items():
+        if ids:
+            rows.append((f"{split} prompts without a feature (zero gradient)", f"{len(ids):,}"))
+    return rows
+
+
+def cluster_table(report: Report) -> Table | None:
+    """A row per cluster: training examples, test prompts nearest to it, and its largest sources. None without
+    clusters."""
+    grouping = report.grouping
+    if grouping is None:
+        return None
+    nearest = routing_figures(report).get("nearest")
+    total = max(1, int(grouping.counts.sum()))
+    rows: list[tuple[str, ...]] = []
+    for c in range(grouping.clusters):
+        counts = grouping.counts[:, c]
+        order = sorted(range(len(counts)), key=lambda s: -int(counts[s]))
+        named = [f"{grouping.sources[s]} {counts[s]:,}" for s in order[:LARGEST] if counts[s]]
+        more = int((counts > 0).sum()) - len(named)
+        largest = ", ".join(named) + (f", and {more} more" if more > 0 else "")
+        size = int(counts.sum())
+        rows.append(
+            (
+                str(c),
+                f"{size:,}",
+                percent(size / total),
+                f"{nearest[c]:,}" if nearest else "-",
+                largest,
+            )
+        )
+    return ["cluster", "training examples", "%", "nearest test prompts", "largest sources"], rows
+
+
+def quality_rows(report: Report) -> list[tuple[str, str]]:
+    """Figures of the clustering in words; those that could not be computed are left out."""
+    found = report.grouping.quality if report.grouping else {}
+    return [
+        (text, f"{found[name]:.3f}")
+        for name, text in QUALITY.items()
+        if found.get(name) is not None
+    ]
+
+
+def samples(report: Report) -> Iterator[Sample]:
+    """`SAMPLES` test items, evenly spaced over the test set, with the answers of `chosen`, base and backbone."""
+    n = len(report.test)
+    shown = [name for name in (report.chosen, "base", "backbone") if name in report.outcomes]
+    for i in sorted({k * n // SAMPLES for k in range(SAMPLES)}) if n else []:
+        example = report.test[i]
+        answers = []
+        for name in dict.fromkeys(shown):
+            outcome = report.outcomes[name]
+            verdict = "right" if outcome.correct[i] else "wrong"
+            answers.append((name, _answer(report, name, i), verdict))
+        yield Sample(
+            example.id,
+            example.source,
+            _cut(example.instruction),
+            _cut(example.response),
+            answers,
+            _members(report, i),
+        )
+
+
+def _answer(report: Report, name: str, i: int) -> str:
+    """What a strategy answered to item i: its text, its choice, or the loss of the right answer."""
+    outcome, example = report.outcomes[name], report.test[i]
+    if outcome.text and (text := outcome.text[i]) is not None:
+        return _cut(text)
+    if (choice := outcome.choice[i]) is not None:
+        return _cut(example.choices[choice])
+    if (loss := outcome.loss[i]) is not None:
+        return f"(not generated; loss of the right answer {loss:.3f} nats per token)"
+    return "(no answer: the prompt was too long)" if example.id in report.too_long else "-"
+
+
+def _members(report: Report, i: int) -> str:
+    if report.routing is None:
+        return ""
+    weights: list[float] = [float(report.routing.base[i]), *report.routing.experts()[i].tolist()]
+    named = Counter(dict(zip(["base", *expert_names(len(weights) - 1)], weights, strict=True)))
+    return ", ".join(
+        f"{name} {weight:.2f}" for name, weight in named.most_common(LARGEST) if weight
+    )
+
+
+def _cut(text: str) -> str:
+    text = text.strip()
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ..."
+
+
+def values(report: Report) -> dict[str, Any]:
+    """The tables of a run's report.html, by their names in its template."""
+    return {
+        "accuracies": accuracy_by_source(report),
+        "losses": loss_by_source(report),
+        "data": data_rows(report),
+        "clusters": cluster_table(report),
+        "quality": quality_rows(report),
+        "samples": list(samples(report)),
+    }
