@@ -34,6 +34,7 @@ from elrea.store.lock import Lease
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
+    from elrea.data.options import Options
     from elrea.method.ensemble.ensemble import Ensemble
 
 BATCH = 16
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(f"{given.answers.parent}: no such folder; make it, or give another --out")
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
-    prompts = read_prompts(given.prompts, str(facts.get("options", "text")))
+    prompts = read_prompts(given.prompts, facts.get("options", "text"))
     key = key_of(
         {
             "settings": vars(settings),
@@ -135,7 +136,7 @@ def alone(out: Path) -> Iterator[None]:
         lease.release()
 
 
-def read_prompts(path: Path, options: str = "text") -> list[tuple[str, Example]]:
+def read_prompts(path: Path, options: Options = "text") -> list[tuple[str, Example]]:
     """Ids and prompts of a file. For messages, the id of the `Example` is its place in the file, `path:line`.
 
     Args:
@@ -185,8 +186,8 @@ def _answers(
     for i, logs in zip(chosen, sums, strict=True):
         best = max(range(len(logs)), key=logs.__getitem__)
         rows[i] = {"answer": prompts[i].choices[best]}
-        if texts_of := getattr(prompts[i], "options", ()):
-            rows[i]["option"] = texts_of[best]
+        if prompts[i].options:
+            rows[i]["option"] = prompts[i].options[best]
         rows[i]["log_likelihoods"] = [round(value, 6) for value in logs]
     for row, route in zip(rows, routes, strict=True):
         row["nearest"] = route.nearest

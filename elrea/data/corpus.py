@@ -9,6 +9,7 @@ from typing import Literal
 
 from elrea.data.drops import Drops
 from elrea.data.examples import Example
+from elrea.data.options import Options
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import DataError
 from elrea.store.files import sha256_of
@@ -16,7 +17,7 @@ from elrea.store.files import sha256_of
 Split = Literal["train", "dev", "test"]
 
 _FIELDS = tuple(field.name for field in fields(Example))
-_ADDED = ("judge", "turn_loss", "plain_text")
+_ADDED = ("judge", "options", "turn_loss", "plain_text")
 """Fields of later versions, which an example's fingerprint has only where they are set."""
 
 
@@ -48,6 +49,8 @@ class Corpus:
     """Rows that were dropped, or kept in test although they cannot be scored: a line for each reason."""
     tasks: Literal["category", "source"] = "category"
     """The groups of the macro average: categories (subjects), or the sources of a mix, which differ in size."""
+    options: Options = "letters"
+    """How rows with choices are asked, which an exported ensemble keeps for its prompts."""
 
     @property
     def title(self) -> str:

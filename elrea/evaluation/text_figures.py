@@ -23,6 +23,7 @@ def figures_of(
     resamples: int,
     tasks: Sequence[str],
     plain_text: Sequence[bool],
+    answers: Sequence[int | None] = (),
 ) -> dict[str, dict[str, Any]]:
     """As `strategy_figures`, on the items that are no plain text.
 
@@ -33,6 +34,7 @@ def figures_of(
         resamples: Bootstrap samples.
         tasks: The task of each item.
         plain_text: Whether each item is plain text.
+        answers: As of `strategy_figures`.
 
     Returns:
         Per strategy, the figures of `strategy_figures`; without any other item `accuracy` and its like are None, and
@@ -40,12 +42,13 @@ def figures_of(
         None if none fits), `delta_to_base` and `delta_ci95` (paired bootstrap over the texts that fit).
     """
     if not any(plain_text):
-        return strategy_figures(outcomes, passes, seed, resamples, tasks)
+        return strategy_figures(outcomes, passes, seed, resamples, tasks, answers)
     texts = [i for i, is_text in enumerate(plain_text) if is_text]
     others = [i for i, is_text in enumerate(plain_text) if not is_text]
     if others:
         parts = {name: _part(outcome, others) for name, outcome in outcomes.items()}
-        figures = strategy_figures(parts, passes, seed, resamples, [tasks[i] for i in others])
+        of_others = [tasks[i] for i in others], [answers[i] for i in others if answers]
+        figures = strategy_figures(parts, passes, seed, resamples, *of_others)
     else:
         figures = {name: _no_answers(passes[name]) for name in outcomes}
     for name, outcome in outcomes.items():

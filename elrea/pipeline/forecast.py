@@ -118,6 +118,8 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         unknown = f"{size} each; number not known yet"
         count = len(needs.adapters(clusters or 1)) + 1
         rows.append(("adapters", f"{count} of {size}" if clusters else unknown))
+        rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
+        rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
     rows += _tokens(experiment, needs, sizes, clusters)
     if footprint:
         try:

@@ -10,6 +10,7 @@ import numpy as np
 from elrea.data.wording import wording_facts
 from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
+from elrea.method.ensemble.places import place_of
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
@@ -74,6 +75,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
             experiment.evaluation.resamples,
             tasks,
             [example.plain_text for example in experiment.corpus.test],
+            [example.answer for example in experiment.corpus.test],
         ),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
@@ -205,11 +207,12 @@ def _members(branch: Branch) -> Members:
     experiment, stages = branch.context.experiment, branch.stages
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
     names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
-    distils = branch.context.distils
+    distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
             "name": experiment.backbone.shown_name,
-            "fingerprint": experiment.backbone.identity(),
+            "fingerprint": identity,
+            **place_of(experiment.backbone, identity),
             "revision": experiment.backbone.revision,
             "max_length": experiment.backbone.max_length,
             "dtype": experiment.backbone.dtype,
@@ -217,7 +220,7 @@ def _members(branch: Branch) -> Members:
         },
         "use_chat_template": experiment.backbone.use_chat_template,
         "prompts": wording_facts(branch.context.prompter.wording),
-        "options": getattr(experiment.corpus, "options", "text"),
+        "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
     }

@@ -51,12 +51,23 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     Raises:
         StoreError: The report cannot be written.
     """
+    lengths = any("acc_norm" in row for row in report.strategies.values())
     several = len(set(report.tasks)) > 1
     rows = [
-        (*_figure_cells(name, row), _loss(row), *([percent(row.get("macro"))] if several else []))
+        (
+            *_figure_cells(name, row),
+            _loss(row),
+            *([percent(row.get("acc_norm"))] if lengths else []),
+            *([percent(row.get("macro"))] if several else []),
+        )
         for name, row in report.strategies.items()
     ]
-    heads = [*FIGURES, "loss", *(["macro %"] if several else [])]
+    heads = [
+        *FIGURES,
+        "loss",
+        *(["acc_norm %"] if lengths else []),
+        *(["macro %"] if several else []),
+    ]
     stages = [
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")
         for name, stage in report.stages.items()

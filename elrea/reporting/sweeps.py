@@ -181,7 +181,9 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
-    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures])
+    found = [row for job in jobs for row in job["strategies"].values()]
+    lengths = [name for name in ("acc_norm", "acc_bytes") if any(name in row for row in found)]
+    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures, *lengths])
     for i, job in enumerate(jobs):
         head = [job["number"], *(values[i] for values in keys.values()), job["state"]]
         rows = job["strategies"] or {"": {}}
@@ -195,6 +197,7 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
                 row.get("n", ""),
                 *scores,
                 row.get("forward_passes"),
+                *(row.get(length) for length in lengths),
             ]
             writer.writerow([_csv_cell(cell) for cell in cells])
     return text.getvalue()

@@ -27,7 +27,8 @@ def results_table(
     Args:
         strategies: By name, the rows of summary.json: `accuracy`, `ci95` (low, high), `delta_to_base` and
             `delta_ci95` as shares of 1, `forward_passes` per prompt. Missing values and None are shown as "-".
-            With several `tasks` there is a column for `macro`, the mean of their accuracies.
+            With several `tasks` there is a column for `macro`, the mean of their accuracies; with choices of different
+            lengths, one for `acc_norm`, the accuracy by likelihood per character.
         loss: Whether to show the loss (nats per token) instead of `macro`: for items without choices it says most.
         title: Above the table.
         caption: Below the table, e.g. "built-in exam, not MMLU".
@@ -42,11 +43,15 @@ def results_table(
     table.add_column("95 % interval", justify="right")
     if several:  # one more column has to fit into the same width
         table.add_column("macro %", justify="right")
-    table.add_column("to base" if several else "to base, points", justify="right")
-    table.add_column("95 %, paired" if several else "95 % interval, paired", justify="right")
+    norm = any("acc_norm" in row for row in strategies.values())
+    if norm:
+        table.add_column("acc_norm %", justify="right")
+    tight = several or norm
+    table.add_column("to base" if tight else "to base, points", justify="right")
+    table.add_column("95 %, paired" if tight else "95 % interval, paired", justify="right")
     if loss:
         table.add_column("loss", justify="right")
-    table.add_column("passes" if loss else "passes/prompt", justify="right")
+    table.add_column("passes" if loss or norm else "passes/prompt", justify="right")
     for name, row in strategies.items():
         delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
         style = _colour(paired)
@@ -55,6 +60,7 @@ def results_table(
             percent(row.get("accuracy")),
             interval(row.get("ci95")),
             *([percent(row.get("macro"))] if several else []),
+            *([percent(row.get("acc_norm"))] if norm else []),
             _styled(percent(delta, signed=True), style),
             _styled(interval(paired, signed=True), style),
             *(["-" if row.get("loss") is None else f"{row['loss']:.3f}"] if loss else []),
@@ -198,6 +204,10 @@ def notices(report: Report) -> Iterator[str]:
     for name, stop in early_stops(report).items():
         yield (
             f"{name}: {stop['trained']} epochs trained, epoch {stop['kept']} kept (dev loss {stop['dev_loss']:.4g})"
+        )
+    if normed := [row["acc_n"] for row in report.strategies.values() if "acc_norm" in row]:
+        yield (
+            f"acc_norm: by the choices' likelihood per character, as in lm-eval, for {normed[0]:,} items with choices"
         )
     if report.dropped:
         yield f"{len(report.dropped)} training examples were too long and were dropped (backbone.max_length)"

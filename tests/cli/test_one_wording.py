@@ -133,7 +133,7 @@ def trained(
     facts = read_json(folder / "ensemble.json")
     facts["backbone"]["fingerprint"] = Pretrained(str(backbone)).identity()
     facts["prompts"] = wording_facts(it.prompter.wording)
-    facts["options"] = getattr(Jsonl(), "options", "text")
+    facts["options"] = Jsonl().options
     write_json(folder / "ensemble.json", with_checksum(facts))
     yield Trained(it, folder, backbone, examples)
 
@@ -165,9 +165,9 @@ def test_training_has_the_templates_own_text(trained: Trained) -> None:
         assert list(prompts["messages"]) == tokenizer(text)["input_ids"]
         assert list(prompts["input"]) == tokenizer("Add.\n\n1 and 2")["input_ids"]
         return
-    text = tokenizer.apply_chat_template(ROWS["messages"]["messages"], tokenize=False)
+    text = str(tokenizer.apply_chat_template(ROWS["messages"]["messages"], tokenize=False))
     today = text.partition("\n")[0]
-    text = str(text).replace(today, "Today 03 Feb 2020") if "Today" in today else str(text)
+    text = text.replace(today, "Today 03 Feb 2020") if "Today" in today else text
     (encoded,), _ = trained.experiment.prompter.train([trained.examples["messages"]])
     ids = tokenizer(text.rstrip(), add_special_tokens=False)["input_ids"]
     assert [*encoded.prompt, *encoded.response] == [*ids, tokenizer.eos_token_id]

@@ -123,7 +123,7 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, example: Example, **more: Any)
 def trained(prompter: Prompter, example: Example) -> str:
     """The text that the example is trained on, without the end of text."""
     encoded = prompter.encode(example)
-    text = str(prompter.tokenizer.decode(encoded.prompt + encoded.response))
+    text = str(prompter.tokenizer.decode(list(encoded.prompt + encoded.response)))
     return text.removesuffix("</s>")
 
 
@@ -184,14 +184,14 @@ def test_prompts_end_as_before_a_plain_answer_or_where_a_thought_may_begin(
     plain, thinks = Prompter(tokenizer, 1000), Prompter(tokenizer, 1000, Wording(thoughts=True))
     example = asked()
     (open_prompt,) = thinks.routing([example])
-    assert tokenizer.decode(open_prompt.prompt) == prompt_of(tokenizer, example)
+    assert tokenizer.decode(list(open_prompt.prompt)) == prompt_of(tokenizer, example)
     (prompt,) = plain.routing([example])
-    assert tokenizer.decode(prompt.prompt) + "4" + END == whole(tokenizer, example)
+    assert str(tokenizer.decode(list(prompt.prompt))) + "4" + END == whole(tokenizer, example)
     assert plain.encode(example).prompt == plain.test([example])[0][0].prompt == prompt.prompt
     choice = asked("4", choices=("4", "5"))
     for prompter in (plain, thinks):  # a choice has no thought
         assert prompter.test([choice])[0][0].prompt == prompt.prompt
-        assert [tokenizer.decode(ids) for ids in prompter.choices(choice)] == ["4", "5"]
+        assert [tokenizer.decode(list(ids)) for ids in prompter.choices(choice)] == ["4", "5"]
 
 
 def test_the_data_says_whether_responses_have_thoughts(templated: With) -> None:
@@ -211,7 +211,7 @@ def test_thinking_can_be_switched_off_by_the_templates_own_variable(templated: W
     prompter = Prompter(tokenizer, 1000, Wording(chat_template_kwargs=variables, thoughts=True))
     wanted = prompt_of(tokenizer, example, **variables)
     assert wanted.endswith("</think>\n\n")
-    assert tokenizer.decode(prompter.encode(example).prompt) == wanted
+    assert tokenizer.decode(list(prompter.encode(example).prompt)) == wanted
 
 
 @pytest.mark.parametrize(
@@ -241,8 +241,8 @@ def test_a_system_prompt_that_an_answer_would_lose_is_kept(templated: With) -> N
     example = asked(history=(("system", "Be brief."),))
     assert "Be brief." not in whole(tokenizer, example)
     encoded = Prompter(tokenizer, 1000).encode(example)
-    assert tokenizer.decode(encoded.prompt) == prompt_of(tokenizer, example)
-    assert tokenizer.decode(encoded.response) == " 4</s>"
+    assert tokenizer.decode(list(encoded.prompt)) == prompt_of(tokenizer, example)
+    assert tokenizer.decode(list(encoded.response)) == " 4</s>"
 
 
 def test_white_space_round_the_answer_is_the_templates(templated: With) -> None:
@@ -317,7 +317,7 @@ def test_the_mask_of_a_thinking_template(templated: With) -> None:
     (routed,) = Prompter(tokenizer, 1000).routing([example])
     assert routed.loss_mask is not None
     ids = [i for i, flag in zip(routed.prompt, routed.loss_mask, strict=True) if flag]
-    assert tokenizer.decode(ids) == "thinkWhat is 2 + 2?"
+    assert tokenizer.decode(list(ids)) == "thinkWhat is 2 + 2?"
 
 
 def test_the_users_words_are_kept_where_the_template_looks_at_them(templated: With) -> None:
@@ -331,7 +331,7 @@ def test_the_users_words_are_kept_where_the_template_looks_at_them(templated: Wi
     (routed,) = prompter.routing([example])
     assert routed.loss_mask is not None
     ids = [i for i, flag in zip(routed.prompt, routed.loss_mask, strict=True) if flag]
-    assert tokenizer.decode(ids) == "HiWhat is 2 + 2?"
+    assert tokenizer.decode(list(ids)) == "HiWhat is 2 + 2?"
     tokenizer = templated(template.replace("c + '!'", "'Oh'"))
     with pytest.raises(DataError, match="x: the chat template changes the words of a turn"):
         Prompter(tokenizer, 1000).routing([example])
@@ -361,12 +361,12 @@ def test_the_date_of_a_template_is_fixed(templated: With) -> None:
     for day, shown in (("2024-07-26", "26 Jul 2024"), ("2019-02-03", "03 Feb 2019")):
         encoded = Prompter(tokenizer, 1000, Wording(template_date=day)).encode(example)
         wanted = prompt_of(tokenizer, example, date_string=shown)
-        assert tokenizer.decode(encoded.prompt) == wanted
+        assert tokenizer.decode(list(encoded.prompt)) == wanted
     assert Prompter(tokenizer, 1000).wording.template_date == "2024-07-26"
     assert "26 Jul 2024" not in prompt_of(tokenizer, example)  # the template's own date is back
     given = Wording(chat_template_kwargs={"date_string": "one day"})
     assert "Today: one day" in str(
-        tokenizer.decode(Prompter(tokenizer, 1000, given).encode(example).prompt)
+        tokenizer.decode(list(Prompter(tokenizer, 1000, given).encode(example).prompt))
     )
     with pytest.raises(ConfigError, match=r"backbone.template_date=today: must be a date such as"):
         Wording(template_date="today")

@@ -126,7 +126,7 @@ def test_long_cells_choices_in_a_table_and_an_index_of_pandas(tmp_path):
         {"": i, "instruction": "a" * 200_000, "choices": '["red", "blue"]', "answer": "B"}
         for i in range(2)
     ]
-    examples = read(table(tmp_path / "x.csv", rows))
+    examples = read(table(tmp_path / "x.csv", rows), options="text")
     assert [(len(e.instruction), e.response) for e in examples] == [(200_000, "blue")] * 2
 
 
@@ -218,7 +218,7 @@ KIND = ("system", "Be kind.")
     ],
 )  # fmt: skip
 def test_layouts(write, row, instruction, response, history):
-    example = read_row(write, row)
+    example = read_row(write, row, options="text")
     assert (example.instruction, example.response, example.history) == (
         instruction,
         response,
@@ -229,7 +229,7 @@ def test_layouts(write, row, instruction, response, history):
 def test_fields_of_the_layouts_that_name_something(write):
     example = read_row(write, HELLASWAG)
     assert (example.id.rpartition(":")[2], example.category) == ("4", "Work")
-    assert example.choices == ("x", "y", "z", "w")
+    assert (example.choices, example.options) == (("A", "B", "C", "D"), ("x", "y", "z", "w"))
     assert read_row(write, ARC).id.endswith(":q")
     row = {**ARC, "question_concept": "colours"}
     assert read_row(write, row).category == "colours"

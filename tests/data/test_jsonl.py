@@ -58,7 +58,7 @@ def test_the_last_assistant_turn_of_a_chat_is_the_response(write):
 
 @pytest.mark.parametrize("answer", [1, "B", "blue", " blue "])
 def test_an_answer_is_an_index_a_letter_or_the_text(write, answer):
-    example = read(write("c.jsonl", [{**CHOICE, "answer": answer}]))[0]
+    example = read(write("c.jsonl", [{**CHOICE, "answer": answer}]), options="text")[0]
     assert example.choices == ("red", "blue")
     assert (example.response, example.answer) == ("blue", 1)
 

@@ -14,6 +14,7 @@ from elrea.errors import did_you_mean
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
+    from elrea.data.options import Options
 
 _ROLES = {name: role for role, names in NAMES.items() for name in names}
 """Role of a field in data=jsonl, by the field's name."""
@@ -30,9 +31,8 @@ class PromptReader:
         options: how rows with choices are asked, as `data.options` of the training.
     """
 
-    def __init__(self, options: str = "text") -> None:
-        settings: dict[str, Any] = {} if options == "text" else {"options": options}
-        self._reader = RowReader(**settings)
+    def __init__(self, options: Options = "text") -> None:
+        self._reader = RowReader(options=options)
 
     def read(self, row: Mapping[str, Any], where: str) -> Example:
         """The prompt of a row; its id is its place, and its response is empty, or the first choice.

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from elrea.data.examples import Example
+from elrea.data.options import Options, with_options
 from elrea.data.readers.formats import BadRow
 from elrea.data.readers.forms import plain_row
 from elrea.data.readers.layouts import looks_like
@@ -65,6 +66,7 @@ class RowReader:
         fields: role -> the field's name in the file; None keeps the usual names.
         ignore: fields of a row, and keys of a message, to skip; "*" skips all fields without a role.
         turns: the assistant turns of a chat that carry loss in training.
+        options: how rows with choices are asked (`elrea.data.options`).
 
     Raises:
         DataError: `fields` has an unknown role.
@@ -75,8 +77,9 @@ class RowReader:
         fields: Mapping[str, str | None] | None = None,
         ignore: Sequence[str] = (),
         turns: LearnedTurns = "last",
+        options: Options = "letters",
     ) -> None:
-        self._learned = turns
+        self._learned, self._options = turns, options
         roles = {**NAMES, TEXT: (TEXT,)}
         mapped = {role: name for role, name in (fields or {}).items() if name is not None}
         for role in mapped:
@@ -127,7 +130,7 @@ class RowReader:
             if not text.strip():
                 hint = self._answer_instead(row) if name == "response" else ""
                 raise BadRow(where, f"the {name} is empty; fill it or remove the line{hint}")
-        return Example(
+        example = Example(
             id=f"{label}:{_text(values, 'id', where) or line}",
             instruction=instruction,
             response=response,
@@ -138,6 +141,7 @@ class RowReader:
             judge=self._judge(values, where),
             turn_loss=loss,
         )
+        return with_options(example, self._options)
 
     def _plain_text(self, values: dict[str, Any], where: str, label: str, line: int) -> Example:
         """A row of plain text. It is kept as it is, white space at its ends too."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
 from elrea.data.readers.dataset import DataSet
 from elrea.data.sampling import hold_out, split, stratified
+
+if TYPE_CHECKING:
+    from elrea.data.options import Options
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,10 @@ class Source(Limits, DataSet):
 
 
 def corpus_of(
-    name: str, splits: Splits, tasks: Literal["category", "source"] = "category"
+    name: str,
+    splits: Splits,
+    tasks: Literal["category", "source"] = "category",
+    options: Options = "letters",
 ) -> Corpus:
     """A checked corpus of splits in which overlap is resolved already. Dropped rows are logged and counted in its note.
 
@@ -113,6 +119,6 @@ def corpus_of(
     for line in lines:
         log.info(line)
     note = f"{splits.note}; {drops.summary()}" if lines else splits.note
-    corpus = Corpus(name, splits.train, splits.dev, splits.test, note, lines, tasks)
+    corpus = Corpus(name, splits.train, splits.dev, splits.test, note, lines, tasks, options)
     corpus.check()
     return corpus

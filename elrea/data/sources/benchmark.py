@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import HeldOut, Overlap
 from elrea.data.readers.dataset import DataSet
 from elrea.data.readers.jsonl import BadRows, read_files
@@ -32,6 +33,8 @@ class Benchmark(Limits, DataSet):
     """What to do with rows of `train` that cannot be used, as in data=jsonl."""
     turns: LearnedTurns = "last"
     """Assistant turns of the chats of `train` that carry loss, as in data=jsonl."""
+    options: Options = "letters"
+    """How rows of `train` with choices are asked, as in data=jsonl."""
     overlap: Overlap = "refuse"
     """What to do with a question of test or dev that is also in train: "refuse" the data, or "drop" and count it in
     train. A test question that is also in the benchmark's own dev is always dropped from dev and counted."""
@@ -69,11 +72,11 @@ class Benchmark(Limits, DataSet):
             dev = held_out.remove_from("dev", dev, "drop", drops, name)
         note = f"{questions.note}; {training.note}"
         splits = replace(questions, train=train, dev=dev, drops=drops, note=note)
-        return corpus_of(self.name, self.limit(splits))
+        return corpus_of(self.name, self.limit(splits), options=self.options)
 
     def _training(self, train: str | list[str] | TrainSource) -> Splits:
         if isinstance(train, str | list):
-            reader = RowReader(self.fields, self.ignore, self.turns)
+            reader = RowReader(self.fields, self.ignore, self.turns, self.options)
             drops = Drops()
             files = read_files({"data.train": train}, reader, drops, self.bad_rows)
             return Splits(files["data.train"], drops=drops, note="trained on other data")

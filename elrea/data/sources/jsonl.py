@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.layouts import Layout
@@ -46,6 +47,9 @@ class Jsonl(Limits, Layout):
     turns: LearnedTurns = "last"
     """Assistant turns of a chat that carry loss in training: the "last", or "all", each with the end of turn that the
     template writes. A message's weight of 0 (or train: false) takes the loss from it."""
+    options: Options = "letters"
+    """How a row with choices is asked. "letters": the choices stand in the prompt as "A. ...", and the answer is a
+    letter, as in MMLU. "text": the answer is a choice's text, which the prompt does not show."""
     test_share: float = 0.1
     """Share of train's questions that become test if no test file is given; 0.1 is a common choice."""
     overlap: Overlap = "refuse"
@@ -91,7 +95,8 @@ class Jsonl(Limits, Layout):
                 )
             test = tuple(e if e.plain_text else with_shots(e, pool, self.shots) for e in test)
         several = len({example.source for example in test}) > 1
-        return corpus_of("jsonl", replace(splits, test=test), "source" if several else "category")
+        tasks: Literal["category", "source"] = "source" if several else "category"
+        return corpus_of("jsonl", replace(splits, test=test), tasks, self.options)
 
     def read(self) -> Splits:
         """Read all files.
@@ -104,7 +109,7 @@ class Jsonl(Limits, Layout):
                 "data=jsonl needs data.train: one or more .jsonl files or folders of them, e.g."
                 " data.train=mine.jsonl"
             )
-        reader = RowReader(self.fields, self.ignore, self.turns)
+        reader = RowReader(self.fields, self.ignore, self.turns, self.options)
         settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
         drops = Drops()
         train, dev, test = read_files(settings, reader, drops, self.bad_rows).values()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import HeldOut, Overlap, resolve_overlap
 from elrea.data.sampling import hold_out, subset
 from elrea.data.sources.base import Limits, corpus_of
@@ -46,6 +47,9 @@ class Mix(Limits):
     overlap: Overlap | None = None
     """What to do with a test question of any source that is also in train or dev, or a dev question in train: "refuse"
     the data, or "drop" and count the copy there. None: each source's own `overlap` decides for its train and dev."""
+    options: Options | None = None
+    """How rows with choices are asked, in every source that can have them: "letters" or "text", as in data=jsonl. None:
+    each source's own `options` decides."""
 
     name: ClassVar[str] = "mix"
     title: ClassVar[str] = "mix of"
@@ -82,7 +86,9 @@ class Mix(Limits):
             f"{self.title} {sizes} to train and test"
             + (f"; missing: {', '.join(missing)}" if missing else ""),
         )
-        return corpus_of(self.name, self.limit(whole), "source")
+        asked = {source.options for source in sources.values() if hasattr(source, "options")}
+        options: Options = "text" if asked == {"text"} else "letters"
+        return corpus_of(self.name, self.limit(whole), "source", options)
 
     def read(self) -> Splits:
         """All examples of every source as train, limited by source, with nothing held out: for a benchmark's train."""
@@ -109,6 +115,8 @@ class Mix(Limits):
         located, missing = {}, []
         for name in self.only or self.sources:
             source = replace(self.sources[name], seed=self.seed)
+            if self.options and hasattr(source, "options"):
+                source = replace(source, options=self.options)
             if not source.is_located() and self.root:
                 folder = Path(self.root) / name
                 source = source.at(folder) if folder.exists() or self.only else source

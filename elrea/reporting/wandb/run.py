@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from elrea.reporting.report import Report
     from elrea.reporting.wandb.tracker import Tracker
 
+BY_LENGTH = ("acc_norm", "acc_bytes")
+"""Accuracies of choices by their likelihood per character and byte, where choices differ in length."""
 PREDICTIONS = 10_000
 """Maximum number of rows in the table of predictions; predictions.jsonl has all."""
 
@@ -70,6 +72,7 @@ def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
     return {
         "strategy": chosen,
         "accuracy": row["accuracy"],
+        **{name: row[name] for name in BY_LENGTH if name in row},
         "macro": row["macro"],
         "delta_to_base": row["delta_to_base"],
         "forward_passes": row["forward_passes"],
@@ -84,12 +87,14 @@ def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
 def _tables(
     tracker: Tracker, report: Report, summary: Mapping[str, Any], main: Mapping[str, Any]
 ) -> None:
+    lengths = [name for name in BY_LENGTH if any(name in row for row in report.strategies.values())]
     columns = [
         "strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes", "clusters", "seed",
+        *lengths,
     ]  # fmt: skip
     rows = [
         [name, row["accuracy"], *(row["ci95"] or (None, None)), row["delta_to_base"], row["forward_passes"],
-         main["cluster_count"], report.seed]
+         main["cluster_count"], report.seed, *(row.get(length) for length in lengths)]
         for name, row in report.strategies.items()
     ]  # fmt: skip
     tracker.table("results", columns, rows)
@@ -118,7 +123,8 @@ def _predictions(report: Report) -> list[list[Any]]:
         weights = row["weights"]
         nearest = max(range(len(weights)), key=weights.__getitem__) if weights else None
         answers = [_answer(answer) for answer in row["strategies"].values()]
-        facts = [row[name] for name in ("id", "source", "category", "answer")]
+        facts = [row[name] for name in ("id", "source", "category")]
+        facts.append(_lettered(row, "answer"))
         rows.append([*facts, *answers, nearest, row["w_base"]])
     return rows
 
@@ -127,4 +133,12 @@ def _answer(row: Mapping[str, Any]) -> str:
     """The answer read from a strategy's text, or its choice, or without both whether it was correct."""
     if row.get("extracted") is not None:
         return str(row["extracted"])
-    return str(row["choice"]) if row["choice"] is not None else "right" if row["correct"] else "-"
+    if row["choice"] is not None:
+        return _lettered(row, "choice")
+    return "right" if row["correct"] else "-"
+
+
+def _lettered(row: Mapping[str, Any], name: str) -> str:
+    """An answer or choice, with the text that its letter stands for."""
+    text = row.get(f"{name}_text")
+    return str(row[name]) if text is None else f"{row[name]}. {text}"
