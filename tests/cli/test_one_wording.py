@@ -16,6 +16,7 @@ import torch
 
 from elrea.commands import chat, predict
 from elrea.data.examples import Example
+from elrea.data.options import Options
 from elrea.data.prompts import Ids
 from elrea.data.sources.jsonl import Jsonl
 from elrea.data.wording import Wording, wording_facts
@@ -125,7 +126,8 @@ def trained(
         (backbone / "chat_template.jinja").write_text(template)
     data = root / "train.jsonl"
     data.write_text("".join(json.dumps({**row, "id": name}) + "\n" for name, row in ROWS.items()))
-    corpus = Jsonl(train=[str(data)], test_share=0.0).read()
+    options: Options = "text" if request.param == "chatml" else "letters"
+    corpus = Jsonl(train=[str(data)], test_share=0.0, options=options).read()
     examples = {e.id.rpartition(":")[2]: e for e in corpus.train}
     it = experiment(backbone, "backbone.template_date=2020-02-03")
     folder = root / "ensemble"
@@ -133,7 +135,7 @@ def trained(
     facts = read_json(folder / "ensemble.json")
     facts["backbone"]["fingerprint"] = Pretrained(str(backbone)).identity()
     facts["prompts"] = wording_facts(it.prompter.wording)
-    facts["options"] = Jsonl().options
+    facts["options"] = options
     write_json(folder / "ensemble.json", with_checksum(facts))
     yield Trained(it, folder, backbone, examples)
 

@@ -51,9 +51,10 @@ def test_answers_are_the_ensembles(typed: list[str], whole: Ended, small_model: 
     asked = ["Say one.", "Add.\n\n1 and 2", *(f"Count to {i}." for i in range(18))]
     written = ensemble.generate(asked, Decoding(max_new_tokens=4))
     assert [rows[0]["answer"], rows[1]["answer"], *(r["answer"] for r in rows[3:])] == written
-    (logs,) = ensemble.score(["Which?"], [["this", "that one"]])
+    (logs,) = ensemble.score(["Which?\nA. this\nB. that one\nAnswer:"], [["A", "B"]])
     assert rows[2]["log_likelihoods"] == pytest.approx(logs, abs=1e-4)
-    assert rows[2]["answer"] == ["this", "that one"][logs.index(max(logs))]
+    best = logs.index(max(logs))
+    assert (rows[2]["answer"], rows[2]["option"]) == ("AB"[best], ["this", "that one"][best])
     (route,) = ensemble.route(["Say one."])
     assert rows[0]["weights"] == pytest.approx(route.weights, abs=1e-4)
     assert rows[0]["nearest"] == route.nearest
