@@ -30,28 +30,32 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--turns", action="store_true",
         help="one conversation: each prompt sees the prompts and answers before it (default: no)",
     )  # fmt: skip
+    parser.add_argument("--system", help="the system prompt (default: none)")
     given = parser.parse_args(argv)
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     ensemble = load_ensemble(given)
     if sys.stdin.isatty():
         print("Type a prompt and press Enter; Ctrl-D ends.")
-    talk(ensemble, settings, turns=given.turns)
+    talk(ensemble, settings, turns=given.turns, system=given.system)
 
 
-def talk(ensemble: Ensemble, settings: Decoding, *, turns: bool = False) -> None:
+def talk(
+    ensemble: Ensemble, settings: Decoding, *, turns: bool = False, system: str | None = None
+) -> None:
     """Answers every line of standard input.
 
     Args:
         ensemble: The ensemble that answers.
         settings: How tokens are chosen.
         turns: Whether a prompt sees the prompts and answers before it.
+        system: The system prompt; blank or None: none.
 
     Raises:
         DataError: A prompt is too long.
     """
     from elrea.data.examples import Example
 
-    history: list[tuple[str, str]] = []
+    history: list[tuple[str, str]] = [("system", system)] if system and system.strip() else []
     while (line := _read_line()) is not None:
         if not line.strip():
             continue

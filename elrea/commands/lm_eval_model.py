@@ -197,6 +197,7 @@ class ElreaLM(LM):
     def _generate(self, prompts: list[Ids], weights: Tensor, settings: Decoding) -> list[str]:
         backbone = self.ensemble.backbone
         tokenizer = backbone.tokenizer
+        settings = replace(settings, stop=[*settings.stop, *self.ensemble.prompter.stop])
         answers = generate(
             self.ensemble.joint, prompts, weights, settings, tokenizer, pad_id=backbone.pad_id
         )

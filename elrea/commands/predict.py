@@ -2,20 +2,21 @@
 
     elrea predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
 
-A line of prompts.jsonl is `{"prompt": ...}`, or has `instruction` and optionally `input`. It may
-have an `id`, and `choices`, of which the likeliest becomes the answer. Other fields of data=jsonl
-(`response`, `source`, ...) and fields that begin with "_" are ignored; unknown fields and chats are
-refused.
+A line of prompts.jsonl is `{"prompt": ...}`, or any row of data=jsonl: `instruction` and `input`,
+`messages`, `history`, `system`, `choices`, in any of its formats. Its prompt is worded as in training.
+A response, or a last message of the assistant, is ignored, as are `source` and fields that begin with
+"_"; unknown fields are refused. It may have an `id`. Of `choices` the likeliest becomes the answer.
 
-A line of answers.jsonl has the prompt's `id`, the `answer`, the `nearest` cluster and the members'
-`weights`. After an interruption the same command resumes behind the last complete batch.
+A line of answers.jsonl has the prompt's `id`, the `answer` (and the `option` that its letter stands
+for), the `nearest` cluster and the members' `weights`. After an interruption the same command
+resumes behind the last complete batch.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,21 +24,19 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
 from elrea.commands.messages import one_line_errors
-from elrea.data.examples import Example
+from elrea.data.readers.asked import PromptReader
 from elrea.data.readers.formats import parse_row
-from elrea.data.readers.rows import NAMES
-from elrea.errors import DataError, did_you_mean
+from elrea.data.readers.tables import EmptyFile, rows_of
+from elrea.errors import DataError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.store.files import is_text, key_of
 from elrea.store.lock import Lease
 
 if TYPE_CHECKING:
+    from elrea.data.examples import Example
+    from elrea.data.options import Options
     from elrea.method.ensemble.ensemble import Ensemble
 
-ROLES = {name: role for role, names in NAMES.items() for name in names}
-"""Role of a field in data=jsonl, by the field's name."""
-PROMPT_ROLES = ("instruction", "input", "choices", "id")
-"""Roles that this command uses."""
 BATCH = 16
 """Prompts in one batch: an interruption loses at most so many answers."""
 
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise DataError(f"{given.answers.parent}: no such folder; make it, or give another --out")
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
-    prompts = read_prompts(given.prompts)
+    prompts = read_prompts(given.prompts, facts.get("options", "text"))
     key = key_of(
         {
             "settings": vars(settings),
@@ -137,75 +136,36 @@ def alone(out: Path) -> Iterator[None]:
         lease.release()
 
 
-def read_prompts(path: Path) -> list[tuple[str, Example]]:
+def read_prompts(path: Path, options: Options = "text") -> list[tuple[str, Example]]:
     """Ids and prompts of a file. For messages, the id of the `Example` is its place in the file, `path:line`.
 
+    Args:
+        path: In any format of data=jsonl; another suffix is read as JSON lines.
+        options: How rows with choices are asked.
+
     Raises:
-        DataError: The file is missing or empty, or a line is malformed.
+        DataError: The file is missing or empty, a row is malformed, or two have one id.
     """
+    reader = PromptReader(options)
     prompts: list[tuple[str, Example]] = []
+    places: dict[str, str] = {}
     try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, 1):
-                where = f"{path}:{number}"
-                if (row := parse_row(raw, where)) is not None:
-                    values = _by_role(row, where)
-                    name, prompt = str(values.get("id", number)), _prompt(values, where)
-                    if not is_text("".join([name, prompt.instruction, *prompt.choices])):
-                        raise DataError(f"{where}: is not UTF-8 text")
-                    prompts.append((name, prompt))
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    if not prompts:
-        raise DataError(f"{path}: the file has no prompts; write one JSON object per line")
+        for row in rows_of(path):
+            name = reader.name_of(row.value, row.where)
+            name = str(row.number) if name is None else name
+            if not is_text(name):
+                raise DataError(f"{row.where}: the id is not UTF-8 text")
+            if name in places:
+                raise DataError(
+                    f"{row.where}: duplicate id {name!r}, first at {places[name]}; make every id unique"
+                )
+            places[name] = row.where
+            prompts.append((name, reader.read(row.value, row.where)))
+    except EmptyFile as error:
+        raise DataError(
+            f"{path}: the file has no prompts; write one JSON object per line"
+        ) from error
     return prompts
-
-
-def _by_role(row: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The row's values by their role in data=jsonl, without nulls.
-
-    Raises:
-        DataError: An unknown field, two fields of one role, or an id that is neither text nor number.
-    """
-    values: dict[str, Any] = {}
-    for name, value in row.items():
-        role = ROLES.get(name)
-        if role in ("messages", "system", "history"):
-            raise DataError(
-                f"{where}: a chat in `{name}` is not supported; give its last message as `prompt`"
-            )
-        if role is None and not name.startswith("_"):
-            near = did_you_mean(
-                name, [known for known, role in ROLES.items() if role in PROMPT_ROLES]
-            )
-            raise DataError(
-                f"{where}: unknown field {name!r}; rename it, or let it begin with _ to have it ignored{near}"
-            )
-        if role is None or value is None:
-            continue
-        if role in PROMPT_ROLES and role in values:
-            raise DataError(
-                f"{where}: {name!r} is a second field for the {role}; keep one of the two"
-            )
-        values[role] = value
-    if type(values.get("id", "")) not in (str, int, float):
-        raise DataError(f"{where}: the id must be a text or a number")
-    return values
-
-
-def _prompt(row: Mapping[str, Any], where: str) -> Example:
-    texts = [row.get("instruction"), row.get("input")]
-    words = [text for text in texts if text]
-    if not isinstance(texts[0], str) or not all(isinstance(text, str) for text in words):
-        raise DataError(f"{where}: `prompt` (or `instruction`, `input`) must be a text")
-    if not "".join(words).strip():
-        raise DataError(f"{where}: the prompt is empty")
-    choices = row.get("choices") or []
-    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
-        raise DataError(f"{where}: `choices` must be a list of non-empty texts")
-    return Example(
-        where, "\n".join(words), choices[0] if choices else "", "", choices=tuple(choices)
-    )
 
 
 def _answers(
@@ -224,8 +184,11 @@ def _answers(
     asked = [prompts[i] for i in chosen]
     sums = ensemble.score(asked, [p.choices for p in asked], routes=[routes[i] for i in chosen])
     for i, logs in zip(chosen, sums, strict=True):
-        best = prompts[i].choices[max(range(len(logs)), key=logs.__getitem__)]
-        rows[i] = {"answer": best, "log_likelihoods": [round(value, 6) for value in logs]}
+        best = max(range(len(logs)), key=logs.__getitem__)
+        rows[i] = {"answer": prompts[i].choices[best]}
+        if prompts[i].options:
+            rows[i]["option"] = prompts[i].options[best]
+        rows[i]["log_likelihoods"] = [round(value, 6) for value in logs]
     for row, route in zip(rows, routes, strict=True):
         row["nearest"] = route.nearest
         row["weights"] = {name: round(weight, 6) for name, weight in route.weights.items()}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
-from elrea.data.templates import ChatTemplate, PlainTemplate, Rendered
+from elrea.data.chat_template import ChatTemplate
+from elrea.data.templates import PlainTemplate, Rendered
 from elrea.data.turn_losses import flags
+from elrea.data.wording import Wording
 from elrea.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -18,6 +22,8 @@ if TYPE_CHECKING:
 
 Ids = tuple[int, ...]
 Masks = tuple[tuple[bool, ...] | None, tuple[bool, ...] | None, tuple[bool, ...] | None]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +63,7 @@ class Prompter:
     Args:
         tokenizer: any tokenizer of transformers.
         max_length: maximum length of prompt and response together, in tokens.
-        use_chat_template: whether to use the tokenizer's chat template; None uses it if there is one. BOS is added to
-            plain prompts only: a chat prompt begins with BOS only if its template writes it.
+        wording: the chat template's settings, and whether plain prompts begin with BOS; None for the usual ones.
 
     Raises:
         ConfigError: the tokenizer has no chat template although `use_chat_template` is true, or `max_length` is not
@@ -69,21 +74,43 @@ class Prompter:
         self,
         tokenizer: PreTrainedTokenizerBase,
         max_length: int,
-        use_chat_template: bool | None = None,
+        wording: Wording | None = None,
     ) -> None:
         if max_length < 1:
             raise ConfigError(f"max_length={max_length} must be at least 1 token")
+        wording = wording or Wording()
         has_template = bool(getattr(tokenizer, "chat_template", None))
-        if use_chat_template and not has_template:
+        if wording.use_chat_template and not has_template:
             raise ConfigError(
                 "the tokenizer has no chat template; set use_chat_template to null or false"
             )
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.chat = has_template if use_chat_template is None else use_chat_template
-        self._template = ChatTemplate(tokenizer) if self.chat else PlainTemplate()
+        self.wording = wording
+        self.chat = has_template if wording.use_chat_template is None else wording.use_chat_template
+        self.template = ChatTemplate(tokenizer, wording) if self.chat else PlainTemplate()
         # Many questions end with the same line and have the same choices.
         self._continue = lru_cache(maxsize=4096)(self._continuation)
+
+    @cached_property
+    def start(self) -> Ids:
+        """The ids that a plain prompt begins with: BOS, what the tokenizer's own encoding puts there, or nothing."""
+        bos = self.tokenizer.bos_token_id
+        if self.wording.add_bos is None:
+            return own_start(self.tokenizer)
+        return (bos,) if self.wording.add_bos and bos is not None else ()
+
+    @cached_property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end a generated response: the end of the template's turn, if the tokenizer has no token for it.
+
+        It is learned as text then, and `generate` does not end at it.
+        """
+        ids = self._closing
+        eos = self.tokenizer.eos_token_id
+        ids = ids[: ids.index(eos)] if eos in ids else ids
+        text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        return (text,) if text else ()
 
     def encode(self, example: Example, *, shots: bool = True, end: bool = True) -> Encoded:
         """Encode one example, however long.
@@ -96,15 +123,7 @@ class Prompter:
         Raises:
             DataError: the chat template raises an error for the example's turns.
         """
-        if example.plain_text:
-            return self._plain_text(example.id, example.instruction, end)
-        rendered = self._template.render(example, shots)
-        prompt, masks = self._prompt(rendered, masked=bool(example.history), name=example.id)
-        response = self._response(rendered, example.response)
-        if end:
-            response += self._end()
-        words, learned, unlearned = masks
-        return Encoded(example.id, prompt, response, words, prompt_loss=learned, no_loss=unlearned)
+        return self._encoded(example, shots, end)[0]
 
     def train(
         self, examples: Iterable[Example], kind: str = "training"
@@ -122,8 +141,11 @@ class Prompter:
             DataError: all examples are too long.
         """
         kept, dropped = [], []
+        notes: dict[str, list[str]] = defaultdict(list)
         for example in examples:
-            encoded = self.encode(example)
+            encoded, note = self._encoded(example)
+            if note:
+                notes[note].append(example.id)
             if encoded.length <= self.max_length:
                 kept.append(encoded)
             else:
@@ -133,6 +155,7 @@ class Prompter:
                 f"all {len(dropped)} {kind} examples are longer than {self.max_length} tokens; "
                 "raise backbone.max_length, or take a model with a longer context"
             )
+        self._say(notes, len(kept) + len(dropped), kind)
         return kept, dropped
 
     def test(
@@ -169,7 +192,7 @@ class Prompter:
             if example.plain_text:
                 prompt, words = self.encode(example, end=False).prompt, None
             else:
-                rendered = self._template.render(example, shots=False)
+                rendered = self.template.render(example, shots=False)
                 prompt, (words, *_) = self._prompt(rendered, bool(example.history), example.id)
             cut = (words or ())[: self.max_length]
             kept = prompt[: self.max_length]
@@ -178,7 +201,7 @@ class Prompter:
 
     def choices(self, example: Example) -> list[Ids]:
         """Token ids of each choice as the continuation of the prompt, without EOS. No choice is empty."""
-        rendered = self._template.render(example, shots=False)
+        rendered = self.template.render(example, shots=False)
         return [self._response(rendered, choice) for choice in example.choices]
 
     def following(self, example: Example, text: str) -> Ids:
@@ -187,10 +210,34 @@ class Prompter:
         `following(" A")` gives the ids that `choices` gives for "A" if the separator after the prompt is a space. In a
         chat the leading spaces are replaced by the template's separator.
         """
-        rendered = self._template.render(example, shots=False)
+        rendered = self.template.render(example, shots=False)
         if self.chat:
             return self._response(rendered, text.lstrip(" "))
         return self._after(rendered, text)
+
+    def _encoded(
+        self, example: Example, shots: bool = True, end: bool = True
+    ) -> tuple[Encoded, str]:
+        """As `encode`, and a line about what the chat template made of it, or nothing."""
+        if example.plain_text:
+            return self._plain_text(example.id, example.instruction, end), ""
+        answered = self.template.answered(example, shots)
+        prompt, (words, learned, unlearned) = self._prompt(
+            answered.prompt, masked=bool(example.history), name=example.id
+        )
+        response = self._after(answered.prompt, answered.words)
+        if end:
+            response += self._end(self._ids(answered.closing) if answered.closing else ())
+        encoded = Encoded(
+            example.id, prompt, response, words, prompt_loss=learned, no_loss=unlearned
+        )
+        return encoded, answered.note
+
+    def _say(self, notes: Mapping[str, Sequence[str]], count: int, kind: str) -> None:
+        """Log, for each thing that the chat template makes of some examples, one line."""
+        cut = self.template.opened() if isinstance(self.template, ChatTemplate) else ""
+        for note, ids in notes.items():
+            log.warning(note.format(n=len(ids), all=count, first=ids[0], kind=kind, cut=cut))
 
     def _fit(self, example: Example, room: int | None) -> Encoded:
         """Encode with as many shots as fit; with an empty prompt if it does not fit without shots either."""
@@ -210,8 +257,7 @@ class Prompter:
 
     def _prompt(self, rendered: Rendered, masked: bool, name: str) -> tuple[Ids, Masks]:
         """Token ids of a prompt, and its masks: the user's words (if `masked`), and the turns with and without loss."""
-        bos = self.tokenizer.bos_token_id
-        start: Ids = () if bos is None or self.chat else (bos,)
+        start: Ids = () if self.chat else self.start
         spans = (rendered.spans if masked else (), rendered.learned, rendered.unlearned)
         if not masked:
             return start + self._ids(rendered.text), (None, None, None)
@@ -231,14 +277,13 @@ class Prompter:
         )  # fmt: skip
 
     def _plain_text(self, name: str, text: str, end: bool) -> Encoded:
-        """A plain text as a prompt, from BOS on if the tokenizer has one, and EOS as the response.
+        """A plain text as a prompt, beginning as any plain prompt, and EOS as the response.
 
         A text that says BOS or EOS itself gets no second one.
         """
-        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
-        ids = self._ids(text)
-        if bos is not None and ids[:1] != (bos,):
-            ids = (bos, *ids)
+        eos, ids = self.tokenizer.eos_token_id, self._ids(text)
+        if ids[: len(self.start)] != self.start:
+            ids = self.start + ids
         closing: Ids = () if eos is None or not end or ids[-1:] == (eos,) else (eos,)
         return Encoded(name, ids, closing, prompt_loss=(True,) * len(ids))
 
@@ -263,9 +308,14 @@ class Prompter:
                 return joint[len(alone) :]
         return self._ids(text)
 
-    def _end(self) -> Ids:
+    @cached_property
+    def _closing(self) -> Ids:
+        """Token ids of the end of the template's turn."""
+        closing = self.template.closing if isinstance(self.template, ChatTemplate) else ""
+        return self._ids(closing) if closing else ()
+
+    def _end(self, closing: Ids) -> Ids:
         eos = self.tokenizer.eos_token_id
-        closing = self._ids(self._template.closing) if self._template.closing else ()
         if eos is None or closing[-1:] == (eos,):
             return closing
         return (*closing, eos)
@@ -273,3 +323,14 @@ class Prompter:
     def _ids(self, text: str) -> Ids:
         coded = self.tokenizer(text, add_special_tokens=False, verbose=False)
         return tuple(coded["input_ids"])
+
+
+def own_start(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """The special tokens that a tokenizer's own encoding of a text begins with, as lm-eval encodes prompts too."""
+    text = "a"
+    bare = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    whole = list(tokenizer(text, verbose=False)["input_ids"])
+    for first in range(len(whole) - len(bare) + 1):
+        if bare and whole[first : first + len(bare)] == bare:
+            return tuple(whole[:first])
+    return ()

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elrea.data.wording import TEMPLATE_DATE, Wording
 from elrea.errors import BackboneError, NotHere
 from elrea.models.model_kind import check_config, check_folder, check_head, check_kind
 from elrea.models.vocabulary import Vocabulary
@@ -71,6 +72,13 @@ class Pretrained:
     are float32 in any case."""
     use_chat_template: bool | None = None
     """Format prompts by the tokenizer's chat template; null does so if there is one."""
+    add_bos: bool | None = None
+    """Begin plain prompts with BOS; null begins them as the tokenizer's own encoding does, which lm-eval uses too. In a
+    chat, the template decides."""
+    template_date: str = TEMPLATE_DATE
+    """The day that a chat template takes for today, so that its prompts do not change from day to day."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Variables of the chat template, such as enable_thinking."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Only for models whose authors you trust."""
     shape: dict[str, Any] = field(default_factory=dict)
@@ -78,9 +86,16 @@ class Pretrained:
     parameters before the model is downloaded. Nothing else uses it."""
 
     def __post_init__(self) -> None:
-        """Raises BackboneError for a length below 1."""
+        """Raises BackboneError for a length below 1, and ConfigError for a date that is none."""
         if self.max_length < 1:
             raise BackboneError(f"backbone.max_length={self.max_length}: must be at least 1")
+        self.wording()
+
+    def wording(self) -> Wording:
+        """How prompts are worded, for responses without thoughts."""
+        return Wording(
+            self.use_chat_template, self.add_bos, self.template_date, self.chat_template_kwargs
+        )
 
     @property
     def location(self) -> str:
@@ -271,6 +286,8 @@ class Tiny(Pretrained):
     """Its folder."""
     max_length: int = 1024
     """Maximum length of an example in tokens."""
+    add_bos: bool | None = True
+    """Its prompts begin with BOS, which its tokenizer's own encoding does not write."""
 
     @property
     def shown_name(self) -> str:

@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from elrea.data.expressible import check
-from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elrea.data.examples import Example
+    from elrea.data.prompts import Encoded, Prompter
     from elrea.models.adapter_shape import Lora
     from elrea.models.backbone import Backbone
     from elrea.models.vocabulary import Vocabulary
@@ -92,13 +92,10 @@ class Context:
             return self.within.backbone
         return self.experiment.backbone.load(self.experiment.device)
 
-    @cached_property
+    @property
     def prompter(self) -> Prompter:
-        """Words examples; needs the tokenizer alone, so that of several processes only the workers load the model."""
-        if self.within:
-            return self.within.prompter
-        backbone = self.experiment.backbone
-        return Prompter(backbone.tokenizer(), backbone.length(), backbone.use_chat_template)
+        """Words examples."""
+        return self.within.prompter if self.within else self.experiment.prompter
 
     @cached_property
     def vocabulary(self) -> Vocabulary:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from elrea.data.corpus import Corpus
+from elrea.data.prompts import Prompter
+from elrea.data.wording_key import has_thoughts, wording_key
 from elrea.evaluation.settings import Evaluation
 from elrea.method.clustering.points import Clustering
 from elrea.method.ensemble.strategy import Strategy
@@ -59,15 +61,29 @@ class Experiment:
         """Maximum number of tokens of prompt and response together."""
         return self.backbone.length()
 
+    @cached_property
+    def prompter(self) -> Prompter:
+        """Words examples; needs the tokenizer alone, so that of several processes only the workers load the model.
+
+        Responses of the training data may have thoughts, which decides where all prompts end.
+        """
+        tokenizer, wording = self.backbone.tokenizer(), self.backbone.wording()
+        plain = Prompter(tokenizer, self.max_tokens, wording)
+        if not has_thoughts(plain, self.corpus.train):
+            return plain
+        return Prompter(tokenizer, self.max_tokens, replace(wording, thoughts=True))
+
     def prompts(self) -> dict[str, Any]:
         """Settings that determine a prompt's token ids, besides the examples; part of the stages' keys."""
         backbone = self.backbone
+        mended = wording_key(self.prompter, list(self.corpus))
         return {
             "backbone": backbone.identity(),
             "max_length": backbone.max_length,
             "chat": backbone.use_chat_template,
             "dtype": backbone.dtype,
             "quantise": backbone.quantise,
+            **({"wording": mended} if mended else {}),
         }
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elrea.data.prompts import Prompter
 from elrea.errors import BackboneError
 from elrea.evaluation.draws import Draws, written
 from elrea.method.ensemble.requirements import Requirements
@@ -70,11 +69,7 @@ class Sizes:
         """
         from elrea.models.training.batches import items
 
-        prompter = Prompter(
-            experiment.backbone.tokenizer(),
-            experiment.max_tokens,
-            experiment.backbone.use_chat_template,
-        )
+        prompter = experiment.prompter
         train, test = experiment.corpus.train, experiment.corpus.test
         encoded, dropped = prompter.train(_sample(train))
         learned = items(encoded, experiment.training.loss_on)

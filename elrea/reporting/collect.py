@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elrea.data.wording import wording_facts
 from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.places import place_of
@@ -238,6 +239,7 @@ def _members(branch: Branch) -> Members:
             "quantise": experiment.backbone.quantise,
         },
         "use_chat_template": experiment.backbone.use_chat_template,
+        "prompts": wording_facts(branch.context.prompter.wording),
         "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),

@@ -16,7 +16,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from elrea.commands.neighbours import neighbours
-from elrea.data.templates import ChatTemplate
+from elrea.data.chat_template import ChatTemplate
 from elrea.errors import DataError, ElreaError
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.backbone import Pretrained

@@ -48,12 +48,13 @@ def test_answers_are_the_ensembles(typed: list[str], whole: Ended, small_model: 
     )
     rows = answers(typed)
     assert [row["id"] for row in rows] == ["1", "sum", "5", *(str(7 + 2 * i) for i in range(18))]
-    asked = ["Say one.", "Add.\n1 and 2", *(f"Count to {i}." for i in range(18))]
+    asked = ["Say one.", "Add.\n\n1 and 2", *(f"Count to {i}." for i in range(18))]
     written = ensemble.generate(asked, Decoding(max_new_tokens=4))
     assert [rows[0]["answer"], rows[1]["answer"], *(r["answer"] for r in rows[3:])] == written
-    (logs,) = ensemble.score(["Which?"], [["this", "that one"]])
+    (logs,) = ensemble.score(["Which?\nA. this\nB. that one\nAnswer:"], [["A", "B"]])
     assert rows[2]["log_likelihoods"] == pytest.approx(logs, abs=1e-4)
-    assert rows[2]["answer"] == ["this", "that one"][logs.index(max(logs))]
+    best = logs.index(max(logs))
+    assert (rows[2]["answer"], rows[2]["option"]) == ("AB"[best], ["this", "that one"][best])
     (route,) = ensemble.route(["Say one."])
     assert rows[0]["weights"] == pytest.approx(route.weights, abs=1e-4)
     assert rows[0]["nearest"] == route.nearest
@@ -78,15 +79,25 @@ def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
         (
             '{"prompt": "Hi"}\n{"prompt": 3}',
             None,
-            ":2: `prompt` (or `instruction`, `input`) must be a text",
+            ":2: the instruction must be a text, not int",
         ),
         ('{"prompt": "Hi"}\n{"prompt"', None, ":2: broken JSON"),
-        ('{"prompt": "Hi", "choices": [""]}', None, ":1: `choices` must be a list of non-empty"),
+        (
+            '{"prompt": "Hi", "choices": [""]}',
+            None,
+            ":1: choices must be 2 to 26 different texts that are not empty",
+        ),
         ("\n", None, "the file has no prompts; write one JSON object per line"),
-        ('{"prompt": "Hi"}\n{"prompt": " "}', None, "prompts.jsonl:2: the prompt is empty"),
+        ('{"prompt": "Hi"}\n{"prompt": " "}', None, "prompts.jsonl:2: the instruction is empty"),
         (json.dumps({"prompt": "x" * 500}), None, "prompts.jsonl:1: longer than the 400 tokens"),
-        ('{"prompt": "Hi", "id": "\\ud800"}', None, ":1: is not UTF-8 text"),
-        ('{"prompt": "Hi", "choices": ["\\ud800", "b"]}', None, ":1: is not UTF-8 text"),
+        ('{"prompt": "Hi", "id": "\\ud800"}', None, ":1: the id is not UTF-8 text"),
+        ('{"prompt": "Hi", "choices": ["\\ud800", "b"]}', None, ":1: not UTF-8: half a surrogate"),
+        (
+            '{"prompt": "a", "id": 7}\n{"prompt": "b", "id": "7"}',
+            None,
+            ":2: duplicate id '7', first at",
+        ),
+        ('{"prompt": "a", "id": "2"}\n{"prompt": "b"}', None, ":2: duplicate id '2', first at"),
         ('{"prompt": "Hi"}', "something else\n", "has answers of another ensemble, other prompts"),
         (
             '{"prompt": "Hi"}',
@@ -120,7 +131,10 @@ def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
             {"prompt": "a", "choises": ["b"]},
             "it begin with _ to have it ignored; did you mean choices?",
         ),
-        ({"prompt": "a", "messages": []}, ":1: a chat in `messages` is not supported"),
+        ({"prompt": "a", "messages": []}, ":1: both messages and instruction"),
+        ({"messages": [{"role": "narrator", "content": "b"}]}, "not the role 'narrator'"),
+        ({"input": "a"}, ":1: no prompt; give `prompt`, `instruction` or `messages`"),
+        ({"prompt": " \n", "input": " "}, ":1: the instruction is empty"),
         (
             {"prompt": "a", "instruction": "b"},
             ":1: 'instruction' is a second field for the instruction",
@@ -128,7 +142,7 @@ def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
         ({"prompt": "a", "id": ["b"]}, ":1: the id must be a text or a number"),
         (
             {"prompt": None, "response": "b"},
-            ":1: `prompt` (or `instruction`, `input`) must be a text",
+            ":1: no prompt; give `prompt`, `instruction` or `messages`",
         ),
     ],
 )
@@ -171,3 +185,31 @@ def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     with alone(out):
         assert not out.exists()
     assert not list(tmp_path.iterdir()), "the lock was left behind"
+
+
+def test_chats_and_what_data_jsonl_reads(tmp_path: Path) -> None:
+    """A last message of the assistant, as any response, is not part of the prompt."""
+    chat = [("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "Say one.")]
+    messages = [{"role": role, "content": text} for role, text in chat]
+    shared = [
+        {"from": {"user": "human", "assistant": "gpt"}.get(r, r), "value": t} for r, t in chat
+    ]
+    path = tmp_path / "p.json"
+    rows: list[dict[str, Any]] = [
+        {"messages": messages},
+        {"messages": [*messages, {"role": "assistant", "content": ""}]},
+        {"conversations": [*shared, {"from": "gpt", "value": "One."}]},
+        {
+            "system": "Be brief.",
+            "history": [["Hi", "Yes?"]],
+            "instruction": "Say one.",
+            "output": "",
+        },
+        {"prompt": messages, "completion": [{"role": "assistant", "content": "One."}]},
+    ]
+    path.write_text(json.dumps(rows))
+    found = predict.read_prompts(path)
+    assert [name for name, _ in found] == ["1", "2", "3", "4", "5"]
+    for _, prompt in found:
+        assert (prompt.history, prompt.instruction) == (tuple(chat[:3]), "Say one.")
+        assert prompt.response == ""

@@ -8,6 +8,7 @@ import pytest
 
 from elrea.data.examples import Example
 from elrea.data.prompts import Encoded, Prompter
+from elrea.data.wording import Wording
 from elrea.errors import ConfigError, DataError
 
 PLAIN = "About things.\n\nWhy?\nAnswer: A\n\nWho?\nAnswer: B\n\nWhat is it?\nA. x\nB. y\nAnswer:"
@@ -201,10 +202,10 @@ def test_text_of_the_template_before_the_answer_is_part_of_the_prompt(chatml, qu
 
 def test_the_chat_template_can_be_switched_off_but_not_on_if_missing(byte_level, chatml, question):
     assert Prompter(chatml, 1000).chat and not Prompter(byte_level, 1000).chat
-    off = Prompter(chatml, 1000, use_chat_template=False)
+    off = Prompter(chatml, 1000, Wording(use_chat_template=False))
     assert off.encode(question) == Prompter(byte_level, 1000).encode(question)
     with pytest.raises(ConfigError, match="no chat template"):
-        Prompter(byte_level, 1000, use_chat_template=True)
+        Prompter(byte_level, 1000, Wording(use_chat_template=True))
 
 
 def test_a_length_must_be_positive(byte_level):

@@ -303,3 +303,8 @@ def encodable(text: str, where: str) -> str:
 def stripped(response: str) -> str:
     """A response without white space round it and without `END`."""
     return response.strip().removesuffix(END).rstrip()
+
+
+def is_assistant(role: object) -> bool:
+    """Whether a message of this role is the assistant's."""
+    return isinstance(role, str) and _ROLES.get(role) == "assistant"

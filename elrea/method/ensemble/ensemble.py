@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from elrea.data.examples import Example
 from elrea.data.expressible import check_choices
 from elrea.data.prompts import Encoded, Prompter
+from elrea.data.readers.asked import PromptReader
 from elrea.errors import ConfigError, DataError
 from elrea.method.clustering.centroids import cosines
 from elrea.method.ensemble.folder import ENSEMBLE
@@ -29,6 +30,9 @@ from elrea.store.files import is_text
 if TYPE_CHECKING:
     from elrea.method.ensemble.decoding_settings import Decoding
     from elrea.models.backbone import Backbone
+
+Asked = str | Mapping[str, Any] | Example
+"""A prompt: its text, a row as in data=jsonl, or an example."""
 
 BATCH = 16
 """Prompts in one pass."""
@@ -69,7 +73,8 @@ class Ensemble:
         adapters = [lora_files.load(saved.folder / name) for name in self.members]
         self._lora = adapters[0][1]
         self.joint = JointModel(backbone.model, adapters)
-        self.prompter = Prompter(backbone.tokenizer, saved.max_length(), saved.use_chat_template)
+        self._rows = PromptReader(saved.options)
+        self.prompter = Prompter(backbone.tokenizer, saved.max_length(), saved.wording)
 
     def __repr__(self) -> str:
         count = len(self.members) - 1
@@ -109,7 +114,31 @@ class Ensemble:
         device.apply()
         return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 
-    def route(self, prompts: Sequence[str | Example]) -> list[Route]:
+    def examples(self, prompts: Sequence[Asked]) -> list[Example]:
+        """Prompts as examples: a text is an instruction; a row is read as in data=jsonl, response or not.
+
+        Raises:
+            ConfigError: Not a list, or a prompt that is not UTF-8 text.
+            DataError: A prompt is empty, or a row cannot be read.
+        """
+        made = []
+        if isinstance(prompts, str | Mapping):
+            raise ConfigError("prompts must be a list: give [prompt], not a single one")
+        for n, prompt in enumerate(prompts, 1):
+            example = prompt
+            if isinstance(prompt, str):
+                example = Example(f"prompt {n}", prompt, "", "")
+            elif isinstance(prompt, Mapping):
+                example = self._rows.read(prompt, f"prompt {n}")
+            assert isinstance(example, Example)
+            if not example.instruction.strip():
+                raise DataError(f"{example.id} is empty")
+            if not is_text("".join(_texts(example))):
+                raise ConfigError(f"{example.id} is not UTF-8 text")
+            made.append(example)
+        return made
+
+    def route(self, prompts: Sequence[Asked]) -> list[Route]:
         """Computes the members' weights for each prompt: from the gradient of its own tokens (5.2 to 5.9), or from the
         cosines that a learned router predicts.
 
@@ -118,21 +147,21 @@ class Ensemble:
         """
         if not prompts:
             return []
-        routing = self._routing(_examples(prompts))
+        routing = self._routing(self.examples(prompts))
         weights = self.strategy.weights(routing)
         return [
             Route(dict(zip(self.members, w, strict=True)), c, max(range(len(c)), key=c.__getitem__))
             for w, c in zip(weights.tolist(), routing.cosines.tolist(), strict=True)
         ]
 
-    def check(self, prompts: Sequence[str | Example], decoding: Decoding) -> None:
+    def check(self, prompts: Sequence[Asked], decoding: Decoding) -> None:
         """Rejects prompts that cannot be answered, before any is answered.
 
         Raises:
             DataError: A prompt is empty, or too long to leave room for an answer, or two of its choices become the same
                 tokens.
         """
-        examples = _examples(prompts)
+        examples = self.examples(prompts)
         check_choices(self.prompter, examples)
         for example in examples:
             self._encode([example], None if example.choices else decoding.max_new_tokens)
@@ -147,30 +176,30 @@ class Ensemble:
 
     def score(
         self,
-        prompts: Sequence[str | Example],
-        choices: Sequence[Sequence[str]],
+        prompts: Sequence[Asked],
+        choices: Sequence[Sequence[str]] | None = None,
         *,
         routes: Sequence[Route] | None = None,
     ) -> list[list[float]]:
         """log P(choice | prompt), in nats, of each prompt's choices under the mixed logits (5.10).
 
         Args:
-            prompts: n instructions.
-            choices: For each prompt, at least one text that may follow it.
+            prompts: n texts, rows or examples.
+            choices: For each prompt, at least one text that may follow it, without white space round it; None: the
+                choices of the rows or examples.
             routes: Result of `route` for the prompts; None computes it.
 
         Raises:
             DataError: A prompt or choice is empty, two choices become the same tokens, or together they are too long.
         """
+        examples = self.examples(prompts)
+        choices = [e.choices for e in examples] if choices is None else choices
         if len(prompts) != len(choices):
             raise DataError(
                 f"{len(prompts)} prompts with choices for {len(choices)}: give one list of choices per prompt"
             )
         asked = []
-        examples = [
-            Example(e.id, e.instruction, c[0] if c else "", e.source, e.category, tuple(c))
-            for e, c in zip(_examples(prompts), choices, strict=True)
-        ]
+        examples = [_offering(e, c) for e, c in zip(examples, choices, strict=True)]
         check_choices(self.prompter, examples)
         for example, encoded in zip(examples, self._encode(examples), strict=True):
             continuations = self.prompter.choices(example)
@@ -178,14 +207,14 @@ class Ensemble:
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
             self.check_ids([token for choice in continuations for token in choice], example.id)
             asked.append((encoded.prompt, continuations))
-        weights = self._weights(prompts, routes)
+        weights = self._weights(examples, routes)
         return log_likelihoods(
             self.joint, asked, weights, batch_size=BATCH, pad_id=self.backbone.pad_id
         )
 
     def generate(
         self,
-        prompts: Sequence[str | Example],
+        prompts: Sequence[Asked],
         decoding: Decoding | None = None,
         *,
         routes: Sequence[Route] | None = None,
@@ -206,11 +235,13 @@ class Ensemble:
         from elrea.method.ensemble.decoding_settings import Decoding
 
         settings = decoding or Decoding()
-        encoded = self._encode(_examples(prompts), settings.max_new_tokens)
+        settings = replace(settings, stop=[*settings.stop, *self.prompter.stop])
+        examples = self.examples(prompts)
+        encoded = self._encode(examples, settings.max_new_tokens)
         answers = generate(
             self.joint,
             [e.prompt for e in encoded],
-            self._weights(prompts, routes),
+            self._weights(examples, routes),
             settings,
             self.backbone.tokenizer,
             pad_id=self.backbone.pad_id,
@@ -222,9 +253,7 @@ class Ensemble:
         ]
         return [stopped(text, settings.stop)[0] for text in texts]
 
-    def _weights(
-        self, prompts: Sequence[str | Example], routes: Sequence[Route] | None
-    ) -> torch.Tensor:
+    def _weights(self, prompts: Sequence[Asked], routes: Sequence[Route] | None) -> torch.Tensor:
         """Weights of the members for each prompt [n, members]."""
         routes = self.route(prompts) if routes is None else routes
         return torch.tensor([list(route.weights.values()) for route in routes])
@@ -261,16 +290,15 @@ class Ensemble:
         return Routing(cosines(features.numpy(), saved.centroids), saved.router)
 
 
-def _examples(prompts: Sequence[str | Example]) -> list[Example]:
-    """Prompts as examples; a plain text becomes an instruction."""
-    made = []
-    if isinstance(prompts, str):
-        raise ConfigError("prompts must be a list: give [prompt], not a single text")
-    for n, prompt in enumerate(prompts, 1):
-        example = prompt if isinstance(prompt, Example) else Example(f"prompt {n}", prompt, "", "")
-        if not example.instruction.strip():
-            raise DataError(f"{example.id} is empty")
-        if not is_text("".join([example.instruction, *example.choices])):
-            raise ConfigError(f"{example.id} is not UTF-8 text")
-        made.append(example)
-    return made
+def _offering(example: Example, choices: Sequence[str]) -> Example:
+    """The example with other choices, worded as in training."""
+    texts = tuple(choice.strip() for choice in choices)
+    if texts == example.choices:
+        return example
+    return replace(example, response=texts[0] if texts else "", choices=texts, options=())
+
+
+def _texts(example: Example) -> list[str]:
+    """All texts of a prompt."""
+    pairs = [text for pair in (*example.history, *example.shots) for text in pair]
+    return [example.instruction, example.header, *example.choices, *pairs]

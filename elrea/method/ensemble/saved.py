@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from elrea.data.options import Options
+from elrea.data.wording import Wording, wording_of
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
 from elrea.method.ensemble.places import find_backbone, point
@@ -114,7 +115,7 @@ class Saved:
         router: How cosines become weights.
         epochs: Folders of the base adapter per epoch, with moments.
         centroids: δ̄ [C, d].
-        use_chat_template: As in training.
+        wording: How prompts are worded, as in training.
         files: SHA-256 of every file.
         options: How prompts with choices are asked, as in training (`elrea.data.options`).
     """
@@ -125,7 +126,7 @@ class Saved:
     router: Router
     epochs: list[Path]
     centroids: Tensor
-    use_chat_template: bool | None
+    wording: Wording
     files: dict[str, str]
     options: Options = "text"
 
@@ -175,7 +176,7 @@ def read_ensemble(
             make(facts["router"], Router, "router"),
             _epochs(folder, facts),
             _centroids(folder / ROUTING / CENTROIDS),
-            facts["use_chat_template"],
+            wording_of(facts["use_chat_template"], facts.get("prompts")),
             dict(facts["files"]),
             facts.get("options", "text"),  # ensembles of earlier versions have no such field
         )

@@ -76,6 +76,8 @@ class Answers(Step):
             "max_new_tokens": own.max_new_tokens,
             "stop": own.stop,
         }
+        if context.prompter.stop:
+            inputs["closing"] = list(context.prompter.stop)
         if (gates := f"gates-{self.strategy}") in self.upstream:
             inputs["gates"] = upstream[gates].key
         if strategy.routed:
@@ -103,7 +105,7 @@ class Answers(Step):
         with context.task(self.name, f"answers of {self.strategy}", total) as task:
             write_texts(
                 folder, {i: prompt for i, prompt in prompts.items() if prompt}, joint, mixed,
-                Decoding(own.max_new_tokens, stop=own.stop), draws, backbone.tokenizer,
+                Decoding(own.max_new_tokens, stop=[*own.stop, *context.prompter.stop]), draws, backbone.tokenizer,
                 pad_id=backbone.pad_id, batch_size=own.batch_size, too_long=too_long, advance=task.advance,
             )  # fmt: skip
 

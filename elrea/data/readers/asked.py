@@ -1,0 +1,114 @@
+"""Reads a row that asks and has no response yet: the prompt is the one that the same row has in data=jsonl."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from elrea.data.readers.formats import BadRow
+from elrea.data.readers.forms import HELLASWAG, plain_row
+from elrea.data.readers.rows import NAMES, RowReader
+from elrea.data.readers.turns import is_assistant
+from elrea.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from elrea.data.examples import Example
+    from elrea.data.options import Options
+
+_ROLES = {name: role for role, names in NAMES.items() for name in names}
+"""Role of a field in data=jsonl, by the field's name."""
+_ASKING = ("instruction", "input", "messages", "system", "history", "choices", "id")
+"""Roles that make a prompt; the others are ignored."""
+_PLACE = "?"
+"""Stands for the response while the row is read."""
+
+
+class PromptReader:
+    """Turns rows without a response into examples, by the reader of data=jsonl.
+
+    Args:
+        options: how rows with choices are asked, as `data.options` of the training.
+    """
+
+    def __init__(self, options: Options = "text") -> None:
+        self._reader = RowReader(options=options)
+
+    def read(self, row: Mapping[str, Any], where: str) -> Example:
+        """The prompt of a row; its id is its place, and its response is empty, or the first choice.
+
+        A response, and what else says nothing of the prompt, is ignored, as is a last message of the assistant. Fields
+        that begin with "_" are ignored too.
+
+        Args:
+            row: as a row of data=jsonl. Its last message may be the user's.
+            where: its place, for the messages.
+
+        Raises:
+            BadRow: an unknown field, two fields for one thing, or a value that data=jsonl refuses.
+        """
+        asked = self._asked(row, where)
+        asked.pop("id", None)
+        example = self._reader.read(asked, where, where, 0)
+        first = example.choices[0] if example.choices else ""
+        return replace(example, id=where, response=first, source="", category="")
+
+    def name_of(self, row: Mapping[str, Any], where: str) -> str | None:
+        """The row's id; None if it has none.
+
+        Raises:
+            BadRow: the id is neither a text nor a number.
+        """
+        name = row.get("id")
+        if type(name) not in (str, int, float, type(None)):
+            raise BadRow(where, "the id must be a text or a number")
+        return None if name is None else str(name)
+
+    def _asked(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The fields that make a prompt, with a response in the form that they need."""
+        row = {name: value for name, value in row.items() if not name.startswith("_")}
+        if set(HELLASWAG) <= row.keys():
+            row["label"] = 0  # the published test set has none
+        asked: dict[str, Any] = {}
+        fields: dict[str, str] = {}
+        for name, value in plain_row(row, where, ()).items():
+            role = _ROLES.get(name)
+            if role is None:
+                raise _unknown(name, where)
+            if role not in _ASKING or value is None:
+                continue
+            if role in fields:
+                raise BadRow(
+                    where, f"{name!r} is a second field for the {role}; keep one of the two"
+                )
+            fields[role] = name
+            asked[name] = value
+        if not {"instruction", "messages"} & fields.keys():
+            raise BadRow(where, "no prompt; give `prompt`, `instruction` or `messages`")
+        if "messages" in fields:
+            asked[fields["messages"]] = _answered(asked[fields["messages"]])
+        else:
+            asked["response"] = _PLACE
+        if asked.get("choices"):
+            asked["answer"] = 0
+        return asked
+
+
+def _unknown(name: str, where: str) -> BadRow:
+    near = did_you_mean(name, [known for known, role in _ROLES.items() if role in _ASKING])
+    return BadRow(
+        where,
+        f"unknown field {name!r}; rename it, or let it begin with _ to have it ignored{near}",
+        "unknown field",
+    )
+
+
+def _answered(messages: object) -> object:
+    """A chat whose last message is the assistant's, whatever it says."""
+    if not isinstance(messages, list) or not messages or not isinstance(messages[-1], Mapping):
+        return messages  # refused by the reader
+    share = "role" not in messages[-1] and "from" in messages[-1]
+    role, content = ("from", "value") if share else ("role", "content")
+    if is_assistant(messages[-1].get(role)):
+        messages = messages[:-1]
+    return [*messages, {role: "assistant", content: _PLACE}]
