@@ -54,6 +54,12 @@ MOVED_DATA = {
 """Where the modules of `elrea.data` are."""
 
 
+ADDED: dict[str, dict[str, Any]] = {
+    "elrea.models.adapter_shape.Lora": {"rslora": False, "start": None},
+}
+"""Fields that configs of older versions lack, by class, and the values with which it does what it did then."""
+
+
 def build(node: Any, key: str, base: type | None = None) -> Any:
     """Makes what a node names; nodes inside it that name something are made first.
 
@@ -158,7 +164,8 @@ def _moved(home: str) -> str:
 
 
 def with_current_names(node: Any) -> Any:
-    """Plain containers in which every `_target_` of an older version is the name that the class has now."""
+    """Plain containers in which every `_target_` of an older version is the name that the class has now, with all
+    fields that have come since."""
     if isinstance(node, list):
         return [with_current_names(child) for child in node]
     if not isinstance(node, dict):
@@ -167,6 +174,7 @@ def with_current_names(node: Any) -> Any:
     if isinstance(target := found.get(TARGET), str):
         home, _, name = target.rpartition(".")
         found[TARGET] = f"{_moved(home)}.{name}"
+        found = {**ADDED.get(found[TARGET], {}), **found}
     return found
 
 

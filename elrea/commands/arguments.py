@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.commands.messages import announce
-from elrea.errors import BackboneError, ConfigError
+from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
+from elrea.method.ensemble.places import find_backbone
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
@@ -33,8 +34,13 @@ def ensemble_parser(
         "run", type=Path, help="folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
     )
     parser.add_argument(
-        "--backbone", help="folder or hub id of the backbone (default: where the run had it)"
+        "--backbone",
+        help="folder or hub id of the backbone (default: found from where the run had it)",
     )
+    parser.add_argument(
+        "--trust-remote-code", action="store_true",
+        help="run the code that comes with the backbone, if the run did (default: no)",
+    )  # fmt: skip
     parser.add_argument(
         "--top-k", type=int, help="use only the k experts nearest to a prompt (default: all)"
     )
@@ -71,7 +77,9 @@ def check_arguments(given: argparse.Namespace) -> dict[str, Any]:
     if given.top_k is not None and given.top_k < 1:
         raise ConfigError(f"--top-k {given.top_k}: must be at least 1")
     facts = read_facts(ensemble_folder(given.run))
-    _check_backbone(given, facts)
+    find_backbone(
+        facts, ensemble_folder(given.run), given.backbone, trust_remote_code=given.trust_remote_code, verify=False
+    )  # fmt: skip
     return facts
 
 
@@ -85,23 +93,6 @@ def load_ensemble(given: argparse.Namespace) -> Ensemble:
     announce("loading the ensemble and its backbone ...")
     from elrea.pipeline.assemble import ensemble_of
 
-    return ensemble_of(given.run, given.backbone, top_k=given.top_k)
-
-
-def _check_backbone(given: argparse.Namespace, facts: dict[str, Any]) -> None:
-    """Refuses a missing backbone folder; its content is compared when it is loaded."""
-    from elrea.models.backbone import Pretrained
-    from elrea.pipeline.assemble import backbone_of
-
-    described = facts.get("backbone")
-    known = described.get("name") if isinstance(described, dict) else None
-    inside = ensemble_folder(given.run) != given.run
-    name = given.backbone or (backbone_of(given.run) if inside else known)
-    if not isinstance(name, str) or name == "elrea-tiny" or Path(name).is_dir():
-        return
-    try:
-        Pretrained(name).identity()
-    except BackboneError as error:
-        raise BackboneError(
-            f"the ensemble's backbone {known!r} is needed: give its folder or hub id ({error})"
-        ) from error
+    return ensemble_of(
+        given.run, given.backbone, top_k=given.top_k, trust_remote_code=given.trust_remote_code
+    )

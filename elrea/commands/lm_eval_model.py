@@ -206,6 +206,9 @@ class ElreaLM(LM):
     def _likelihoods(
         self, asked: Sequence[Asked], weights: Tensor, batch_size: int, bar: Any
     ) -> list[list[Likelihood]]:
+        for context, texts in asked:
+            for text in texts:
+                self.ensemble.check_ids([*context, *text], "a text of the task")
         return likelihoods(
             self.ensemble.joint, asked, weights, batch_size=batch_size, pad_id=self.ensemble.backbone.pad_id,
             advance=bar.update,

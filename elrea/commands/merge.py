@@ -26,7 +26,8 @@ from elrea.commands.arguments import (
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
 from elrea.errors import ConfigError, DataError, StoreError
-from elrea.method.ensemble.folder import checked
+from elrea.method.ensemble.folder import checked, read_facts
+from elrea.method.ensemble.places import point
 from elrea.store.files import publish, read_json, write_text
 
 if TYPE_CHECKING:
@@ -125,11 +126,13 @@ def merge(
     tensors, lora = adapter
     member = read_json(folder / next(iter(shares)) / lora_files.CONFIG)
     backbone, transposed = str(member["base_model_name_or_path"]), bool(member["fan_in_fan_out"])
+    shown = read_facts(folder)["backbone"]["name"]
     rows = "\n".join(f"| {name} | {share:.4f} |" for name, share in shares.items())
 
     def write(aside: Path) -> None:
         lora_files.save(aside, tensors, lora, backbone, transposed=transposed)
-        card = CARD.format(backbone=backbone, rank=lora.r, how=how, rows=rows, source=source)
+        point(aside, {"absolute": backbone, "commit": member.get("revision")})
+        card = CARD.format(backbone=shown, rank=lora.r, how=how, rows=rows, source=source)
         write_text(aside / "README.md", card)
 
     if (aside := out.with_name(f"{out.name}.partial")).exists():

@@ -33,6 +33,8 @@ class Splits:
     """The rows that were left out. Later steps add to it."""
     note: str = ""
     """What a reader of the results must know about the data."""
+    short: str = ""
+    """Stands for a long note in titles; empty if the note is short enough."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,19 @@ class Corpus:
     """The groups of the macro average: categories (subjects), or the sources of a mix, which differ in size."""
     options: Options = "letters"
     """How rows with choices are asked, which an exported ensemble keeps for its prompts."""
+    short: str = ""
+    """Stands for a long note in titles; empty if the note is short enough."""
 
     @property
     def title(self) -> str:
-        """The name with what a reader must know of the data."""
-        return f"{self.name} ({self.note})" if self.note else self.name
+        """The name with what a reader must know of the data, or with the short form of it."""
+        caveat = self.short or self.note
+        return f"{self.name} ({caveat})" if caveat else self.name
+
+    @property
+    def details(self) -> str:
+        """The note, if the title does not have it already."""
+        return self.note if self.short else ""
 
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""

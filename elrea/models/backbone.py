@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import re
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError, NotHere
+from elrea.models.model_kind import check_config, check_folder, check_head, check_kind
+from elrea.models.vocabulary import Vocabulary
 from elrea.store.files import sha256, sha256_of
 
 if TYPE_CHECKING:
@@ -37,11 +42,16 @@ class Backbone:
 
     @property
     def pad_id(self) -> int:
-        """The token id for padding. Any id works, since padding is on the right and carries no loss."""
+        """The token id for padding. Any id that the model has works, since padding is masked and carries no loss."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
+            if token is not None and self.vocabulary.has(int(token)):
                 return int(token)
         return 0
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The ids that the model has a row for."""
+        return Vocabulary.of(self.tokenizer, _rows(self.model))
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,14 @@ class Pretrained:
             raise BackboneError(f"backbone.max_length={self.max_length}: must be at least 1")
 
     @property
+    def location(self) -> str:
+        """`name` as the libraries take it: a folder with its home folder spelled out, or a hub id."""
+        return os.path.expanduser(self.name) if self.here else self.name.rstrip("/")
+
+    @property
     def shown_name(self) -> str:
         """The name to show: for a folder its last part only."""
-        return Path(self.name).name if self.here else self.name
+        return Path(os.path.abspath(self.location)).name if self.here else self.location
 
     def identity(self) -> str:
         """Identifies weights and tokenizer: SHA-256 of a folder's files, or the commit of a hub model.
@@ -87,19 +102,46 @@ class Pretrained:
             raise BackboneError(
                 "backbone=pretrained needs backbone.name: a model folder or a hub id"
             )
-        folder = Path(self.name)
-        if folder.is_dir():
-            return fingerprint(folder, code=self.trust_remote_code)
-        if folder.is_absolute() or self.name.startswith(".") or self.name.count("/") > 1:
-            raise BackboneError(
-                f"{self.name}: no such folder; give backbone.name an existing model folder"
-            )
-        return self._commit()
+        if self.here:
+            return fingerprint(Path(self.location), code=self.trust_remote_code)
+        self._refuse_path()
+        if re.fullmatch(r"[0-9a-f]{40}", self.revision or ""):
+            return f"{self.location}@{self.revision}"  # a whole commit names its content
+        return f"{self.location}@{hub_info(self.location, self.revision).sha}"
 
     @property
     def here(self) -> bool:
         """Whether `name` is an existing folder; otherwise it is a hub id."""
-        return Path(self.name).is_dir()
+        return bool(self.name) and Path(os.path.expanduser(self.name)).is_dir()
+
+    def _refuse_path(self) -> None:
+        """Refuses a name that is neither a folder nor can be a hub id."""
+        name = self.location
+        path = Path(os.path.expanduser(name))
+        if path.is_file() or name.endswith(".gguf"):
+            kind = "a GGUF file, which is not supported yet" if path.suffix == ".gguf" else "a file"
+            raise BackboneError(f"{name}: is {kind}; give backbone.name the model's folder")
+        if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+            raise BackboneError(
+                f"{name}: no such folder; give backbone.name an existing model folder"
+            )
+
+    def check(self) -> None:
+        """Refuses what is no causal language model with a tokenizer, as far as names of files and config.json tell.
+
+        Nothing is downloaded.
+
+        Raises:
+            BackboneError: What it is instead, in one line.
+        """
+        if self.here:
+            check_folder(Path(self.location), self.quantise)
+        elif self.name:
+            self._refuse_path()
+            info = hub_info(self.location, self.revision)
+            files = [file.rfilename for file in getattr(info, "siblings", None) or ()]
+            summary = getattr(info, "config", None) or {}
+            check_kind(self.location, files, summary, quantise=self.quantise)
 
     def config(self) -> PreTrainedConfig:
         """Reads the model's configuration.
@@ -110,15 +152,25 @@ class Pretrained:
         from transformers import AutoConfig
 
         try:
-            config: PreTrainedConfig = AutoConfig.from_pretrained(self.name, **self._options())
+            config: PreTrainedConfig = AutoConfig.from_pretrained(self.location, **self._options())
         except Exception as error:  # transformers raises any class for a broken file, Exception too
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
+        facts = config.to_dict()
+        check_config(self.name, facts)
+        if self.here:
+            tied = getattr(config.get_text_config(), "tie_word_embeddings", True)
+            check_head(Path(self.location), facts, bool(tied))
         return config
 
     def length(self) -> int:
         """Maximum length of an example in tokens: the smaller of `max_length` and the model's context."""
         context = getattr(self.config().get_text_config(), "max_position_embeddings", None)
         return min(self.max_length, context) if context else self.max_length
+
+    def vocabulary(self, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+        """The ids that the model will have a row for, by its configuration; the model is not loaded."""
+        rows = getattr(self.config().get_text_config(), "vocab_size", None)
+        return Vocabulary.of(tokenizer, rows if isinstance(rows, int) else None)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """Loads the tokenizer only.
@@ -130,10 +182,15 @@ class Pretrained:
 
         try:
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-                self.name, **self._options()
+                self.location, **self._options()
             )
+            found = tokenizer("one two", add_special_tokens=False, verbose=False)["input_ids"]
         except Exception as error:  # any class, see `config`
             raise BackboneError(f"{self.name}: {_first_line(error)}") from error
+        if not found:  # transformers makes an empty one where files are missing
+            raise BackboneError(
+                f"{self.name}: its tokenizer makes no tokens of a text; the files of its vocabulary are missing"
+            )
         return tokenizer
 
     def load(self, device: Device) -> Backbone:
@@ -146,6 +203,8 @@ class Pretrained:
         from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
+        from elrea.models.causality import check_causal
+
         logging.disable_progress_bar()
         where = torch.device(device.resolve())
         wanted = {"auto": "bfloat16" if where.type == "cuda" else "float32"}.get(
@@ -154,12 +213,14 @@ class Pretrained:
         if wanted not in ("float32", "bfloat16"):
             raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
         smaller = self._quantisation(getattr(torch, wanted), str(where))
+        self.check()
         if self.here:
-            check_parts(Path(self.name))
+            check_parts(Path(self.location))
+        self.config()  # checks it, before weights are downloaded
         tokenizer = self.tokenizer()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.name, dtype=getattr(torch, wanted), use_safetensors=True,
+                self.location, dtype=getattr(torch, wanted), use_safetensors=True,
                 output_loading_info=True, **smaller, **self._options(),
             )  # fmt: skip
         except Exception as error:  # any class, see `config`
@@ -172,7 +233,9 @@ class Pretrained:
             )
         model.requires_grad_(False)
         model = model.eval() if smaller else model.eval().to(where)
-        return Backbone(model, tokenizer, self.shown_name)
+        backbone = Backbone(model, tokenizer, self.shown_name)
+        check_causal(model, tokenizer, backbone.vocabulary, self.name)
+        return backbone
 
     def _quantisation(self, dtype: torch.dtype, where: str) -> dict[str, Any]:
         if self.quantise is None:
@@ -199,18 +262,6 @@ class Pretrained:
     def _options(self) -> dict[str, Any]:
         return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
 
-    def _commit(self) -> str:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RepositoryNotFoundError
-
-        try:
-            return f"{self.name}@{HfApi().model_info(self.name, revision=self.revision).sha}"
-        except Exception as error:  # without a network the HTTP client raises its own class
-            kind = BackboneError if isinstance(error, RepositoryNotFoundError) else NotHere
-            raise kind(
-                f"{self.name}: no such folder, and the hub says {_first_line(error)}; give a model folder"
-            ) from error
-
 
 @dataclass(frozen=True)
 class Tiny(Pretrained):
@@ -224,6 +275,34 @@ class Tiny(Pretrained):
     @property
     def shown_name(self) -> str:
         return "elrea-tiny"
+
+
+def hub_info(name: str, revision: str | None) -> Any:
+    """What the hub says of a model: its commit (`sha`), the names of its files, a summary of its configuration.
+
+    Raises:
+        BackboneError: There is no such model.
+        NotHere: The hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    try:
+        return HfApi().model_info(name, revision=revision)
+    except Exception as error:  # without a network the HTTP client raises its own class
+        kind = BackboneError if isinstance(error, RepositoryNotFoundError) else NotHere
+        raise kind(
+            f"{name}: no such folder, and the hub says {_first_line(error)}; give a model folder"
+        ) from error
+
+
+def _rows(model: PreTrainedModel) -> int | None:
+    """Rows of the model's embedding; None if it has no plain one."""
+    try:
+        weight = getattr(model.get_input_embeddings(), "weight", None)
+    except (AttributeError, NotImplementedError):
+        return None
+    return None if weight is None else int(weight.shape[0])
 
 
 def _first_line(error: BaseException) -> str:

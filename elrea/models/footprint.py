@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError
+from elrea.models.layers import layers_of, short
 from elrea.models.lora import attach, parameters
 
 if TYPE_CHECKING:
@@ -37,12 +38,16 @@ class Footprint:
         weights: Their bytes.
         adapter: Number of one adapter's parameters.
         cache: Bytes of keys and values per token of a sequence.
+        adapted: Names of the layers with an adapter.
+        left_out: What gets none, a line for each reason (`layers.Layers.notes`).
     """
 
     parameters: int
     weights: int
     adapter: int
     cache: int
+    adapted: str
+    left_out: tuple[str, ...]
     _model: PeftModel
     _layers: int
 
@@ -60,20 +65,12 @@ class Footprint:
 
         Raises:
             BackboneError: transformers has no causal language model of this kind.
+            TrainingError: The adapters' shape does not fit it.
         """
-        import torch
         from torch import nn
-        from transformers import AutoModelForCausalLM
         from transformers.pytorch_utils import Conv1D
 
-        try:
-            with torch.device("meta"):
-                model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                    config, dtype=getattr(torch, dtype)
-                )
-        except Exception as error:  # transformers raises any class for a wrong config
-            raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
-        model.requires_grad_(False)
+        model = _empty(config, dtype)
         size = next(model.parameters()).element_size()
         total = sum(p.numel() for p in model.parameters())
         head = model.get_output_embeddings()
@@ -88,10 +85,12 @@ class Footprint:
         heads = getattr(text, "num_key_value_heads", None) or whole
         width = getattr(text, "head_dim", None) or text.hidden_size // max(1, whole)
         layers = text.num_hidden_layers
+        chosen = layers_of(model, lora.targets)
         peft = attach(model, lora, 0)
         return cls(
             total, int((total - linear) * size + linear * loaded),
-            sum(p.numel() for p in parameters(peft).values()), 2 * layers * heads * width * size, peft, layers,
+            sum(p.numel() for p in parameters(peft).values()), 2 * layers * heads * width * size,
+            short(chosen.adapted), tuple(chosen.notes()), peft, layers,
         )  # fmt: skip
 
     def saved(self, rows: int, length: int, targets: int, recompute: bool = False) -> int:
@@ -143,6 +142,33 @@ class Footprint:
             )
             total = logits_bytes + inside // self._layers + inputs * self._layers
         return total + logits_bytes
+
+
+def empty_adapter(config: PreTrainedConfig, lora: Lora) -> dict[str, tuple[int, ...]]:
+    """Shapes of an adapter's parameters by their saved names, for an architecture.
+
+    Raises:
+        BackboneError: transformers has no causal language model of this kind.
+        TrainingError: The model has no layer of one of the names.
+    """
+    peft = attach(_empty(config, "float32"), lora, 0)
+    return {name: tuple(each.shape) for name, each in parameters(peft).items()}
+
+
+def _empty(config: PreTrainedConfig, dtype: str) -> PreTrainedModel:
+    """The frozen model on the meta device."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = AutoModelForCausalLM.from_config(
+                config, dtype=getattr(torch, dtype)
+            )
+    except Exception as error:  # transformers raises any class for a wrong config
+        raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
+    model.requires_grad_(False)
+    return model
 
 
 def config_of(shape: Mapping[str, Any]) -> PreTrainedConfig:

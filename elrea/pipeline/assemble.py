@@ -17,6 +17,7 @@ from elrea.errors import ConfigError, DataError, did_you_mean
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
     from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
 
 BASE = "base"
@@ -64,8 +65,8 @@ def assemble(
     """
     _check_root_keys(cfg, folder)
     parts = _light_parts(
-        cfg
-    )  # their errors are raised before torch is imported, which takes seconds
+        cfg, words
+    )  # its errors come before torch is imported, which takes seconds
     corpus = build(cfg.data, "data").load()
     announce("Importing torch")
     parts |= _torch_parts(cfg)
@@ -77,7 +78,8 @@ def assemble(
         if not corpus.dev:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
-        corpus = replace(corpus, test=corpus.dev, dev=(), note=note)
+        short = f"{corpus.short}; scored on dev" if corpus.short else ""
+        corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
@@ -96,7 +98,7 @@ def assemble_without_data(
 
     evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     data = build(cfg.data, "data")
-    parts = _light_parts(cfg) | _torch_parts(cfg)
+    parts = _light_parts(cfg, words) | _torch_parts(cfg)
     return _experiment(cfg, parts, Corpus(data.name, (), (), ()), strategies, evaluation)
 
 
@@ -119,21 +121,12 @@ def experiment_of(folder: Path) -> tuple[Experiment, Path]:
     return _experiment(cfg, parts, corpus, {}, evaluation), Path(cfg.store)
 
 
-def backbone_of(folder: Path) -> str:
-    """Folder or hub id of a finished run's backbone.
-
-    Raises:
-        ElreaError: The run's config cannot be read.
-    """
-    return str(build(_run_config(folder).backbone, "backbone").name)
-
-
 def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> Ensemble:
     """Loads the ensemble of a finished run on the run's backbone.
 
     Args:
         folder: Of the run, or its `ensemble/`.
-        backbone: Folder or hub id of the backbone if it is no longer where the run found it.
+        backbone: Folder or hub id of the backbone if it is not found.
         options: Passed to `Ensemble.load`.
 
     Raises:
@@ -141,10 +134,7 @@ def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> En
     """
     from elrea.method.ensemble.ensemble import Ensemble
 
-    inside = folder / "ensemble"
-    if not inside.is_dir():
-        return Ensemble.load(folder, backbone=backbone, **options)
-    return Ensemble.load(inside, backbone=backbone or backbone_of(folder), **options)
+    return Ensemble.load(folder, backbone=backbone, **options)
 
 
 def _evaluation_and_strategies(
@@ -159,7 +149,7 @@ def _evaluation_and_strategies(
         name: build(nodes[name], f"ensemble[{name}]") for name in REFERENCES if name in nodes
     }
     keys = {name: f"ensemble[{name}]" for name in nodes} | {chosen: "ensemble"}
-    typed = {word.lstrip("+~").partition("=")[0] for word in words}
+    typed = _typed(words)
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, changes in (evaluation.settings or {}).items():
         if name not in nodes:
@@ -201,12 +191,29 @@ def _run_config(folder: Path) -> DictConfig:
     return cfg
 
 
-def _light_parts(cfg: DictConfig) -> dict[str, Any]:
+def _typed(words: Sequence[str]) -> set[str]:
+    """The keys of overrides from the command line."""
+    return {word.lstrip("+~").partition("=")[0] for word in words}
+
+
+def _lora(cfg: DictConfig, words: Sequence[str]) -> Lora:
+    """The adapters' shape; that of `adapter.start` is written into the config, which has to show what is used."""
+    from elrea.models.start import TAKEN, started
+
+    given: Lora = build(cfg.adapter, "adapter")
+    found = started(given, _typed(words))
+    if found != given:
+        for name in TAKEN:
+            OmegaConf.update(cfg, f"adapter.{name}", getattr(found, name), force_add=True)
+    return found
+
+
+def _light_parts(cfg: DictConfig, words: Sequence[str] = ()) -> dict[str, Any]:
     """Fields of the experiment whose classes do not import torch; evaluation and tracking are only checked here."""
     from elrea.method.clustering.points import Clustering
 
     parts = {
-        "lora": build(cfg.adapter, "adapter"),
+        "lora": _lora(cfg, words),
         "training": build(cfg.training, "training"),
         "device": build(cfg.trainer, "trainer"),
         "backbone": build(cfg.backbone, "backbone"),

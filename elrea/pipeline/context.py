@@ -13,6 +13,7 @@ from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
+from elrea.models.start import check_start, checksum
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from elrea.data.examples import Example
     from elrea.models.adapter_shape import Lora
     from elrea.models.backbone import Backbone
+    from elrea.models.vocabulary import Vocabulary
     from elrea.pipeline.experiment import Experiment
 
 log = logging.getLogger(__name__)
@@ -99,6 +101,39 @@ class Context:
         return Prompter(backbone.tokenizer(), backbone.length(), backbone.use_chat_template)
 
     @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The token ids that the backbone has; it is not loaded for them."""
+        if self.within:
+            return self.within.vocabulary
+        return self.experiment.backbone.vocabulary(self.prompter.tokenizer)
+
+    @cached_property
+    def start(self) -> str | None:
+        """SHA-256 of the adapter from which the base adapter starts; None: from a fresh one."""
+        if self.within:
+            return self.within.start
+        start = self.experiment.lora.start
+        return None if start is None else checksum(start)
+
+    def check(self) -> None:
+        """Refuses what does not fit the backbone, before anything is trained; the backbone is not loaded.
+
+        Raises:
+            DataError: An example with a token that the backbone has no row for.
+            ConfigError: `adapter.start` is for another backbone.
+        """
+        if self.experiment.lora.start is not None:
+            check_start(self.experiment.lora, self.experiment.backbone.config())
+        if not self.vocabulary.outside:
+            return
+        prompter, corpus = self.prompter, self.experiment.corpus
+        for example in (*corpus.train, *corpus.dev, *corpus.test):
+            encoded = prompter.encode(example)
+            choices = [token for choice in prompter.choices(example) for token in choice]
+            ids = [*encoded.prompt, *encoded.response, *choices]
+            self.vocabulary.check(ids, example.id, chat=prompter.chat)
+
+    @cached_property
     def encoded_train(self) -> tuple[list[Encoded], list[str]]:
         """Training examples that fit, and the ids of those that do not."""
         if self.within:
@@ -167,11 +202,14 @@ class Context:
         """
         from elrea.method.features.gradient import extract
 
+        encoded = self.prompter.routing(examples)
+        for prompt in encoded:
+            self.vocabulary.check(prompt.prompt, prompt.id, chat=self.prompter.chat)
         with (
             self.peft(self.experiment.lora) as model,
             self.progress(text, len(examples) * len(epochs)) as advance,
         ):
             return extract(
-                model, epochs, self.prompter.routing(examples), self.experiment.features,
+                model, epochs, encoded, self.experiment.features,
                 pad_id=self.backbone.pad_id, tokenizer=self.backbone.tokenizer, advance=advance,
             )  # fmt: skip

@@ -123,6 +123,8 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         unknown = f"{size} each; number not known yet"
         count = len(needs.adapters(clusters or 1)) + 1
         rows.append(("adapters", f"{count} of {size}" if clusters else unknown))
+        rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
+        rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
     rows += _tokens(experiment, needs, sizes, clusters)
     if footprint:
         try:
@@ -151,10 +153,11 @@ def _dtype(experiment: Experiment) -> str:
     wanted = experiment.backbone.dtype
     if wanted != "auto":
         return wanted
+    device = experiment.device
     on_gpu = (
         experiment.backbone.quantise
-        or experiment.device.resolve() == "cuda"
-        or experiment.device.accelerator == "gpu"
+        or device.accelerator == "gpu"
+        or (device.accelerator == "auto" and device.resolve() == "cuda")
     )
     return "bfloat16" if on_gpu else "float32"
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, ElreaError
 from elrea.models.log import SILENT, Log
-from elrea.pipeline.graph import Builder, Graph
+from elrea.pipeline.graph import Builder, Graph, Node
+from elrea.pipeline.steps.adapters import Adapter
+from elrea.pipeline.steps.features import Features
 
 if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
@@ -33,17 +35,22 @@ class Pipeline:
 
     def __init__(self, experiment: Experiment, store: Store, log: Log = SILENT) -> None:
         self.experiment, self.store = experiment, store
+        experiment.backbone.check()
         self._builder = Builder(experiment, log)
         self.graph: Graph = self._builder.graph(store)
         self.reused: dict[str, bool] = {}
+        self._rehearsed = False
 
     def check(self, until: str | None) -> None:
         """Refuses what cannot be made, before anything is.
 
         Raises:
             ConfigError: There is no stage `until`, or one that is missing needs the whole backbone, which is cut up.
+            ElreaError: Data or `adapter.start` do not fit the backbone.
         """
         needed, experiment = self.graph.needed(until), self.experiment
+        if experiment.backbone.here:  # a plan downloads nothing
+            self.graph.branches[0].context.check()
         if experiment.device.strategy != "sharded":
             return
         if experiment.backbone.quantise:
@@ -87,12 +94,15 @@ class Pipeline:
         """
         self.check_data(until)
         made: Graph | None = None
+        if not self.experiment.backbone.here:
+            self.graph.branches[0].context.check()
         while made is not self.graph:
             made = self.graph
             needed = made.needed(until)
             for name, node in made.nodes.items():
                 if name not in needed or name in self.reused:
                     continue
+                self._rehearse(name, node)
                 with memory_explained(name, node.step):
                     node.stage.run(partial(node.step.make, node.context, node.upstream))
                 self.reused[name] = node.stage.reused
@@ -100,6 +110,17 @@ class Pipeline:
                     self.graph = self._builder.graph(self.store)
                     on_stages(self.graph.keys)
                     break
+
+    def _rehearse(self, name: str, node: Node) -> None:
+        """Tries everything on two rows before the first long stage that is not in the store."""
+        if self._rehearsed or not isinstance(node.step, (Adapter, Features)):
+            return
+        if not node.stage.folder.exists():
+            from elrea.pipeline.rehearsal import rehearse
+
+            with memory_explained(name, node.step):
+                rehearse(self._builder.contexts, self.store)
+            self._rehearsed = True
 
 
 @contextmanager

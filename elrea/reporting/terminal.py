@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from elrea.evaluation.text_figures import TEXT
+from elrea.reporting.progress import WIDTH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -151,36 +153,15 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     return table
 
 
-def paired_table(found: Mapping[str, Any]) -> Table:
-    """A comparison of two strategies, with a row per seed and one for all seeds.
-
-    Args:
-        found: From `elrea.commands.compare.compare`.
-
-    Returns:
-        A Rich table that fits 100 columns.
-    """
-    a, b = found["a"], found["b"]
-    caption = (
-        f"{a} minus {b}, in points; {found['items']:,} items; p: McNemar's exact test over items"
-    )
-    table = _table(f"{a} and {b}", caption)
-    table.add_column("seed", justify="right")
-    for name in (f"{a} %", f"{b} %", "difference", "95 %, paired", f"only {a}", f"only {b}", "p"):
-        table.add_column(name, justify="right", overflow="fold")
-    for row in [*found["seeds"], found["pooled"]]:
-        style = _colour(row["ci95"])
-        table.add_row(
-            str(row.get("seed", "all")),
-            percent(row["a"]),
-            percent(row["b"]),
-            _styled(percent(row["difference"], signed=True), style),
-            _styled(interval(row["ci95"], signed=True), style),
-            f"{row['only_a']:,}",
-            f"{row['only_b']:,}",
-            f"{row['p']:.2g}",
+def wrapped(line: str, indent: int = 2) -> str:
+    """Breaks a text between words into lines of at most 100 columns; further lines are indented."""
+    return "\n".join(
+        textwrap.fill(
+            each, WIDTH, subsequent_indent=" " * indent, break_long_words=False,
+            break_on_hyphens=False,
         )
-    return table
+        for each in line.split("\n")
+    )  # fmt: skip
 
 
 def notices(report: Report) -> Iterator[str]:
@@ -198,7 +179,7 @@ def notices(report: Report) -> Iterator[str]:
     if (agrees := routing_figures(report).get("distilled", {})).get("prompts"):
         yield (
             f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
-            f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
+            f"{100 * agrees['top1']:.1f} %, rank correlation {agrees['spearman']:.3f}, "
             f"w_base off by {agrees['w_base']:.3f}"
         )
     for name, stop in early_stops(report).items():
@@ -252,6 +233,16 @@ def _table(title: str, caption: str = "") -> Table:
         pad_edge=False,
         show_edge=False,
     )
+
+
+def plain_table(title: str, caption: str = "") -> Table:
+    """An empty table in the style of all tables."""
+    return _table(title, caption)
+
+
+def coloured(text: str, bounds: Sequence[float] | None) -> Any:
+    """A cell that is green if an interval is above zero, and red if it is below."""
+    return _styled(text, _colour(bounds))
 
 
 def _styled(text: str, style: str) -> Any:

@@ -15,6 +15,7 @@ from elrea.data.examples import Example
 from elrea.data.options import Options, with_options
 from elrea.data.readers.formats import BadRow
 from elrea.data.readers.forms import plain_row
+from elrea.data.readers.hints import for_unknown, ignoring, mapping
 from elrea.data.readers.layouts import looks_like
 from elrea.data.readers.turns import (
     LearnedTurns,
@@ -163,7 +164,7 @@ class RowReader:
         if not row.get(answer) or self._roles.get(answer) != "answer":
             return ""
         skipped = [name for name in row if self._roles.get(name) == "response"]
-        return f", or set data.fields.response={answer} data.ignore=[{','.join(skipped)}]"
+        return f", or set {mapping('response', answer)} {ignoring(skipped)}"
 
     def _missing(self, role: str, row: Mapping[str, Any], where: str) -> BadRow:
         """The error for a row without instruction or response."""
@@ -208,14 +209,18 @@ class RowReader:
             elif value is not None:
                 if role in values:
                     raise DataError(
-                        f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore"
+                        f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore, as"
+                        f" {ignoring([name])}"
                     )
                 values[role] = value
         hint = looks_like(row, "jsonl") if unknown else ""
         if unknown:
+            asked = {"instruction", "messages"} & values.keys()
+            given = {"response", "messages", "answer"} & values.keys()
+            missing = ["instruction"] * (not asked) + ["response"] * (not given)
             raise DataError(
-                f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; map them with"
-                f" data.fields or skip them with data.ignore=[{','.join(unknown)}]{hint}"
+                f"{where}: unknown field(s) {', '.join(map(repr, unknown))};"
+                f" {for_unknown(unknown, [] if hint else missing)}{hint}"
             )
         return values
 

@@ -14,7 +14,7 @@ from elrea.data.readers.dataset import DataSet
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.rows import RowReader
 from elrea.data.readers.turns import LearnedTurns
-from elrea.data.sources.base import Limits, TrainSource, corpus_of
+from elrea.data.sources.base import Limits, TrainSource, corpus_of, settings_below
 from elrea.errors import DataError, did_you_mean
 
 
@@ -71,7 +71,8 @@ class Benchmark(Limits, DataSet):
             # Dropped even with overlap=refuse: it is in the published files, so the user could not correct it.
             dev = held_out.remove_from("dev", dev, "drop", drops, name)
         note = f"{questions.note}; {training.note}"
-        splits = replace(questions, train=train, dev=dev, drops=drops, note=note)
+        short = f"{questions.note}; trained on {training.short}" if training.short else ""
+        splits = replace(questions, train=train, dev=dev, drops=drops, note=note, short=short)
         return corpus_of(self.name, self.limit(splits), options=self.options)
 
     def _training(self, train: str | list[str] | TrainSource) -> Splits:
@@ -80,8 +81,10 @@ class Benchmark(Limits, DataSet):
             drops = Drops()
             files = read_files({"data.train": train}, reader, drops, self.bad_rows)
             return Splits(files["data.train"], drops=drops, note="trained on other data")
-        splits = train.limit(train.read())
-        return Splits(splits.train, drops=splits.drops, note=f"trained on {splits.note}")
+        with settings_below("data.train", train):
+            splits = train.limit(train.read())
+        note = f"trained on {splits.note}"
+        return Splits(splits.train, drops=splits.drops, note=note, short=splits.short)
 
     def select(self, wanted: str | Sequence[str], available: Sequence[str], noun: str) -> list[str]:
         """The subjects or tasks to use, sorted.

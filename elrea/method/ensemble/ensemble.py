@@ -84,24 +84,28 @@ class Ensemble:
         top_k: int | None = None,
         base_share: bool = True,
         device: Device | None = None,
+        trust_remote_code: bool = False,
     ) -> Ensemble:
         """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
             folder: Of a run, or `ensemble/` in it.
-            backbone: Folder or hub id of the backbone, if the one that `ensemble.json` names is missing.
+            backbone: Folder or hub id of the backbone. None finds it: at its commit on the hub, where the run had
+                it, or at the same place relative to the ensemble or the working folder, as after moving both.
             top_k: Use the k nearest experts only; None uses all.
             base_share: Include the base adapter with weight w_base, as in the paper.
             device: Where to compute; None: a GPU if there is one, else all cores.
+            trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
-        place = Path(folder)
+        place = Path(folder).expanduser()
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
-        saved, device = read_ensemble(place, backbone), device or Device()
+        saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)
+        device = device or Device()
         device.apply()
         return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 
@@ -132,6 +136,14 @@ class Ensemble:
         check_choices(self.prompter, examples)
         for example in examples:
             self._encode([example], None if example.choices else decoding.max_new_tokens)
+
+    def check_ids(self, ids: Sequence[int], name: str) -> None:
+        """Rejects token ids that the backbone has no row for.
+
+        Raises:
+            DataError: The first such token, and what to do.
+        """
+        self.backbone.vocabulary.check(ids, name, chat=self.prompter.chat)
 
     def score(
         self,
@@ -164,6 +176,7 @@ class Ensemble:
             continuations = self.prompter.choices(example)
             if not continuations or not all(continuations):
                 raise DataError(f"{example.id}: it has no choices, or one of them is empty")
+            self.check_ids([token for choice in continuations for token in choice], example.id)
             asked.append((encoded.prompt, continuations))
         weights = self._weights(prompts, routes)
         return log_likelihoods(
@@ -218,6 +231,8 @@ class Ensemble:
 
     def _encode(self, examples: list[Example], room: int | None = None) -> list[Encoded]:
         encoded, too_long = self.prompter.test(examples, room)
+        for prompt in encoded:
+            self.check_ids(prompt.prompt, prompt.id)
         if too_long:
             raise DataError(
                 f"{too_long[0]}: longer than the {self.prompter.max_length} tokens that fit, with room for the "
@@ -227,6 +242,8 @@ class Ensemble:
 
     def _routing(self, examples: list[Example]) -> Routing:
         saved, prompts = self.saved, self.prompter.routing(examples)
+        for prompt in prompts:
+            self.check_ids(prompt.prompt, prompt.id)
         model = lora_files.attach(self.backbone.model, self._lora, 0)
         try:
             if isinstance(saved.router, LearnedRouter):

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from elrea.config import build
 from elrea.data.options import Options
-from elrea.errors import BackboneError, ConfigError, ElreaError, StoreError
+from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
+from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.features.protocol import Features
 from elrea.method.routing.weights import Router
-from elrea.models.backbone import TINY, Pretrained, Tiny
 from elrea.store.files import (
     checksums,
     publish,
@@ -28,6 +27,9 @@ from elrea.store.files import (
     write_json,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from elrea.models.backbone import Pretrained
 
 ROUTING, CENTROIDS = "routing", "centroids.safetensors"
 
@@ -39,10 +41,11 @@ base_model: {backbone}
 
 One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt.
 
-- `base/`, `expert-0/` ... are plain PEFT folders: `PeftModel.from_pretrained(backbone, "base")` loads one alone.
+- `base/`, `expert-0/` ... are plain PEFT folders: `AutoPeftModelForCausalLM.from_pretrained("base")` loads one alone on
+  the backbone where the run had it, `PeftModel.from_pretrained(backbone, "base")` on one that was moved.
 - `routing/` holds what a prompt's weights are computed from: {routing}
-- `ensemble.json` holds the settings of features and router, the backbone's name and fingerprint, and the SHA-256 of
-  every file.
+- `ensemble.json` holds the settings of features and router, the backbone's name, place and fingerprint, and the SHA-256
+  of every file.
 
 | strategy | accuracy | n |
 |---|---|---|
@@ -77,8 +80,10 @@ def save_ensemble(
     def write(new: Path) -> None:
         for name, source in adapters.items():
             shutil.copytree(source, new / name)
+            point(new / name, facts["backbone"])
         for epoch in epochs:
             shutil.copytree(epoch, new / ROUTING / epoch.name)
+            point(new / ROUTING / epoch.name, facts["backbone"])
         (new / ROUTING).mkdir(exist_ok=True)
         kind = find_class(Router, facts["router"]["class"])
         if router is not None:
@@ -146,12 +151,15 @@ class Saved:
         return self.backbone.length()
 
 
-def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
+def read_ensemble(
+    folder: Path, backbone: str | None = None, *, trust_remote_code: bool = False
+) -> Saved:
     """Reads what `save_ensemble` wrote, and checks every file.
 
     Args:
         folder: Folder of the ensemble.
-        backbone: Folder or hub id of the model, if the one that `ensemble.json` names is missing.
+        backbone: Folder or hub id of the model; None looks for it (`places.find_backbone`).
+        trust_remote_code: Let a backbone that comes with code run it.
 
     Raises:
         StoreError: A file is missing, damaged, of another version, or outside the folder.
@@ -162,7 +170,7 @@ def read_ensemble(folder: Path, backbone: str | None = None) -> Saved:
     try:
         saved = Saved(
             folder,
-            _backbone(facts, backbone),
+            find_backbone(facts, folder, backbone, trust_remote_code=trust_remote_code),
             make(facts["features"], Features, "features"),
             make(facts["router"], Router, "router"),
             _epochs(folder, facts),
@@ -203,27 +211,3 @@ def _centroids(path: Path) -> Tensor:
     if centroids.dim() != 2 or centroids.dtype != torch.float32 or not finite:
         raise ValueError(f"centroids are {centroids.dtype} {list(centroids.shape)}, or not finite")
     return centroids
-
-
-def _backbone(facts: Mapping[str, Any], given: str | None) -> Pretrained:
-    """The backbone that `ensemble.json` describes, or a given one, if its fingerprint is the same."""
-    described = dict(facts["backbone"])
-    fingerprint = described.pop("fingerprint")
-    known = {field.name for field in fields(Pretrained)} - {"trust_remote_code", "name"}
-    options = {name: value for name, value in described.items() if name in known}
-    name = given or described["name"]
-    built_in = name == "elrea-tiny" or Path(name) == TINY
-    kind = Tiny if built_in else Pretrained
-    node = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
-    source: Pretrained = build(node if built_in else {**node, "name": name}, "backbone")
-    try:
-        identity = source.identity()
-    except ElreaError as error:
-        raise BackboneError(
-            f"the ensemble's backbone {described['name']!r} is needed: give its folder or hub id ({error})"
-        ) from error
-    if identity != fingerprint:
-        raise BackboneError(
-            f"{name} is not the backbone that the adapters were trained on ({described['name']})"
-        )
-    return source

@@ -13,8 +13,9 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import SILENT, Task
-from elrea.models.lora import attach, load
+from elrea.models.lora import attach
 from elrea.models.processes import Member, launch
+from elrea.models.start import weights
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
 
@@ -83,6 +84,6 @@ def _share(work: Work, member: Member, task: Task) -> None:
     trainer = {**member.device.lightning(), "strategy": work.device.strategy}
     train_adapter(
         model, work.encoded, work.recipe, pad_id=backbone.pad_id, lora=work.lora, base_name=backbone.name,
-        seed=work.seed, stage=work.stage, folder=work.folder, start=load(work.start)[0] if work.start else None,
+        seed=work.seed, stage=work.stage, folder=work.folder, start=weights(work.start) if work.start else None,
         keep_moments=work.keep_moments, trainer=trainer, dev=work.dev, task=task,
     )  # fmt: skip

@@ -19,7 +19,8 @@ class Training:
     """How adapters are trained: the base adapter, and from it the experts."""
 
     epochs: int = 3
-    """Passes of the base adapter over all training data. The paper uses 2 or 3."""
+    """Passes of the base adapter over all training data. The paper uses 2 or 3. At least 1 with adapter.start too: the
+    gradient features need Adam's moments from it."""
     expert_epochs: int = 3
     """Passes of each expert over its cluster. The paper uses as many as for the base adapter."""
     learning_rate: float = 5e-5

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from elrea.errors import ConfigError
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import BASE, AdapterSpec
-from elrea.models.lora import load
+from elrea.models.start import folder_of, weights
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
 from elrea.pipeline.experiment import key_fields
@@ -66,7 +67,7 @@ class Adapter(Step):
         experiment, spec = context.experiment, self.spec
         inputs: dict[str, Any] = {
             "name": self.name,
-            "lora": key_fields(spec.lora),
+            "lora": key_fields(spec.lora, "start", *(() if spec.lora.rslora else ("rslora",))),
             "epochs": spec.epochs,
             "learning_rate": spec.learning_rate,
             "training": key_fields(experiment.training, *NOT_KEYED),
@@ -78,6 +79,8 @@ class Adapter(Step):
         if spec.lora.dropout and experiment.device.together > 1:
             # Each process draws its own dropout masks.
             inputs["processes"] = experiment.device.together
+        if self._starts(context) and context.start:
+            inputs["start"] = context.start
         if spec.from_base:
             inputs["base"] = upstream["base"].key
         else:
@@ -102,6 +105,8 @@ class Adapter(Step):
             examples_of(spec, context, upstream), spec.seed(experiment.seed), self.name == BASE,
         )  # fmt: skip
         start = upstream["base"].folder / "adapter" if spec.from_base else None
+        if self._starts(context):
+            start = folder_of(str(spec.lora.start))
         fitting, dev = _must_fit(context) if base else [], self._dev(context)
         total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
         with context.task(self.name, f"train {self.name}", total, steps) as task:
@@ -119,9 +124,25 @@ class Adapter(Step):
                 train_adapter(
                     model, encoded, recipe, pad_id=context.backbone.pad_id, lora=spec.lora,
                     base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
-                    start=load(start)[0] if start else None, keep_moments=base,
+                    start=weights(start) if start else None, keep_moments=base,
                     trainer=experiment.device.lightning(), dev=dev, task=task,
                 )  # fmt: skip
+
+    def _starts(self, context: Context) -> bool:
+        """Whether it starts from `adapter.start`, as all adapters do that do not start from the base adapter.
+
+        Raises:
+            ConfigError: It has another shape than the start.
+        """
+        lora = self.spec.lora
+        if self.spec.from_base or lora.start is None:
+            return False
+        if lora != context.experiment.lora:
+            raise ConfigError(
+                f"{self.name}: has rank {lora.r}, so it cannot start from adapter.start, which has rank "
+                f"{context.experiment.lora.r}; leave its strategy out, or say adapter.start=null"
+            )
+        return True
 
     def _dev(self, context: Context) -> list[Encoded]:
         """Where an early stop measures the loss, if this training has one.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -32,7 +32,7 @@ class Matched(Rated, Strategy):
         lora, training = setting.lora, setting.training
         if self.rank_times_clusters:
             rank = lora.r * setting.clusters
-            lora = replace(lora, r=rank, alpha=lora.scale * rank)
+            lora = lora.of_rank(rank)
         epochs = training.epochs + training.expert_epochs
         rate = self.rate * training.learning_rate
         return {self._name: AdapterSpec(lora, epochs, rate, "all", from_base=False)}
