@@ -152,7 +152,7 @@ def test_choices_that_are_the_same_tokens_are_refused_before_training(
     for more in ((), ("plan=true",)):
         ended = started(tmp_path, tiny, train, test, model, *more)
         assert (
-            "test.jsonl:1: the choices 'us' and 'US' become the same tokens; word them"
+            "test.jsonl:1: the options 'us' and 'US' become the same tokens; word them"
             in ended.error
         )
         assert not (tmp_path / "store").exists()

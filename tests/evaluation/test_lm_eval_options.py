@@ -27,8 +27,11 @@ from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.likelihood import log_likelihoods
 from elrea.models.backbone import Backbone, Pretrained
 from elrea.models.device import Device
-from tests.evaluation.test_lm_eval import evaluated, local_task
 from tests.real_files import real_model
+
+pytest.importorskip("lm_eval", reason="lm-eval (the extra `harness`) is not installed")
+
+from tests.evaluation.test_lm_eval import evaluated, local_task
 
 ROWS = 40
 METRICS = "metric_list:\n" + "".join(
