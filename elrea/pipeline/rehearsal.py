@@ -51,9 +51,9 @@ log = logging.getLogger(__name__)
 VERSION = 1
 RESULT = "rehearsal.json"
 LIBRARIES = ("elrea", "torch", "transformers", "peft")
-EXACT, ROUNDED = 1e-3, 0.25
-"""Largest relative difference that rounding explains, in float32 and in half precision: mixed-up rows differ by more
-than 1."""
+EXACT, ROUNDED = 1e-3, 0.6
+"""Largest relative difference that rounding explains, in float32 and in half precision, where a token near two experts'
+border may choose another one. Mixed-up rows differ by about 1 or more."""
 STEP = 0.02
 """Largest entry of B in the adapter by which gradients and scores are compared."""
 
@@ -243,7 +243,7 @@ class Rehearsal:
         return ids.to(device), last.to(device)
 
     def _compare(self, got: Tensor, wanted: Tensor, wrong: str) -> None:
-        error = float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
+        error = float((got - wanted).norm() / wanted.norm().clamp(min=1e-30))
         if not error <= self._tolerance:
             raise _Wrong(wrong)
 
