@@ -27,6 +27,7 @@ from elrea.errors import BackboneError, ElreaError
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.verify import worst_gradient
+from elrea.method.routing.distilled import Distilled
 from elrea.models import lora as adapters
 from elrea.models.layers import layers_of, short
 from elrea.models.loss import logits_at
@@ -73,7 +74,8 @@ def rehearse(contexts: Sequence[Context], store: Store) -> None:
         log.info("no rehearsal: the backbone is cut up over several devices")
         return
     features = [c.experiment.features for c in contexts if c.requirements.clustered]
-    features += [context.distilled.states] if context.distils else []
+    if context.distils and isinstance(context.distilled, Distilled):
+        features.append(context.distilled.states)
     stage = store.stage("rehearsal", VERSION, _inputs(context, features))
     found = read_json(stage.run(partial(_make, context, features)) / RESULT)
     log.info("%s", found["adapted"])
@@ -158,8 +160,9 @@ class Rehearsal:
         """
         shutil.rmtree(self.folder, ignore_errors=True)  # of one that was killed
         experiment, model = self.context.experiment, self.backbone.model
-        layers = layers_of(model, experiment.lora.targets)
-        attached = adapters.attach(model, experiment.lora, experiment.seed)
+        with self._step("putting an adapter on it", ()):
+            layers = layers_of(model, experiment.lora.targets)
+            attached = adapters.attach(model, experiment.lora, experiment.seed)
         try:
             with self._step("one training step", layers.adapted):
                 self._train(attached)
