@@ -113,6 +113,9 @@ def _make(context: Context, features: Sequence[Features], folder: Path) -> None:
     ):
         said = Rehearsal(context, backbone, rows, folder / CHECKPOINT).run(features)
         task.advance(len(rows))
+    if not alone and device.resolve() == "cuda":
+        del backbone
+        torch.cuda.empty_cache()
     write_json(folder / RESULT, {**said, "seconds": round(monotonic() - start, 3)})
 
 
@@ -206,15 +209,13 @@ class Rehearsal:
         )  # fmt: skip
 
     def _feature(self, model: PeftModel, features: Features) -> None:
-        """The features of the rows' prompts, of which one at least has to be there."""
+        """The features of the rows' prompts; one whose gradient is zero or not finite has none, as in a run."""
         checkpoints = [self.folder / "epoch_1"] if features.from_base else []
         once = features
         if isinstance(features, GradientFeatures):  # there is one checkpoint only
             once = replace(features, epoch_weights=None)
         reader = once.reader(model, checkpoints, self.backbone.pad_id, self.backbone.tokenizer)
-        found, _ = reader([self._prompts()], lambda _n: None)
-        if not found.isfinite().all():
-            raise _Wrong("it is not finite")
+        reader([self._prompts()], lambda _n: None)
 
     def _prompts(self) -> list[Encoded]:
         """The rows' prompts as they are routed."""
