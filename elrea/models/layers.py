@@ -25,7 +25,7 @@ ROUTERS = ("router", "gate")
 EXPERTS = "weights of routed experts"
 TOWER = "text does not pass through it"
 ROUTER = "router of the experts"
-TAKEN = "PEFT would put the fused experts in its place when it reads the adapter"
+TAKEN = "PEFT reads such a name as the fused experts"
 
 
 @dataclass(frozen=True)

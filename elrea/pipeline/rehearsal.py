@@ -52,9 +52,9 @@ log = logging.getLogger(__name__)
 VERSION = 1
 RESULT = "rehearsal.json"
 LIBRARIES = ("elrea", "torch", "transformers", "peft")
-EXACT, ROUNDED = 1e-3, 0.25
-"""Largest relative difference that rounding explains, in float32 and in half precision: mixed-up rows differ by more
-than 1."""
+EXACT, ROUNDED = 1e-3, 0.6
+"""Largest relative difference that rounding explains, in float32 and in half precision, where a token near two experts'
+border may choose another one. Mixed-up rows differ by about 1 or more."""
 STEP = 0.02
 """Largest entry of B in the adapter by which gradients and scores are compared."""
 
@@ -113,6 +113,9 @@ def _make(context: Context, features: Sequence[Features], folder: Path) -> None:
     ):
         said = Rehearsal(context, backbone, rows, folder / CHECKPOINT).run(features)
         task.advance(len(rows))
+    if not alone and device.resolve() == "cuda":
+        del backbone
+        torch.cuda.empty_cache()
     write_json(folder / RESULT, {**said, "seconds": round(monotonic() - start, 3)})
 
 
@@ -160,8 +163,9 @@ class Rehearsal:
         """
         shutil.rmtree(self.folder, ignore_errors=True)  # of one that was killed
         experiment, model = self.context.experiment, self.backbone.model
-        layers = layers_of(model, experiment.lora.targets)
-        attached = adapters.attach(model, experiment.lora, experiment.seed)
+        with self._step("putting an adapter on it", ()):
+            layers = layers_of(model, experiment.lora.targets)
+            attached = adapters.attach(model, experiment.lora, experiment.seed)
         try:
             with self._step("one training step", layers.adapted):
                 self._train(attached)
@@ -205,15 +209,13 @@ class Rehearsal:
         )  # fmt: skip
 
     def _feature(self, model: PeftModel, features: Features) -> None:
-        """The features of the rows' prompts, of which one at least has to be there."""
+        """The features of the rows' prompts; one whose gradient is zero or not finite has none, as in a run."""
         checkpoints = [self.folder / "epoch_1"] if features.from_base else []
         once = features
         if isinstance(features, GradientFeatures):  # there is one checkpoint only
             once = replace(features, epoch_weights=None)
         reader = once.reader(model, checkpoints, self.backbone.pad_id, self.backbone.tokenizer)
-        found, _ = reader([self._prompts()], lambda _n: None)
-        if not found.isfinite().all():
-            raise _Wrong("it is not finite")
+        reader([self._prompts()], lambda _n: None)
 
     def _prompts(self) -> list[Encoded]:
         """The rows' prompts as they are routed."""
@@ -245,7 +247,7 @@ class Rehearsal:
         return ids.to(device), last.to(device)
 
     def _compare(self, got: Tensor, wanted: Tensor, wrong: str) -> None:
-        error = float((got - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))
+        error = float((got - wanted).norm() / wanted.norm().clamp(min=1e-30))
         if not error <= self._tolerance:
             raise _Wrong(wrong)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import torch
@@ -153,7 +155,12 @@ BUILD: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def built(name: str) -> PreTrainedModel:
-    """A model with random matrices from one seed, without dropout."""
+    """A model of its own with random matrices from one seed, without dropout."""
+    return deepcopy(_made(name))
+
+
+@cache
+def _made(name: str) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)  # of what is no matrix
         return filled(BUILD[name]())

@@ -207,7 +207,7 @@ def test_nothing_is_left_out_of_a_plain_model() -> None:
     [
         ("mixtral", ["q_proj", "gate_up_proj"], "'gate_up_proj' holds the weights of routed experts"),
         ("qwen3_moe", ["experts.down_proj"], "'experts.down_proj' holds the weights of routed experts"),
-        ("deepseek_v3", ["up_proj"], "PEFT would put the fused experts in its place"),
+        ("deepseek_v3", ["up_proj"], "PEFT reads such a name as the fused experts"),
         ("gemma3_vision", ["fc1"], "text does not pass through it; it can be on down_proj, gate_proj"),
         ("mamba", ["out_proj"], "PEFT: Module 'out_proj' is incompatible with Mamba-based models"),
         ("opt", ["gate"], "'gate' is no layer of this backbone that can have an adapter; it has fc1, fc2"),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from elrea.data.batches import pad
 from elrea.data.prompts import Encoded
@@ -311,3 +312,27 @@ def test_an_example_without_loss_has_no_gradient_and_harms_no_other() -> None:
     got = PerExampleGradients(model)(ids, mask, carries)
     assert not got[1].any()
     close(got[[0, 2]], by_hand.gradients(model, [prompts[0], prompts[2]]))
+
+
+@pytest.mark.parametrize("length", [4, 6])
+def test_rows_whose_example_is_unknown_get_a_pass_of_their_own(
+    length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers that get [t, b, d], also where t = b; and those that get a part of the rows, as routed experts do."""
+    plain = LlamaMLP.forward
+
+    def time_first(mlp: LlamaMLP, x: Tensor) -> Tensor:
+        return plain(mlp, x.transpose(0, 1)).transpose(0, 1)
+
+    def routed(mlp: LlamaMLP, x: Tensor) -> Tensor:
+        chosen = x[..., 0] > 0
+        return torch.zeros_like(x).masked_scatter(chosen[..., None], plain(mlp, x[chosen]))
+
+    prompts = [Encoded(str(i), tuple(range(i + 2, i + 2 + length)), ()) for i in range(4)]
+    for forward in (time_first, routed):
+        monkeypatch.setattr(LlamaMLP, "forward", forward)
+        model = adapted("llama")
+        gradients = PerExampleGradients(model)
+        for _ in range(2):
+            close(gradients(*batch(prompts)), by_hand.gradients(model, prompts))
+            assert gradients.one_by_one
