@@ -165,7 +165,8 @@ class Pretrained:
     def length(self) -> int:
         """Maximum length of an example in tokens: the smaller of `max_length` and the model's context."""
         context = getattr(self.config().get_text_config(), "max_position_embeddings", None)
-        return min(self.max_length, context) if context else self.max_length
+        limited = context is not None and context > 0  # XLNet has -1
+        return min(self.max_length, context) if limited else self.max_length
 
     def vocabulary(self, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         """The ids that the model will have a row for, by its configuration; the model is not loaded."""
