@@ -28,7 +28,7 @@ from elrea.reporting.compare_table import (
     save,
 )
 from elrea.reporting.plots import trends
-from elrea.reporting.sweeps import draw_sweep, seed_means
+from elrea.reporting.sweep_report import draw_sweep, seed_means, with_answers
 from elrea.store.files import write_text
 
 LEADER = "elrea"
@@ -89,7 +89,8 @@ def main() -> None:
     given.into.mkdir(parents=True, exist_ok=True)
     write_text(given.into / "table.md", text)
     save(table, given.into / "results.json")
-    draw_sweep(seed_means(jobs), keys, given.into, note(table), given.chance)
+    means = seed_means(with_answers(given.folder, jobs))
+    draw_sweep(means, keys, given.into, note(table), given.chance)
     if given.against:
         path = given.into / f"gain_on_{given.against}.png"
         draw_gains(keys, scores, given.against, path, note(table))

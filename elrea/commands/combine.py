@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.commands.messages import announce, one_line_errors
 from elrea.config import build
 from elrea.data.sources.maths import Maths, paper_sizes
-from elrea.errors import ConfigError
+from elrea.errors import ConfigError, ElreaError
 from elrea.store.files import write_text
 
 if TYPE_CHECKING:
@@ -44,15 +48,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.root and not Path(given.root).is_dir():
         raise ConfigError(f"--root {given.root}: no such folder")
     announce("reading the data sets ...")
-    corpus = source.load()
+    with _own_settings():
+        corpus = source.load()
     parts = {name: part for name in SPLITS if (part := getattr(corpus, name))}
     for name, examples in parts.items():
         write_text(given.out / f"{name}.jsonl", "".join(map(json_line, examples)))
     _print_counts(corpus, parts)
     for line in corpus.left_out or ("nothing was dropped",):
         print(line)
-    words = " ".join(f"data.{name}={given.out}/{name}.jsonl" for name in parts)
-    print(f"{given.out}: elrea run data=jsonl {words}")
+    words = (shlex.quote(f"data.{name}={given.out}/{name}.jsonl") for name in parts)
+    print(f"{given.out}: elrea run data=jsonl {' '.join(words)}")
+
+
+@contextmanager
+def _own_settings() -> Iterator[None]:
+    """Errors of the data name settings as this command takes them: --root, and overlap=drop instead of data.overlap."""
+    try:
+        yield
+    except ElreaError as error:
+        text = re.sub(r"\bdata\.root=", "--root ", str(error))
+        text = re.sub(r"\bdata\.hub=true", "--hub", text)
+        settings = "|".join(field.name for field in fields(Maths))
+        raise type(error)(re.sub(rf"\bdata\.(?=(?:{settings})\b)", "", text)) from error
 
 
 def _parser() -> argparse.ArgumentParser:

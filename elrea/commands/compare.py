@@ -1,17 +1,23 @@
-"""Tests whether one strategy is better than another, over the same test items and over seeds.
+"""Tests whether one strategy is better than another, over test items and over seeds.
 
     elrea compare multirun/<day>/<time> --a elrea --b base
     elrea compare outputs/<day>/<time> outputs/<day>/<time> --a elrea --b uniform --json
 
-Give finished runs that differ only in the seed, or the folder of a sweep over seeds. The runs may
-also differ in the strategies that they scored, in the hardware and in settings of speed.
+Give finished runs, or folders of sweeps. Runs that differ only in the seed are one setting; each
+setting has its own rows, as each number of clusters in a sweep over clustering.k. Runs of one
+setting may differ in the strategies that they scored, in the hardware and in settings of speed.
 
-Each seed gets the two accuracies and McNemar's exact test. All seeds together get the paired
-bootstrap interval of the difference, in which an item counts with its mean over seeds, and a
-McNemar test over the items on which the strategies' means over seeds differ: is one strategy ahead
-on more of them? With one seed this is the usual test. The discordant pairs of the seeds are not
-added up, because a question that is hard with one seed is hard with the others: they are not
-independent draws.
+Each seed gets the two accuracies, the paired bootstrap interval of their difference over items, and
+McNemar's exact test. All seeds of a setting together get three intervals, each with its p-value:
+
+  items   other questions, these trained models: paired bootstrap over items, in which an item
+          counts with its mean over seeds; and McNemar's test over the items on which the
+          strategies' means over seeds differ
+  seeds   other seeds, these questions: Student's t over the seeds' differences
+  both    other seeds and other questions: bootstrap over seeds and items at once
+
+The discordant pairs of the seeds are not added up, because a question that is hard with one seed is
+hard with the others: they are not independent draws.
 """
 
 from __future__ import annotations
@@ -27,8 +33,15 @@ import numpy as np
 
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError, DataError, did_you_mean
+from elrea.evaluation.seed_intervals import (
+    seeds_interval,
+    seeds_items_interval,
+    seeds_items_p,
+    seeds_p,
+)
 from elrea.evaluation.statistics import MOST_RESAMPLES, McNemar, mcnemar, paired_interval
-from elrea.reporting.runs import FinishedRun, check_same_settings, read_run, run_folders
+from elrea.reporting.runs import FinishedRun, read_run, run_folders
+from elrea.reporting.settings import by_setting
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -50,42 +63,60 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     if not 1 <= given.resamples <= MOST_RESAMPLES:
         raise ConfigError(f"--resamples {given.resamples}: must be 1 to {MOST_RESAMPLES}")
-    comparison = compare(
-        [read_run(folder) for folder in run_folders(given.runs)], given.a, given.b, given.resamples
-    )
+    folders, left_out = run_folders(given.runs)
+    runs = [read_run(folder) for folder in folders]
+    comparison = compare(runs, given.a, given.b, given.resamples) | {"left_out": left_out}
     if given.json:
         print(json.dumps(comparison, indent=2))
         return
-    from elrea.reporting.progress import screen
-    from elrea.reporting.terminal import paired_table
+    from elrea.reporting.compare_terminal import legend, paired_table
+    from elrea.reporting.progress import say, screen
+    from elrea.reporting.terminal import wrapped
 
-    screen().print(paired_table(comparison))
+    out = screen()
+    out.print(paired_table(comparison))
+    for line in (*legend(comparison), *left_out):
+        say(out, wrapped(line))
 
 
 def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000) -> dict[str, Any]:
-    """Accuracies, differences and tests of two strategies, per seed and pooled.
+    """Accuracies, differences and tests of two strategies, setting by setting.
 
     Args:
-        runs: Runs of one or several seeds.
+        runs: Of one or several settings and seeds.
         a: Name of a strategy.
         b: Name of another one; the difference is a's accuracy minus b's.
         resamples: Number of bootstrap resamples.
 
     Returns:
-        `a`, `b`, `items`, `seeds` (rows of `seed`, `a`, `b`, `difference`, `ci95`, `only_a`, `only_b`, `p`) and
-        `pooled`, such a row without the seed.
+        `a`, `b`, `data`, and `settings`, one for each group of runs that differ only in the seed: `setting` (what tells
+        it from the others: key -> value), `items`, `seeds` (rows of `seed`, `a`, `b`, `difference`, `ci95`, `only_a`,
+        `only_b`, `p`) and `pooled`: such a row without the seed, whose `ci95` and `p` are over items, with `over_seeds`
+        and `over_seeds_and_items`, each a `ci95` and a `p`, or None with one seed.
 
     Raises:
-        DataError: The runs differ in their test items or settings, or two runs with one seed disagree.
+        DataError: Runs of one setting differ in their test items, or two with one seed disagree.
         ConfigError: A strategy was not scored.
     """
+    return {
+        "a": a,
+        "b": b,
+        "data": list(dict.fromkeys(run.data for run in runs if run.data)),
+        "settings": [
+            {"setting": dict(group.setting), **_compare(group.runs, a, b, resamples)}
+            for group in by_setting(runs, (a, b))
+        ],
+    }
+
+
+def _compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int) -> dict[str, Any]:
+    """The figures of one setting."""
     for run in runs[1:]:
         if run.items != runs[0].items:
             raise DataError(
                 f"{run.folder} and {runs[0].folder} have different test items ({len(run.items):,} and "
                 f"{len(runs[0].items):,}); give runs on the same data"
             )
-    check_same_settings(runs, (a, b))
     seeds = sorted({run.seed for run in runs})
     left, right = (
         np.array([_correct([run for run in runs if run.seed == seed], name) for seed in seeds])
@@ -98,7 +129,18 @@ def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000
     # Sums of integers: floating-point means that should be equal might differ.
     ahead = left.sum(axis=0, dtype=int) - right.sum(axis=0, dtype=int)
     pooled = _figures(left, right, mcnemar(ahead > 0, ahead < 0), resamples)
-    return {"a": a, "b": b, "items": len(runs[0].items), "seeds": rows, "pooled": pooled}
+    cells = left.astype(float) - right
+    each = cells.mean(axis=1)
+    pooled["over_seeds"] = _test(seeds_interval(each), seeds_p(each))
+    pooled["over_seeds_and_items"] = _test(
+        seeds_items_interval(cells, 0, resamples), seeds_items_p(cells, 0, resamples)
+    )
+    return {"items": len(runs[0].items), "seeds": rows, "pooled": pooled}
+
+
+def _test(bounds: tuple[float, float] | None, p: float | None) -> dict[str, Any] | None:
+    """An interval with its p-value; None with one seed."""
+    return None if bounds is None else {"ci95": [round(bound, 6) for bound in bounds], "p": p}
 
 
 def _figures(left: Any, right: Any, test: McNemar, resamples: int) -> dict[str, Any]:

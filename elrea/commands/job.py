@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,9 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors
-from elrea.commands.sweep import Record, failed, typed
+from elrea.commands.sweep import Record, Sweep, failed, typed
 from elrea.config import build, load_config, plain, save_config, with_current_names
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
@@ -83,9 +84,9 @@ class Job:
 
     @property
     def accuracy(self) -> float:
-        """Of the chosen strategy, once the job is done."""
-        summary = read_json(self.folder / SUMMARY)
-        return float(summary["strategies"][self.chosen]["accuracy"])
+        """Of the chosen strategy, once the job is done; minus its loss where all of test is plain text."""
+        row = read_json(self.folder / SUMMARY)["strategies"][self.chosen]
+        return float(-row["loss"] if row["accuracy"] is None else row["accuracy"])
 
 
 def run(cfg: DictConfig) -> float | None:
@@ -113,6 +114,7 @@ def run(cfg: DictConfig) -> float | None:
         ):
             say(screen(), f"Job {job.number} is done already: {os.path.relpath(job.folder)}")
             return job.accuracy
+        _check_device(pipeline, cfg)
         _show_plan(pipeline, forecasts=cfg.plan)
         if cfg.plan:
             return None
@@ -126,7 +128,7 @@ def run(cfg: DictConfig) -> float | None:
         with _tracker(job) as tracker:
             log.add(tracker)
             pipeline.run(on_stages=record.needs)
-            report = _write(job, pipeline, tracker)
+            report = _write(job, pipeline, tracker, record)
         _show(report, job, tracker)
         record.end(job_key(plain(cfg), pipeline))
         accuracy = job.accuracy
@@ -135,16 +137,35 @@ def run(cfg: DictConfig) -> float | None:
 
 @contextmanager
 def _started(cfg: DictConfig) -> Iterator[tuple[Job, Record]]:
-    """A job and its record; one of a sweep fails without stopping its siblings."""
+    """A job and its record; one of a sweep fails without stopping its siblings.
+
+    It works in the folder in which the command was started, with hydra.job.chdir=true too: the store, and the paths of
+    data and models, are relative to that folder.
+    """
+    hydra = HydraConfig.get()
+    if hydra.job.chdir:
+        os.chdir(hydra.runtime.cwd)
     job = Job.of(cfg)
     facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
+    record = Record(job.folder, facts, kept=job.sweep is not None and not cfg.plan)
     try:
-        with Record(job.folder, facts) as record:
+        with record:
             yield job, record
     except Exception as error:
         if job.sweep is None or cfg.debug:
             raise
         failed(job.number, error)
+    finally:
+        if not record.begun:
+            clear(job.folder, (str(hydra.output_subdir), LOG), _made(job))
+
+
+def _made(job: Job) -> Sequence[Path]:
+    """The folders that were made for the job, its own first; the sweep removes those that it made."""
+    if job.sweep is None:
+        return Sweep.made
+    sweep = job.sweep.absolute()
+    return [path for path in (job.folder, *job.folder.parents) if sweep in path.parents]
 
 
 def job_key(config: Mapping[str, Any], pipeline: Pipeline) -> str:
@@ -198,7 +219,8 @@ def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
     device.apply()
     if job.sweep:
         _check_processes(job, device.strategy)
-        device.take(job.number)
+        if not cfg.plan:
+            device.take(job.number)
     try:
         pipeline = Pipeline(experiment, Store(Path(cfg.store)), log)
     except NotHere as missing:
@@ -208,6 +230,24 @@ def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
         return None
     pipeline.check(cfg.until)
     return pipeline
+
+
+def _check_device(pipeline: Pipeline, cfg: DictConfig) -> None:
+    """Refuses a device that is not here where something is to be made; a plan for another machine says it.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    graph = pipeline.graph
+    needed = graph.needed(cfg.until)
+    if all(node.stage.done() for name, node in graph.nodes.items() if name in needed):
+        return
+    try:
+        pipeline.experiment.device.resolve()
+    except ConfigError as error:
+        if not cfg.plan:
+            raise
+        say(screen(), f"Not on this machine: {error}")
 
 
 def _check_processes(job: Job, strategy: str) -> None:
@@ -233,7 +273,7 @@ def _tracker(job: Job) -> Iterator[Tracker]:
         yield tracker
 
 
-def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
+def _write(job: Job, pipeline: Pipeline, tracker: Tracker, record: Record) -> Report:
     """Everything that the job leaves in its folder, and in W&B."""
     from elrea.reporting.collect import report_of
     from elrea.reporting.export import export
@@ -249,12 +289,12 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
     ensemble = export(folder / "ensemble", report)
     pictures = draw(folder / "plots", report)
     run_report(folder, report, pictures)
-    log_run(tracker, report, pictures, ensemble)
+    log_run(tracker, report, pictures, ensemble, record.seconds)
     return report
 
 
 def _show(report: Report, job: Job, tracker: Tracker) -> None:
-    from elrea.reporting.terminal import notices, results_table
+    from elrea.reporting.terminal import notices, results_table, wrapped
 
     out = screen()
     free = not any(example.choices for example in report.test)  # then the loss says most
@@ -262,10 +302,10 @@ def _show(report: Report, job: Job, tracker: Tracker) -> None:
     caption += f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
     out.print(results_table(report.strategies, "Results", caption, loss=free))
     for line in notices(report):
-        say(out, line)
+        say(out, wrapped(line))
     say(out, f"Everything is in {os.path.relpath(job.folder)}")
     if line := tracker.sync_line():
-        say(out, f"To send this run to W&B: {line}")
+        say(out, f"To send this run to W&B:\n  {line}")
 
 
 def _show_plan(pipeline: Pipeline, forecasts: bool) -> None:

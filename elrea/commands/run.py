@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from textwrap import fill
 
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
+from elrea.reporting.progress import WIDTH
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -31,7 +35,26 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     if argv is not None:
         sys.argv = ["elrea run", *argv]  # Hydra reads its words there
-    hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)()
+    start = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)
+    if not {"--help", "-h"} & set(sys.argv[1:]):
+        return start()
+    text = StringIO()
+    try:
+        with redirect_stdout(text):
+            start()  # ends the process
+    finally:
+        print(wrapped(text.getvalue()), end="")
+
+
+def wrapped(text: str) -> str:
+    """Breaks the lines that are longer than `WIDTH`, which list the choices of a group; further lines are indented."""
+    return "".join(
+        fill(line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        + "\n"
+        if len(line) > WIDTH
+        else line + "\n"
+        for line in text.splitlines()
+    )
 
 
 if __name__ == "__main__":

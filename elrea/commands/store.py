@@ -21,10 +21,11 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError, StoreError
@@ -53,6 +54,8 @@ class Entry:
     """Files and folders that exist under that key, `folder` and its siblings with suffixes."""
     used: int
     """Number of runs that use it."""
+    names: Sequence[str] = ()
+    """What the plans of these runs call it, as "expert-0"; the folder is named by the kind, "adapter"."""
 
     @property
     def removable(self) -> bool:
@@ -60,6 +63,18 @@ class Entry:
         return not self.finished or (
             (self.folder / MANIFEST).is_file() and not self.folder.is_symlink()
         )
+
+    def shown_name(self, inputs: Mapping[str, Any]) -> str:
+        """Its name in the plans; of a stage that no run uses, as far as its inputs tell it.
+
+        Args:
+            inputs: From its manifest.
+        """
+        kind = self.folder.parent.name
+        if self.names:
+            return ", ".join(self.names)
+        given = inputs.get("name")
+        return given if isinstance(given, str) else kind
 
     @property
     def finished(self) -> bool:
@@ -104,12 +119,12 @@ class Entry:
         return True
 
 
-def entries(store: Path, uses: dict[str, int]) -> list[Entry]:
+def entries(store: Path, uses: Mapping[str, Sequence[str]]) -> list[Entry]:
     """All entries of a store, ordered by stage name and key; files and folders of other names are ignored.
 
     Args:
         store: Folder of the store.
-        uses: Number of runs that use a stage, by its key.
+        uses: By a stage's key, what each run that uses it calls it.
 
     Raises:
         StoreError: There is no such folder.
@@ -123,32 +138,35 @@ def entries(store: Path, uses: dict[str, int]) -> list[Entry]:
             continue
         key = match[1] or match[2]
         folder = path.with_name(key)
-        by_folder.setdefault(folder, Entry(folder, [], uses.get(key, 0))).paths.append(path)
+        names = uses.get(key, ())
+        entry = Entry(folder, [], len(names), sorted(set(names)))
+        by_folder.setdefault(folder, entry).paths.append(path)
     return list(by_folder.values())
 
 
-def used_by(folders: list[Path]) -> tuple[int, dict[str, int]]:
-    """The number of runs below these folders, and by a stage's key the number of runs that use it.
+def used_by(folders: list[Path]) -> tuple[int, dict[str, list[str]]]:
+    """The number of runs below these folders, and by a stage's key what each run that uses it calls it.
 
     Raises:
         StoreError: A run's list of stages cannot be read.
     """
-    keys: dict[Path, set[str]] = {}
+    keys: dict[Path, dict[str, str]] = {}
     for folder in folders:
         for path in [*folder.rglob("summary.json"), *folder.rglob("status.json")]:
             if "wandb" in path.relative_to(folder).parts[:-1]:
                 continue
             try:
                 stages = read_json(path).get("stages", {})
-                keys.setdefault(path.parent, set()).update(
-                    str(stage["key"]) for stage in stages.values()
+                keys.setdefault(path.parent, {}).update(
+                    (str(stage["key"]), name) for name, stage in stages.items()
                 )
             except (AttributeError, LookupError, TypeError) as error:
                 raise StoreError(f"{path}: does not list the stages that its run uses") from error
-    counts: dict[str, int] = {}
-    for key in (key for run in keys.values() for key in run):
-        counts[key] = counts.get(key, 0) + 1
-    return len(keys), counts
+    names: dict[str, list[str]] = {}
+    for run in keys.values():
+        for key, name in run.items():
+            names.setdefault(key, []).append(name)
+    return len(keys), names
 
 
 def damage(entry: Entry) -> str | None:
@@ -170,19 +188,25 @@ def damage(entry: Entry) -> str | None:
 
 
 def ls(stored: list[Entry], runs: int) -> None:
-    """Prints a table of the entries, and how many of the runs use each."""
-    print(f"{'stage':<10} {'key':<16} {'MB':>9} {'made':<25} {'seconds':>8}  used by")
+    """Prints a table of the entries: the names that plans show, the folders, and how many of the runs use each."""
+    rows = [("stage", "folder", "MB", "made (UTC)", "seconds", "used by")]
     for entry in stored:
-        made, seconds = "", ""
+        made, seconds, inputs = "", "", {}
         if entry.finished:
             with suppress(StoreError, AttributeError, TypeError, ValueError):
                 manifest = read_json(entry.folder / MANIFEST)
                 made, seconds = str(manifest.get("made")), f"{float(manifest.get('seconds')):.1f}"
+                inputs = dict(manifest.get("inputs"))
             use = f"{entry.used} of {runs} runs"
         else:
             use = "being made" if entry.locked() else "unfinished"
-        stage, key = entry.folder.parent.name, entry.folder.name
-        print(f"{stage:<10} {key:<16} {entry.bytes / 1e6:>9.2f} {made:<25} {seconds:>8}  {use}")
+        folder = f"{entry.folder.parent.name}/{entry.folder.name}"
+        size = f"{entry.bytes / 1e6:.2f}"
+        rows.append((entry.shown_name(inputs), folder, size, made[:16], seconds, use))
+    names, folders = (max(len(row[column]) for row in rows) for column in (0, 1))
+    for name, folder, size, made, seconds, use in rows:
+        line = f"{name:<{names}}  {folder:<{folders}} {size:>8}  {made:<16} {seconds:>8}  {use}"
+        print(line.rstrip())
     print(f"{len(stored)} in all, {sum(entry.bytes for entry in stored) / 1e6:,.2f} MB")
 
 

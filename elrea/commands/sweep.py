@@ -6,7 +6,7 @@ import atexit
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +16,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from elrea.commands.leftovers import clear, missing
 from elrea.commands.messages import line_of, one_line_errors
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
-from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values, write_report
+from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
@@ -39,7 +40,17 @@ class Sweep(Callback):
 
     claimed: str | None = None
     """`<day>/<time>` of the sweep that this process runs, below `ROOT`."""
+    made: Sequence[Path] = ()
+    """Folders that Hydra makes for a single run, the run's own first."""
+    refused: bool = False
+    """Whether a job of the sweep has failed in this process."""
     _lease: Lease | None = None
+    _end: Callable[[], None] = staticmethod(lambda: None)
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Notes which folders are not there yet: those of a plan or of a refused run are removed again."""
+        with suppress(OmegaConfBaseException):  # Hydra reports it
+            Sweep.made = missing(Path(config.hydra.run.dir).absolute())
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Locks the sweep's folder: hydra.sweep.dir if it is set, else the last sweep of the same command, else new."""
@@ -55,12 +66,15 @@ class Sweep(Callback):
         with _exit_on_error():
             folder = Path(config.hydra.sweep.dir)
             jobs = read_jobs(folder)
-            if not jobs:
-                return  # plan=true
-            write_text(folder / "sweep.csv", as_csv(jobs))
-            write_report(folder, sys.argv[1:], jobs)
-            _show(folder, jobs)
-            if any(job["state"] not in SUCCEEDED for job in jobs):
+            if not jobs:  # plan=true
+                Sweep._end()
+            else:
+                write_text(folder / "sweep.csv", as_csv(jobs))
+                from elrea.reporting.sweep_report import write_report
+
+                write_report(folder, sys.argv[1:], jobs)
+                _show(folder, jobs)
+            if Sweep.refused or any(job["state"] not in SUCCEEDED for job in jobs):
                 sys.exit(1)
 
 
@@ -111,9 +125,10 @@ def claim_default_folder(words: Sequence[str]) -> tuple[str, Lease]:
     name = datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
     for number in range(2, 1000):
         folder = ROOT / name
+        made = missing(folder.absolute())
         with suppress(FileExistsError):
             folder.mkdir(parents=True, exist_ok=False)
-            if lease := _lock(folder):
+            if lease := _lock(folder, made):
                 write_json(folder / SWEEP, {"overrides": list(words)})
                 return name, lease
         name = f"{name.split('_')[0]}_{number}"
@@ -139,8 +154,9 @@ def claim_named_folder(folder: Path, words: Sequence[str]) -> Lease:
             f"hydra.sweep.dir={folder}: has jobs of a different sweep; name another folder, or repeat that "
             "sweep's command to resume it"
         )
+    made = missing(folder.absolute())
     folder.mkdir(parents=True, exist_ok=True)
-    lease = _lock(folder)
+    lease = _lock(folder, made)
     if lease is None:
         raise ConfigError(
             f"hydra.sweep.dir={folder}: another process is running this sweep; wait for it, or name another folder"
@@ -172,12 +188,25 @@ def _identifying(words: Any) -> list[str] | None:
     ]
 
 
-def _lock(folder: Path) -> Lease | None:
-    """Locks a folder until this process ends; None if another process has it locked."""
+def _lock(folder: Path, made: Sequence[Path] = ()) -> Lease | None:
+    """Locks a folder until this process ends; None if another process has it locked.
+
+    Args:
+        folder: Of the sweep.
+        made: The folders that were made for it; without any job in them they are removed at the end.
+    """
+    folder = folder.absolute()  # the working folder may be another one at the end
     lease = Lease(folder / "sweep.lease")
     if not lease.acquire(wait=False):
         return None
-    atexit.register(lease.release)
+
+    def end() -> None:
+        lease.release()
+        if made:
+            clear(folder, (SWEEP, "multirun.yaml"), made)
+
+    Sweep._end = staticmethod(end)
+    atexit.register(end)
     return lease
 
 
@@ -186,13 +215,18 @@ class Record:
 
     Use it as a context manager: an exception that leaves the block is recorded as `failed` or `stopped`.
 
+    A single run that is refused before it begins leaves the folder as it was, as a plan does: results of an earlier run
+    stay valid.
+
     Args:
         folder: Of the job.
         facts: Other fields of status.json: `words`, `command`, `chosen`.
+        kept: Whether to record an end before `begin`, as a job of a sweep does.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, facts: Mapping[str, Any], *, kept: bool = True) -> None:
         self.folder, self.facts = folder, dict(facts)
+        self.begun, self._kept = False, kept
         self._began = time.monotonic()
 
     def __enter__(self) -> Record:
@@ -201,7 +235,7 @@ class Record:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: Any
     ) -> None:
-        if error is None:
+        if error is None or not (self._kept or self.begun):
             return
         with suppress(StoreError):  # must not hide the job's own error
             if isinstance(error, Exception):
@@ -209,6 +243,11 @@ class Record:
                 self._write("failed", error=" ".join(line.split()))
             else:
                 self._write("stopped", error="stopped by a signal")
+
+    @property
+    def seconds(self) -> float:
+        """Since the job was started."""
+        return time.monotonic() - self._began
 
     def begin(self, key: str, stages: Mapping[str, str] | None = None) -> None:
         """Records that the job is running.
@@ -218,6 +257,7 @@ class Record:
             stages: Keys of the stages that the job needs, by name; `elrea store gc` keeps them.
         """
         remove_temporary_files(self.folder, "")
+        self.begun = True
         self.facts["key"] = key
         self.needs(stages or {})
 
@@ -252,13 +292,13 @@ class Record:
         return same and path.is_file() and status.get(SUMMARY) == sha256(path)
 
     def _write(self, state: str, **more: Any) -> None:
-        seconds = round(time.monotonic() - self._began, 3)
-        status = {"state": state, **self.facts, "seconds": seconds, **more}
+        status = {"state": state, **self.facts, "seconds": round(self.seconds, 3), **more}
         write_json(self.folder / STATUS, status)
 
 
 def failed(number: int, error: Exception) -> None:
     """Prints to stderr that a job of the sweep failed; the other jobs continue."""
+    Sweep.refused = True
     line = line_of(error)
     if line is None:
         traceback.print_exc()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from elrea.data.drops import Drops
 from elrea.data.examples import Example
+from elrea.data.options import Options
 from elrea.data.overlap.question_key import QuestionKey
 from elrea.errors import DataError
 from elrea.store.files import sha256_of
@@ -16,6 +17,8 @@ from elrea.store.files import sha256_of
 Split = Literal["train", "dev", "test"]
 
 _FIELDS = tuple(field.name for field in fields(Example))
+_ADDED = ("judge", "options", "turn_loss", "plain_text")
+"""Fields of later versions, which an example's fingerprint has only where they are set."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Splits:
     """The rows that were left out. Later steps add to it."""
     note: str = ""
     """What a reader of the results must know about the data."""
+    short: str = ""
+    """Stands for a long note in titles; empty if the note is short enough."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +51,30 @@ class Corpus:
     """Rows that were dropped, or kept in test although they cannot be scored: a line for each reason."""
     tasks: Literal["category", "source"] = "category"
     """The groups of the macro average: categories (subjects), or the sources of a mix, which differ in size."""
+    options: Options = "letters"
+    """How rows with choices are asked, which an exported ensemble keeps for its prompts."""
+    short: str = ""
+    """Stands for a long note in titles; empty if the note is short enough."""
 
     @property
     def title(self) -> str:
-        """The name with what a reader must know of the data."""
-        return f"{self.name} ({self.note})" if self.note else self.name
+        """The name with what a reader must know of the data, or with the short form of it."""
+        caveat = self.short or self.note
+        return f"{self.name} ({caveat})" if caveat else self.name
+
+    @property
+    def details(self) -> str:
+        """The note, if the title does not have it already."""
+        return self.note if self.short else ""
 
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
         digest = sha256_of()
         for example in getattr(self, split):
             row = {name: getattr(example, name) for name in _FIELDS}
-            if not row["judge"]:
-                del row["judge"]
+            for name in _ADDED:
+                if not row[name]:
+                    del row[name]
             digest.update(json.dumps(row, sort_keys=True, separators=(",", ":")).encode() + b"\n")
         return digest.hexdigest()
 

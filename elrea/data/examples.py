@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import string
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from elrea.errors import DataError
 
@@ -13,7 +14,8 @@ class Example:
     """One instruction and its reference response, (x_instr, x_resp) of D_ft.
 
     Raises:
-        DataError: two choices are equal, or the response is not one of the choices.
+        DataError: two choices are equal, the response is not one of the choices, or `options` or `turn_loss` does not
+            fit.
     """
 
     id: str
@@ -37,6 +39,14 @@ class Example:
     judge: str = ""
     """Name of the judge of a generated response, a module of `elrea.evaluation.judges`: "maths", "letter", "answer".
     Empty: "letter" if there are choices, else a comparison word for word."""
+    options: tuple[str, ...] = field(default=(), repr=False)
+    """The texts of `choices` where these are letters that stand for them (`elrea.data.options`); else empty."""
+    turn_loss: tuple[bool | None, ...] = field(default=(), repr=False)
+    """Of each turn of `history`, whether its words carry loss in training: True, with the response; False, never; None,
+    as training.loss_on says of a prompt. Empty: None for all."""
+    plain_text: bool = field(default=False, repr=False)
+    """Plain text for language modelling: `instruction` is the text, all of whose tokens carry loss, and there is no
+    response. No template and no shots are put round it."""
 
     def __post_init__(self) -> None:
         if len(set(self.choices)) < len(self.choices):
@@ -45,6 +55,14 @@ class Example:
             raise DataError(
                 f"{self.id}: the answer {self.response!r} is not one of {list(self.choices)}"
             )
+        if self.options and len(self.options) != len(self.choices):
+            raise DataError(
+                f"{self.id}: {len(self.options)} options for {len(self.choices)} choices"
+            )
+        if self.turn_loss and len(self.turn_loss) != len(self.history):
+            raise DataError(
+                f"{self.id}: turn_loss has {len(self.turn_loss)} entries for {len(self.history)} turns"
+            )
 
     @property
     def answer(self) -> int | None:
@@ -52,13 +70,31 @@ class Example:
         return self.choices.index(self.response) if self.choices else None
 
     @property
+    def stem(self) -> str:
+        """The instruction without the listing of its options that `elrea.data.options` has put behind it."""
+        ending = f"\n{listing(self.options)}"
+        return self.instruction.removesuffix(ending) if self.options else self.instruction
+
+    def named(self, choice: str) -> str:
+        """A choice for a reader: "B. Paris" if it is a letter that stands for a text, else the choice itself."""
+        if not self.options or choice not in self.choices:
+            return choice
+        return f"{choice}. {self.options[self.choices.index(choice)]}"
+
+    @property
     def question(self) -> tuple[str, ...]:
         """The exact question: instruction, choices and earlier turns, whatever the white space and order of choices.
 
-        Choices that are only the letters A, B, ... are left out: the instruction lists the options. A comparison that
-        also ignores layout and punctuation is `elrea.data.overlap.question_key`.
+        Choices that are only the letters A, B, ... are left out: the instruction lists the options, or `options` has
+        their texts. A comparison that also ignores layout and punctuation is `elrea.data.overlap.question_key`.
         """
         letters = tuple(string.ascii_uppercase[: len(self.choices)])
-        choices = () if self.choices == letters else sorted(self.choices)
-        words = (self.instruction, *choices, *(text for _, text in self.history))
+        choices = sorted(self.options or (() if self.choices == letters else self.choices))
+        words = (self.stem, *choices, *(text for _, text in self.history))
         return tuple(" ".join(text.split()) for text in words)
+
+
+def listing(options: Sequence[str]) -> str:
+    """The lines of MMLU's prompts after the question: "A. ..." for each option, and "Answer:"."""
+    lines = (f"{a}. {text}" for a, text in zip(string.ascii_uppercase, options, strict=False))
+    return "\n".join([*lines, "Answer:"])

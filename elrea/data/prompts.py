@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from elrea.data.templates import ChatTemplate, PlainTemplate, Rendered
+from elrea.data.turn_losses import flags
 from elrea.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from elrea.data.examples import Example
 
 Ids = tuple[int, ...]
+Masks = tuple[tuple[bool, ...] | None, tuple[bool, ...] | None, tuple[bool, ...] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,12 @@ class Encoded:
     features. None: all prompt tokens count."""
     shots: int = 0
     """Number of solved examples in the prompt."""
+    prompt_loss: tuple[bool, ...] | None = None
+    """One flag per prompt token: True where the training loss counts it beside the response, as on the earlier answers
+    of a chat with data.turns=all, and on plain text. None: the response alone."""
+    no_loss: tuple[bool, ...] | None = None
+    """One flag per prompt token: True where the training loss never counts it, as on an answer of weight 0. None:
+    there is no such token."""
 
     @property
     def length(self) -> int:
@@ -88,12 +96,15 @@ class Prompter:
         Raises:
             DataError: the chat template raises an error for the example's turns.
         """
+        if example.plain_text:
+            return self._plain_text(example.id, example.instruction, end)
         rendered = self._template.render(example, shots)
-        prompt, mask = self._prompt(rendered, masked=bool(example.history), name=example.id)
+        prompt, masks = self._prompt(rendered, masked=bool(example.history), name=example.id)
         response = self._response(rendered, example.response)
         if end:
             response += self._end()
-        return Encoded(example.id, prompt, response, mask)
+        words, learned, unlearned = masks
+        return Encoded(example.id, prompt, response, words, prompt_loss=learned, no_loss=unlearned)
 
     def train(
         self, examples: Iterable[Example], kind: str = "training"
@@ -136,7 +147,8 @@ class Prompter:
 
         Returns:
             One `Encoded` per example, in order, and the ids of the examples that do not fit even without shots; their
-            prompt is empty.
+            prompt is empty. Of a plain text the prompt is the first token, BOS if the tokenizer has one, and the
+            response all others, whose loss is the text's.
         """
         encoded, too_long = [], []
         for example in examples:
@@ -154,9 +166,12 @@ class Prompter:
         """
         encoded = []
         for example in examples:
-            rendered = self._template.render(example, shots=False)
-            prompt, mask = self._prompt(rendered, masked=bool(example.history), name=example.id)
-            cut = (mask or ())[: self.max_length]
+            if example.plain_text:
+                prompt, words = self.encode(example, end=False).prompt, None
+            else:
+                rendered = self._template.render(example, shots=False)
+                prompt, (words, *_) = self._prompt(rendered, bool(example.history), example.id)
+            cut = (words or ())[: self.max_length]
             kept = prompt[: self.max_length]
             encoded.append(Encoded(example.id, kept, (), cut if any(cut) else None))
         return encoded
@@ -179,6 +194,11 @@ class Prompter:
 
     def _fit(self, example: Example, room: int | None) -> Encoded:
         """Encode with as many shots as fit; with an empty prompt if it does not fit without shots either."""
+        if example.plain_text:
+            text = self.encode(example)
+            ids = text.prompt + text.response
+            fits = len(ids) <= self.max_length
+            return Encoded(example.id, ids[:1] if fits else (), ids[1:])
         if room is None and example.choices:
             room = max(len(choice) for choice in self.choices(example))
         for shots in range(len(example.shots), -1, -1):
@@ -188,14 +208,13 @@ class Prompter:
                 return replace(encoded, shots=shots)
         return Encoded(example.id, (), encoded.response)
 
-    def _prompt(
-        self, rendered: Rendered, masked: bool, name: str
-    ) -> tuple[Ids, tuple[bool, ...] | None]:
-        """Token ids of a prompt and, if `masked`, its loss mask."""
+    def _prompt(self, rendered: Rendered, masked: bool, name: str) -> tuple[Ids, Masks]:
+        """Token ids of a prompt, and its masks: the user's words (if `masked`), and the turns with and without loss."""
         bos = self.tokenizer.bos_token_id
         start: Ids = () if bos is None or self.chat else (bos,)
+        spans = (rendered.spans if masked else (), rendered.learned, rendered.unlearned)
         if not masked:
-            return start + self._ids(rendered.text), None
+            return start + self._ids(rendered.text), (None, None, None)
         if not self.tokenizer.is_fast:
             raise DataError(
                 f"{name}: a chat with several turns needs a fast tokenizer (tokenizer.json), which gives character"
@@ -204,11 +223,24 @@ class Prompter:
         coded = self.tokenizer(
             rendered.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
-        mask = tuple(
-            any(begin < last and first < end for first, last in rendered.spans)
-            for begin, end in coded["offset_mapping"]
+        words, learned, unlearned = (
+            (False,) * len(start) + flags(coded["offset_mapping"], places) for places in spans
         )
-        return start + tuple(coded["input_ids"]), (False,) * len(start) + mask
+        return start + tuple(coded["input_ids"]), (
+            words, learned if rendered.learned else None, unlearned if rendered.unlearned else None,
+        )  # fmt: skip
+
+    def _plain_text(self, name: str, text: str, end: bool) -> Encoded:
+        """A plain text as a prompt, from BOS on if the tokenizer has one, and EOS as the response.
+
+        A text that says BOS or EOS itself gets no second one.
+        """
+        bos, eos = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        ids = self._ids(text)
+        if bos is not None and ids[:1] != (bos,):
+            ids = (bos, *ids)
+        closing: Ids = () if eos is None or not end or ids[-1:] == (eos,) else (eos,)
+        return Encoded(name, ids, closing, prompt_loss=(True,) * len(ids))
 
     def _response(self, rendered: Rendered, text: str) -> Ids:
         return self._after(rendered, rendered.separator + text)

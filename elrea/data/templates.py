@@ -7,6 +7,7 @@ from functools import cached_property
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from elrea.data.turn_losses import Messages, places
 from elrea.errors import DataError
 
 if TYPE_CHECKING:
@@ -21,11 +22,12 @@ _MARK = "ELREA-RESPONSE"
 @dataclass(frozen=True, slots=True)
 class Turn:
     """One turn before the response. `routes`: its words are the user's own, not those of a shot, and carry the loss of
-    the features."""
+    the features. `loss`: as `Example.turn_loss` says; None for a shot."""
 
     role: str
     text: str
     routes: bool = False
+    loss: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class Rendered:
     """The text between prompt and response: a space, or nothing if the prompt ends with white space of its own."""
     spans: tuple[tuple[int, int], ...]
     """Character positions [start, end) of the user's words in `text`, in order."""
+    learned: tuple[tuple[int, int], ...] = ()
+    """Those of the earlier turns that carry loss in training, each with its end of turn."""
+    unlearned: tuple[tuple[int, int], ...] = ()
+    """Those of the turns that never do."""
 
 
 def turns(example: Example, shots: bool) -> list[Turn]:
@@ -44,7 +50,11 @@ def turns(example: Example, shots: bool) -> list[Turn]:
 
     The header is put before the first turn of a user, which is a shot, an earlier turn or the instruction.
     """
-    history = [Turn(role, text, role == "user") for role, text in example.history]
+    losses = example.turn_loss or (None,) * len(example.history)
+    history = [
+        Turn(role, text, role == "user", loss)
+        for (role, text), loss in zip(example.history, losses, strict=True)
+    ]
     system = list(takewhile(lambda turn: turn.role == "system", history))
     solved = [
         Turn(role, text)
@@ -76,17 +86,21 @@ class PlainTemplate:
         """The prompt as text, without a trailing space."""
         text = ""
         spans = []
+        losses: dict[bool | None, list[tuple[int, int]]] = {None: [], True: [], False: []}
         previous = ""
         for turn in turns(example, shots):
             answers = turn.role == "assistant" and previous == "user"
+            before = len(text)
             if text:
                 text += separator(text) if answers else "\n\n"
             start = len(text)
             text += turn.text.rstrip(" ")
             if turn.routes:
                 spans.append((start, len(text)))
+            losses[turn.loss].append((before if answers else start, len(text)))
             previous = turn.role
-        return Rendered(text, separator(text), tuple(spans))
+        learned, unlearned = tuple(losses[True]), tuple(losses[False])
+        return Rendered(text, separator(text), tuple(spans), learned, unlearned)
 
 
 class ChatTemplate:
@@ -119,7 +133,11 @@ class ChatTemplate:
                 spans.append((found, position))
         opening = self._around[0]
         bare = opening.rstrip(" ")
-        return Rendered(text + bare, opening[len(bare) :], tuple(spans))
+        learned, unlearned = places(
+            text, _messages(prompt_turns), [turn.loss for turn in prompt_turns], self._whole, self.closing,
+            self._tokenizer.all_special_tokens, example.id,
+        )  # fmt: skip
+        return Rendered(text + bare, opening[len(bare) :], tuple(spans), learned, unlearned)
 
     @property
     def closing(self) -> str:
@@ -147,25 +165,32 @@ class ChatTemplate:
     def _prompt(self, prompt_turns: list[Turn], name: str) -> str:
         from jinja2 import TemplateError
 
-        messages = [{"role": turn.role, "content": turn.text} for turn in prompt_turns]
         try:
-            try:
-                return self._apply(messages, open_turn=True)
-            except TemplateError:
-                # Some templates (Gemma's) have no system role: put its words into the user's turn.
-                return self._apply(_fold_system(messages), open_turn=True)
+            return self._whole(_messages(prompt_turns))
         except TemplateError as error:
             raise DataError(
                 f"{name}: the chat template refuses these turns ({error}); correct the example or set"
                 " backbone.use_chat_template=false"
             ) from error
 
-    def _apply(self, messages: list[dict[str, str]], open_turn: bool) -> str:
+    def _whole(self, messages: Messages) -> str:
+        """The messages up to the next answer. Raises jinja2's TemplateError if the template refuses them."""
+        from jinja2 import TemplateError
+
+        try:
+            return self._apply(messages, open_turn=True)
+        except TemplateError:
+            # Some templates (Gemma's) have no system role: put its words into the user's turn.
+            return self._apply(_fold_system(messages), open_turn=True)
+
+    def _apply(self, messages: Messages, open_turn: bool) -> str:
         from jinja2 import TemplateError
 
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=open_turn
+                [dict(message) for message in messages],
+                tokenize=False,
+                add_generation_prompt=open_turn,
             )
         except TemplateError:
             raise
@@ -177,7 +202,11 @@ class ChatTemplate:
         return str(text)
 
 
-def _fold_system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+def _messages(prompt_turns: list[Turn]) -> list[dict[str, str]]:
+    return [{"role": turn.role, "content": turn.text} for turn in prompt_turns]
+
+
+def _fold_system(messages: Messages) -> list[dict[str, str]]:
     system = [message["content"] for message in messages if message["role"] == "system"]
     rest = [dict(message) for message in messages if message["role"] != "system"]
     rest[0]["content"] = "\n\n".join([*system, rest[0]["content"]])

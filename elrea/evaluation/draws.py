@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def written(examples: Sequence[Example], by: str, strategy: Strategy) -> list[int]:
-    """Indices of the test examples that a strategy generates texts for.
+    """Indices of the test examples that a strategy generates texts for; none is plain text, which asks nothing.
 
     Args:
         examples: The test examples.
@@ -24,7 +24,8 @@ def written(examples: Sequence[Example], by: str, strategy: Strategy) -> list[in
     if by == "likelihood":
         return []
     everything, votes = by == "generation", isinstance(strategy, Voting)
-    return [i for i, e in enumerate(examples) if everything or e.judge or (votes and not e.choices)]
+    asked = [(i, e) for i, e in enumerate(examples) if not e.plain_text]
+    return [i for i, e in asked if everything or e.judge or (votes and not e.choices)]
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,19 @@ def check(examples: Sequence[Example], by: str, strategies: Mapping[str, Strateg
         strategies: By name.
 
     Raises:
-        ConfigError: A strategy votes on likelihoods, and there are examples without choices.
+        ConfigError: A strategy votes on likelihoods, and there are examples without choices; or texts are generated for
+            plain text.
         DataError: An example names an unknown judge, whether or not texts are judged, or lacks something that its
             judge needs.
     """
     for example in {e.judge: e for e in reversed(examples)}.values():
         check_name(example)
+    text = next((e for e in examples if e.plain_text), None) if by == "generation" else None
+    if text:
+        raise ConfigError(
+            f"evaluation.by=generation: {text.id} is plain text, which is scored by its loss alone; set"
+            " evaluation.by=auto"
+        )
     free = next((e for e in examples if not e.choices), None) if by == "likelihood" else None
     for name, strategy in strategies.items():
         if free and isinstance(strategy, Voting):

@@ -5,7 +5,7 @@ All strategies share one forward pass per member; the members' logits of a batch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -113,7 +113,9 @@ def settle(
             [of[m].choice[i] for i, m in enumerate(picked)],
             [of[m].correct[i] for i, m in enumerate(picked)],
             [of[m].loss[i] for i, m in enumerate(picked)],
-            *([getattr(of[m], kind)[i] for i, m in enumerate(picked)] for kind in of[0].written),
+            **{
+                kind: [getattr(of[m], kind)[i] for i, m in enumerate(picked)] for kind in of[0].more
+            },
         )
     return settled
 
@@ -128,6 +130,10 @@ class Outcome:
         loss: Nats per token of the right response under the mixed logits; None if not computed.
         text: The generated text that was judged; None if there is none. The list is empty if no texts were judged.
         answer: The answer read from the text; None if there is none. The list is empty if no texts were judged.
+        choice_norm: Index of the choice with the highest log-likelihood per character of its text, as in lm-eval's
+            acc_norm; None for a free response or a prompt too long. The list is empty if the choices of every question
+            have the same length (letters), and for a vote.
+        choice_bytes: The same per byte of UTF-8, as in lm-eval's acc_bytes.
     """
 
     choice: list[int | None] = field(default_factory=list)
@@ -135,11 +141,22 @@ class Outcome:
     loss: list[float | None] = field(default_factory=list)
     text: list[str | None] = field(default_factory=list)
     answer: list[str | None] = field(default_factory=list)
+    choice_norm: list[int | None] = field(default_factory=list)
+    choice_bytes: list[int | None] = field(default_factory=list)
 
     @classmethod
-    def blank(cls, n: int) -> Outcome:
-        """The outcome of n examples before scoring: all wrong."""
-        return cls([None] * n, [False] * n, [None] * n)
+    def blank(cls, n: int, normalised: bool = False) -> Outcome:
+        """The outcome of n examples before scoring: all wrong. `normalised`: with choices per character and byte."""
+        outcome = cls([None] * n, [False] * n, [None] * n)
+        if normalised:
+            outcome.choice_norm, outcome.choice_bytes = [None] * n, [None] * n
+        return outcome
+
+    @property
+    def more(self) -> list[str]:
+        """The names of the lists that not every outcome has."""
+        normalised = ["choice_norm", "choice_bytes"] if self.choice_norm else []
+        return [*self.written, *normalised]
 
     @property
     def written(self) -> list[str]:
@@ -165,15 +182,22 @@ class Question:
         continuations: Token ids of the choices, or of the one free response. A response without tokens (an empty one,
             with a tokenizer without EOS) cannot be scored and counts as wrong.
         answer: Index of the right continuation; None for a free response.
+        texts: The choices as texts; empty for a free response.
     """
 
     prompt: Ids
     continuations: tuple[Ids, ...]
     answer: int | None
+    texts: tuple[str, ...] = ()
 
     @property
     def scorable(self) -> bool:
         return bool(self.prompt) and all(self.continuations)
+
+    @property
+    def uneven(self) -> bool:
+        """Whether the choices' texts have different lengths, so that their likelihoods are also compared by length."""
+        return len({len(text.encode()) for text in self.texts}) > 1
 
 
 def score(
@@ -199,7 +223,8 @@ def score(
         An outcome per mixture, in the order of the questions.
     """
     n = len(questions)
-    outcomes = {name: Outcome.blank(n) for name in mixtures}
+    uneven = any(question.uneven for question in questions)
+    outcomes = {name: Outcome.blank(n, uneven and not m.vote) for name, m in mixtures.items()}
     fitting = [i for i, q in enumerate(questions) if q.scorable]
     advance(n - len(fitting))
     asked = [(questions[i].prompt, questions[i].continuations) for i in fitting]
@@ -230,14 +255,25 @@ def _judge(
             # Greedy decoding gives the response if and only if each token is the likeliest after those before it.
             outcome.correct[i] = all(best[position] == token for position, token in right)
         else:
-            outcome.choice[i] = (
-                vote(sums, i) if vote else max(range(len(sums)), key=sums.__getitem__)
-            )
+            outcome.choice[i] = vote(sums, i) if vote else _highest(sums)
             outcome.correct[i] = outcome.choice[i] == answer
+            if outcome.choice_norm:
+                texts = questions[i].texts
+                outcome.choice_norm[i] = _highest(sums, map(len, texts))
+                outcome.choice_bytes[i] = _highest(sums, (len(text.encode()) for text in texts))
+
+
+def _highest(sums: Sequence[float], lengths: Iterable[int] | None = None) -> int:
+    """Index of the highest log-likelihood, or of the highest one per unit of length; the first of equal ones."""
+    shares = [s / n for s, n in zip(sums, lengths, strict=True)] if lengths else sums
+    return max(range(len(shares)), key=shares.__getitem__)
 
 
 def questions_of(
-    encoded: Sequence[Encoded], choices: Sequence[Sequence[Ids]], answers: Sequence[int | None]
+    encoded: Sequence[Encoded],
+    choices: Sequence[Sequence[Ids]],
+    answers: Sequence[int | None],
+    texts: Sequence[tuple[str, ...]] | None = None,
 ) -> list[Question]:
     """Combines prompts, choices and answers.
 
@@ -245,8 +281,10 @@ def questions_of(
         encoded: Prompts with their responses, which are used for free responses.
         choices: Token ids of each prompt's choices; empty for a free response.
         answers: Index of the right choice; None for a free response.
+        texts: Each prompt's choices as texts, for likelihoods by length; None for none.
     """
+    texts = [()] * len(encoded) if texts is None else texts
     return [
-        Question(e.prompt, tuple(c) if a is not None else (e.response,), a)
-        for e, c, a in zip(encoded, choices, answers, strict=True)
+        Question(e.prompt, tuple(c) if a is not None else (e.response,), a, t)
+        for e, c, a, t in zip(encoded, choices, answers, texts, strict=True)
     ]

@@ -1,4 +1,8 @@
-"""Intervals of a difference in which seeds vary: over seeds alone, and over seeds and items."""
+"""Intervals and p-values of a difference in which seeds vary: over seeds alone, and over seeds and items.
+
+Each p-value belongs to the interval of the same name: it is below 0.05 where the interval excludes 0, give or take one
+resample.
+"""
 
 from __future__ import annotations
 
@@ -44,6 +48,59 @@ def seeds_items_interval(
     Returns:
         (low, high), or None with fewer than two seeds.
     """
+    means = _resampled_means(differences, seed, resamples)
+    if means is None:
+        return None
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def seeds_p(per_seed: npt.ArrayLike) -> float | None:
+    """Two-sided p-value of "the mean is 0" by Student's t, with seeds as units; belongs to `seeds_interval`.
+
+    Args:
+        per_seed: `[S]`, one difference per seed.
+
+    Returns:
+        The p-value; None with fewer than two seeds, or where all have the same difference: t is then not defined.
+    """
+    from scipy.stats import t
+
+    each = np.asarray(per_seed, dtype=np.float64)
+    if each.size < 2 or np.ptp(each) < 1e-12:
+        return None
+    value = each.mean() / (each.std(ddof=1) / np.sqrt(each.size))
+    return float(2 * t.sf(abs(value), each.size - 1))
+
+
+def seeds_items_p(
+    differences: npt.ArrayLike, seed: int = 0, resamples: int = 10_000
+) -> float | None:
+    """Two-sided p-value of "the mean is 0" from the resamples of `seeds_items_interval`.
+
+    Twice the share of resampled means on the rarer side of 0, 0 included. One resample is added to each side, so that
+    the value is never 0 (Davison and Hinkley 1997, Bootstrap Methods and their Application, section 4.2.3).
+
+    Args:
+        differences: `[S, n]`, one strategy's score less another's.
+        seed: Of the resampling.
+        resamples: Bootstrap samples.
+
+    Returns:
+        The p-value, or None with fewer than two seeds.
+    """
+    means = _resampled_means(differences, seed, resamples)
+    if means is None:
+        return None
+    # Means of sums of 0, 1 and -1 that should be 0 may differ from it in the last bit.
+    below, above = int((means <= 1e-12).sum()), int((means >= -1e-12).sum())
+    return min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+
+
+def _resampled_means(
+    differences: npt.ArrayLike, seed: int, resamples: int
+) -> npt.NDArray[np.float64] | None:
+    """The mean of each resample [resamples]; None with fewer than two seeds."""
     cells = np.asarray(differences, dtype=np.float64)
     count, n = cells.shape
     if count < 2:
@@ -58,5 +115,4 @@ def seeds_items_interval(
         seeds = generator.multinomial(count, np.full(count, 1 / count), size=stop - start)
         items = generator.multinomial(n, sizes / n, size=stop - start)
         means[start:stop] = ((seeds @ kinds) * items).sum(axis=1) / (count * n)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    return means

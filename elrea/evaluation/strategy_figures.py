@@ -25,6 +25,7 @@ def strategy_figures(
     seed: int,
     resamples: int,
     tasks: Sequence[str] = (),
+    answers: Sequence[int | None] = (),
 ) -> dict[str, dict[str, Any]]:
     """Computes the figures of every strategy.
 
@@ -34,16 +35,18 @@ def strategy_figures(
         seed: Of the bootstrap.
         resamples: Bootstrap samples.
         tasks: The task of each item (`Corpus.task_of`); empty for no averages over tasks.
+        answers: Index of each item's right choice, None for a free response; empty for no figures by length.
 
     Returns:
         Per strategy: `accuracy`, `n`, `ci95` (Wilson), `delta_to_base`, `delta_ci95` (paired bootstrap over items),
         `loss` (mean nats per token of the right response over the prompts that fit), `forward_passes`,
         `correct_sha256` (see `checksum_of_correct`). With tasks: `macro` (the mean of their accuracies; `accuracy`
         is the micro average), `macro_ci95` (bootstrap within tasks), `tasks` (by name: `accuracy`, `n`, `ci95`). If
-        texts were judged: `unparsed`, the number of texts without an answer.
+        texts were judged: `unparsed`, the number of texts without an answer. If choices of different lengths were
+        scored, lm-eval's figures, also by task: see `_by_length`.
     """
     base = outcomes["base"].correct
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name, outcome in outcomes.items():
         correct, n = outcome.correct, len(outcome.correct)
         losses = [loss for loss in outcome.loss if loss is not None]
@@ -63,9 +66,40 @@ def strategy_figures(
         }
         if tasks:
             figures[name] |= _task_figures(correct, tasks, seed, resamples)
+        if outcome.choice_norm and answers:
+            figures[name] |= _by_length(outcome, answers, range(n))
+            for task, row in figures[name].get("tasks", {}).items():
+                row |= _by_length(outcome, answers, [i for i in range(n) if tasks[i] == task])
         if outcome.text:
             figures[name]["unparsed"] = len(outcome.unparsed)
     return figures
+
+
+def _by_length(
+    outcome: Outcome, answers: Sequence[int | None], among: Sequence[int]
+) -> dict[str, Any]:
+    """lm-eval's accuracies over the items, of some, with choices that are scored by likelihood.
+
+    Returns:
+        `acc`: by the highest log-likelihood; `acc_norm`: by the highest per character, with `acc_norm_ci95` (Wilson);
+        `acc_bytes`: by the highest per byte; `acc_n`: the number of items. Empty without such an item.
+    """
+    texts = outcome.text or [None] * len(answers)
+    items = [i for i in among if answers[i] is not None and texts[i] is None]
+    if not items:
+        return {}
+    right = {
+        name: [choice[i] is not None and choice[i] == answers[i] for i in items]
+        for name, choice in (
+            ("acc", outcome.choice),
+            ("acc_norm", outcome.choice_norm),
+            ("acc_bytes", outcome.choice_bytes),
+        )
+    }
+    figures: dict[str, Any] = {
+        name: round(sum(each) / len(items), DIGITS) for name, each in right.items()
+    }
+    return {**figures, "acc_norm_ci95": _rounded(wilson(right["acc_norm"])), "acc_n": len(items)}
 
 
 def _task_figures(

@@ -22,8 +22,9 @@ class Lora:
     dropout: float = 0.1
     """Share of a layer's inputs that the adapter drops in training."""
     targets: list[str] | Literal["all-linear"] = ALL_LINEAR
-    """Names of the adapted layers, e.g. [q_proj, v_proj]. "all-linear" is every linear layer except the output head
-    (GPT-2's Conv1D counts as linear): for Llama and Gemma the seven that the paper adapts."""
+    """Names of the adapted layers, e.g. [q_proj, v_proj]. "all-linear" is every linear layer that text passes through
+    except the output head (GPT-2's Conv1D counts as linear): for Llama and Gemma the seven that the paper adapts.
+    Routed experts, routers and what PEFT refuses are left out (`elrea.models.layers`)."""
     rslora: bool = False
     """Scale by alpha / √r instead of alpha / r (rank-stabilised LoRA, Kalajdzievski 2023)."""
     start: str | None = None

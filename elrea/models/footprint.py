@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError
+from elrea.models.layers import layers_of, short
 from elrea.models.lora import attach, parameters
 
 if TYPE_CHECKING:
@@ -37,12 +38,16 @@ class Footprint:
         weights: Their bytes.
         adapter: Number of one adapter's parameters.
         cache: Bytes of keys and values per token of a sequence.
+        adapted: Names of the layers with an adapter.
+        left_out: What gets none, a line for each reason (`layers.Layers.notes`).
     """
 
     parameters: int
     weights: int
     adapter: int
     cache: int
+    adapted: str
+    left_out: tuple[str, ...]
     _model: PeftModel
     _layers: int
 
@@ -60,6 +65,7 @@ class Footprint:
 
         Raises:
             BackboneError: transformers has no causal language model of this kind.
+            TrainingError: The adapters' shape does not fit it.
         """
         from torch import nn
         from transformers.pytorch_utils import Conv1D
@@ -79,10 +85,12 @@ class Footprint:
         heads = getattr(text, "num_key_value_heads", None) or whole
         width = getattr(text, "head_dim", None) or text.hidden_size // max(1, whole)
         layers = text.num_hidden_layers
+        chosen = layers_of(model, lora.targets)
         peft = attach(model, lora, 0)
         return cls(
             total, int((total - linear) * size + linear * loaded),
-            sum(p.numel() for p in parameters(peft).values()), 2 * layers * heads * width * size, peft, layers,
+            sum(p.numel() for p in parameters(peft).values()), 2 * layers * heads * width * size,
+            short(chosen.adapted), tuple(chosen.notes()), peft, layers,
         )  # fmt: skip
 
     def saved(self, rows: int, length: int, targets: int, recompute: bool = False) -> int:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from elrea.errors import ConfigError, StoreError, TrainingError
 from elrea.models.adapter_shape import Lora
+from elrea.models.layers import ends, layers_of
 from elrea.models.seeds import seed_of
 from elrea.store.files import read_json
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+"""What PEFT writes before the backbone's own names."""
 
 SHAPE = "r", "lora_alpha", "lora_dropout", "target_modules"
 
@@ -53,7 +56,8 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
         The model in eval mode.
 
     Raises:
-        TrainingError: The model has an adapter already, or no layer of one of the names.
+        TrainingError: The model has an adapter already, no layer of one of the names, or none there that can have an
+            adapter (see `elrea.models.layers`).
     """
     from peft import get_peft_model
     from transformers.pytorch_utils import Conv1D
@@ -61,16 +65,18 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     if any(".lora_" in name for name, _ in model.named_parameters()):
         raise TrainingError("the backbone has an adapter already: detach it first")
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    check_targets(model, targets)
-    config = _peft_config(lora, targets, transposed)
+    asked = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    config = _peft_config(lora, layers_of(model, asked).targets or asked, transposed)
     try:
         # PEFT draws A from the global generator; `initialise` draws it again, from the seed.
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a mix of Linear and Conv1D, which PEFT handles
             peft_model = get_peft_model(model, config)
     except ValueError as error:
-        raise no_such_layer(model, str(lora.targets)) from error
+        reason = " ".join(str(error).split())
+        raise TrainingError(
+            f"adapter.targets: PEFT cannot adapt this backbone: {reason}"
+        ) from error
     initialise(peft_model, seed)
     check_trainable(peft_model)
     return peft_model.eval()
@@ -80,39 +86,6 @@ def detach(peft_model: PeftModel) -> PreTrainedModel:
     """Removes every adapter; returns the backbone as it was before `attach`."""
     backbone: PreTrainedModel = peft_model.unload()
     return backbone
-
-
-def check_targets(model: PreTrainedModel, targets: str | Sequence[str]) -> None:
-    """Checks that every target is a linear layer other than the output head; PEFT ignores an unknown one of several.
-
-    Args:
-        model: The backbone.
-        targets: Ends of layers' names. A string, such as "all-linear", is left to PEFT.
-
-    Raises:
-        TrainingError: The first target that matches no layer.
-    """
-    names = [f".{name}" for name in _layers(model)]
-    for target in [] if isinstance(targets, str) else targets:
-        if not any(name.endswith(f".{target}") for name in names):
-            raise no_such_layer(model, target)
-
-
-def no_such_layer(model: PreTrainedModel, target: str) -> TrainingError:
-    """The error for an unknown layer; it lists the layers that exist."""
-    names = ", ".join(sorted({name.rpartition(".")[2] for name in _layers(model)}))
-    return TrainingError(
-        f"adapter.targets: {target!r} is no layer of this backbone that can have an adapter; it has "
-        f"{names or 'no linear layers'}"
-    )
-
-
-def _layers(model: PreTrainedModel) -> list[str]:
-    """Names of the linear layers except the output head."""
-    from transformers.pytorch_utils import Conv1D
-
-    head, kinds = model.get_output_embeddings(), (nn.Linear, Conv1D)
-    return [n for n, m in model.named_modules() if isinstance(m, kinds) and m is not head]
 
 
 def initialise(peft_model: PeftModel, seed: int) -> None:
@@ -193,6 +166,7 @@ def save(
     base_name: str,
     *,
     transposed: bool = False,
+    targets: Sequence[str] | None = None,
 ) -> None:
     """Writes a folder that `peft.PeftModel.from_pretrained` loads without this project.
 
@@ -202,10 +176,11 @@ def save(
         lora: Its shape. "all-linear" is written as the names of the adapted layers.
         base_name: The backbone's name in `adapter_config.json`.
         transposed: The adapted layers are Conv1D (GPT-2), whose weights are [in, out].
+        targets: The names by which PEFT finds the adapted layers, where `lora` says too little (`saved_targets`).
     """
     from safetensors.torch import save_file
 
-    targets = lora.targets
+    targets = targets or lora.targets
     if isinstance(targets, str):
         targets = sorted({name.rpartition(".lora_")[0].rpartition(".")[2] for name in tensors})
     config = _peft_config(lora, list(targets), transposed)
@@ -216,6 +191,20 @@ def save(
     config.save_pretrained(str(folder))
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     save_file(contiguous, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def saved_targets(peft_model: PeftModel, lora: Lora) -> list[str] | None:
+    """Full names of the adapted layers, where the names in `lora` select other modules of the backbone too.
+
+    None where the names are enough: the layers' own for "all-linear", else those that were asked for.
+    """
+    adapted = {name.removeprefix(PREFIX).rpartition(".lora_")[0] for name in parameters(peft_model)}
+    inside = re.compile(r"\.(lora_\w+|base_layer)(\.|$)")
+    backbone: nn.Module = peft_model.get_base_model()
+    others = {n for n, _ in backbone.named_modules() if n not in adapted and not inside.search(n)}
+    own = {name.rpartition(".")[2] for name in adapted}
+    names = own if isinstance(lora.targets, str) else lora.targets
+    return sorted(adapted) if any(ends(name, names) for name in others) else None
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:

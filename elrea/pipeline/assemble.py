@@ -78,7 +78,8 @@ def assemble(
         if not corpus.dev:
             raise DataError("evaluation.split=dev: this data has no dev examples; score test")
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
-        corpus = replace(corpus, test=corpus.dev, dev=(), note=note)
+        short = f"{corpus.short}; scored on dev" if corpus.short else ""
+        corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)

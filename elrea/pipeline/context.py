@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from elrea.data.expressible import check
 from elrea.data.prompts import Encoded, Prompter
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from elrea.models.backbone import Backbone
     from elrea.models.vocabulary import Vocabulary
     from elrea.pipeline.experiment import Experiment
+
+log = logging.getLogger(__name__)
 
 
 class Context:
@@ -135,6 +139,20 @@ class Context:
         if self.within:
             return self.within.encoded_train
         return self.prompter.train(self.experiment.corpus.train)
+
+    @cached_property
+    def losses(self) -> tuple[str, ...]:
+        """What the tokenizer loses of the data, a line for each kind; logged when it is first asked for.
+
+        Raises:
+            DataError: Choices become the same tokens, or a whole split is lost.
+        """
+        if self.within:
+            return self.within.losses
+        lines = tuple(check(self.prompter, self.experiment.corpus))
+        for line in lines:
+            log.warning(line)
+        return lines
 
     def kept(self, split: str) -> list[Example]:
         """Examples whose prompts get features: all test examples, and the training examples that fit."""

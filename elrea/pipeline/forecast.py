@@ -34,7 +34,7 @@ class Sizes:
         routed_tokens: Tokens of all test prompts as they are routed: without shots.
         texts: Number of texts that the strategies generate, all samples included.
         longest: Tokens of the longest training example that fits.
-        response: Tokens of the longest response.
+        response: Most tokens of one training example that carry loss.
         measured: True if tokens were counted, False if the figures are upper bounds.
     """
 
@@ -53,7 +53,8 @@ class Sizes:
     def upper_bounds(cls, experiment: Experiment, train: int, test: int) -> Sizes:
         """Upper bounds for data or a tokenizer that is not on this machine: every example has the maximum length."""
         room = experiment.backbone.max_length
-        response = min(experiment.evaluation.max_new_tokens, room)
+        all_of_it = experiment.training.loss_on == "all"
+        response = room if all_of_it else min(experiment.evaluation.max_new_tokens, room)
         tested, drawn = test * room, [Draws.of(s).samples for s in experiment.strategies.values()]
         texts = test * sum(drawn) * (experiment.evaluation.by == "generation")
         return cls(
@@ -67,6 +68,8 @@ class Sizes:
         Raises:
             ElreaError: The prompt of an example cannot be built, or no training example fits.
         """
+        from elrea.models.training.batches import items
+
         prompter = Prompter(
             experiment.backbone.tokenizer(),
             experiment.max_tokens,
@@ -74,6 +77,7 @@ class Sizes:
         )
         train, test = experiment.corpus.train, experiment.corpus.test
         encoded, dropped = prompter.train(_sample(train))
+        learned = items(encoded, experiment.training.loss_on)
         share = len(train) / (len(encoded) + len(dropped))
         tested = _sample(test)
         by, most = experiment.evaluation.by, experiment.evaluation.max_new_tokens
@@ -89,7 +93,7 @@ class Sizes:
             round(share * sum(len(e.prompt) for e in encoded)),
             round(scale * sum(len(e.prompt) for e in scored)),
             round(scale * sum(len(e.prompt) for e in prompter.routing(tested))),
-            texts, max(e.length for e in encoded), max(len(e.response) for e in encoded), True,
+            texts, max(e.length for e in encoded), max(item.counted for item in learned), True,
         )  # fmt: skip
 
 
@@ -119,6 +123,8 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         unknown = f"{size} each; number not known yet"
         count = len(needs.adapters(clusters or 1)) + 1
         rows.append(("adapters", f"{count} of {size}" if clusters else unknown))
+        rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
+        rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
     rows += _tokens(experiment, needs, sizes, clusters)
     if footprint:
         try:
@@ -147,10 +153,11 @@ def _dtype(experiment: Experiment) -> str:
     wanted = experiment.backbone.dtype
     if wanted != "auto":
         return wanted
+    device = experiment.device
     on_gpu = (
         experiment.backbone.quantise
-        or experiment.device.resolve() == "cuda"
-        or experiment.device.accelerator == "gpu"
+        or device.accelerator == "gpu"
+        or (device.accelerator == "auto" and device.resolve() == "cuda")
     )
     return "bfloat16" if on_gpu else "float32"
 

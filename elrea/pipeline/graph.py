@@ -109,13 +109,14 @@ class Graph:
         if until is None:
             return set(self.nodes)
         if until in self.nodes:
-            return self._with_upstream([until])
+            return self.with_upstream([until])
         self._check(until)
         # Clusters that are made tell how many experts there are.
         clusters = [name for name, node in self.nodes.items() if isinstance(node.step, Clusters)]
-        return self._with_upstream(clusters)
+        return self.with_upstream(clusters)
 
-    def _with_upstream(self, names: Sequence[str]) -> set[str]:
+    def with_upstream(self, names: Sequence[str]) -> set[str]:
+        """These stages, and all upstream of them."""
         found: set[str] = set()
         left = list(names)
         while left:

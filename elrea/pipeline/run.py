@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, ElreaError
 from elrea.models.log import SILENT, Log
-from elrea.pipeline.graph import Builder, Graph
+from elrea.pipeline.graph import Builder, Graph, Node
+from elrea.pipeline.steps.adapters import Adapter
+from elrea.pipeline.steps.features import Features
 
 if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
@@ -37,6 +39,7 @@ class Pipeline:
         self._builder = Builder(experiment, log)
         self.graph: Graph = self._builder.graph(store)
         self.reused: dict[str, bool] = {}
+        self._rehearsed = False
 
     def check(self, until: str | None) -> None:
         """Refuses what cannot be made, before anything is.
@@ -62,6 +65,16 @@ class Pipeline:
                     "be"
                 )
 
+    def check_data(self, until: str | None = None) -> None:
+        """Refuses data that the tokenizer cannot express, if anything is to be made of it.
+
+        Raises:
+            DataError: See `elrea.data.expressible.check`.
+        """
+        nodes = (self.graph.nodes[name] for name in self.graph.needed(until))
+        if not all(node.stage.done() for node in nodes):
+            _ = self.graph.branches[0].context.losses
+
     def run(
         self,
         until: str | None = None,
@@ -76,8 +89,10 @@ class Pipeline:
 
         Raises:
             ConfigError: There is no stage `until`.
+            DataError: The tokenizer cannot express the data.
             ElreaError: What went wrong while a stage was made.
         """
+        self.check_data(until)
         made: Graph | None = None
         if not self.experiment.backbone.here:
             self.graph.branches[0].context.check()
@@ -87,6 +102,7 @@ class Pipeline:
             for name, node in made.nodes.items():
                 if name not in needed or name in self.reused:
                     continue
+                self._rehearse(name, node)
                 with memory_explained(name, node.step):
                     node.stage.run(partial(node.step.make, node.context, node.upstream))
                 self.reused[name] = node.stage.reused
@@ -94,6 +110,17 @@ class Pipeline:
                     self.graph = self._builder.graph(self.store)
                     on_stages(self.graph.keys)
                     break
+
+    def _rehearse(self, name: str, node: Node) -> None:
+        """Tries everything on two rows before the first long stage that is not in the store."""
+        if self._rehearsed or not isinstance(node.step, (Adapter, Features)):
+            return
+        if not node.stage.folder.exists():
+            from elrea.pipeline.rehearsal import rehearse
+
+            with memory_explained(name, node.step):
+                rehearse(self._builder.contexts, self.store)
+            self._rehearsed = True
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elrea.evaluation.strategy_figures import strategy_figures
+from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.places import place_of
 from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
@@ -16,7 +17,7 @@ from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
-from elrea.pipeline.steps.members import prompt_routing
+from elrea.pipeline.steps.members import no_prompts, prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
@@ -65,10 +66,16 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         test=experiment.corpus.test,
         tasks=tasks,
         train=len(experiment.corpus.train),
-        left_out=experiment.corpus.left_out,
+        left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
-        strategies=strategy_figures(
-            outcomes, passes, experiment.seed, experiment.evaluation.resamples, tasks
+        strategies=figures_of(
+            outcomes,
+            passes,
+            experiment.seed,
+            experiment.evaluation.resamples,
+            tasks,
+            [example.plain_text for example in experiment.corpus.test],
+            [example.answer for example in experiment.corpus.test],
         ),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
@@ -84,6 +91,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         members=_members(main) if requirements.routed else None,
         versions=versions(),
         name=name,
+        note=experiment.corpus.details,
     )
 
 
@@ -160,13 +168,31 @@ def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
     graph = pipeline.graph
     for node in graph.nodes.values():
         node.stage.done()  # reads the seconds of one that was made before the graph was built again
+    needed = needed_stages(graph)
     return {
         name: MadeStage(
             node.stage.name, node.stage.key, round(node.stage.seconds, 3), pipeline.reused[name],
-            graph.upstream(name),
+            graph.upstream(name), [strategy for strategy, names in needed.items() if name in names],
         )
         for name, node in graph.nodes.items()
     }  # fmt: skip
+
+
+def needed_stages(graph: Graph) -> dict[str, set[str]]:
+    """By strategy, the stages that it needs before it can answer: its members, its clusters, and what these read."""
+    names = {node.stage.key: name for name, node in graph.nodes.items()}
+    needed: dict[str, set[str]] = {}
+    for branch in graph.branches:
+        context, stages, clusters = branch.context, branch.stages, branch.clusters or 1
+        for name, strategy in context.experiment.strategies.items():
+            own = replace(context.requirements, strategies={name: strategy})
+            steps = {*strategy.members(no_prompts(context, clusters)), *own.adapters(clusters)}
+            steps |= {f"gates-{name}"} | ({"clusters"} if own.clustered else set())
+            steps |= {"base", "router"} if own.routed else set()
+            needed[name] = graph.with_upstream(
+                [names[stages[step].key] for step in steps if step in stages]
+            )
+    return needed
 
 
 def _skipped(branch: Branch) -> dict[str, list[str]]:
@@ -212,6 +238,7 @@ def _members(branch: Branch) -> Members:
             "quantise": experiment.backbone.quantise,
         },
         "use_chat_template": experiment.backbone.use_chat_template,
+        "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
     }

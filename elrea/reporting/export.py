@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elrea.method.ensemble.saved import save_ensemble
 
@@ -25,8 +26,7 @@ def export(folder: Path, report: Report) -> Path | None:
     if members is None:
         return None
     rows = "\n".join(
-        f"| {name} | {100 * row['accuracy']:.2f} % | {row['n']} |"
-        for name, row in report.strategies.items()
+        f"| {name} | {_accuracy(row)} | {row['n']} |" for name, row in report.strategies.items()
     )
     card = {
         "backbone": report.backbone,
@@ -39,3 +39,7 @@ def export(folder: Path, report: Report) -> Path | None:
         folder, members.adapters, members.epochs, members.centroids, members.facts, card, members.router,
     )  # fmt: skip
     return folder
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    return "-" if row["accuracy"] is None else f"{100 * row['accuracy']:.2f} %"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.reporting import run_tables
+from elrea.reporting.sweeps import making_seconds
 from elrea.reporting.terminal import interval, percent
 from elrea.store.files import write_text
 
@@ -31,6 +32,7 @@ CAPTIONS = {
     "trend": "Accuracy against what the sweep varies, mean over seeds; bars: 95 % intervals.",
     "gain": "Gain over the base adapter against what the sweep varies; bars: paired 95 % intervals.",
     "cost": "Accuracy against forward passes per prompt.",
+    "training_cost": "Accuracy against the seconds of training that a strategy needs, whichever run made its stages.",
 }
 """Caption of each plot, in the order of the page."""
 
@@ -51,12 +53,23 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     Raises:
         StoreError: The report cannot be written.
     """
+    lengths = any("acc_norm" in row for row in report.strategies.values())
     several = len(set(report.tasks)) > 1
     rows = [
-        (*_figure_cells(name, row), _loss(row), *([percent(row.get("macro"))] if several else []))
+        (
+            *_figure_cells(name, row),
+            _loss(row),
+            *([percent(row.get("acc_norm"))] if lengths else []),
+            *([percent(row.get("macro"))] if several else []),
+        )
         for name, row in report.strategies.items()
     ]
-    heads = [*FIGURES, "loss", *(["macro %"] if several else [])]
+    heads = [
+        *FIGURES,
+        "loss",
+        *(["acc_norm %"] if lengths else []),
+        *(["macro %"] if several else []),
+    ]
     stages = [
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")
         for name, stage in report.stages.items()
@@ -84,7 +97,7 @@ def sweep_report(
         jobs: With `number`, `state`, `chosen`, `seconds`, `data`, `strategies`, and `error` if the job failed.
         varied: Values that differ between jobs: by key, the value in each job.
         settings: The keys that distinguish settings: those of `varied` without seed and `ensemble`.
-        means: From `elrea.reporting.sweeps.seed_means`.
+        means: From `elrea.reporting.sweep_report.seed_means`.
 
     Raises:
         StoreError: The report cannot be written.
@@ -92,7 +105,7 @@ def sweep_report(
     overall = [
         (*row["group"], row["strategy"], str(row["seeds"]), percent(row["accuracy"]), interval(row["accuracy_ci95"]),
          percent(row["delta"], signed=True), interval(row["delta_ci95"], signed=True),
-         " to ".join(percent(end) for end in row["accuracy_seeds"]))
+         " to ".join(percent(end) for end in row["accuracy_seeds"]), f"{row['passes']:,.4g}", _seconds(row["training"]))
         for row in means
     ]  # fmt: skip
     job_rows = []
@@ -102,7 +115,8 @@ def sweep_report(
         state = state if state == "done" else f"{state}: {job.get('error', '')}"
         values = [keys[i] for keys in varied.values()]
         number = _link(job["number"]) if row else job["number"]
-        job_rows.append((number, *values, *_figure_cells(job["chosen"], row)[:3], state))
+        times = _seconds(making_seconds(job)), _seconds(job.get("seconds"))
+        job_rows.append((number, *values, *_figure_cells(job["chosen"], row)[:3], *times, state))
     pictures = {path.stem: path for path in (folder / "plots").glob("*.png")}
     return _write(
         folder, "sweep.html", title=f"Sweep of {len(jobs)} jobs", jobs=job_rows, data=data_of(jobs),
@@ -153,6 +167,10 @@ def _link(number: str) -> Markup:
     from markupsafe import Markup
 
     return Markup('<a href="{}/{}">{}</a>').format(number, REPORT, number)
+
+
+def _seconds(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds:,.1f}"
 
 
 def _loss(row: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from elrea.errors import ConfigError, ElreaError, NotCausal, NotHere
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
 from elrea.reporting.progress import duration, say, screen
-from elrea.reporting.terminal import forecast_table, plan_table
+from elrea.reporting.terminal import forecast_table, plan_table, wrapped
 from elrea.store.stage import Store
 
 if TYPE_CHECKING:
@@ -28,13 +28,17 @@ def show(pipeline: Pipeline, forecasts: bool) -> None:
         forecasts: Whether to print the forecast too.
 
     Raises:
-        ElreaError: The forecast cannot be made.
+        ElreaError: The forecast cannot be made, or the tokenizer cannot express the data.
     """
     experiment, out = pipeline.experiment, screen()
-    say(out, f"Plan: {experiment.corpus.title}, seed {experiment.seed}")
+    say(out, wrapped(f"Plan: {experiment.corpus.title}, seed {experiment.seed}"))
+    if details := experiment.corpus.details:
+        say(out, wrapped(f"Data: {details}"))
     if not forecasts:
         out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
         return
+    if experiment.backbone.here:
+        pipeline.check_data()
     train, test = len(experiment.corpus.train), len(experiment.corpus.test)
     sizes = (
         Sizes.measure(experiment)
@@ -102,10 +106,8 @@ def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> Non
     graph = graph_of(experiment, Store(cfg.store), here=False)
     graph.needed(cfg.until)
     out = screen()
-    say(
-        out,
-        f"Plan: {experiment.corpus.name}, seed {experiment.seed}. {missing}: stages have no keys yet",
-    )
+    line = f"Plan: {experiment.corpus.name}, seed {experiment.seed}. {missing}: stages have no keys yet"
+    say(out, wrapped(line))
     out.print(plan_table(_rows(graph, keys=False), ""))
     sizes = Sizes.upper_bounds(experiment, *expected)
     out.print(forecast_table(forecast(experiment, sizes, experiment.clustering.known_k())))

@@ -24,8 +24,10 @@ def write_predictions(path: Path, report: Report) -> None:
 def predictions(report: Report) -> Iterator[dict[str, Any]]:
     """A row per test item: its answer, each strategy's choice, the routing weights and w_base.
 
-    If examples have shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text`
-    and `extracted`, the answer read from it.
+    If choices are letters that stand for texts, the texts are in `answer_text` and `choice_text`. If choices of
+    different lengths were scored, `choice_norm` is the one with the highest likelihood per character. If examples have
+    shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text` and `extracted`,
+    the answer read from it. Plain text has a loss alone, and null as `correct`.
     """
     routing = report.routing
     weights = routing.experts().tolist() if routing else []
@@ -36,6 +38,7 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
             "source": example.source,
             "category": example.category,
             "answer": example.response,
+            **_text_of(example, "answer", example.answer),
             "strategies": {
                 name: _answer(example, outcome, i) for name, outcome in report.outcomes.items()
             },
@@ -49,11 +52,23 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
 
 def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
     choice, loss = outcome.choice[i], outcome.loss[i]
+    if example.plain_text:
+        return {"choice": None, "correct": None, "loss": None if loss is None else round(loss, 6)}
     row = {
         "choice": None if choice is None else example.choices[choice],
+        **_text_of(example, "choice", choice),
         "correct": outcome.correct[i],
         "loss": None if loss is None else round(loss, 6),
     }
+    if outcome.choice_norm and (norm := outcome.choice_norm[i]) is not None:
+        row["choice_norm"] = example.choices[norm]
     if outcome.text and outcome.text[i] is not None:
         row |= {"text": outcome.text[i], "extracted": outcome.answer[i]}
     return row
+
+
+def _text_of(example: Example, name: str, choice: int | None) -> dict[str, str | None]:
+    """The text that a letter stands for, as `<name>_text`; nothing if choices are not letters of options."""
+    if not example.options:
+        return {}
+    return {f"{name}_text": None if choice is None else example.options[choice]}

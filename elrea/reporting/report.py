@@ -27,6 +27,7 @@ class MadeStage:
         seconds: Time that making it took, in this run or an earlier one.
         reused: Whether it was in the store before this run.
         upstream: Keys of its input stages, by name.
+        strategies: The strategies that need it before they can answer; scoring and texts are needed by none.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class MadeStage:
     seconds: float
     reused: bool
     upstream: Mapping[str, str]
+    strategies: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,15 @@ class Report:
         name: The run's name (`name=`); empty if it has none.
         command: The command line after `run.py`.
         data: Name of the data, with any caveat (such as "built-in exam, not MMLU").
+        note: More on the data where `data` is a short form: the sources of a mix and their sizes.
         backbone: Its name.
         seed: Of the run.
         resamples: Of bootstrap intervals.
         test: The test items.
         tasks: Task of each test item, for the macro average [n].
         train: Number of training examples.
-        left_out: Examples that the data's source dropped, a line for each reason.
+        left_out: Examples that the data's source dropped, and texts that the tokenizer cannot express, a line for each
+            reason.
         outcomes: By strategy in the order of the table, its outcome on each item.
         strategies: By strategy, its figures as in summary.json.
         routing: Weights of the members for each test prompt; None if no strategy routes.
@@ -142,3 +146,4 @@ class Report:
     members: Members | None
     versions: Mapping[str, str]
     name: str = ""
+    note: str = ""

@@ -184,7 +184,7 @@ def samples(report: Report) -> Iterator[Sample]:
             example.id,
             example.source,
             _cut(example.instruction),
-            _cut(example.response),
+            _cut(example.named(example.response)),
             answers,
             _members(report, i),
         )
@@ -196,7 +196,7 @@ def _answer(report: Report, name: str, i: int) -> str:
     if outcome.text and (text := outcome.text[i]) is not None:
         return _cut(text)
     if (choice := outcome.choice[i]) is not None:
-        return _cut(example.choices[choice])
+        return _cut(example.named(example.choices[choice]))
     if (loss := outcome.loss[i]) is not None:
         return f"(not generated; loss of the right answer {loss:.3f} nats per token)"
     return "(no answer: the prompt was too long)" if example.id in report.too_long else "-"

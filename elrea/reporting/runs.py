@@ -1,4 +1,4 @@
-"""Reads finished runs and sweeps, and checks that their files are unchanged and their settings comparable."""
+"""Reads finished runs and sweeps, and checks that their files are unchanged."""
 
 from __future__ import annotations
 
@@ -16,14 +16,8 @@ from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, setting
 from elrea.store.files import read_json
 
 PREDICTIONS = "predictions.jsonl"
-MAY_DIFFER = (
-    "seed", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy",
-    "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
-    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
-    "evaluation.resamples", "evaluation.strategies", "evaluation.settings", "ensemble",
-)  # fmt: skip
-"""Config keys, with all keys below them, that may differ between compared runs: the seed, where and how fast a run was
-made, and its strategies. The settings of the compared strategies are checked separately."""
+SWEEP, TABLE = "sweep.json", "sweep.csv"
+"""Files of a sweep: its overrides, from the start; and the table of its jobs, once all have ended."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +28,14 @@ class FinishedRun:
         folder: Of the run.
         seed: Of the run.
         items: Id and correct answer of each test item, sorted by id.
-        correct: By strategy, whether it answered each item correctly.
+        correct: By strategy, whether it answered each item correctly. Plain text is an item only in a run that has
+            nothing else; it is never correct.
         chosen: The strategy that `ensemble=` selected.
         settings: The run's config with dotted keys.
         losses: By strategy, loss on each item: nats per token of the reference response; None if the item did not fit.
         figures: By strategy, its row in summary.json.
         data: Name of the data.
+        words: The overrides that were typed for it.
     """
 
     folder: Path
@@ -51,6 +47,7 @@ class FinishedRun:
     losses: dict[str, list[float | None]] = field(default_factory=dict)
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: str = ""
+    words: Sequence[str] = ()
 
     def strategy_settings(self, name: str) -> dict[str, Any]:
         """Settings that the run's config has for a strategy, besides the strategy's own file."""
@@ -58,22 +55,47 @@ class FinishedRun:
         return {key: value for key, value in self.settings.items() if key.startswith(node)}
 
 
-def run_folders(given: Sequence[Path]) -> list[Path]:
+def run_folders(given: Sequence[Path]) -> tuple[list[Path], list[str]]:
     """Folders of runs; a sweep's folder is replaced by the folders of its finished jobs.
 
+    Returns:
+        The folders, and a line for each sweep of which some jobs are left out because they are not done.
+
     Raises:
-        DataError: A folder has no predictions.
+        DataError: A folder has no finished run.
     """
     runs: list[Path] = []
+    left_out: list[str] = []
     for folder in given:
-        jobs = [path.parent for path in sorted(folder.glob(f"*/{PREDICTIONS}"))]
-        new = [folder] if (folder / PREDICTIONS).is_file() else jobs
+        if (folder / PREDICTIONS).is_file():
+            runs.append(folder)
+            continue
+        jobs = read_jobs(folder)
+        known = {job["number"]: job["state"] for job in jobs}
+        unfinished = [job for job in jobs if job["state"] not in ("done", "damaged")]
+        new = [
+            path.parent
+            for path in sorted(
+                folder.glob(f"*/{PREDICTIONS}"), key=lambda path: _number(path.parent)
+            )
+            if known.get(path.parent.name, "done") in ("done", "damaged")  # those are refused later
+        ]
         if not new:
             raise DataError(
                 f"{folder}: no {PREDICTIONS} there; give the folder of a finished run or of a sweep"
             )
         runs += new
-    return runs
+        if unfinished:
+            each = ", ".join(f"{job['number']} ({job['state']})" for job in unfinished)
+            left_out.append(f"{folder}: left out because they are not done: job {each}")
+        elif (folder / SWEEP).is_file() and not (folder / TABLE).is_file():
+            left_out.append(f"{folder}: the sweep is not finished; jobs may be missing")
+    return runs, left_out
+
+
+def _number(job: Path) -> tuple[int, str]:
+    """Sorts jobs by their number."""
+    return len(job.name), job.name
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -97,7 +119,7 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         rows = list(_rows(path))
         _check_predictions(rows, job["strategies"], path)
-        rows.sort(key=lambda row: str(row["id"]))
+        rows = sorted(judged(rows) or rows, key=lambda row: str(row["id"]))
         return FinishedRun(
             folder,
             int(read_json(folder / SUMMARY)["seed"]),
@@ -111,6 +133,7 @@ def read_run(folder: Path) -> FinishedRun:
             },
             job["strategies"],
             job["data"],
+            job["words"],
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: invalid predictions ({error!r})") from error
@@ -127,56 +150,31 @@ def _check_predictions(rows: Sequence[Any], figures: Mapping[str, Any], path: Pa
         (twice, _), *_ = Counter(ids).most_common(1)
         raise DataError(f"{path}: duplicate id {twice!r}; restore the file or run again")
     for name, row in figures.items():
-        digest = checksum_of_correct(_correct(rows, name))
-        if (len(rows), digest) != (row["n"], row["correct_sha256"]):
+        correct = _correct(judged(rows), name)
+        if (len(correct), checksum_of_correct(correct)) != (row["n"], row["correct_sha256"]):
             raise DataError(
-                f"{path}: checksum mismatch: its {len(rows):,} lines are not the {row['n']:,} answers of {name} in "
+                f"{path}: checksum mismatch: its {len(correct):,} lines are not the {row['n']:,} answers of {name} in "
                 f"{SUMMARY}; run again"
             )
+
+
+def judged(rows: Sequence[Any]) -> list[Any]:
+    """The rows that have a right answer: plain text has none."""
+    return [
+        row
+        for row in rows
+        if any(each["correct"] is not None for each in row["strategies"].values())
+    ]
 
 
 def _correct(rows: Sequence[Any], name: str) -> list[bool]:
     """Whether a strategy is correct, row by row."""
     correct = [row["strategies"][name]["correct"] for row in rows]
+    if None in correct and not any(correct):
+        correct = [False] * len(rows)  # plain text alone
     if not all(isinstance(each, bool) for each in correct):
         raise TypeError(f"{name}: correct must be true or false")
     return correct
-
-
-def check_same_settings(runs: Sequence[FinishedRun], names: Sequence[str]) -> None:
-    """Refuses runs that differ in a setting that can change the named strategies' answers; their seeds may differ.
-
-    Args:
-        runs: Of one or several seeds.
-        names: The strategies that are compared.
-
-    Raises:
-        DataError: Two runs differ; names both runs and the key.
-    """
-
-    def shared(run: FinishedRun) -> dict[str, Any]:
-        return {
-            key: value
-            for key, value in run.settings.items()
-            if not any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER)
-        }
-
-    groups = [[(run, shared(run)) for run in runs]]
-    for name in names:
-        scored = [run for run in runs if name in run.correct]
-        for chosen in (True, False):
-            groups.append(
-                [(r, r.strategy_settings(name)) for r in scored if (r.chosen == name) == chosen]
-            )
-    for (first, theirs), *others in filter(None, groups):
-        for run, mine in others:
-            for key in sorted(mine.keys() | theirs.keys()):
-                one, other = (each.get(key, "not set") for each in (mine, theirs))
-                if one != other:
-                    raise DataError(
-                        f"{run.folder} and {first.folder} differ in {key} ({one} and {other}); give runs that differ "
-                        "only in the seed"
-                    )
 
 
 def _rows(path: Path) -> Iterator[Any]:
@@ -208,7 +206,7 @@ def finished_jobs(
                 f"{folder}: the sweep is not finished: job {job['number']} is {job['state']}; run the same command "
                 "again to resume it"
             )
-    if (folder / "sweep.json").is_file() and not (folder / "sweep.csv").is_file():
+    if (folder / SWEEP).is_file() and not (folder / TABLE).is_file():
         raise DataError(
             f"{folder}: the sweep is not finished: it was stopped before its last job; run the same command again to "
             "resume it"

@@ -19,6 +19,7 @@ def summary_of(report: Report) -> dict[str, Any]:
     return {
         **({"name": report.name} if report.name else {}),
         "data": report.data,
+        **({"data_note": report.note} if report.note else {}),
         "backbone": report.backbone,
         "seed": report.seed,
         "strategies": dict(report.strategies),
@@ -37,7 +38,12 @@ def summary_of(report: Report) -> dict[str, Any]:
             **({"left_out": list(report.left_out)} if report.left_out else {}),
         },
         "stages": {
-            name: {"key": stage.key, "seconds": stage.seconds, "reused": stage.reused}
+            name: {
+                "key": stage.key,
+                "seconds": stage.seconds,
+                "reused": stage.reused,
+                "strategies": list(stage.strategies),
+            }
             for name, stage in report.stages.items()
         },
         **({"early_stop": stops} if stops else {}),

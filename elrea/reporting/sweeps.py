@@ -1,10 +1,11 @@
-"""Reads the results of a sweep's jobs, averages them over seeds, and writes sweep.csv, plots and report.html."""
+"""Reads the results of a sweep's jobs, and writes sweep.csv."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,6 @@ from elrea.errors import StoreError
 from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
-BASE = "base"
-MAX_LINES = 24
-"""A plot with more lines than this is not drawn."""
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
@@ -81,7 +79,7 @@ def _scores(summary: Path) -> dict[str, Any]:
         or not isinstance(data, str)
         or not all(
             isinstance(row, dict)
-            and number(row.get("accuracy"))
+            and (row.get("accuracy", "") is None or number(row.get("accuracy")))
             and number(row.get("forward_passes"))
             and "delta_to_base" in row
             and (row["delta_to_base"] is None or number(row["delta_to_base"]))
@@ -90,7 +88,41 @@ def _scores(summary: Path) -> dict[str, Any]:
         )
     ):
         raise StoreError(f"{summary}: invalid fields; run the same command again")
-    return {"strategies": rows, "data": data}
+    return {"strategies": rows, "data": data, "stages": _stages(found.get("stages"), number)}
+
+
+def _stages(found: Any, number: Callable[[Any], bool]) -> dict[str, dict[str, Any]]:
+    """`seconds` and `strategies` of each stage in summary.json; empty where the file does not say them."""
+    if not isinstance(found, dict) or not all(
+        isinstance(stage, dict) and number(stage.get("seconds")) for stage in found.values()
+    ):
+        return {}
+    return {
+        name: {"seconds": stage["seconds"], "strategies": stage.get("strategies")}
+        for name, stage in found.items()
+    }
+
+
+def making_seconds(job: Mapping[str, Any]) -> float | None:
+    """Seconds that making all stages of a job took, whichever run made them; None if the job does not say."""
+    stages = job.get("stages") or {}
+    return round(sum(stage["seconds"] for stage in stages.values()), 3) if stages else None
+
+
+def training_seconds(job: Mapping[str, Any], strategy: str) -> float | None:
+    """Seconds that making the stages took which a strategy needs before it can answer; scoring is not among them.
+
+    Args:
+        job: As `read_job` returns it.
+        strategy: Its name.
+
+    Returns:
+        The seconds, whichever run made the stages; None for a job of an older version, which does not say it.
+    """
+    stages = list((job.get("stages") or {}).values())
+    if not stages or not all(isinstance(stage["strategies"], list) for stage in stages):
+        return None
+    return round(math.fsum(s["seconds"] for s in stages if strategy in s["strategies"]), 3)
 
 
 def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -101,70 +133,6 @@ def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {key: values for key, values in found.items() if len(set(values)) > 1}
 
 
-def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[dict[str, Any]]:
-    """Averages every strategy in every setting over seeds; `plots.trends.plot_sweep` draws the rows.
-
-    Args:
-        jobs: As `read_jobs` returns them.
-        baseline: The strategy that is subtracted in differences.
-
-    Returns:
-        Rows with these fields; accuracies and differences are shares of 1.
-
-        - `group`: values of the keys that vary, except the seed and `ensemble` (jobs score other strategies too);
-        - `strategy`, `seeds` (their number), `passes` (forward passes per prompt);
-        - `accuracy`: mean over seeds; `accuracy_seeds`: minimum and maximum over seeds; `accuracy_ci95`: mean of the
-          seeds' 95 % bounds;
-        - `delta`, `delta_seeds`, `delta_ci95` (paired): the same for the difference to `baseline`, None for the
-          baseline itself. `delta_ci95` is None unless the baseline is base.
-    """
-    keys = varied_values(jobs)
-    scored: dict[tuple[Any, ...], dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]]] = {}
-    for i, job in enumerate(jobs):
-        group = tuple(keys[key][i] for key in setting_keys(keys))
-        seed = keys["seed"][i] if "seed" in keys else ""
-        for name, row in job["strategies"].items():
-            scored.setdefault((group, name), {})[seed] = (row, job["strategies"].get(baseline, {}))
-    rows = []
-    for (group, name), seeds in scored.items():
-        each = [row["accuracy"] for row, _ in seeds.values()]
-        other = [reference.get("accuracy") for _, reference in seeds.values()]
-        deltas = (
-            []
-            if name == baseline or None in other
-            else [a - b for a, b in zip(each, other, strict=True)]
-        )
-        bounds = (
-            [row.get("delta_ci95") for row, _ in seeds.values()]
-            if deltas and baseline == BASE
-            else []
-        )
-        rows.append(
-            {
-                "group": group, "strategy": name, "seeds": len(each),
-                "passes": _mean([row["forward_passes"] for row, _ in seeds.values()]),
-                "accuracy": _mean(each), "accuracy_seeds": (min(each), max(each)),
-                "accuracy_ci95": _mean_bounds([row.get("ci95") for row, _ in seeds.values()]),
-                "delta": _mean(deltas) if deltas else None,
-                "delta_seeds": (min(deltas), max(deltas)) if deltas else None,
-                "delta_ci95": _mean_bounds(bounds),
-            }
-        )  # fmt: skip
-    return rows
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _mean_bounds(bounds: Sequence[Sequence[float] | None]) -> tuple[float, float] | None:
-    """Mean lower and mean upper bound; None if there are none or one is missing."""
-    known = [each for each in bounds if each is not None]
-    if not known or len(known) < len(bounds):
-        return None
-    return _mean([low for low, _ in known]), _mean([high for _, high in known])
-
-
 def setting_keys(keys: Iterable[str]) -> list[str]:
     """Keys that distinguish settings: all except the seed and the chosen strategy."""
     return [key for key in keys if key not in ("seed", "ensemble")]
@@ -173,13 +141,21 @@ def setting_keys(keys: Iterable[str]) -> list[str]:
 def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
     """CSV text with a row per job and strategy: the values that vary, the job's state and the strategy's figures.
 
+    `seconds_making` is what all stages of the job took when they were made, by this job or another one;
+    `seconds_run` is what this job took, which found some of them in the store; `seconds_training` is the part of
+    `seconds_making` that the strategy needs before it can answer. What an older version did not record is blank.
+
     A cell that a spreadsheet would read as a formula gets a leading apostrophe.
     """
     keys = varied_values(jobs)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
-    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures])
+    found = [row for job in jobs for row in job["strategies"].values()]
+    lengths = [name for name in ("acc_norm", "acc_bytes") if any(name in row for row in found)]
+    times = ["seconds_making", "seconds_run"]
+    heads = ["strategy", "n", *figures, "seconds_training", *lengths]
+    writer.writerow(["job", *keys, "state", *times, *heads])
     for i, job in enumerate(jobs):
         head = [job["number"], *(values[i] for values in keys.values()), job["state"]]
         rows = job["strategies"] or {"": {}}
@@ -188,11 +164,14 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
             scores = [row.get("accuracy", ""), low, high, row.get("delta_to_base")]
             cells = [
                 *head,
+                making_seconds(job),
                 job["seconds"],
                 name,
                 row.get("n", ""),
                 *scores,
                 row.get("forward_passes"),
+                training_seconds(job, name),
+                *(row.get(length) for length in lengths),
             ]
             writer.writerow([_csv_cell(cell) for cell in cells])
     return text.getvalue()
@@ -203,71 +182,12 @@ def _csv_cell(cell: Any) -> Any:
     risky = (
         isinstance(cell, str)
         and cell[:1] in ("=", "+", "-", "@", "\t", "\r")
-        and _number(cell) is None
+        and number_of(cell) is None
     )
     return f"'{cell}" if risky else "" if cell is None else cell
 
 
-def write_report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Draws a sweep's plots and writes its report.html.
-
-    Args:
-        folder: Of the sweep.
-        words: The command line after `run.py`.
-        jobs: As `read_jobs` returns them.
-    """
-    from elrea.reporting.html import data_of, sweep_report
-
-    rows, values = seed_means(jobs), varied_values(jobs)
-    keys = setting_keys(values)
-    if rows:
-        draw_sweep(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
-    sweep_report(folder, words, jobs, values, keys, rows)
-
-
-def draw_sweep(
-    rows: Sequence[Mapping[str, Any]],
-    keys: Sequence[str],
-    folder: Path,
-    note: str = "",
-    chance: float | None = None,
-) -> None:
-    """Draws the plots of a sweep.
-
-    cost.png is always drawn; trend.png and gain.png if the values of the first key are numbers; accuracy.png if only
-    the seed varies.
-
-    Args:
-        rows: From `seed_means`.
-        keys: Keys of the values in `group` of the rows.
-        folder: Receives the PNG files.
-        note: Added to the titles.
-        chance: Accuracy of guessing, a share of 1, for accuracy.png; None if unknown.
-    """
-    from elrea.reporting.plots import figures as plots
-    from elrea.reporting.plots import trends
-
-    points: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        points.setdefault(row["strategy"], []).append((row["passes"], row["accuracy"]))
-    trends.cost(points, folder / "cost.png", note)
-    if not keys:
-        figures = {
-            row["strategy"]: {
-                "accuracy": row["accuracy"],
-                "ci95": row["accuracy_ci95"] or row["accuracy_seeds"],
-            }
-            for row in rows
-        }
-        plots.accuracy(figures, folder / "accuracy.png", chance, note)
-    elif all(_number(row["group"][0]) is not None for row in rows):
-        lines = {(row["strategy"], *row["group"][1:]) for row in rows}
-        if len(lines) <= MAX_LINES:
-            trends.plot_sweep(rows, keys[0], folder / "trend.png", note=note)
-            trends.plot_sweep(rows, keys[0], folder / "gain.png", gain_on=BASE, note=note)
-
-
-def _number(value: str) -> float | None:
+def number_of(value: str) -> float | None:
     try:
         return float(value)
     except ValueError:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from elrea.evaluation.text_figures import TEXT
+from elrea.reporting.progress import WIDTH
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,7 +29,8 @@ def results_table(
     Args:
         strategies: By name, the rows of summary.json: `accuracy`, `ci95` (low, high), `delta_to_base` and
             `delta_ci95` as shares of 1, `forward_passes` per prompt. Missing values and None are shown as "-".
-            With several `tasks` there is a column for `macro`, the mean of their accuracies.
+            With several `tasks` there is a column for `macro`, the mean of their accuracies; with choices of different
+            lengths, one for `acc_norm`, the accuracy by likelihood per character.
         loss: Whether to show the loss (nats per token) instead of `macro`: for items without choices it says most.
         title: Above the table.
         caption: Below the table, e.g. "built-in exam, not MMLU".
@@ -40,11 +45,15 @@ def results_table(
     table.add_column("95 % interval", justify="right")
     if several:  # one more column has to fit into the same width
         table.add_column("macro %", justify="right")
-    table.add_column("to base" if several else "to base, points", justify="right")
-    table.add_column("95 %, paired" if several else "95 % interval, paired", justify="right")
+    norm = any("acc_norm" in row for row in strategies.values())
+    if norm:
+        table.add_column("acc_norm %", justify="right")
+    tight = several or norm
+    table.add_column("to base" if tight else "to base, points", justify="right")
+    table.add_column("95 %, paired" if tight else "95 % interval, paired", justify="right")
     if loss:
         table.add_column("loss", justify="right")
-    table.add_column("passes" if loss else "passes/prompt", justify="right")
+    table.add_column("passes" if loss or norm else "passes/prompt", justify="right")
     for name, row in strategies.items():
         delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
         style = _colour(paired)
@@ -53,6 +62,7 @@ def results_table(
             percent(row.get("accuracy")),
             interval(row.get("ci95")),
             *([percent(row.get("macro"))] if several else []),
+            *([percent(row.get("acc_norm"))] if norm else []),
             _styled(percent(delta, signed=True), style),
             _styled(interval(paired, signed=True), style),
             *(["-" if row.get("loss") is None else f"{row['loss']:.3f}"] if loss else []),
@@ -143,36 +153,15 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     return table
 
 
-def paired_table(found: Mapping[str, Any]) -> Table:
-    """A comparison of two strategies, with a row per seed and one for all seeds.
-
-    Args:
-        found: From `elrea.commands.compare.compare`.
-
-    Returns:
-        A Rich table that fits 100 columns.
-    """
-    a, b = found["a"], found["b"]
-    caption = (
-        f"{a} minus {b}, in points; {found['items']:,} items; p: McNemar's exact test over items"
-    )
-    table = _table(f"{a} and {b}", caption)
-    table.add_column("seed", justify="right")
-    for name in (f"{a} %", f"{b} %", "difference", "95 %, paired", f"only {a}", f"only {b}", "p"):
-        table.add_column(name, justify="right", overflow="fold")
-    for row in [*found["seeds"], found["pooled"]]:
-        style = _colour(row["ci95"])
-        table.add_row(
-            str(row.get("seed", "all")),
-            percent(row["a"]),
-            percent(row["b"]),
-            _styled(percent(row["difference"], signed=True), style),
-            _styled(interval(row["ci95"], signed=True), style),
-            f"{row['only_a']:,}",
-            f"{row['only_b']:,}",
-            f"{row['p']:.2g}",
+def wrapped(line: str, indent: int = 2) -> str:
+    """Breaks a text between words into lines of at most 100 columns; further lines are indented."""
+    return "\n".join(
+        textwrap.fill(
+            each, WIDTH, subsequent_indent=" " * indent, break_long_words=False,
+            break_on_hyphens=False,
         )
-    return table
+        for each in line.split("\n")
+    )  # fmt: skip
 
 
 def notices(report: Report) -> Iterator[str]:
@@ -180,15 +169,26 @@ def notices(report: Report) -> Iterator[str]:
     from elrea.reporting.summary import early_stops, routing_figures, shot_figures
 
     yield from report.warnings
+    texts = {name: row[TEXT] for name, row in report.strategies.items() if row.get(TEXT)}
+    if texts:
+        each = ", ".join(f"{name} {_nats(row['loss'])}" for name, row in texts.items())
+        yield (
+            f"{texts['base']['n']:,} test items are plain text, which has a loss and no right answer: accuracy leaves "
+            f"them out.\nTheir loss, nats per token: {each}"
+        )
     if (agrees := routing_figures(report).get("distilled", {})).get("prompts"):
         yield (
             f"Distilled router and {agrees['prompts']:,} test prompts' gradients: nearest cluster the same for "
-            f"{100 * agrees['top1']:.1f} %,\nrank correlation {agrees['spearman']:.3f}, "
+            f"{100 * agrees['top1']:.1f} %, rank correlation {agrees['spearman']:.3f}, "
             f"w_base off by {agrees['w_base']:.3f}"
         )
     for name, stop in early_stops(report).items():
         yield (
             f"{name}: {stop['trained']} epochs trained, epoch {stop['kept']} kept (dev loss {stop['dev_loss']:.4g})"
+        )
+    if normed := [row["acc_n"] for row in report.strategies.values() if "acc_norm" in row]:
+        yield (
+            f"acc_norm: by the choices' likelihood per character, as in lm-eval, for {normed[0]:,} items with choices"
         )
     if report.dropped:
         yield f"{len(report.dropped)} training examples were too long and were dropped (backbone.max_length)"
@@ -210,6 +210,10 @@ def notices(report: Report) -> Iterator[str]:
             yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_first(ids)}"
 
 
+def _nats(loss: float | None) -> str:
+    return "-" if loss is None else f"{loss:.4f}"
+
+
 def _first(ids: Sequence[str]) -> str:
     """The first three ids."""
     return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
@@ -229,6 +233,16 @@ def _table(title: str, caption: str = "") -> Table:
         pad_edge=False,
         show_edge=False,
     )
+
+
+def plain_table(title: str, caption: str = "") -> Table:
+    """An empty table in the style of all tables."""
+    return _table(title, caption)
+
+
+def coloured(text: str, bounds: Sequence[float] | None) -> Any:
+    """A cell that is green if an interval is above zero, and red if it is below."""
+    return _styled(text, _colour(bounds))
 
 
 def _styled(text: str, style: str) -> Any:

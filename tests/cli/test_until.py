@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from elrea.pipeline.graph import graph_of
@@ -11,10 +12,9 @@ from tests.cli.test_keys import experiment
 
 
 def made(store: Path) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for path in store.glob("*/*/manifest.json"):
-        found[path.parent.parent.name] = found.get(path.parent.parent.name, 0) + 1
-    return found
+    """How many of each kind of stage the store has; the rehearsal is none."""
+    found = Counter(path.parent.parent.name for path in store.glob("*/*/manifest.json"))
+    return {name: count for name, count in found.items() if name != "rehearsal"}
 
 
 def test_a_run_until_a_stage_makes_what_is_upstream_of_it(

@@ -139,7 +139,7 @@ def test_one_wandb_run_has_everything(out: Path, summary: dict) -> None:
     assert run.config["training"]["epochs"] == 2
     for adapter in ("base", "expert-0", "expert-1"):
         assert len(run.column(f"{adapter}/loss")) == len(run.column(f"{adapter}/step")) > 0
-    clusters = run.table("clusters")["data"]
+    clusters = run.table("cluster_table")["data"]
     assert [row[:2] for row in clusters] == [
         [c, n] for c, n in enumerate(summary["clusters"]["sizes"])
     ]
@@ -164,6 +164,10 @@ def test_one_wandb_run_has_everything(out: Path, summary: dict) -> None:
     assert run.summary["strategies"]["elrea"]["accuracy"] == final["elrea"]
     assert run.summary["accuracy"] == final["elrea"] and run.summary["strategy"] == "elrea"
     assert run.summary["w_base"] == summary["routing"]["w_base"]
-    assert run.summary["seconds"] == pytest.approx(sum(s["seconds"] for s in summary["stages"].values()))  # fmt: skip
+    making = sum(stage["seconds"] for stage in summary["stages"].values())
+    assert run.summary["seconds_making"] == pytest.approx(making)
+    assert run.summary["seconds_run"] > making, "every stage was made by this run"
+    assert run.summary["clusters"]["sizes"] == summary["clusters"]["sizes"]
+    assert run.summary["cluster_table"]["nrows"] == len(clusters)
     for name in ("routing_entropy", "gradient_conflict", "forward_passes", "delta_to_base"):
         assert isinstance(run.summary[name], int | float), name

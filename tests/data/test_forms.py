@@ -126,7 +126,7 @@ def test_long_cells_choices_in_a_table_and_an_index_of_pandas(tmp_path):
         {"": i, "instruction": "a" * 200_000, "choices": '["red", "blue"]', "answer": "B"}
         for i in range(2)
     ]
-    examples = read(table(tmp_path / "x.csv", rows))
+    examples = read(table(tmp_path / "x.csv", rows), options="text")
     assert [(len(e.instruction), e.response) for e in examples] == [(200_000, "blue")] * 2
 
 
@@ -218,7 +218,7 @@ KIND = ("system", "Be kind.")
     ],
 )  # fmt: skip
 def test_layouts(write, row, instruction, response, history):
-    example = read_row(write, row)
+    example = read_row(write, row, options="text")
     assert (example.instruction, example.response, example.history) == (
         instruction,
         response,
@@ -229,7 +229,7 @@ def test_layouts(write, row, instruction, response, history):
 def test_fields_of_the_layouts_that_name_something(write):
     example = read_row(write, HELLASWAG)
     assert (example.id.rpartition(":")[2], example.category) == ("4", "Work")
-    assert example.choices == ("x", "y", "z", "w")
+    assert (example.choices, example.options) == (("A", "B", "C", "D"), ("x", "y", "z", "w"))
     assert read_row(write, ARC).id.endswith(":q")
     row = {**ARC, "question_concept": "colours"}
     assert read_row(write, row).category == "colours"
@@ -278,7 +278,7 @@ def test_names_that_the_config_gives_win_over_a_layout(write):
         ({"prompt": MESSAGES[:1], "completion": "b", "input": "c"}, "both a list of messages and input; keep one"),
         ({"messages": [{"role": "system", "content": "a"}, *MESSAGES], "system": "b"},
          "both a field 'system' and a system turn; keep one of them"),
-        ({"messages": [*MESSAGES, {"role": "tool", "content": "a"}]}, "a message needs a role (system, user, assis"),
+        ({"messages": [*MESSAGES, {"role": "narrator", "content": "a"}]}, "a message needs a role (system, user, as"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
          "a content part of type 'image_url'; a message may have texts only"),
     ],
@@ -318,8 +318,6 @@ def test_hints_lead_somewhere(write, published):
     assert fails(write("x.jsonl", [{**base, "output": "2", "level": 3}])).endswith(
         "data.ignore=[level]"
     )
-    text = write("t.jsonl", [{"text": "Hi Hello"}])
-    assert "split it into prompt and completion" in fails(text)
     assert read_row(write, {"prompt": "Hi", "completion": "Hello"}).response == "Hello"
     with pytest.raises(DataError, match=r"it looks like GSM8K \(data=gsm8k\)"):
         Jsonl(train=str(published("gsm8k") / "train.jsonl")).load()

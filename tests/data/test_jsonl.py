@@ -58,7 +58,7 @@ def test_the_last_assistant_turn_of_a_chat_is_the_response(write):
 
 @pytest.mark.parametrize("answer", [1, "B", "blue", " blue "])
 def test_an_answer_is_an_index_a_letter_or_the_text(write, answer):
-    example = read(write("c.jsonl", [{**CHOICE, "answer": answer}]))[0]
+    example = read(write("c.jsonl", [{**CHOICE, "answer": answer}]), options="text")[0]
     assert example.choices == ("red", "blue")
     assert (example.response, example.answer) == ("blue", 1)
 
@@ -136,10 +136,10 @@ BAD: list[tuple[Any, str]] = [
         '{"messages": [{"role": "user", "content": "a", "content": "b"}]}',
         r"x\.jsonl:2: the key 'content' appears twice",
     ),
-    (
-        {"text": "a"},
-        r"x\.jsonl:2: plain text without prompt and response cannot be read yet; split it",
-    ),
+    ({"text": " "}, r"x\.jsonl:2: the text is empty; fill it or remove the line"),
+    ({"text": 3}, r"x\.jsonl:2: the text must be a text, not int"),
+    ({**GOOD, "text": "a"}, r"x\.jsonl:2: unknown field\(s\) 'text'; .*data.ignore=\[text\]"),
+    ({"text": "a", "system": "b"}, r"x\.jsonl:2: unknown field\(s\) 'text'"),
     ({"instruction": "a"}, r"x\.jsonl:2: no field 'response'; the line has instruction"),
     ({"response": "a"}, r"x\.jsonl:2: no field 'instruction'"),
     ({}, r"x\.jsonl:2: no field 'instruction'; the line has nothing"),

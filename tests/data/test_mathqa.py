@@ -146,7 +146,7 @@ def test_training_on_the_dev_file(published):
     (root / "train.json").unlink()
     with pytest.raises(
         DataError,
-        match=r"no train\.json in here; add it, or set train_split=dev to train on dev\.json",
+        match=r"no train\.json in here; add it, or set data\.train_split=dev to train on dev\.json",
     ):
         Mathqa(root=str(root)).load()
     corpus = Mathqa(root=str(root), train_split="dev").load()

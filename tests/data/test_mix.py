@@ -11,6 +11,7 @@ import pytest
 
 from elrea.commands import combine
 from elrea.data.exam.exam import Exam
+from elrea.data.sources.bbh import Bbh
 from elrea.data.sources.dolly import Dolly
 from elrea.data.sources.flan_cot import FlanCot
 from elrea.data.sources.gsm8k import Gsm8k
@@ -284,3 +285,37 @@ def test_a_limit_out_of_range_is_reported_by_its_setting(four, name):
     setattr(mix, name, 0)
     said = fails(mix, ConfigError)
     assert said == f"data.{name}=0 must be at least 1, or null for all examples"
+
+
+def test_a_title_is_short_and_the_note_stays_whole(root, published, write):
+    """However many sources there are; what else a reader must know is in the note, which is shown once."""
+    for name in (names := [f"source_{i}" for i in range(9)]):
+        write(
+            f"published/{name}/train.jsonl",
+            [{"prompt": f"{name} {i}?", "completion": "a"} for i in range(10)],
+        )
+    corpus = Mix({name: Jsonl() for name in [*names, "absent"]}, root=root).load()
+    assert corpus.title == "mix (source_0, source_1, source_2 and 6 more sources)"
+    assert corpus.details == corpus.note
+    assert corpus.note.startswith("mix of source_0 9 and 1, ") and "source_8" in corpus.note
+    assert corpus.note.endswith("; missing: absent")
+    few = Mix({name: Jsonl() for name in names[:2]}, root=root).load()
+    assert few.title == "mix (source_0 and source_1)"
+    published("gsm8k")
+    alone = Mix({"gsm8k": Gsm8k()}, root=root).load()
+    assert alone.title == "mix (gsm8k)"
+    plain = Gsm8k(root=str(published("gsm8k"))).load()
+    assert (plain.title, plain.details) == ("gsm8k (GSM8K)", ""), "a short note stays in the title"
+
+
+def test_a_benchmark_trained_on_a_mix_has_a_short_title(root, published, write):
+    for name in (names := [f"source_{i}" for i in range(6)]):
+        write(
+            f"published/{name}/train.jsonl",
+            [{"prompt": f"{name} {i}?", "completion": "a"} for i in range(10)],
+        )
+    mix = Mix({name: Jsonl() for name in names}, root=root)
+    corpus = Bbh(root=str(published("bbh")), train=mix).load()
+    short = "trained on a mix of source_0, source_1, source_2 and 3 more sources"
+    assert corpus.title.startswith("bbh (BIG-Bench Hard, ") and corpus.title.endswith(f"; {short})")
+    assert "source_5" in corpus.note and "source_5" not in corpus.title

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from elrea.commands import compare
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ElreaError
+from elrea.evaluation.seed_intervals import seeds_items_interval, seeds_items_p, seeds_p
 from elrea.evaluation.statistics import mcnemar, paired_interval
 from elrea.reporting.runs import read_run
 from tests.experiments.sweeps import SCORE, write_job
@@ -74,21 +77,66 @@ def output(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 def test_seeds_one_by_one_and_together(tmp_path: Path, capsys) -> None:
     words = [write_seeds(tmp_path), "--a", "elrea", "--b", "base", "--resamples", 500]
     found = json.loads(output(capsys, *words, "--json"))
-    assert (found["a"], found["b"], found["items"]) == ("elrea", "base", N)
-    for row, seed in zip(found["seeds"], BASE, strict=True):
+    (group,) = found["settings"]
+    assert (found["a"], found["b"], group["items"], group["setting"]) == ("elrea", "base", N, {})
+    for row, seed in zip(group["seeds"], BASE, strict=True):
         test = mcnemar(BETTER[seed], BASE[seed])
         assert (row["seed"], row["only_a"], row["only_b"]) == (seed, test.only_a, test.only_b)
         assert row["p"] == pytest.approx(test.p) and test.only_b == 0
         assert (row["a"], row["b"]) == (BETTER[seed].mean(), BASE[seed].mean())
     left, right = (np.array(list(each.values())) for each in (BETTER, BASE))
-    pooled = found["pooled"]
+    pooled = group["pooled"]
     assert pooled["ci95"] == pytest.approx(paired_interval(left, right, 0, 500), abs=1e-6)
     assert pooled["difference"] == pytest.approx(left.mean() - right.mean(), abs=1e-6)
     ahead = left.sum(0) - right.sum(0)
     assert (pooled["only_a"], pooled["only_b"]) == ((ahead > 0).sum(), (ahead < 0).sum())
     table = output(capsys, *words)
     assert max(map(len, table.splitlines())) <= 100
-    assert [line.split()[0] for line in table.splitlines()[3:7]] == ["0", "1", "2", "all"]
+    assert [line.split()[0] for line in table.splitlines()[3:9]] == [
+        "0",
+        "1",
+        "2",
+        "all",
+        "seeds",
+        "both",
+    ]
+
+
+def test_the_tests_over_seeds_are_scipys_and_never_contradict_their_interval(
+    tmp_path: Path, capsys
+) -> None:
+    words = [write_seeds(tmp_path), "--a", "elrea", "--b", "base"]
+    pooled = json.loads(output(capsys, *words, "--json"))["settings"][0]["pooled"]
+    left, right = (np.array(list(each.values()), dtype=float) for each in (BETTER, BASE))
+    t = stats.ttest_rel(left.mean(1), right.mean(1))
+    over = pooled["over_seeds"]
+    assert over["p"] == pytest.approx(t.pvalue)
+    assert over["ci95"] == pytest.approx(list(t.confidence_interval(0.95)), abs=1e-6)
+    both = pooled["over_seeds_and_items"]
+    assert both["ci95"] == pytest.approx(seeds_items_interval(left - right), abs=1e-6)
+    for test in (over, both):
+        assert (test["p"] < 0.05) == (test["ci95"][0] > 0 or test["ci95"][1] < 0)
+    lines = output(capsys, *words).splitlines()
+    rows = {line.split()[-7] if "McNemar" in line else line.split()[0]: line for line in lines[3:9]}
+    assert f"{over['p']:.2g}  Student's t" in rows["seeds"] and "Student's t" in rows["seeds"]
+    assert f"{both['p']:.2g}  bootstrap" in rows["both"]
+    assert all("bootstrap" in line and "McNemar (" in line for line in lines[3:7])
+
+
+def test_the_p_value_over_seeds_and_items_by_enumeration() -> None:
+    """Two seeds, three items: of all 2² · 3³ resamples, the share on the rarer side of 0, twice."""
+    cells = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, -1.0]])
+    every = np.array([
+        cells[np.ix_(seeds, items)].mean()
+        for seeds in itertools.product(range(2), repeat=2)
+        for items in itertools.product(range(3), repeat=3)
+    ])  # fmt: skip
+    wanted = 2 * min((every <= 1e-12).mean(), (every >= -1e-12).mean())
+    assert seeds_items_p(cells, resamples=100_000) == pytest.approx(wanted, abs=0.01)
+    assert seeds_items_p(0 * cells) == 1.0 and seeds_items_p(cells[:1]) is None
+    assert seeds_items_p(np.ones((2, 5)), resamples=999) == 0.002, "never 0"
+    assert seeds_p([0.1]) is None and seeds_p([0.5, 0.5]) is None
+    assert seeds_p([1, 2, 4]) == pytest.approx(stats.ttest_1samp([1, 2, 4], 0).pvalue)
 
 
 def test_equal_answers_with_three_seeds_are_no_more_evidence_than_with_one(
@@ -98,11 +146,17 @@ def test_equal_answers_with_three_seeds_are_no_more_evidence_than_with_one(
     both = {"base": BASE[0], "elrea": BETTER[0]}
     runs = [read_run(write_run(tmp_path / str(seed), seed, both)) for seed in (3, 4, 5)]
     one, three = (compare.compare(some, "elrea", "base", 200) for some in (runs[:1], runs))
-    assert three["pooled"] == one["pooled"]
-    assert {**one["seeds"][0], "seed": None} == {**one["pooled"], "seed": None}
-    turned = compare.compare(runs, "base", "elrea", 200)["pooled"]
-    assert turned["difference"] == -three["pooled"]["difference"]
-    assert (turned["only_a"], turned["p"]) == (0, three["pooled"]["p"])
+    (single,), (several,) = one["settings"], three["settings"]
+    assert (
+        single["pooled"].pop("over_seeds") is None is single["pooled"].pop("over_seeds_and_items")
+    )
+    assert several["pooled"].pop("over_seeds")["p"] is None, "equal differences have no t"
+    assert several["pooled"].pop("over_seeds_and_items")
+    assert several["pooled"] == single["pooled"]
+    assert {**single["seeds"][0], "seed": None} == {**single["pooled"], "seed": None}
+    turned = compare.compare(runs, "base", "elrea", 200)["settings"][0]["pooled"]
+    assert turned["difference"] == -several["pooled"]["difference"]
+    assert (turned["only_a"], turned["p"]) == (0, several["pooled"]["p"])
 
 
 def test_strategies_of_several_runs_with_one_seed(tmp_path: Path) -> None:
@@ -111,7 +165,8 @@ def test_strategies_of_several_runs_with_one_seed(tmp_path: Path) -> None:
     two = write_run(tmp_path / "two", 0, {"base": BASE[0], "uniform": BASE[1]})
     runs = [read_run(folder) for folder in (one, two)]
     found = compare.compare(runs, "elrea", "uniform", 100)
-    assert len(found["seeds"]) == 1 and found["pooled"]["b"] == BASE[1].mean()
+    (group,) = found["settings"]
+    assert len(group["seeds"]) == 1 and group["pooled"]["b"] == BASE[1].mean()
 
 
 def test_runs_that_cannot_be_compared_give_one_line(tmp_path: Path, capsys) -> None:
@@ -192,16 +247,72 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_pooled(tmp_path: Path) -
         return write_run(tmp_path / name, seed, both, **config)
 
     first = made("first", 0)
-    for name, config, said in (
-        ("k", {"clustering": {"k": 8, "sizes": [1, 2]}}, "clustering.k (8 and 4)"),
-        ("list", {"clustering": {"k": 4, "sizes": [1]}}, "clustering.sizes ([1] and [1, 2])"),
-        ("less", {"clustering": {"k": 4}}, "clustering.sizes (not set and [1, 2])"),
-        ("precision", {"trainer": {"precision": "16"}}, "trainer.precision (16 and not set)"),
-        ("own", {"ensemble": {"top_k": 1}}, "ensemble.top_k (1 and not set)"),
-        ("rate", {"evaluation": {"settings": {"base": {"rate": 2}}}}, "evaluation.settings.base.rate (2"),
+    for name, config, key, values in (
+        ("k", {"clustering": {"k": 16, "sizes": [1, 2]}}, "clustering.k", ["4", "16"]),
+        ("list", {"clustering": {"k": 4, "sizes": [1]}}, "clustering.sizes", ["[1, 2]", "[1]"]),
+        ("less", {"clustering": {"k": 4}}, "clustering.sizes", ["-", "[1, 2]"]),
+        ("precision", {"trainer": {"precision": "16"}}, "trainer.precision", ["16", "-"]),
+        ("own", {"ensemble": {"top_k": 1}}, "ensemble.top_k", ["1", "-"]),
+        ("rate", {"evaluation": {"settings": {"base": {"rate": 2}}}}, "evaluation.settings.base.rate", ["2", "-"]),
     ):  # fmt: skip
-        other = made(name, 1, **config)
-        assert f"{other} and {first} differ in {said}" in error_of(first, other)
+        runs = [read_run(first), read_run(made(name, 1, **config))]
+        found = compare.compare(runs, "elrea", "base", 100)["settings"]
+        assert [group["setting"] for group in found] == [{key: value} for value in values], name
+        assert [len(group["seeds"]) for group in found] == [1, 1]
+
+
+def write_sweep_over_k(root: Path, words: bool = True) -> Path:
+    """A sweep over two numbers of clusters and the seed; `words`: as it was typed, also for the ensemble."""
+    number = 10  # below, `write_run` uses the seeds as names
+    for k in (8, 16):
+        for seed in BASE:
+            both = {"base": BASE[seed], "elrea": BETTER[seed] if k == 8 else BASE[seed]}
+            config = {"clustering": {"k": k, "sizes": [k] * 2}, "store": f"store{number}"}
+            job = write_run(root / "sweep" / str(number), seed, both, **config)
+            typed = [f"clustering.k={k}", f"seed={seed}", f"store=store{number}"]
+            rewrite(job / "status.json", words=typed if words else [f"seed={seed}"])
+            number += 1
+    return root / "sweep"
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_a_whole_sweep_is_grouped_by_setting(words: bool, tmp_path: Path, capsys) -> None:
+    """Each setting has its seeds; it is named by what was typed, and else by what differs in the config."""
+    given = [write_sweep_over_k(tmp_path, words), "--a", "elrea", "--b", "base", "--resamples", 200]
+    found = json.loads(output(capsys, *given, "--json"))["settings"]
+    assert [group["setting"] for group in found] == [{"clustering.k": "8"}, {"clustering.k": "16"}]
+    assert [[row["seed"] for row in group["seeds"]] for group in found] == [[0, 1, 2]] * 2
+    assert (
+        [group["pooled"]["difference"] for group in found][1]
+        == 0
+        < found[0]["pooled"]["difference"]
+    )
+    alone = [read_run(tmp_path / "sweep" / str(number)) for number in range(3)]
+    assert (
+        compare.compare(alone, "elrea", "base", 200)["settings"][0]["pooled"] == found[0]["pooled"]
+    )
+    lines = output(capsys, *given).splitlines()
+    assert max(map(len, lines)) <= 100 and lines[1].split()[:2] == ["k", "seed"]
+    assert [line.split()[:2] for line in lines if line.startswith(("8", "16"))] == [
+        ["8", "0"],
+        ["16", "0"],
+    ]
+
+
+def test_jobs_that_are_not_done_are_left_out_and_said(tmp_path: Path, capsys) -> None:
+    sweep = write_sweep_over_k(tmp_path)
+    rewrite(sweep / "15" / "status.json", state="failed", error="no space")
+    (sweep / "16").mkdir()
+    (sweep / "16" / "status.json").write_text(
+        '{"state": "running", "words": [], "chosen": "elrea", "seconds": 1.0}'
+    )
+    given = [sweep, "--a", "elrea", "--b", "base", "--resamples", 100]
+    said = "left out because they are not done: job 15 (failed), 16 (running)"
+    text = " ".join(output(capsys, *given).split())
+    assert said in text
+    found = json.loads(output(capsys, *given, "--json"))
+    assert found["left_out"] == [f"{sweep}: {said}"]
+    assert [len(group["seeds"]) for group in found["settings"]] == [3, 2]
 
 
 def test_settings_that_cannot_change_answers_may_differ(tmp_path: Path) -> None:
@@ -223,4 +334,5 @@ def test_settings_that_cannot_change_answers_may_differ(tmp_path: Path) -> None:
         },
     )
     found = compare.compare([read_run(first), read_run(other)], "elrea", "base", 100)
-    assert [row["seed"] for row in found["seeds"]] == [0, 1]
+    (group,) = found["settings"]
+    assert [row["seed"] for row in group["seeds"]] == [0, 1]

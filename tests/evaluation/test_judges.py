@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from elrea.data.examples import Example
+from elrea.data.options import with_options
 from elrea.data.sources.boxed import last_boxed
 from elrea.data.sources.mathqa import tidy
 from elrea.errors import DataError
@@ -369,3 +370,11 @@ def test_the_judge_reads_the_chains_of_thought_of_the_real_prompts() -> None:
             thought = shot.split("\n\nQ: ")[0]
             target = thought.rpartition("the answer is ")[2].strip().removesuffix(".")
             assert judged(thought, asked("answer", target)).correct, (path.name, thought)
+
+
+def test_a_question_with_shown_options_is_judged_by_its_letter() -> None:
+    example = with_options(asked("", "Rome", ("Paris", "Rome")))
+    check([example])
+    assert judged("The answer is (B).", example) == Judged(True, "B")
+    assert judged(" A", example) == Judged(False, "A")
+    assert judged("Rome", with_options(asked("", "Rome", ("Paris", "Rome")), "text")).correct

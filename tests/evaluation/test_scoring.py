@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -88,6 +89,40 @@ def test_choices_are_scored_by_log_likelihood(lengths: list[list[int]]) -> None:
             per_token = -sums[answer] / len(question.continuations[answer])
             assert got[name].loss[i] == pytest.approx(per_token, abs=1e-4)
     assert got["backbone"].loss != got["mixed"].loss
+
+
+def test_choices_of_uneven_length_are_also_compared_by_character_and_byte() -> None:
+    questions = random_questions([[3, 1, 2], [2, 2], [1, 4, 1, 1], [5, 2, 1], [2, 1]] * 4, seed=2)
+    draw = random.Random(1)
+    asked = []
+    for question in questions:
+        lengths = draw.sample(range(1, 40), len(question.continuations))
+        texts = tuple(draw.choice("aé日") * length for length in lengths)
+        asked.append(replace(question, texts=texts))
+    asked.append(Question((1, 2), ((3, 4),), None))
+    given = mixtures(len(asked))
+    got = score(JOINT, asked, given, batch_size=4, pad_id=PAD)["backbone"]
+    plain = score(JOINT, questions, mixtures(len(questions)), batch_size=4, pad_id=PAD)["backbone"]
+    assert got.choice == [*plain.choice, None] and plain.choice_norm == plain.choice_bytes == []
+    for i, question in enumerate(asked[:-1]):
+        sums = [log_likelihood(question, c, {0: 1.0}) for c in range(len(question.texts))]
+        for chosen, lengths in (
+            (got.choice_norm[i], [len(text) for text in question.texts]),
+            (got.choice_bytes[i], [len(text.encode()) for text in question.texts]),
+        ):
+            assert chosen == max(range(len(sums)), key=lambda c: sums[c] / lengths[c])
+    assert got.choice_norm[-1] is None and got.choice_bytes[-1] is None
+    assert got.choice_norm != got.choice and got.choice_bytes != got.choice_norm
+
+
+def test_a_vote_and_letters_have_no_choice_by_length() -> None:
+    questions = random_questions([[1, 1], [1, 1]])
+    letters = [replace(question, texts=("A", "B")) for question in questions]
+    given = {"m": Mixture([0], torch.ones(2, 1))}
+    assert score(JOINT, letters, given, batch_size=2, pad_id=PAD)["m"].choice_norm == []
+    texts = [replace(question, texts=("one", "two more")) for question in questions]
+    voted = {"v": Mixture([0], torch.ones(2, 1), vote=lambda _logs, _i: 0)}
+    assert score(JOINT, texts, voted, batch_size=2, pad_id=PAD)["v"].choice_norm == []
 
 
 def test_the_single_token_path_equals_the_general_one(monkeypatch) -> None:
@@ -225,6 +260,12 @@ def test_the_oracle_has_the_outcomes_of_the_members_it_picks() -> None:
     }
     got = settle(found, {"oracle": Oracle()}, routing)["oracle"]
     assert got == Outcome([0, 4, 5], [True, True, False], [0.1, 1.2, 1.3])
+    norms = {
+        name: replace(outcome, choice_norm=[i, 1, 2], choice_bytes=[3, 4, i])
+        for i, (name, outcome) in enumerate(found.items())
+    }
+    got = settle(norms, {"oracle": Oracle()}, routing)["oracle"]
+    assert (got.choice_norm, got.choice_bytes, got.text) == ([0, 1, 2], [3, 4, 1], [])
 
 
 def test_mean_logits_change_the_loss_but_not_greedy_decoding() -> None:

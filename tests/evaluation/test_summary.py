@@ -91,3 +91,31 @@ def test_texts_without_an_answer_are_counted() -> None:
 def test_the_same_outcomes_give_the_same_figures() -> None:
     one, two = (strategy_figures(outcomes(), PASSES, seed=1, resamples=300) for _ in range(2))
     assert one == two
+
+
+def test_accuracies_by_length_are_of_the_items_with_choices() -> None:
+    """Free responses, and items whose text was judged, are left out; a prompt too long is wrong."""
+    made = Outcome(
+        [0, 1, 0, None, None, 1],
+        [True, False, True, False, True, True],
+        [0.1] * 6,
+        [None, None, None, None, None, "B"],
+        [None] * 6,
+        choice_norm=[0, 0, 1, None, None, 0],
+        choice_bytes=[0, 0, 0, None, None, 0],
+    )
+    answers = [0, 0, 0, 1, None, 1]
+    got = strategy_figures({"base": made}, PASSES, 0, 100, answers=answers)["base"]
+    found = {name: got[name] for name in ("acc", "acc_norm", "acc_bytes", "acc_n")}
+    assert found == {"acc": 0.5, "acc_norm": 0.5, "acc_bytes": 0.75, "acc_n": 4}
+    tasks = ["one", "one", "two", "two", "free", "written"]
+    by_task = strategy_figures({"base": made}, PASSES, 0, 100, tasks, answers)["base"]["tasks"]
+    assert {task: row.get("acc_norm") for task, row in by_task.items()} == {
+        "free": None,
+        "one": 1.0,
+        "two": 0.0,
+        "written": None,
+    }
+    wanted = [round(float(bound), 6) for bound in wilson([True, True, False, False])]
+    assert got["acc_norm_ci95"] == wanted
+    assert "acc_norm" not in strategy_figures(outcomes(), PASSES, 0, 100, answers=[0] * 10)["base"]

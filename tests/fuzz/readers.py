@@ -27,7 +27,8 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.training.checkpoint import Checkpoint
 from elrea.models.training.moments import Moments
-from elrea.reporting.sweeps import as_csv, read_jobs, seed_means, setting_keys, varied_values
+from elrea.reporting.sweep_report import seed_means
+from elrea.reporting.sweeps import as_csv, read_jobs, setting_keys, varied_values
 from elrea.store.files import read_json, sha256, with_checksum
 from elrea.store.lock import read_lease
 from elrea.store.stage import Store

@@ -12,6 +12,7 @@ from elrea.pipeline import graph
 from elrea.pipeline.graph import graph_of
 from elrea.pipeline.run import Pipeline
 from elrea.pipeline.step import Step
+from elrea.reporting.collect import needed_stages
 from elrea.store.stage import Stage, Store
 from tests.cli.test_keys import experiment
 
@@ -94,3 +95,32 @@ def test_until_of_an_unknown_stage(small_model: Path, tmp_path: Path) -> None:
         ConfigError, match=r"^until=cluster: no such stage; did you mean clusters\?"
     ):
         pipeline.check("cluster")
+
+
+def test_what_each_strategy_needs_before_it_can_answer(small_model: Path, tmp_path: Path) -> None:
+    """So that training costs a strategy its own stages: not another one's, and not the scoring."""
+    words = ["routing=distilled", "evaluation.strategies=[all]", "clustering.k=2"]
+    made = graph_of(experiment(small_model, *words), Store(tmp_path))
+    needed = needed_stages(made)
+    grouped = {"base", "features-train", "clusters"}
+    experts = {*grouped, "expert-0", "expert-1"}
+    wanted = {
+        "backbone": set(),
+        "base": {"base"},
+        "uniform": experts,
+        "elrea": {*experts, "router"},
+        "elrea_top1": {*experts, "router"},
+        "mole": {*experts, "gates-mole"},
+        "random_cluster": {*grouped, "random-0", "random-1"},
+        "compute_matched": {"compute-matched"},
+        "continued": {"base", "continued"},
+    }
+    assert {name: needed[name] for name in wanted} == wanted
+    assert needed["instruction_embedding"] == {
+        "base", *(f"instruction_embedding/{n}" for n in ("features-train", "clusters", "expert-0", "expert-1")),
+    }  # fmt: skip
+    scoring = ("scores", "answers", "features-test", "routing")
+    assert not {n for names in needed.values() for n in names if n.rpartition("/")[2].startswith(scoring)}  # fmt: skip
+    assert set(needed) == set(made.branches[0].context.experiment.strategies) | {
+        "instruction_embedding"
+    }

@@ -49,6 +49,14 @@ def test_nothing_from_data_becomes_html(tmp_path: Path) -> None:
     assert {tag for tag, _ in swept.tags} <= {tag for tag, _ in page.tags} | {"a"}
 
 
+def test_the_note_of_a_mix_stands_once(tmp_path: Path) -> None:
+    note = "mix of a 6 and 2, b 6 and 2 to train and test; 1 dropped from train"
+    write(tmp_path, data="mix (a and b)", note=note)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(note) == 1
+    assert "<h1>elrea on mix (a and b)</h1>" in page and "<title>elrea, mix (a and b)" in page
+
+
 def test_the_table_has_the_figures_of_the_screen(tmp_path: Path) -> None:
     stages = {"base": MadeStage("base", "k", 1234.56, True, {})}
     text = write(tmp_path, stages=stages).text

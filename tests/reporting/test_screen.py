@@ -55,11 +55,27 @@ def by_task(count: int) -> dict[str, Any]:
     return {name: {**row, "macro": 0.123, "tasks": tasks} for name, row in STRATEGIES.items()}
 
 
+def normed(strategies: dict[str, Any]) -> dict[str, Any]:
+    """The strategies' rows with the accuracy by likelihood per character."""
+    return {name: {**row, "acc_norm": 0.456} for name, row in strategies.items()}
+
+
 @pytest.mark.parametrize("width", [60, 80, 100])
-@pytest.mark.parametrize("strategies", [STRATEGIES, by_task(2)])
+@pytest.mark.parametrize("strategies", [STRATEGIES, by_task(2), normed(by_task(2))])
 def test_the_results_table_fits(strategies: dict[str, Any], width: int) -> None:
     lines = shown(results_table(strategies), width).splitlines()
     assert max(map(len, lines)) <= width
+
+
+def test_choices_of_different_lengths_add_a_column() -> None:
+    named = {"elrea": normed(STRATEGIES)["elrea"], "sc": STRATEGIES["elrea"]}
+    for loss in (False, True):
+        lines = shown(results_table(named, loss=loss)).splitlines()
+        assert "acc_norm %" in lines[0]
+        cells = [" ".join(line.split()) for line in lines[2:4]]
+        assert cells[0].startswith("elrea 70.2 [68.1, 72.2] 45.6 +6.2 [+4.1, +8.3]")
+        assert cells[1].startswith("sc 70.2 [68.1, 72.2] - +6.2"), "a vote has none"
+    assert "acc_norm" not in shown(results_table(STRATEGIES))
 
 
 def test_several_tasks_add_a_macro_column() -> None:

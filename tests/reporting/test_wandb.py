@@ -17,7 +17,11 @@ from omegaconf import OmegaConf
 
 from elrea.errors import ConfigError
 from elrea.reporting.plots import figures as plots
+from elrea.reporting.report import MadeStage
+from elrea.reporting.summary import summary_of
+from elrea.reporting.wandb.run import headline, log_run
 from elrea.reporting.wandb.tracker import Tracker
+from tests.reporting.reports import ROW, report
 from tests.reporting.wandb_reader import Run, runs
 
 CURVE = [
@@ -251,6 +255,46 @@ def test_a_refused_artifact_costs_one_warning(
         tracker.summary({"n": 1})
     assert len(warnings(caplog)) == 1 and len(fake.artifacts) == 1
     assert fake.calls[-2:] == ["summary", "finish"]
+
+
+def test_no_table_has_two_columns_of_one_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A strategy may be called as a fact of the item is, as `source`."""
+    made: list[Any] = []
+    fake = Fake({})
+    monkeypatch.setattr(fake, "Table", lambda **content: made.append(content), raising=False)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    names = ["base", "source", "answer", "id"]
+    with Tracker() as tracker:
+        tracker.start({}, tmp_path)
+        log_run(
+            tracker,
+            report(strategies={name: {**ROW, "macro": 0.5} for name in names}, chosen="base"),
+            {},
+            None,
+            7.5,
+        )
+        tracker.table("any", ["a", "b", "a", "a", "a (2)"], [[1, 2, 3, 4, 5]])
+    columns = [list(table["columns"]) for table in made]
+    assert all(len(set(each)) == len(each) for each in columns)
+    assert columns[-2] == [
+        "id", "source", "category", "answer", "base", "source (strategy)", "answer (strategy)", "id (strategy)",
+        "nearest cluster", "w_base",
+    ]  # fmt: skip
+    assert columns[-1] == ["a", "b", "a (3)", "a (4)", "a (2)"]
+
+
+def test_making_and_this_run_are_two_figures() -> None:
+    """A reused stage counts as what it took when it was made."""
+    stages = {
+        "base": MadeStage("base", "k", 20.0, True, {}),
+        "expert-0": MadeStage("adapter", "l", 3.0, False, {}),
+    }
+    summary = summary_of(report(stages=stages, strategies={"elrea": {**ROW, "macro": 0.5}}))
+    found = headline(summary, "elrea", 4.25)
+    assert (found["seconds_making"], found["seconds_run"]) == (23.0, 4.25)
+    assert headline(summary, "elrea")["seconds_run"] is None
 
 
 def test_invalid_settings_are_one_line() -> None:

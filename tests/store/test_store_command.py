@@ -63,13 +63,51 @@ def test_ls(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
         begun.run(lambda _work: 1 // 0)  # type: ignore[arg-type]
     command(monkeypatch, "ls")
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["stage", "key", "MB", "made", "seconds", "used", "by"]
-    assert lines[1].split()[:2] == ["adapter", begun.key] and lines[1].endswith("unfinished")
+    assert lines[0].split() == ["stage", "folder", "MB", "made", "(UTC)", "seconds", "used", "by"]
+    assert lines[1].split()[:2] == ["adapter", f"adapter/{begun.key}"]
+    assert lines[1].endswith("unfinished")
     uses = {line.split()[1]: line.split("  ")[-1] for line in lines[2:-1]}
     assert uses == {
-        stage.key: f"{count} of 2 runs" for stage, count in zip(stages(home), (1, 1, 0), strict=True)
-    }  # fmt: skip
+        f"base/{stage.key}": f"{count} of 2 runs"
+        for stage, count in zip(stages(home), (1, 1, 0), strict=True)
+    }
     assert lines[-1].startswith("4 in all, 0.00 MB")
+
+
+def test_ls_has_the_names_of_the_plan(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """From the runs that use a stage; of one that no run uses, the name that is a part of its key."""
+    store = Store(home / "store")
+    made = [
+        store.stage("features", 1, {"examples": "train"}), store.stage("features", 1, {"examples": "test"}),
+        store.stage("adapter", 1, {"name": "expert-7"}), store.stage("adapter", 1, {"name": "x"}),
+    ]  # fmt: skip
+    for stage in made:
+        stage.run(two_files)
+    for run, prefix in (("one", ""), ("two", "instruction_embedding/")):
+        names = {
+            f"{prefix}features-train": made[0],
+            f"{prefix}features-test": made[1],
+            "x": made[3],
+        }
+        (home / "outputs" / run).mkdir()
+        keys = {name: {"key": stage.key} for name, stage in names.items()}
+        (home / "outputs" / run / "summary.json").write_text(json.dumps({"stages": keys}))
+    command(monkeypatch, "ls")
+    lines = capsys.readouterr().out.splitlines()
+    for stage, name in zip(
+        made,
+        (
+            "features-train, instruction_embedding/features-train",
+            "features-test, instruction_embedding/features-test",
+            "expert-7",
+            "x",
+        ),
+        strict=True,
+    ):
+        (line,) = (line for line in lines if f"{stage.name}/{stage.key}" in line)
+        assert line.startswith(f"{name}  ")
 
 
 def test_verify(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

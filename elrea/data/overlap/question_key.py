@@ -68,7 +68,7 @@ class QuestionKey:
                 yield alone, before + alone
             if role != "system":
                 before += plain(text) + _TURN
-        alone = self._question(example.instruction, example.choices)
+        alone = self._question(example.stem, example.options or example.choices)
         yield alone, before + alone
 
     def _question(self, text: str, choices: Sequence[str]) -> str:

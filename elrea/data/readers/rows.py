@@ -12,10 +12,22 @@ from contextlib import suppress
 from typing import Any
 
 from elrea.data.examples import Example
+from elrea.data.options import Options, with_options
 from elrea.data.readers.formats import BadRow
 from elrea.data.readers.forms import plain_row
+from elrea.data.readers.hints import for_unknown, ignoring, mapping
 from elrea.data.readers.layouts import looks_like
-from elrea.data.readers.turns import Turns, as_messages, chat, encodable, history, stripped
+from elrea.data.readers.turns import (
+    LearnedTurns,
+    TurnLoss,
+    Turns,
+    as_messages,
+    chat,
+    encodable,
+    history,
+    stripped,
+    turn_loss,
+)
 from elrea.errors import DataError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -34,6 +46,13 @@ NAMES: dict[str, tuple[str, ...]] = {
 }
 """Role of a field -> the names that the field may have in the file without `data.fields`."""
 
+TEXT = "text"
+"""The role, and the usual name, of a plain text for language modelling; no prompt has it."""
+_TEXT_ROLES = (TEXT, "source", "category", "id")
+"""What a row of plain text may have."""
+_TOOLS = ("tools", "functions")
+"""Fields that describe the tools of a chat, which no prompt shows yet."""
+
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Left out of a file's default source. ".json" is not, as it never was: a source is part of the stage keys."""
 
@@ -46,25 +65,33 @@ class RowReader:
 
     Args:
         fields: role -> the field's name in the file; None keeps the usual names.
-        ignore: fields to skip; "*" skips all fields without a role.
+        ignore: fields of a row, and keys of a message, to skip; "*" skips all fields without a role.
+        turns: the assistant turns of a chat that carry loss in training.
+        options: how rows with choices are asked (`elrea.data.options`).
 
     Raises:
         DataError: `fields` has an unknown role.
     """
 
     def __init__(
-        self, fields: Mapping[str, str | None] | None = None, ignore: Sequence[str] = ()
+        self,
+        fields: Mapping[str, str | None] | None = None,
+        ignore: Sequence[str] = (),
+        turns: LearnedTurns = "last",
+        options: Options = "letters",
     ) -> None:
+        self._learned, self._options = turns, options
+        roles = {**NAMES, TEXT: (TEXT,)}
         mapped = {role: name for role, name in (fields or {}).items() if name is not None}
         for role in mapped:
-            if role not in NAMES:
-                near = difflib.get_close_matches(role, NAMES, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"the roles are {', '.join(NAMES)}"
+            if role not in roles:
+                near = difflib.get_close_matches(role, roles, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"the roles are {', '.join(roles)}"
                 raise DataError(f"data.fields.{role}: unknown role; {hint}")
         self._mapped = frozenset(mapped.values())
-        self._roles = {name: role for role in NAMES if role not in mapped for name in NAMES[role]}
+        self._roles = {name: role for role in roles if role not in mapped for name in roles[role]}
         self._roles.update({name: role for role, name in mapped.items()})
-        self._names = {role: mapped.get(role, NAMES[role][0]) for role in NAMES}
+        self._names = {role: mapped.get(role, names[0]) for role, names in roles.items()}
         self._ignore = frozenset(ignore)
 
     def read(self, row: Mapping[str, Any], where: str, label: str, line: int) -> Example:
@@ -87,7 +114,9 @@ class RowReader:
         """
         row = plain_row(row, where, self._mapped)
         values = self._by_role(row, where)
-        instruction, turns, response = self._turns(values, row, where)
+        if TEXT in values:
+            return self._plain_text(values, where, label, line)
+        instruction, turns, response, loss = self._turns(values, row, where)
         choices = _choices(values, where)
         if choices:
             response = self._answer(values, choices, response, where)
@@ -102,7 +131,7 @@ class RowReader:
             if not text.strip():
                 hint = self._answer_instead(row) if name == "response" else ""
                 raise BadRow(where, f"the {name} is empty; fill it or remove the line{hint}")
-        return Example(
+        example = Example(
             id=f"{label}:{_text(values, 'id', where) or line}",
             instruction=instruction,
             response=response,
@@ -111,6 +140,22 @@ class RowReader:
             choices=choices,
             history=turns,
             judge=self._judge(values, where),
+            turn_loss=loss,
+        )
+        return with_options(example, self._options)
+
+    def _plain_text(self, values: dict[str, Any], where: str, label: str, line: int) -> Example:
+        """A row of plain text. It is kept as it is, white space at its ends too."""
+        text = _text(values, TEXT, where) or ""
+        if not text.strip():
+            raise BadRow(where, "the text is empty; fill it or remove the line")
+        return Example(
+            id=f"{label}:{_text(values, 'id', where) or line}",
+            instruction=text,
+            response="",
+            source=_text(values, "source", where) or source_of(label),
+            category=_text(values, "category", where) or "",
+            plain_text=True,
         )
 
     def _answer_instead(self, row: Mapping[str, Any]) -> str:
@@ -119,7 +164,7 @@ class RowReader:
         if not row.get(answer) or self._roles.get(answer) != "answer":
             return ""
         skipped = [name for name in row if self._roles.get(name) == "response"]
-        return f", or set data.fields.response={answer} data.ignore=[{','.join(skipped)}]"
+        return f", or set {mapping('response', answer)} {ignoring(skipped)}"
 
     def _missing(self, role: str, row: Mapping[str, Any], where: str) -> BadRow:
         """The error for a row without instruction or response."""
@@ -145,55 +190,67 @@ class RowReader:
         """The values of the row that are not null, by role."""
         values: dict[str, Any] = {}
         unknown = []
+        text = self._names[TEXT]
+        # Alpaca's own file has prompt and response once more in `text`, which a user has to skip.
+        both = text in row and any(
+            self._roles.get(name) not in (None, *_TEXT_ROLES)
+            for name in row
+            if name not in self._ignore
+        )
         for name, value in row.items():
-            role = self._roles.get(name)
+            role = None if both and name == text else self._roles.get(name)
             if name in self._ignore or (role is None and "*" in self._ignore):
                 continue
-            if role is None:
+            if role is None and name in _TOOLS:
+                if value:
+                    raise _tools(name, where)
+            elif role is None:
                 unknown.append(name)
             elif value is not None:
                 if role in values:
                     raise DataError(
-                        f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore"
+                        f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore, as"
+                        f" {ignoring([name])}"
                     )
                 values[role] = value
         hint = looks_like(row, "jsonl") if unknown else ""
-        if "text" in unknown and not hint and not {"instruction", "messages"} & values.keys():
-            raise DataError(
-                f"{where}: plain text without prompt and response cannot be read yet; split it into prompt and"
-                " completion"
-            )
         if unknown:
+            asked = {"instruction", "messages"} & values.keys()
+            given = {"response", "messages", "answer"} & values.keys()
+            missing = ["instruction"] * (not asked) + ["response"] * (not given)
             raise DataError(
-                f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; map them with"
-                f" data.fields or skip them with data.ignore=[{','.join(unknown)}]{hint}"
+                f"{where}: unknown field(s) {', '.join(map(repr, unknown))};"
+                f" {for_unknown(unknown, [] if hint else missing)}{hint}"
             )
         return values
 
     def _turns(
         self, values: dict[str, Any], row: Mapping[str, Any], where: str
-    ) -> tuple[str, Turns, str | None]:
-        """Instruction, history (earlier turns of a chat), and response; None for a missing response."""
+    ) -> tuple[str, Turns, str | None, TurnLoss]:
+        """Instruction, history (earlier turns of a chat), response (None if it is missing), and what carries loss."""
         given = values.get("instruction"), values.get("response")
         if "messages" in values:
             also = sorted({"instruction", "input", "response", "history"} & set(values))
             if also:
                 raise BadRow(where, f"both messages and {', '.join(also)}; keep one of them")
-            instruction, turns, response = chat(values["messages"], where)
+            read = chat(values["messages"], where, self._learned, self._ignore)
         elif None not in given and any(isinstance(text, list) for text in given):
             also = sorted({"input", "history"} & set(values))
             if also:
                 raise BadRow(
                     where, f"both a list of messages and {', '.join(also)}; keep one of them"
                 )
-            instruction, turns, response = chat(as_messages(*given), where)
+            messages, prompt = as_messages(*given)
+            read = chat(messages, where, self._learned, self._ignore, prompt)
         else:
             return self._single(values, row, where)
-        return instruction, (*_system(values, where, turns), *turns), response
+        system = _system(values, where, read.history)
+        loss = (*[None] * len(system), *read.turn_loss) if read.turn_loss else ()
+        return read.instruction, (*system, *read.history), read.response, loss
 
     def _single(
         self, values: dict[str, Any], row: Mapping[str, Any], where: str
-    ) -> tuple[str, Turns, str | None]:
+    ) -> tuple[str, Turns, str | None, TurnLoss]:
         """As `_turns`, for a row of single texts."""
         instruction = _text(values, "instruction", where)
         if instruction is None:
@@ -204,7 +261,8 @@ class RowReader:
         response = _text(values, "response", where)
         turns = history(values.get("history"), where)
         turns = (*_system(values, where, turns), *turns)
-        return instruction, turns, None if response is None else stripped(response)
+        loss = turn_loss(turns, self._learned)
+        return instruction, turns, None if response is None else stripped(response), loss
 
     def _answer(
         self, values: dict[str, Any], choices: tuple[str, ...], response: str | None, where: str
@@ -266,6 +324,15 @@ def _system(values: dict[str, Any], where: str, turns: Turns) -> Turns:
     return (("system", text),)
 
 
+def _tools(name: str, where: str) -> BadRow:
+    return BadRow(
+        where,
+        f"the field {name!r}: the tools of a chat are not read; remove the line, or skip the field with"
+        f" data.ignore=[{name}]",
+        f"field {name!r}",
+    )
+
+
 def _choices(values: dict[str, Any], where: str) -> tuple[str, ...]:
     given = values.get("choices")
     if given is None or given == "":
@@ -295,5 +362,5 @@ def _text(values: dict[str, Any], role: str, where: str) -> str | None:
 def _needs(row: Mapping[str, Any]) -> str:
     return (
         f"the line has {', '.join(row) or 'nothing'}; it needs instruction and response, prompt"
-        " and completion, or messages (data.fields maps other names)"
+        " and completion, messages, or text alone (data.fields maps other names)"
     )

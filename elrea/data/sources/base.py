@@ -3,15 +3,41 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
 from elrea.data.readers.dataset import DataSet
 from elrea.data.sampling import hold_out, split, stratified
+from elrea.errors import ConfigError, DataError, NotHere
+
+if TYPE_CHECKING:
+    from elrea.data.options import Options
 
 log = logging.getLogger(__name__)
+
+
+@contextmanager
+def settings_below(place: str, source: Any) -> Iterator[None]:
+    """Errors of a source inside another one name its settings in full: data.sources.gsm8k.root instead of data.root.
+
+    Args:
+        place: Of the source: "data.sources.gsm8k".
+        source: The inner source.
+    """
+    try:
+        yield
+    except (DataError, ConfigError) as error:
+        names = "|".join(field.name for field in fields(source))
+        text = re.sub(rf"\bdata\.(?=(?:{names})\b)", f"{place}.", str(error))
+        if text == str(error):
+            raise
+        kind = next(k for k in (NotHere, DataError, ConfigError) if isinstance(error, k))
+        raise kind(text) from error
 
 
 class TrainSource(Protocol):
@@ -101,7 +127,10 @@ class Source(Limits, DataSet):
 
 
 def corpus_of(
-    name: str, splits: Splits, tasks: Literal["category", "source"] = "category"
+    name: str,
+    splits: Splits,
+    tasks: Literal["category", "source"] = "category",
+    options: Options = "letters",
 ) -> Corpus:
     """A checked corpus of splits in which overlap is resolved already. Dropped rows are logged and counted in its note.
 
@@ -113,6 +142,8 @@ def corpus_of(
     for line in lines:
         log.info(line)
     note = f"{splits.note}; {drops.summary()}" if lines else splits.note
-    corpus = Corpus(name, splits.train, splits.dev, splits.test, note, lines, tasks)
+    corpus = Corpus(
+        name, splits.train, splits.dev, splits.test, note, lines, tasks, options, splits.short
+    )
     corpus.check()
     return corpus

@@ -8,11 +8,13 @@ from typing import ClassVar
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import HeldOut, Overlap
 from elrea.data.readers.dataset import DataSet
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.rows import RowReader
-from elrea.data.sources.base import Limits, TrainSource, corpus_of
+from elrea.data.readers.turns import LearnedTurns
+from elrea.data.sources.base import Limits, TrainSource, corpus_of, settings_below
 from elrea.errors import DataError, did_you_mean
 
 
@@ -29,6 +31,10 @@ class Benchmark(Limits, DataSet):
     """Fields of `train` to skip, as in data=jsonl."""
     bad_rows: BadRows = "refuse"
     """What to do with rows of `train` that cannot be used, as in data=jsonl."""
+    turns: LearnedTurns = "last"
+    """Assistant turns of the chats of `train` that carry loss, as in data=jsonl."""
+    options: Options = "letters"
+    """How rows of `train` with choices are asked, as in data=jsonl."""
     overlap: Overlap = "refuse"
     """What to do with a question of test or dev that is also in train: "refuse" the data, or "drop" and count it in
     train. A test question that is also in the benchmark's own dev is always dropped from dev and counted."""
@@ -65,17 +71,20 @@ class Benchmark(Limits, DataSet):
             # Dropped even with overlap=refuse: it is in the published files, so the user could not correct it.
             dev = held_out.remove_from("dev", dev, "drop", drops, name)
         note = f"{questions.note}; {training.note}"
-        splits = replace(questions, train=train, dev=dev, drops=drops, note=note)
-        return corpus_of(self.name, self.limit(splits))
+        short = f"{questions.note}; trained on {training.short}" if training.short else ""
+        splits = replace(questions, train=train, dev=dev, drops=drops, note=note, short=short)
+        return corpus_of(self.name, self.limit(splits), options=self.options)
 
     def _training(self, train: str | list[str] | TrainSource) -> Splits:
         if isinstance(train, str | list):
-            reader = RowReader(self.fields, self.ignore)
+            reader = RowReader(self.fields, self.ignore, self.turns, self.options)
             drops = Drops()
             files = read_files({"data.train": train}, reader, drops, self.bad_rows)
             return Splits(files["data.train"], drops=drops, note="trained on other data")
-        splits = train.limit(train.read())
-        return Splits(splits.train, drops=splits.drops, note=f"trained on {splits.note}")
+        with settings_below("data.train", train):
+            splits = train.limit(train.read())
+        note = f"trained on {splits.note}"
+        return Splits(splits.train, drops=splits.drops, note=note, short=splits.short)
 
     def select(self, wanted: str | Sequence[str], available: Sequence[str], noun: str) -> list[str]:
         """The subjects or tasks to use, sorted.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import Overlap, resolve_overlap
 from elrea.data.readers.jsonl import BadRows, read_files
 from elrea.data.readers.layouts import Layout
 from elrea.data.readers.rows import RowReader
+from elrea.data.readers.turns import LearnedTurns
 from elrea.data.sampling import split, subset, with_shots
 from elrea.data.sources.base import Limits, corpus_of
 from elrea.errors import ConfigError, DataError
@@ -24,7 +26,7 @@ class Jsonl(Limits, Layout):
     A row has instruction and response (also by Alpaca's and LLM-Adapters' names), prompt and completion (texts or lists
     of messages), chat messages (OpenAI's or ShareGPT's), or the layout of ARC, OpenBookQA, CommonsenseQA, HellaSwag or
     self-instruct's seed tasks; `system` and `history` are LLaMA-Factory's. A row with choices and answer is scored as
-    multiple choice, any other by exact match.
+    multiple choice, any other by exact match. A row with `text` alone is language modelling, scored by its loss.
     """
 
     train: str | list[str] | None = None
@@ -35,13 +37,19 @@ class Jsonl(Limits, Layout):
     """As `train`: for choosing settings, and to take shots from. None: there is no dev split."""
     fields: dict[str, str | None] = field(default_factory=dict)
     """Other field names, role -> name in the file: {instruction: question, response: solution}. Roles: instruction,
-    input, response, messages, system, history, choices, answer, source, category, id, judge."""
+    input, response, messages, system, history, choices, answer, source, category, id, judge, text."""
     ignore: list[str] = field(default_factory=list)
-    """Fields to skip; ["*"] skips every field without a role. A field that is neither known nor listed here is an
-    error, because it may hold a part of the question."""
+    """Fields of a row, and keys of a message, to skip; ["*"] skips every field without a role. A field that is neither
+    known nor listed here is an error, because it may hold a part of the question."""
     bad_rows: BadRows = "refuse"
     """What to do with a row that cannot be used, such as one with an empty response: "refuse" the data, or "drop" the
     row and count it."""
+    turns: LearnedTurns = "last"
+    """Assistant turns of a chat that carry loss in training: the "last", or "all", each with the end of turn that the
+    template writes. A message's weight of 0 (or train: false) takes the loss from it."""
+    options: Options = "letters"
+    """How a row with choices is asked. "letters": the choices stand in the prompt as "A. ...", and the answer is a
+    letter, as in MMLU. "text": the answer is a choice's text, which the prompt does not show."""
     test_share: float = 0.1
     """Share of train's questions that become test if no test file is given; 0.1 is a common choice."""
     overlap: Overlap = "refuse"
@@ -77,7 +85,7 @@ class Jsonl(Limits, Layout):
         splits = self.limit(splits)
         train, dev, test = splits.train, splits.dev, splits.test
         if self.shots:
-            solved = [example for example in dev or train if not example.history]
+            solved = [e for e in dev or train if not (e.history or e.plain_text)]
             # One more than needed, because a question is never its own shot.
             pool = subset(solved, self.shots + 1, self.seed, "shots")
             if len(pool) < self.shots:
@@ -85,9 +93,10 @@ class Jsonl(Limits, Layout):
                     f"data.shots={self.shots}: {'dev' if dev else 'train'} has {len(pool)} examples without earlier"
                     " turns to use as shots"
                 )
-            test = tuple(with_shots(example, pool, self.shots) for example in test)
+            test = tuple(e if e.plain_text else with_shots(e, pool, self.shots) for e in test)
         several = len({example.source for example in test}) > 1
-        return corpus_of("jsonl", replace(splits, test=test), "source" if several else "category")
+        tasks: Literal["category", "source"] = "source" if several else "category"
+        return corpus_of("jsonl", replace(splits, test=test), tasks, self.options)
 
     def read(self) -> Splits:
         """Read all files.
@@ -100,7 +109,7 @@ class Jsonl(Limits, Layout):
                 "data=jsonl needs data.train: one or more .jsonl files or folders of them, e.g."
                 " data.train=mine.jsonl"
             )
-        reader = RowReader(self.fields, self.ignore)
+        reader = RowReader(self.fields, self.ignore, self.turns, self.options)
         settings = {"data.train": self.train, "data.dev": self.dev, "data.test": self.test}
         drops = Drops()
         train, dev, test = read_files(settings, reader, drops, self.bad_rows).values()

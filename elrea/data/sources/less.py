@@ -10,6 +10,7 @@ from typing import ClassVar
 from elrea.data.corpus import Splits
 from elrea.data.readers.rows import RowReader
 from elrea.data.readers.tables import SUFFIXES, Row, rows_of, suffix_of
+from elrea.data.readers.turns import LearnedTurns
 from elrea.data.sources.base import Source
 from elrea.errors import DataError
 
@@ -24,6 +25,9 @@ class Less(Source):
     The last answer of a chat is the response, the turn before it the instruction, and all earlier turns are history.
     """
 
+    turns: LearnedTurns = "last"
+    """Assistant turns of a chat that carry loss in training: the "last", or "all", as in data=jsonl."""
+
     name: ClassVar[str] = "less"
     title: ClassVar[str] = "LESS"
     public: ClassVar[str] = "princeton-nlp/less_data"
@@ -36,7 +40,7 @@ class Less(Source):
         Raises:
             DataError: a problem in the files, with file and line.
         """
-        reader, examples = RowReader(), []
+        reader, examples = RowReader(turns=self.turns), []
         place = self.place()
         for row in self._rows(place) if place else self.hub_rows("train", files=_FILES):
             for name in _FIELDS:

@@ -60,7 +60,7 @@ class Mathqa(Problems):
             return list(self.hub_rows("validation" if split == "dev" else split))
         if split == "train" and files_of(place, "dev") and not files_of(place, "train"):
             raise DataError(
-                f"{place}: no train.json in here; add it, or set train_split=dev to train on dev.json"
+                f"{place}: no train.json in here; add it, or set data.train_split=dev to train on dev.json"
             )
         return list(self.split_rows(split))
 

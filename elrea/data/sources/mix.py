@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.data.corpus import Corpus, Splits
 from elrea.data.drops import Drops
+from elrea.data.options import Options
 from elrea.data.overlap.held_out import HeldOut, Overlap, resolve_overlap
 from elrea.data.sampling import hold_out, subset
-from elrea.data.sources.base import Limits, corpus_of
+from elrea.data.sources.base import Limits, corpus_of, settings_below
 from elrea.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -46,6 +47,9 @@ class Mix(Limits):
     overlap: Overlap | None = None
     """What to do with a test question of any source that is also in train or dev, or a dev question in train: "refuse"
     the data, or "drop" and count the copy there. None: each source's own `overlap` decides for its train and dev."""
+    options: Options | None = None
+    """How rows with choices are asked, in every source that can have them: "letters" or "text", as in data=jsonl. None:
+    each source's own `options` decides."""
 
     name: ClassVar[str] = "mix"
     title: ClassVar[str] = "mix of"
@@ -60,7 +64,9 @@ class Mix(Limits):
         sources, missing = self._located()
         splits: dict[str, Splits] = {}
         for name, source in sources.items():
-            splits[name] = self._hold_out(name, _named(name, source.read()), source)
+            with settings_below(f"data.sources.{name}", source):
+                read = source.read()
+            splits[name] = self._hold_out(name, _named(name, read), source)
         drops = Drops()
         for each in splits.values():
             drops.update(each.drops)
@@ -81,8 +87,11 @@ class Mix(Limits):
             drops,
             f"{self.title} {sizes} to train and test"
             + (f"; missing: {', '.join(missing)}" if missing else ""),
+            _listed(list(limited)),
         )
-        return corpus_of(self.name, self.limit(whole), "source")
+        asked = {source.options for source in sources.values() if hasattr(source, "options")}
+        options: Options = "text" if asked == {"text"} else "letters"
+        return corpus_of(self.name, self.limit(whole), "source", options)
 
     def read(self) -> Splits:
         """All examples of every source as train, limited by source, with nothing held out: for a benchmark's train."""
@@ -90,10 +99,12 @@ class Mix(Limits):
         drops = Drops()
         train: list[Example] = []
         for name, source in sources.items():
-            splits = _named(name, source.read())
+            with settings_below(f"data.sources.{name}", source):
+                splits = _named(name, source.read())
             drops.update(splits.drops)
             train += self._limit_source(splits, source).train
-        return Splits(tuple(train), drops=drops, note=f"{self.title} {', '.join(sources)}")
+        note, short = f"{self.title} {', '.join(sources)}", f"a mix of {_listed(list(sources))}"
+        return Splits(tuple(train), drops=drops, note=note, short=short)
 
     def _located(self) -> tuple[dict[str, Any], list[str]]:
         """The sources to read, each with its place and this mix's seed, and the names of those that are missing."""
@@ -109,6 +120,8 @@ class Mix(Limits):
         located, missing = {}, []
         for name in self.only or self.sources:
             source = replace(self.sources[name], seed=self.seed)
+            if self.options and hasattr(source, "options"):
+                source = replace(source, options=self.options)
             if not source.is_located() and self.root:
                 folder = Path(self.root) / name
                 source = source.at(folder) if folder.exists() or self.only else source
@@ -151,6 +164,13 @@ class Mix(Limits):
 
     def _subset(self, examples: Sequence[Example], setting: str) -> tuple[Example, ...]:
         return subset(examples, getattr(self, setting), self.seed, setting, setting)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names of a mix's sources for a title: at most four, or three and how many more."""
+    if len(names) > 4:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more sources"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _named(name: str, splits: Splits) -> Splits:

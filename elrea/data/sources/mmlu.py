@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from elrea.data.corpus import Splits
-from elrea.data.examples import Example
+from elrea.data.examples import Example, listing
 from elrea.data.readers.layouts import looks_like, place_looks_like
 from elrea.data.readers.tables import Row, first_line, suffix_of
 from elrea.data.sampling import with_shots
@@ -225,10 +225,9 @@ def _example(row: list[str], where: str, subject: str, split: str, index: int) -
         raise DataError(f"{where}: the answer {letter!r} is not one of A, B, C, D")
     if not question:
         raise DataError(f"{where}: the question is empty; fill it or remove the row")
-    lines = [question, *(f"{a}. {b}" for a, b in zip(LETTERS, options, strict=True)), "Answer:"]
     return Example(
         id=f"mmlu/{split}/{subject}/{index}",
-        instruction="\n".join(lines),
+        instruction=f"{question}\n{listing(options)}",
         response=letter,
         source="mmlu",
         category=subject,

@@ -11,6 +11,7 @@ from elrea.data.corpus import Splits
 from elrea.data.drops import Drops
 from elrea.data.examples import Example
 from elrea.data.readers.tables import Row
+from elrea.data.readers.turns import LearnedTurns, turn_loss
 from elrea.data.sources.base import Source
 from elrea.errors import DataError
 
@@ -31,6 +32,10 @@ class Oasst(Source):
     same beginning."""
     languages: list[str] | None = None
     """Language codes to keep, [en]; None keeps all. A thread's language is that of its first message."""
+
+    turns: LearnedTurns = "last"
+    """Assistant turns of a thread that carry loss in training: the "last", or "all", as in data=jsonl. With paths=all
+    an answer is learned once for each thread that it is in."""
 
     name: ClassVar[str] = "oasst"
     title: ClassVar[str] = "OpenAssistant"
@@ -66,13 +71,15 @@ class Oasst(Source):
     def _examples(self, chosen: Iterable[tuple[Message, tuple[Message, ...]]]) -> Iterator[Example]:
         for root, thread in chosen:
             *before, question, answer = thread
+            history = tuple((_ROLES[message.role], message.text) for message in before)
             yield Example(
                 id=f"oasst/{answer.id}",
                 instruction=question.text,
                 response=answer.text,
                 source=self.name,
                 category=root.language,
-                history=tuple((_ROLES[message.role], message.text) for message in before),
+                history=history,
+                turn_loss=turn_loss(history, self.turns),
             )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from elrea.data.examples import Example
+from elrea.data.expressible import check_choices
 from elrea.data.prompts import Encoded, Prompter
 from elrea.errors import ConfigError, DataError
 from elrea.method.clustering.centroids import cosines
@@ -128,9 +129,12 @@ class Ensemble:
         """Rejects prompts that cannot be answered, before any is answered.
 
         Raises:
-            DataError: A prompt is empty, or too long to leave room for an answer.
+            DataError: A prompt is empty, or too long to leave room for an answer, or two of its choices become the same
+                tokens.
         """
-        for example in _examples(prompts):
+        examples = _examples(prompts)
+        check_choices(self.prompter, examples)
+        for example in examples:
             self._encode([example], None if example.choices else decoding.max_new_tokens)
 
     def check_ids(self, ids: Sequence[int], name: str) -> None:
@@ -156,7 +160,7 @@ class Ensemble:
             routes: Result of `route` for the prompts; None computes it.
 
         Raises:
-            DataError: A prompt or choice is empty, or together they are too long.
+            DataError: A prompt or choice is empty, two choices become the same tokens, or together they are too long.
         """
         if len(prompts) != len(choices):
             raise DataError(
@@ -167,6 +171,7 @@ class Ensemble:
             Example(e.id, e.instruction, c[0] if c else "", e.source, e.category, tuple(c))
             for e, c in zip(_examples(prompts), choices, strict=True)
         ]
+        check_choices(self.prompter, examples)
         for example, encoded in zip(examples, self._encode(examples), strict=True):
             continuations = self.prompter.choices(example)
             if not continuations or not all(continuations):

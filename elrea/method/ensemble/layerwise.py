@@ -87,7 +87,10 @@ class LayerwiseModel:
 
     def _adder(self, factors: Factors) -> Callable[..., Tensor]:
         def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + self.delta(inputs[0].to(factors.a.dtype), factors).to(output.dtype)
+            x = inputs[0].to(factors.a.dtype)
+            # Some layers get [rows·t, in]: OPT's, and a mixture's shared experts.
+            added = self.delta(x.reshape(len(factors.weights), -1, x.shape[-1]), factors)
+            return output + added.view(output.shape).to(output.dtype)
 
         return add
 

@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from elrea.data.options import Options
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
 from elrea.method.ensemble.places import find_backbone, point
@@ -115,6 +116,7 @@ class Saved:
         centroids: δ̄ [C, d].
         use_chat_template: As in training.
         files: SHA-256 of every file.
+        options: How prompts with choices are asked, as in training (`elrea.data.options`).
     """
 
     folder: Path
@@ -125,6 +127,7 @@ class Saved:
     centroids: Tensor
     use_chat_template: bool | None
     files: dict[str, str]
+    options: Options = "text"
 
     @property
     def routing(self) -> Path:
@@ -174,7 +177,10 @@ def read_ensemble(
             _centroids(folder / ROUTING / CENTROIDS),
             facts["use_chat_template"],
             dict(facts["files"]),
+            facts.get("options", "text"),  # ensembles of earlier versions have no such field
         )
+        if saved.options not in get_args(Options):
+            raise ValueError(f"options is {saved.options!r}")
         members = list(facts["members"])
         experts = [f"expert-{i}" for i in range(len(members) - 1)]
         if members != ["base", *experts][: len(members)]:

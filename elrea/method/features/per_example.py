@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from elrea.models.loss import logits_at
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 PREFIX_PARTS = ("lora_A", "lora_B")
 
@@ -49,7 +52,8 @@ class PerExampleGradients:
     For y = W x over a sequence, an example's gradient of W is Σ_t dy_t x_tᵀ: one product of the layer's input and the
     gradient of its output. No other gradient is computed, and the backward pass ends at the first selected layer, so
     that the cost is at most one forward and one backward pass of the batch. Gradient checkpointing works here although
-    the model is in eval mode.
+    the model is in eval mode. Where a layer's rows do not tell whose they are (as those of a routed expert), every
+    example has a pass of its own, which gives the same gradients.
 
     Args:
         model: A PEFT model; it is put in eval mode.
@@ -59,13 +63,15 @@ class PerExampleGradients:
     Attributes:
         slots: The matrices in the order of the flat gradient (sorted by name).
         size: |θ_Q|, the length of a flat gradient.
+        one_by_one: Whether every example has a pass of its own.
 
     Raises:
         ConfigError: No matrix is selected, or there are not that many layers.
     """
 
     def __init__(self, model: PeftModel, layers: Layers = "all", recompute: bool = False) -> None:
-        self.model, self.recompute = model.eval(), recompute
+        self.model, self.recompute, self.one_by_one = model.eval(), recompute, False
+        self._sure = False  # that every layer has the examples first
         found = {
             name.replace(".default", "") + ".weight": module
             for name, module in model.named_modules()
@@ -98,11 +104,36 @@ class PerExampleGradients:
         """
         if out is None:
             out = torch.empty(len(ids), self.size, dtype=torch.float32, device=ids.device)
+        if not self.one_by_one and len(ids) > 1:
+            try:
+                if (
+                    ids.shape[0] == ids.shape[1] and not self._sure
+                ):  # then [t, b, d] looks like [b, t, d]
+                    self._check(ids[:1])
+                self._batch(ids, mask, carries_loss, out)
+                self._sure = True
+                return out
+            except _RowsUnknown as error:
+                log.info("gradients are taken one example at a time: %s", error)
+                self.one_by_one = True
+        for row, length in enumerate(mask.sum(1).clamp(min=2).tolist()):
+            one = (slice(row, row + 1), slice(0, length))
+            self._batch(ids[one], mask[one], carries_loss[one], out[row : row + 1])
+        return out
+
+    def _batch(self, ids: Tensor, mask: Tensor, carries_loss: Tensor, out: Tensor) -> None:
+        """Writes the gradients [b, |θ|] by one pass over all examples.
+
+        Raises:
+            _RowsUnknown: The rows of a layer do not tell to which example they belong.
+        """
         sink = Sink(out)
         start = torch.zeros((), device=ids.device, requires_grad=True)
         # Without trainable parameters autograd computes no gradients summed over the batch in addition.
         trainable = [p for p in self.model.parameters() if p.requires_grad]
-        handles = [s.module.register_forward_hook(_reader(s, sink, start)) for s in self.slots]
+        handles = [
+            s.module.register_forward_hook(_reader(s, sink, start, ids.shape)) for s in self.slots
+        ]
         try:
             for p in trainable:
                 p.requires_grad_(False)
@@ -116,7 +147,35 @@ class PerExampleGradients:
         for slot in self.slots:
             if slot.start not in sink.written:  # a layer that the pass did not use
                 out[:, slot.start : slot.start + slot.size] = 0
-        return out
+
+    @torch.no_grad()
+    def _check(self, ids: Tensor) -> None:
+        """Raises _RowsUnknown if a layer has not the examples first, by one pass of one example [1, t], t > 1."""
+        handles = [
+            s.module.register_forward_hook(
+                lambda _m, inputs, _o, s=s: _examples_first(s, inputs[0], ids.shape)
+            )
+            for s in self.slots
+        ]
+        try:
+            place = torch.zeros(1, dtype=torch.long, device=ids.device)
+            logits_at(cast("PreTrainedModel", self.model), ids, place)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _RowsUnknown(Exception):
+    """The rows of a layer do not tell to which example they belong."""
+
+
+def _examples_first(slot: Slot, given: Tensor, shape: Sequence[int]) -> None:
+    """Checks that a layer's input is [b, ..., in] or [b·t, in], for token ids [b, t]. One example has every row."""
+    b, t = shape
+    fits = given.shape[0] == b if given.dim() > 2 else given.shape[0] == b * t
+    if not fits:
+        rows = " x ".join(map(str, given.shape))
+        raise _RowsUnknown(f"{slot.name} gets {rows} numbers for {b} x {t} tokens")
 
 
 class Sink:
@@ -127,8 +186,12 @@ class Sink:
         self.written: set[int] = set()
 
     def add(self, slot: Slot, back: Tensor, given: Tensor) -> None:
-        """Adds Σ_t back_t given_tᵀ of each example, from [b, t, out] and [b, t, in], in float32."""
-        back, given = back.float(), given.float()
+        """Adds Σ_t back_t given_tᵀ of each example, from [b, t, out] and [b, t, in], in float32.
+
+        Both may have the same rows in other shapes, all of the first example's before those of the second: [b·t, d].
+        """
+        b = len(self.out)
+        back, given = (x.float().reshape(b, -1, x.shape[-1]) for x in (back, given))
         thin = back.shape[2] <= given.shape[2]
         left, right = (back, given) if thin else (given, back)
         # One side of a LoRA matrix is r, much smaller than the other; with that side on the left the product is several
@@ -165,8 +228,10 @@ class _Tap(torch.autograd.Function):
         return back if ctx.needs_input_grad[0] else None, None, None, None, None
 
 
-def _reader(slot: Slot, sink: Sink, start: Tensor) -> Callable[..., Any]:
+def _reader(slot: Slot, sink: Sink, start: Tensor, shape: Sequence[int]) -> Callable[..., Any]:
     def read(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Any:
+        if shape[0] > 1:
+            _examples_first(slot, inputs[0], shape)
         return _Tap.apply(output, inputs[0].detach(), start, slot, sink)
 
     return read

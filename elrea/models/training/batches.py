@@ -21,7 +21,13 @@ class Item(NamedTuple):
 
     id: str
     tokens: tuple[int, ...]
-    first: int  # index of the first token that carries loss; all later ones do too
+    first: int  # index of the first of the tokens at the end that carry loss
+    earlier: tuple[int, ...] = ()  # indices of the tokens before them that carry loss too
+
+    @property
+    def counted(self) -> int:
+        """Number of tokens that carry loss."""
+        return len(self.earlier) + len(self.tokens) - self.first
 
 
 class Batch(NamedTuple):
@@ -50,7 +56,8 @@ def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
 
     Args:
         encoded: Prompts and responses as token ids.
-        loss_on: "response", or "all": every token except the first, which nothing predicts.
+        loss_on: "response", with what `Encoded.prompt_loss` adds; or "all": every token, except what
+            `Encoded.no_loss` takes out. The first token never carries loss, since nothing predicts it.
 
     Raises:
         TrainingError: No examples, or an example without a token that carries loss.
@@ -59,12 +66,27 @@ def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
         raise TrainingError("no training examples: 0 examples were given")
     made = []
     for example in encoded:
-        tokens = (*example.prompt, *example.response)
-        first = max(1, len(example.prompt)) if loss_on == "response" else 1
-        if first >= len(tokens):
+        item = _item(example, loss_on)
+        if item.counted < 1:
             raise TrainingError(f"example {example.id} has no {loss_on} token that carries loss")
-        made.append(Item(example.id, tokens, first))
+        made.append(item)
     return made
+
+
+def _item(example: Encoded, loss_on: str) -> Item:
+    tokens, length = (*example.prompt, *example.response), len(example.prompt)
+    never = example.no_loss or (False,) * length
+    also = example.prompt_loss or (False,) * length
+    counted = [
+        place
+        for place in range(1, length)
+        if (also[place] or loss_on == "all") and not never[place]
+    ]
+    # Those that reach up to the response are one stretch with it.
+    first = max(1, length)
+    while counted and counted[-1] == first - 1:
+        first = counted.pop()
+    return Item(example.id, tokens, first, tuple(counted))
 
 
 def collate(chosen: Sequence[Item], pad_id: int, step_size: int) -> Batch:
@@ -83,12 +105,12 @@ def collate(chosen: Sequence[Item], pad_id: int, step_size: int) -> Batch:
     places: list[int] = []
     targets: list[int] = []
     weights: list[float] = []
-    for row, (_, tokens, first) in enumerate(chosen):
-        count = len(tokens) - first
+    for row, item in enumerate(chosen):
+        at = (*item.earlier, *range(item.first, len(item.tokens)))
         # The logits at position p are the prediction of the token at p + 1.
-        places.extend(range(row * width + first - 1, row * width + len(tokens) - 1))
-        targets.extend(tokens[first:])
-        weights.extend([1 / (count * step_size)] * count)
+        places.extend(row * width + place - 1 for place in at)
+        targets.extend(item.tokens[place] for place in at)
+        weights.extend([1 / (len(at) * step_size)] * len(at))
     return Batch(ids, torch.tensor(places), torch.tensor(targets), torch.tensor(weights))
 
 

@@ -102,6 +102,11 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
             loss.backward()
         total += loss.detach()
     parameters = list(module.trained.values())
+    for parameter in parameters:
+        if (
+            parameter.grad is None
+        ):  # no token went through its layer: zero, and Adam's moments with it
+            parameter.grad = torch.zeros_like(parameter)
     if processes > 1:
         sum_gradients(parameters, total)
     value = total.item()

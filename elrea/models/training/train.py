@@ -119,10 +119,11 @@ def _early_stop(
 
 def _write_adapter(model: PeftModel, lora: Lora, base_name: str, folder: Path) -> None:
     """Writes the model's adapter as a PEFT folder."""
-    from elrea.models.lora import save, state
+    from elrea.models.lora import save, saved_targets, state
 
     transposed = bool(getattr(model.peft_config[model.active_adapter], "fan_in_fan_out", False))
-    save(folder, state(model), lora, base_name, transposed=transposed)
+    targets = saved_targets(model, lora)
+    save(folder, state(model), lora, base_name, transposed=transposed, targets=targets)
 
 
 def _write_epoch(

@@ -126,7 +126,9 @@ class Scores(Step):
         experiment, test = context.experiment, context.experiment.corpus.test
         encoded, too_long = context.prompter.test(test)
         choices = [context.prompter.choices(e) for e in test]
-        questions = questions_of(encoded, choices, [e.answer for e in test])
+        questions = questions_of(
+            encoded, choices, [e.answer for e in test], [e.choices for e in test]
+        )
         joint, mixed = prompt_mixtures(
             context, upstream, list(experiment.strategies), self.clusters
         )

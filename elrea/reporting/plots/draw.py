@@ -32,9 +32,11 @@ def draw(folder: Path, report: Report) -> dict[str, Path]:
     """
     folder.mkdir(exist_ok=True)
     note, grouping = report.data, report.grouping
-    names = ["accuracy", "training"]
-    chance = [1 / len(e.choices) if e.choices else 0.0 for e in report.test]
-    figures.accuracy(report.strategies, folder / "accuracy.png", float(np.mean(chance)), note)
+    names = ["training"]
+    chance = [1 / len(e.choices) if e.choices else 0.0 for e in report.test if not e.plain_text]
+    if chance:
+        names.insert(0, "accuracy")
+        figures.accuracy(report.strategies, folder / "accuracy.png", float(np.mean(chance)), note)
     figures.training_curves(report.curves, folder / "training.png", note)
     subjects = gains_by_task(report)
     if len(subjects) > 1 and report.chosen != "base":
@@ -57,9 +59,10 @@ def draw(folder: Path, report: Report) -> dict[str, Path]:
 def gains_by_task(report: Report) -> dict[str, tuple[float, tuple[float, float]]]:
     """By task, the chosen strategy's accuracy minus the base adapter's, with the paired 95 % interval."""
     chosen, base = (np.array(report.outcomes[name].correct) for name in (report.chosen, "base"))
+    judged = np.array([not example.plain_text for example in report.test])
     tasks, gains = np.array(report.tasks), {}
-    for name in sorted(set(report.tasks)):
-        a, b = (list(correct[tasks == name]) for correct in (chosen, base))
+    for name in sorted(set(tasks[judged].tolist())):
+        a, b = (list(correct[judged & (tasks == name)]) for correct in (chosen, base))
         bounds = paired_interval(a, b, report.seed, report.resamples)
         gains[name] = (float(np.mean(a) - np.mean(b)), bounds)
     return gains

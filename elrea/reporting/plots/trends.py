@@ -12,10 +12,16 @@ from elrea.reporting.plots.canvas import COLOURS, GREY, LINES, WIDTH, legend, le
 from elrea.reporting.plots.scatter import MARKERS
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Line = Sequence[tuple[float, float, float, float]]
 """Points of a line: (x, mean, lower end of the bar, upper end of the bar)."""
+
+Point = tuple[float, float] | tuple[float, float, str]
+"""(cost, accuracy as a share of 1), and the name of the setting."""
+
+PASSES = "forward passes per prompt"
 
 
 def plot_sweep(
@@ -28,7 +34,7 @@ def plot_sweep(
     bars: str = "intervals",
     note: str = "",
 ) -> None:
-    """Plots accuracies, or gains, of `elrea.reporting.sweeps.seed_means` against a varied key, a line per strategy.
+    """Plots accuracies, or gains, of `sweep_report.seed_means` against a varied key, a line per strategy.
 
     Args:
         rows: From `seed_means`. If other keys vary too, each combination of their values has its own line.
@@ -36,7 +42,7 @@ def plot_sweep(
         path: Of the PNG.
         place: Position of the key's value in a row's `group`.
         gain_on: The baseline of `seed_means`: plots differences to it instead of accuracies.
-        bars: "intervals" (mean of the seeds' 95 % bounds; the range over seeds if a row has none) or "seeds" (range
+        bars: "intervals" (of `seed_means`; the range over seeds if a row has none) or "seeds" (range
             over seeds).
         note: Added to the title, e.g. "built-in exam, not MMLU".
     """
@@ -103,30 +109,69 @@ def trend(
     save(draw, path, (WIDTH, 3.8 + legend_height(drawn)), title, note)
 
 
+def label(keys: Sequence[str], values: Sequence[str]) -> str:
+    """Names a point of a sweep: "k=4", "k=4, r=1"."""
+    return ", ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))
+
+
 def cost(
-    points: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, note: str = ""
+    points: Mapping[str, Sequence[Point]],
+    path: str | Path,
+    note: str = "",
+    axis_label: str = PASSES,
 ) -> None:
-    """Plots accuracy against forward passes per prompt.
+    """Plots accuracy against a cost, each point with its setting.
 
     Args:
-        points: By strategy, (passes, accuracy as a share of 1) of every setting.
+        points: By strategy, (cost, accuracy as a share of 1, name of the setting) of every setting.
         path: Of the PNG.
         note: Added to the title.
+        axis_label: What the cost is.
     """
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
         for index, (name, each) in enumerate(points.items()):
-            x, y = np.array(sorted(each)).T
+            x, y = np.array(sorted(point[:2] for point in each)).T
             axis.plot(
                 x, 100 * y, color=COLOURS[index % len(COLOURS)], linestyle="", markersize=7,
                 marker=MARKERS[index // len(COLOURS) % len(MARKERS)], alpha=0.8, label=name,
             )  # fmt: skip
-        axis.set_xscale("log", base=2)
+        _name_points(axis, points)
+        costs = [point[0] for each in points.values() for point in each]
+        if min(costs) > 0:
+            axis.set_xscale("log", base=2)
+        else:  # a strategy that needs no training
+            axis.set_xscale("symlog", base=2, linthresh=min((x for x in costs if x > 0), default=1))
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.set_xlabel("forward passes per prompt")
+        axis.margins(x=0.1, y=0.1)
+        axis.set_xlabel(axis_label)
         axis.set_ylabel("accuracy (%)")
         axis.grid(True)
         legend(figure, points)
 
-    save(draw, path, (WIDTH, 3.8 + legend_height(points)), "Accuracy against cost", note)
+    title = f"Accuracy against {axis_label}"
+    save(draw, path, (WIDTH, 3.8 + legend_height(points)), title, note)
+
+
+def _name_points(axis: Axes, points: Mapping[str, Sequence[Point]]) -> None:
+    """Writes the setting beside each point; points at one place share one label: "k=2, 4"."""
+    places: dict[tuple[float, float], list[str]] = {}
+    for each in points.values():
+        for x, y, *names in each:
+            known = places.setdefault((x, y), [])
+            known += [name for name in names if name and name not in known]
+    for i, ((x, y), names) in enumerate(sorted(places.items())):
+        key, _, _ = names[0].partition("=") if names else ("", "", "")
+        same = bool(key) and all(n.startswith(f"{key}=") and "," not in n for n in names)
+        text = (
+            f"{key}={', '.join(n.partition('=')[2] for n in names)}" if same else "; ".join(names)
+        )
+        axis.annotate(
+            text,
+            (x, 100 * y),
+            xytext=(5, -10 if i % 2 else 4),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=GREY,
+        )

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 MOST_RUNS = 200
 """Maximum number of runs in a panel."""
 COLUMNS = (
-    "strategy", "accuracy", "delta_to_base", "cluster_count", "forward_passes", "seconds", "w_base",
+    "strategy", "accuracy", "delta_to_base", "cluster_count", "forward_passes", "seconds_making",
+    "seconds_run", "w_base",
     "routing_entropy", "gradient_conflict",
 )  # fmt: skip
 """Pinned columns of the list of runs: the figures of `elrea.reporting.wandb.run.headline`."""
@@ -76,7 +77,7 @@ def _cost(strategies: Sequence[str]) -> Section:
         "Cost against accuracy",
         _lines("forward_passes", "accuracy", "Accuracy against forward passes per prompt, by strategy"),
         wr.ScatterPlot(title="Accuracy against forward passes", x="forward_passes", y="accuracy"),
-        wr.ScatterPlot(title="Accuracy against total time of all stages (s)", x="seconds", y="accuracy"),
+        wr.ScatterPlot(title="Accuracy against the time of making all stages (s)", x="seconds_making", y="accuracy"),
         *(
             wr.ScatterPlot(
                 title=f"{name}: gain on base against forward passes", x=f"strategies.{name}.forward_passes",
@@ -95,7 +96,7 @@ def _clusters() -> Section:
         "Clusters",
         wr.MediaBrowser(title="Training examples by source and cluster", media_keys=["plots/clusters"]),
         wr.MediaBrowser(title="Features", media_keys=["plots/features"]),
-        wr.WeavePanelSummaryTable(table_name="clusters"),
+        wr.WeavePanelSummaryTable(table_name="cluster_table"),
         wr.ScatterPlot(title="Gain against gradient conflict", x="gradient_conflict", y="delta_to_base"),
         wr.ScatterPlot(title="Agreement with the sources against C", x="cluster_count", y="clusters.nmi_source"),
     )  # fmt: skip

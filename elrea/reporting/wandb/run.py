@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,20 @@ if TYPE_CHECKING:
     from elrea.reporting.report import Report
     from elrea.reporting.wandb.tracker import Tracker
 
+BY_LENGTH = ("acc_norm", "acc_bytes")
+"""Accuracies of choices by their likelihood per character and byte, where choices differ in length."""
 PREDICTIONS = 10_000
 """Maximum number of rows in the table of predictions; predictions.jsonl has all."""
+CLUSTERS = "cluster_table"
+"""Name of the table of clusters; `clusters` are figures of the summary."""
 
 
 def log_run(
-    tracker: Tracker, report: Report, pictures: Mapping[str, Path], ensemble: Path | None
+    tracker: Tracker,
+    report: Report,
+    pictures: Mapping[str, Path],
+    ensemble: Path | None,
+    seconds: float | None = None,
 ) -> None:
     """Logs a finished run. Curves that were logged during training are not sent again.
 
@@ -29,13 +37,14 @@ def log_run(
         report: Of the run.
         pictures: Paths of PNG files by name.
         ensemble: Folder of the exported ensemble, or None.
+        seconds: What this run has taken so far; None if unknown.
     """
     summary = summary_of(report)
-    main = headline(summary, report.chosen)
+    main = headline(summary, report.chosen, seconds)
     for name, rows in report.curves.items():
         tracker.curve(name, rows)
     _tables(tracker, report, summary, main)
-    # Tables and images need different names in W&B: `clusters` is a table.
+    # Tables, images and figures of the summary need different names in W&B: the last one of a name stays.
     tracker.images({f"plots/{name}": path for name, path in pictures.items()})
     for name, stage in report.stages.items():
         facts = {
@@ -51,7 +60,8 @@ def log_run(
         key = sha256(ensemble / "ensemble.json")[:16]
         facts = {"reused": False, "members": members, "upstream": upstream}
         tracker.artifact("ensemble", "ensemble", key, facts)
-    figures = {key: summary[key] for key in ("data", "strategies", "clusters", "routing", "stages")}
+    logged = ("data", "data_note", "strategies", "clusters", "routing", "stages")
+    figures = {key: summary[key] for key in logged if key in summary}
     figures["strategies"] = {  # figures by task would be hundreds of columns
         name: {key: value for key, value in row.items() if key != "tasks"}
         for name, row in figures["strategies"].items()
@@ -59,17 +69,21 @@ def log_run(
     tracker.summary({**figures, **main})
 
 
-def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+def headline(
+    summary: Mapping[str, Any], chosen: str, seconds: float | None = None
+) -> dict[str, Any]:
     """Main figures of a run as a flat mapping, for W&B's list of runs and its panels.
 
     Args:
         summary: Contents of summary.json.
         chosen: The strategy whose accuracy, difference to base and passes are shown.
+        seconds: What this run has taken. `seconds_making` is what making its stages took, also those that it reused.
     """
     row = summary["strategies"][chosen]
     return {
         "strategy": chosen,
         "accuracy": row["accuracy"],
+        **{name: row[name] for name in BY_LENGTH if name in row},
         "macro": row["macro"],
         "delta_to_base": row["delta_to_base"],
         "forward_passes": row["forward_passes"],
@@ -77,27 +91,36 @@ def headline(summary: Mapping[str, Any], chosen: str) -> dict[str, Any]:
         "routing_entropy": summary["routing"].get("entropy_nats"),
         "gradient_conflict": summary["clusters"].get("conflict"),
         "cluster_count": len(summary["clusters"]["sizes"]) if summary["clusters"] else None,
-        "seconds": round(sum(stage["seconds"] for stage in summary["stages"].values()), 3),
+        "seconds_making": round(sum(stage["seconds"] for stage in summary["stages"].values()), 3),
+        "seconds_run": None if seconds is None else round(seconds, 3),
     }
 
 
 def _tables(
     tracker: Tracker, report: Report, summary: Mapping[str, Any], main: Mapping[str, Any]
 ) -> None:
+    lengths = [name for name in BY_LENGTH if any(name in row for row in report.strategies.values())]
     columns = [
         "strategy", "accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes", "clusters", "seed",
+        *lengths,
     ]  # fmt: skip
     rows = [
-        [name, row["accuracy"], *row["ci95"], row["delta_to_base"], row["forward_passes"], main["cluster_count"],
-         report.seed]
+        [name, row["accuracy"], *(row["ci95"] or (None, None)), row["delta_to_base"], row["forward_passes"],
+         main["cluster_count"], report.seed, *(row.get(length) for length in lengths)]
         for name, row in report.strategies.items()
     ]  # fmt: skip
     tracker.table("results", columns, rows)
     columns = ["cluster", "examples", "main source", "its share", "nearest test prompts"]
-    tracker.table("clusters", columns, _clusters(report, summary["routing"].get("nearest")))
-    names = list(report.strategies)
-    heads = ["id", "source", "category", "answer", *names, "nearest cluster", "w_base"]
-    tracker.table("predictions", heads, _predictions(report))
+    tracker.table(CLUSTERS, columns, _clusters(report, summary["routing"].get("nearest")))
+    tracker.table("predictions", _heads(report.strategies), _predictions(report))
+
+
+def _heads(strategies: Iterable[str]) -> list[str]:
+    """Columns of the table of predictions; a strategy that is called as another column, such as `source`, is marked."""
+    before, after = ["id", "source", "category", "answer"], ["nearest cluster", "w_base"]
+    others = {*before, *after}
+    named = [f"{name} (strategy)" if name in others else name for name in strategies]
+    return [*before, *named, *after]
 
 
 def _clusters(report: Report, nearest: list[int] | None) -> list[list[Any]]:
@@ -118,7 +141,8 @@ def _predictions(report: Report) -> list[list[Any]]:
         weights = row["weights"]
         nearest = max(range(len(weights)), key=weights.__getitem__) if weights else None
         answers = [_answer(answer) for answer in row["strategies"].values()]
-        facts = [row[name] for name in ("id", "source", "category", "answer")]
+        facts = [row[name] for name in ("id", "source", "category")]
+        facts.append(_lettered(row, "answer"))
         rows.append([*facts, *answers, nearest, row["w_base"]])
     return rows
 
@@ -127,4 +151,12 @@ def _answer(row: Mapping[str, Any]) -> str:
     """The answer read from a strategy's text, or its choice, or without both whether it was correct."""
     if row.get("extracted") is not None:
         return str(row["extracted"])
-    return str(row["choice"]) if row["choice"] is not None else "right" if row["correct"] else "-"
+    if row["choice"] is not None:
+        return _lettered(row, "choice")
+    return "right" if row["correct"] else "-"
+
+
+def _lettered(row: Mapping[str, Any], name: str) -> str:
+    """An answer or choice, with the text that its letter stands for."""
+    text = row.get(f"{name}_text")
+    return str(row[name]) if text is None else f"{row[name]}. {text}"

@@ -152,13 +152,13 @@ class Tracker:
         self._log("the summary", lambda: self._run.summary.update(public(values)))
 
     def table(self, name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Logs a table; a column may contain numbers, text and None."""
+        """Logs a table; a column may contain numbers, text and None. A second column of one name gets a number."""
 
         def send() -> None:
             import wandb
 
             data = public([list(row) for row in rows])
-            table = wandb.Table(columns=list(columns), data=data, allow_mixed_types=True)
+            table = wandb.Table(columns=distinct(columns), data=data, allow_mixed_types=True)
             self._run.log({name: table})
 
         self._log("a table", send)
@@ -265,6 +265,17 @@ class Tracker:
                 "W&B: %s failed (%s: %s); continuing without it", what, type(error).__name__, reason
             )
         self._warned = True
+
+
+def distinct(names: Sequence[str]) -> list[str | int]:
+    """The names, with a number behind each that came before, as "source (2)"."""
+    found: list[str | int] = []
+    for name in names:
+        new, number = name, 2
+        while new in found or (new != name and new in names):
+            new, number = f"{name} ({number})", number + 1
+        found.append(new)
+    return found
 
 
 class LiveCurve:

@@ -1,0 +1,62 @@
+"""Suggestions in errors about a user's fields: overrides that work as they are printed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+
+_PLAIN = re.compile(r"[\w.-]+")
+"""Names that neither Hydra nor a shell reads as anything else."""
+_ASKS = ("question", "query", "problem", "instruction", "prompt", "input", "text")
+_ANSWERS = ("answer", "solution", "response", "completion", "output", "target", "label", "reply")
+"""Parts of the names that people give to questions and to responses."""
+
+
+def ignoring(names: Sequence[str]) -> str:
+    """The override that skips fields: data.ignore=[a,b]."""
+    if all(map(_PLAIN.fullmatch, names)):
+        return f"data.ignore=[{','.join(names)}]"
+    return shlex.quote(f"data.ignore=[{','.join(map(_quoted, names))}]")
+
+
+def mapping(role: str, name: str) -> str:
+    """The override that gives a field a role: data.fields.response=solution."""
+    key = f"data.fields.{role}="
+    return key + name if _PLAIN.fullmatch(name) else shlex.quote(key + _quoted(name))
+
+
+def for_unknown(names: Sequence[str], missing: Sequence[str]) -> str:
+    """What to do about unknown fields.
+
+    Args:
+        names: Of the fields.
+        missing: The roles, instruction and response, that no field of the row has.
+    """
+    left = list(names)
+    if not missing or len(missing) > len(left):
+        return f"map them with data.fields or skip them with {ignoring(names)}"
+    words = []
+    for role in missing:
+        likely = _ASKS if role == "instruction" else _ANSWERS
+        other = _ANSWERS if role == "instruction" else _ASKS
+        name = next(
+            iter(
+                [name for name in left if _like(name, likely)]
+                + [name for name in left if not _like(name, other)]
+                + left
+            )
+        )
+        left.remove(name)
+        words.append(mapping(role, name))
+    return f"map them with {' '.join([*words, *([ignoring(left)] if left else [])])}"
+
+
+def _like(name: str, words: Sequence[str]) -> bool:
+    return any(word in name.lower() for word in words)
+
+
+def _quoted(name: str) -> str:
+    """A name in Hydra's quotes."""
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -1,0 +1,129 @@
+"""Groups finished runs by their settings: runs of one group differ in nothing that matters but the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from elrea.reporting.sweeps import varied_values
+
+if TYPE_CHECKING:
+    from elrea.reporting.runs import FinishedRun
+
+MAY_DIFFER = (
+    "seed", "name", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices",
+    "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
+    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
+    "evaluation.resamples", "evaluation.strategies", "evaluation.settings", "ensemble",
+)  # fmt: skip
+"""Config keys, with all keys below them, that may differ between runs of one group: the seed, where and how fast a run
+was made, and its strategies. The settings of the compared strategies are looked at separately."""
+BLANK = "-"
+"""Shown where a run does not have a setting."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one setting.
+
+    Attributes:
+        setting: What tells this group from the others: key -> value. Empty if there is one group.
+        runs: Of one or several seeds.
+    """
+
+    setting: Mapping[str, str]
+    runs: Sequence[FinishedRun]
+
+
+def by_setting(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[Group]:
+    """Groups runs by what can change the named strategies' answers, except the seed.
+
+    A group is named by the overrides that were typed, where these tell the groups apart, and else by the config's keys.
+
+    Args:
+        runs: At least one.
+        names: The strategies that are compared.
+
+    Returns:
+        The groups in the order of their values, numbers by size.
+    """
+    settings = _differing(runs, names)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for i in range(len(runs)):
+        groups.setdefault(tuple(values[i] for values in settings.values()), []).append(i)
+    shown = _typed(runs, settings, list(groups.values())) or _fewest(settings, len(groups))
+    found = [
+        Group({key: values[each[0]] for key, values in shown.items()}, [runs[i] for i in each])
+        for each in groups.values()
+    ]
+    return sorted(found, key=lambda group: [_order(value) for value in group.setting.values()])
+
+
+def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, list[str]]:
+    """Config keys whose values differ, with each run's value."""
+    kept: list[dict[str, Any]] = [
+        {key: value for key, value in run.settings.items() if not _below(key, MAY_DIFFER)}
+        for run in runs
+    ]
+    for name in names:
+        for chosen in (True, False):
+            # A run has all settings of the chosen strategy, of another one only those that were changed.
+            same = [
+                i for i, r in enumerate(runs) if name in r.correct and (r.chosen == name) == chosen
+            ]
+            own = {i: runs[i].strategy_settings(name) for i in same}
+            keys = dict.fromkeys(key for settings in own.values() for key in settings)
+            varied = [
+                k for k in keys if len({repr(each.get(k, BLANK)) for each in own.values()}) > 1
+            ]
+            for i, settings in own.items():
+                kept[i] |= {key: settings[key] for key in varied if key in settings}
+    keys = dict.fromkeys(key for settings in kept for key in settings)
+    values = {key: [str(settings.get(key, BLANK)) for settings in kept] for key in sorted(keys)}
+    return {key: each for key, each in values.items() if len(set(each)) > 1}
+
+
+def _typed(
+    runs: Sequence[FinishedRun], settings: Mapping[str, Sequence[str]], groups: Sequence[list[int]]
+) -> dict[str, list[str]]:
+    """The overrides that tell the groups apart, with each run's value; empty if they do not."""
+    found = {
+        key: [
+            value or str(run.settings.get(key, BLANK))
+            for value, run in zip(values, runs, strict=True)
+        ]
+        for key, values in varied_values([{"words": run.words} for run in runs]).items()
+        if key in settings or not _below(key, MAY_DIFFER)
+    }
+    found = {key: values for key, values in found.items() if len(set(values)) > 1}
+    parts: dict[tuple[str, ...], list[int]] = {}
+    for i in range(len(runs)):
+        parts.setdefault(tuple(values[i] for values in found.values()), []).append(i)
+    return found if list(parts.values()) == list(groups) else {}
+
+
+def _fewest(settings: Mapping[str, list[str]], groups: int) -> dict[str, list[str]]:
+    """The first keys that tell the groups apart; a key that adds nothing to those before it is left out."""
+    found: dict[str, list[str]] = {}
+    apart = 1
+    for key, values in settings.items():
+        now = len(set(zip(*found.values(), values, strict=True)))
+        if now > apart:
+            found[key], apart = values, now
+        if apart == groups:
+            break
+    return found
+
+
+def _below(key: str, names: Sequence[str]) -> bool:
+    """Whether a key is one of the names, or below one of them."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _order(value: str) -> tuple[int, float, str]:
+    """Sorts numbers by size, before texts."""
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value
