@@ -22,6 +22,10 @@ class BackboneError(ElreaError):
     """A model folder or hub name that cannot be loaded, or does not match."""
 
 
+class NotCausal(BackboneError):
+    """A model whose logits depend on later tokens."""
+
+
 class NotHere(DataError, BackboneError):
     """Data or a model that has to be downloaded first."""
 

@@ -180,7 +180,9 @@ class Pretrained:
     def length(self) -> int:
         """Maximum length of an example in tokens: the smaller of `max_length` and the model's context."""
         context = getattr(self.config().get_text_config(), "max_position_embeddings", None)
-        return min(self.max_length, context) if context else self.max_length
+        if not context or context < 1:  # XLNet has -1
+            return self.max_length
+        return min(self.max_length, context)
 
     def vocabulary(self, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
         """The ids that the model will have a row for, by its configuration; the model is not loaded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from elrea.errors import BackboneError
+from elrea.errors import BackboneError, NotCausal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,7 +34,8 @@ def check_causal(
         name: Of the backbone, for messages.
 
     Raises:
-        BackboneError: Logits before the last token differ, or the model cannot run.
+        NotCausal: Logits before the last token differ.
+        BackboneError: The model cannot run.
     """
     import torch
 
@@ -57,7 +58,7 @@ def check_causal(
     before, own, size = float(change[:-1].max()), float(change[-1]), float(logits.abs().max())
     allowed = ROUNDING["float32" if exact else "bfloat16"]
     if before > allowed * own and before > 0.01 * allowed * size:
-        raise BackboneError(
+        raise NotCausal(
             f"{name}: its logits depend on later tokens (an encoder, or attention in both directions); the backbone "
             "has to be a causal language model"
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from elrea.errors import ConfigError, ElreaError, NotHere
+from elrea.errors import ConfigError, ElreaError, NotCausal, NotHere
 from elrea.pipeline.forecast import Sizes, forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
 from elrea.reporting.progress import duration, say, screen
@@ -72,6 +73,8 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
     try:
         with memory_explained("a measured step", missing[0].step):
             stage.run(partial(timing.measure, context, clusters))
+    except NotCausal:  # no machine can run this plan
+        raise
     except ElreaError as error:  # the plan is worth showing without times
         return {}, f"not measured: {error}"
     rates = timing.read_rates(stage)
@@ -92,6 +95,8 @@ def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> Non
     Raises:
         ElreaError: The forecast cannot be made.
     """
+    with suppress(NotHere):
+        experiment.backbone.check()
     sizes_here = [len(experiment.corpus.train), len(experiment.corpus.test)]
     expected = sizes_here if all(sizes_here) else list(cfg.data.get("expected") or sizes_here)
     if len(expected) != 2 or min(expected) < 1:

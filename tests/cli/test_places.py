@@ -21,11 +21,12 @@ from elrea.commands.merge import main as merge
 from elrea.commands.predict import main as predict
 from elrea.errors import BackboneError, DataError
 from elrea.method.ensemble.ensemble import Ensemble
-from elrea.method.ensemble.places import find_backbone, place_of
+from elrea.method.ensemble.places import find_backbone, place_of, point
 from elrea.models.backbone import Pretrained, Tiny
 from elrea.models.device import Device
 from elrea.store.files import read_json, with_checksum, write_json
 from tests.cli.commands import EXAM, QUIET, TINY, Ended, run
+from tests.models.test_model_kind import bert, saved, xlnet
 from tests.small_models import byte_tokenizer, small_llama
 
 CPU = Device("cpu", threads=1)
@@ -137,6 +138,10 @@ def test_a_hub_model_is_taken_at_its_commit(tmp_path: Path) -> None:
         for given in (None, "org/model"):
             found = find_backbone({"backbone": described}, tmp_path, given)
             assert found == Pretrained("org/model", revision=COMMIT, dtype="bfloat16")
+    write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": "model", "r": 2})
+    point(tmp_path, told)
+    named = {"base_model_name_or_path": "org/model", "revision": COMMIT, "r": 2}
+    assert read_json(tmp_path / "adapter_config.json") == named
     snapshot = tmp_path / "models--org--model" / "snapshots" / COMMIT
     small_llama(snapshot)
     assert find_backbone({"backbone": new}, tmp_path, str(snapshot)).here
@@ -233,3 +238,28 @@ def test_ids_that_the_embedding_lacks(
     with pytest.raises(DataError, match=r"prompt 1: token '<\|odd\|>'"):
         ensemble.score(["say"], [["a", "<|odd|>"]])
     assert len(ensemble.generate(["say", "say it again"])) == 2, "padded by an id that it has"
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("xlnet", "its logits depend on later tokens"),
+        ("bert", "BertForMaskedLM is an encoder; the backbone has to be a causal"),
+        ("nameless", "has no tokenizer (tokenizer.json, tokenizer.model, vocab.json or the like)"),
+    ],
+)
+def test_a_plan_refuses_what_cannot_be_a_backbone(
+    kind: str, said: str, small_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    if kind == "nameless":
+        shutil.copytree(small_model, folder)
+        for path in folder.glob("tokenizer*"):
+            path.unlink()
+    else:
+        saved(folder, {"xlnet": xlnet, "bert": bert}[kind]())
+    words = [*TINY, *EXAM, QUIET, f"backbone.name={folder}", "store=store"]
+    ended = run(tmp_path, *words, "plan=true")
+    assert said in ended.error, ended
+    assert said in run(tmp_path, *words).error
+    assert not list(tmp_path.glob("store/base/*/adapter"))
