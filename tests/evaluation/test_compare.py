@@ -78,6 +78,10 @@ def test_seeds_one_by_one_and_together(tmp_path: Path, capsys) -> None:
     words = [write_seeds(tmp_path), "--a", "elrea", "--b", "base", "--resamples", 500]
     found = json.loads(output(capsys, *words, "--json"))
     (group,) = found["settings"]
+    assert {**group, "setting": {}} == {
+        **{k: found[k] for k in ("items", "seeds", "pooled")},
+        "setting": {},
+    }
     assert (found["a"], found["b"], group["items"], group["setting"]) == ("elrea", "base", N, {})
     for row, seed in zip(group["seeds"], BASE, strict=True):
         test = mcnemar(BETTER[seed], BASE[seed])
