@@ -271,7 +271,10 @@ def write_sweep_over_k(root: Path, words: bool = True) -> Path:
     for k in (8, 16):
         for seed in BASE:
             both = {"base": BASE[seed], "elrea": BETTER[seed] if k == 8 else BASE[seed]}
-            config = {"clustering": {"k": k, "sizes": [k] * 2}, "store": f"store{number}"}
+            config: dict[str, Any] = {
+                "clustering": {"k": k, "sizes": [k] * 2},
+                "store": f"store{number}",
+            }
             job = write_run(root / "sweep" / str(number), seed, both, **config)
             typed = [f"clustering.k={k}", f"seed={seed}", f"store=store{number}"]
             rewrite(job / "status.json", words=typed if words else [f"seed={seed}"])
