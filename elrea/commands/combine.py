@@ -27,6 +27,7 @@ from elrea.commands.messages import announce, one_line_errors
 from elrea.config import build
 from elrea.data.sources.maths import Maths, paper_sizes
 from elrea.errors import ConfigError, ElreaError
+from elrea.reporting.terminal import wrapped
 from elrea.store.files import write_text
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(given.out / f"{name}.jsonl", "".join(map(json_line, examples)))
     _print_counts(corpus, parts)
     for line in corpus.left_out or ("nothing was dropped",):
-        print(line)
+        print(wrapped(line))
     words = (shlex.quote(f"data.{name}={given.out}/{name}.jsonl") for name in parts)
     print(f"{given.out}: elrea run data=jsonl {' '.join(words)}")
 

@@ -92,20 +92,24 @@ def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000
         `a`, `b`, `data`, and `settings`, one for each group of runs that differ only in the seed: `setting` (what tells
         it from the others: key -> value), `items`, `seeds` (rows of `seed`, `a`, `b`, `difference`, `ci95`, `only_a`,
         `only_b`, `p`) and `pooled`: such a row without the seed, whose `ci95` and `p` are over items, with `over_seeds`
-        and `over_seeds_and_items`, each a `ci95` and a `p`, or None with one seed.
+        and `over_seeds_and_items`, each a `ci95` and a `p`, or None with one seed. With one setting, its `items`,
+        `seeds` and `pooled` stand beside `a` and `b` as well.
 
     Raises:
         DataError: Runs of one setting differ in their test items, or two with one seed disagree.
         ConfigError: A strategy was not scored.
     """
+    settings = [
+        {"setting": dict(group.setting), **_compare(group.runs, a, b, resamples)}
+        for group in by_setting(runs, (a, b))
+    ]
+    alone = {key: settings[0][key] for key in ("items", "seeds", "pooled")}
     return {
         "a": a,
         "b": b,
         "data": list(dict.fromkeys(run.data for run in runs if run.data)),
-        "settings": [
-            {"setting": dict(group.setting), **_compare(group.runs, a, b, resamples)}
-            for group in by_setting(runs, (a, b))
-        ],
+        "settings": settings,
+        **(alone if len(settings) == 1 else {}),
     }
 
 

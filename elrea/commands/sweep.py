@@ -307,14 +307,15 @@ def failed(number: int, error: Exception) -> None:
 
 def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     from elrea.reporting.progress import say, screen
-    from elrea.reporting.terminal import sweep_table
+    from elrea.reporting.terminal import sweep_table, wrapped
 
     out = screen()
     out.print(sweep_table(jobs, varied_values(jobs)))
     for job in jobs:
         if job["state"] not in SUCCEEDED:
             line = f"job {job['number']} {job['state']}: {job.get('error', 'killed')}"
-            say(out, line)
+            say(out, wrapped(line))
     done = sum(job["state"] in SUCCEEDED for job in jobs)
     hint = "" if done == len(jobs) else "; run the same command again to resume the others"
-    say(out, f"{done} of {len(jobs)} jobs are done{hint}. Everything is in {folder}")
+    say(out, f"{done} of {len(jobs)} jobs are done{hint}")
+    say(out, f"Everything is in {folder}")

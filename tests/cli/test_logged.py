@@ -94,7 +94,7 @@ def test_the_tables(compared: Path) -> None:
         known = summary["strategies"][row["strategy"]]
         assert [row["ci95_low"], row["ci95_high"]] == known["ci95"]
         assert (row["accuracy"], row["delta_to_base"]) == (known["accuracy"], known["delta_to_base"])  # fmt: skip
-    clusters = run.table("clusters")
+    clusters = run.table("cluster_table")
     assert clusters["columns"][-1] == "nearest test prompts"
     assert [row[-1] for row in clusters["data"]] == summary["routing"]["nearest"]
     assert sum(row[-1] for row in clusters["data"]) == summary["strategies"]["base"]["n"]

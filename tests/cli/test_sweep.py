@@ -53,11 +53,11 @@ def test_the_last_table_lists_failed_jobs_with_their_errors(swept: Ended) -> Non
         ["0", "2", "elrea", table.splitlines()[4].split()[3]],
         ["1", "100", "elrea", "failed"],
     ]
-    assert f"job 1 failed: {status(swept, 1)['error']}" in table
+    assert f"job 1 failed: {status(swept, 1)['error']}" in " ".join(table.split())
     folder = folder_of(swept).relative_to(swept.folder)
-    last = "1 of 2 jobs are done; run the same command again to resume the others. Everything is in"
+    last = "1 of 2 jobs are done; run the same command again to resume the others\nEverything is in"
     assert f"{last} {folder}\n" in table
-    assert max(map(len, table.split("job 1 failed")[0].splitlines())) <= 100
+    assert max(map(len, table.splitlines())) <= 100
 
 
 def test_sweep_csv_has_a_row_per_job_and_strategy(swept: Ended, whole: Ended) -> None:
@@ -115,7 +115,7 @@ def test_a_stopped_sweep_is_resumed(words: list[str], tmp_path: Path) -> None:
     ended = run(tmp_path, *line)
     assert (ended.code, ended.err) == (0, "")
     assert "Job 0 is done already" in ended.out and "Job 1 is done" not in ended.out
-    assert "2 of 2 jobs are done. Everything is in" in ended.out
+    assert "2 of 2 jobs are done\nEverything is in" in ended.out
     assert status(ended, 1)["state"] == "done"
 
 

@@ -44,8 +44,8 @@ def test_the_screen(whole: Ended) -> None:
     rows = [line.split()[0] for line in lines[table + 3 : table + 8]]
     assert rows == STRATEGIES
     assert "not MMLU" in lines[table + 8]
-    assert lines[-2] == "Everything is in out"
-    assert lines[-1].startswith("To send this run to W&B: wandb sync out/wandb/offline-run-")
+    assert lines[-3:-1] == ["Everything is in out", "To send this run to W&B:"]
+    assert lines[-1].startswith("  wandb sync out/wandb/offline-run-")
     assert max(map(len, lines)) <= 100
 
 

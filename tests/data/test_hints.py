@@ -96,7 +96,7 @@ def test_what_combine_suggests_works(published, tmp_path: Path, capsys) -> None:
     last = capsys.readouterr().out.splitlines()[-1]
     command = shlex.split(last[last.index("elrea run") :])
     assert command[:3] == ["elrea", "run", "data=jsonl"]
-    given = dict(word.removeprefix("data.").split("=", 1) for word in command[3:])
+    given: dict[str, Any] = dict(word.removeprefix("data.").split("=", 1) for word in command[3:])
     corpus = Jsonl(**given).load()
     assert {example.source for example in corpus.train} == {"math", "gsm8k", "svamp", "mathqa"}
 
