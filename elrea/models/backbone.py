@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.data.wording import TEMPLATE_DATE, Wording
 from elrea.errors import BackboneError, NotHere
+from elrea.models.gguf import converted, is_gguf
 from elrea.models.model_kind import check_config, check_folder, check_head, check_kind
 from elrea.models.vocabulary import Vocabulary
 from elrea.store.files import sha256, sha256_of
@@ -60,7 +61,7 @@ class Pretrained:
     """Any causal language model that transformers loads, from safetensors."""
 
     name: str = ""
-    """A folder in the Hugging Face format, or a hub id."""
+    """A folder in the Hugging Face format, a GGUF file (which is dequantised), or a hub id."""
     revision: str | None = None
     """A hub commit, branch or tag; null is the newest commit of main."""
     max_length: int = 2048
@@ -99,13 +100,20 @@ class Pretrained:
 
     @property
     def location(self) -> str:
-        """`name` as the libraries take it: a folder with its home folder spelled out, or a hub id."""
-        return os.path.expanduser(self.name) if self.here else self.name.rstrip("/")
+        """`name` as the libraries take it: a folder with its home folder spelled out, or a hub id. A GGUF file is
+        dequantised once, to a folder."""
+        if not self.here:
+            return self.name.rstrip("/")
+        path = Path(os.path.expanduser(self.name))
+        return str(converted(path)) if path.is_file() else os.path.expanduser(self.name)
 
     @property
     def shown_name(self) -> str:
         """The name to show: for a folder its last part only."""
-        return Path(os.path.abspath(self.location)).name if self.here else self.location
+        if not self.here:
+            return self.location
+        path = Path(os.path.abspath(os.path.expanduser(self.name)))
+        return path.stem if path.is_file() else path.name
 
     def identity(self) -> str:
         """Identifies weights and tokenizer: SHA-256 of a folder's files, or the commit of a hub model.
@@ -126,16 +134,18 @@ class Pretrained:
 
     @property
     def here(self) -> bool:
-        """Whether `name` is an existing folder; otherwise it is a hub id."""
-        return bool(self.name) and Path(os.path.expanduser(self.name)).is_dir()
+        """Whether `name` is an existing folder or GGUF file; otherwise it is a hub id."""
+        path = Path(os.path.expanduser(self.name))
+        return bool(self.name) and (path.is_dir() or (is_gguf(self.name) and path.is_file()))
 
     def _refuse_path(self) -> None:
         """Refuses a name that is neither a folder nor can be a hub id."""
         name = self.location
         path = Path(os.path.expanduser(name))
-        if path.is_file() or name.endswith(".gguf"):
-            kind = "a GGUF file, which is not supported yet" if path.suffix == ".gguf" else "a file"
-            raise BackboneError(f"{name}: is {kind}; give backbone.name the model's folder")
+        if is_gguf(name):
+            raise BackboneError(f"{name}: no such file; give backbone.name an existing GGUF file")
+        if path.is_file():
+            raise BackboneError(f"{name}: is a file; give backbone.name the model's folder")
         if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
             raise BackboneError(
                 f"{name}: no such folder; give backbone.name an existing model folder"

@@ -6,16 +6,21 @@ python -m elrea.models.gguf model.gguf models/name      writes it as a folder of
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import BackboneError, ElreaError
-from elrea.store.files import publish
+from elrea.store.files import publish, sha256
+from elrea.store.lock import Lease
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
@@ -113,6 +118,25 @@ def convert(path: Path, folder: Path, card: str = "") -> None:
             (place / "README.md").write_text(card, encoding="utf-8")
 
     publish(folder, write)
+
+
+@lru_cache(maxsize=8)
+def converted(path: Path) -> Path:
+    """The folder of a GGUF file in the Hugging Face cache, named by the file's content; made at the first call.
+
+    Raises:
+        BackboneError: The file cannot be read.
+    """
+    from huggingface_hub.constants import HF_HOME
+
+    check(path)
+    folder = Path(HF_HOME) / "elrea-gguf" / sha256(path)[:16] / path.stem
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with Lease(folder.with_name("lease")):
+        if not (folder / "config.json").is_file():
+            log.info("Dequantising %s, once", path)
+            convert(path, folder)
+    return folder
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -109,7 +109,7 @@ def check_kind(
     weights = [file for file in files if file.endswith((".safetensors", ".bin", ".pt"))]
     if not weights and any(file.endswith(".gguf") for file in files):
         raise BackboneError(
-            f"{name}: has GGUF files only, which are not supported yet; give the model's folder of safetensors"
+            f"{name}: has GGUF files only; give backbone.name one of them, or the folder of safetensors"
         )
     if config:
         check_config(name, config, files)

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from elrea.errors import BackboneError
-from elrea.models.gguf import check, convert
+from elrea.models.backbone import Pretrained
+from elrea.models.device import Device
+from elrea.models.gguf import check, convert, converted
 
 gguf = pytest.importorskip("gguf")
 
@@ -91,6 +93,29 @@ def test_the_folder_computes_what_the_model_did(tmp_path: Path) -> None:
     assert tokenizer("the", add_special_tokens=False)["input_ids"] == [WORDS.index("the")]
     assert (tmp_path / "out" / "README.md").read_text() == "# A card"
     assert not hasattr(found.config, "quantization_config")
+
+
+def test_a_backbone_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "Small.Q4.gguf"
+    model = llama()
+    write(path, model)
+    backbone = Pretrained(name=str(path))
+    assert backbone.here and backbone.shown_name == "Small.Q4"
+    loaded = backbone.load(Device("cpu"))
+    ids = torch.tensor([[1, 5, 9, 30]])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            loaded.model(ids).logits, model(ids).logits, rtol=0.02, atol=0.02
+        )
+    folder = Pretrained(name=backbone.location)
+    assert folder.identity() == backbone.identity(), "as the folder that it was converted to"
+    before = (Path(backbone.location) / "config.json").stat().st_mtime_ns
+    converted.cache_clear()
+    assert Pretrained(name=str(path)).length() == 64, "the folder is made once"
+    assert (Path(backbone.location) / "config.json").stat().st_mtime_ns == before
+    with pytest.raises(BackboneError, match="no such file"):
+        Pretrained(name=str(tmp_path / "other.gguf")).identity()
 
 
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def quantised(method: str) -> dict[str, Any]:
     [
         (ADAPTER, "is an adapter, not a model; give backbone.name=org/model and adapter.start="),
         ({**MODEL, **ADAPTER}, "adapter_config.json beside the model"),
-        ({"model.Q4_K_M.gguf": ""}, "GGUF files only, which are not supported yet"),
+        ({"model.Q4_K_M.gguf": ""}, "GGUF files only; give backbone.name one of them"),
         ({"config.json": CONFIG, "model.safetensors": ""}, "has no tokenizer"),
         ({**MODEL, "config.json": {"model_type": "llada"}}, "llada is a diffusion model"),
         ({**MODEL, "config.json": {"model_type": "qwen2", "is_causal": False}}, "is_causal is false"),
@@ -184,7 +184,7 @@ def test_a_quantised_folder_is_not_quantised_again(tmp_path: Path) -> None:
 
 
 def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
-    for name, said in (("model.gguf", "is a GGUF file"), ("model.safetensors", "is a file")):
+    for name, said in (("model.gguf", "not a GGUF file"), ("model.safetensors", "is a file")):
         (tmp_path / name).write_text("")
         with pytest.raises(BackboneError, match=said):
             Pretrained(str(tmp_path / name)).check()
