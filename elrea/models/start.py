@@ -162,7 +162,10 @@ def check_start(lora: Lora, config: PreTrainedConfig) -> None:
 
     assert lora.start is not None
     folder = folder_of(lora.start)
-    found, wanted = shapes(folder / WEIGHTS), empty_adapter(config, lora)
+    try:
+        found, wanted = shapes(folder / WEIGHTS), empty_adapter(config, lora)
+    except (ValueError, TrainingError) as error:
+        raise ConfigError(f"adapter.start={lora.start}: {error}") from error
     for name in sorted(found.keys() ^ wanted.keys()):
         side = "the start" if name in found else "the backbone"
         raise ConfigError(

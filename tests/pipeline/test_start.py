@@ -247,6 +247,15 @@ def test_a_start_of_another_backbone_is_refused_before_training(
             it.check(None)
 
 
+def test_layers_that_the_backbone_has_not_are_named(small_model: Path, tmp_path: Path) -> None:
+    start = made(small_model, tmp_path / "lora")
+    config = json.loads((start / "adapter_config.json").read_text())
+    (start / "adapter_config.json").write_text(json.dumps({**config, "target_modules": ["fc1"]}))
+    it = pipeline(small_model, tmp_path / "store", f"adapter.start={start}")
+    with pytest.raises(ConfigError, match=r"^adapter.start=.*: adapter.targets: 'fc1' "):
+        it.check(None)
+
+
 def test_a_pattern_of_layers_is_taken_as_their_names(small_model: Path, tmp_path: Path) -> None:
     folder = made(small_model, tmp_path / "lora", target_modules=r".*layers\.1\..*(q|v)_proj")
     it = pipeline(small_model, tmp_path / "store", f"adapter.start={folder}")
