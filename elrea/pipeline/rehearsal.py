@@ -55,8 +55,10 @@ LIBRARIES = ("elrea", "torch", "transformers", "peft")
 EXACT, ROUNDED = 1e-3, 0.6
 """Largest relative difference that rounding explains, in float32 and in half precision, where a token near two experts'
 border may choose another one. Mixed-up rows differ by about 1 or more."""
-STEP = 0.02
-"""Largest entry of B in the adapter by which gradients and scores are compared."""
+RATE = 1e-4
+"""Learning rate of the one step: a run's own may be too high for it, which is another fault."""
+STEP = 0.08
+"""Largest entry of (α/r)·B in the adapter by which gradients and scores are compared."""
 
 
 def rehearse(contexts: Sequence[Context], store: Store) -> None:
@@ -176,7 +178,7 @@ class Rehearsal:
             for each in features:
                 with self._step("a prompt's feature", layers.adapted):
                     self._feature(attached, each)
-            other = _moved(trained)
+            other = _moved(trained, STEP / experiment.lora.scale)
             adapters.set_state(attached, other)
             for each in features:
                 if isinstance(each, GradientFeatures):
@@ -203,7 +205,7 @@ class Rehearsal:
             experiment.training, batch_size=len(self.rows), accumulate=1, early_stop=None, max_steps=1
         )  # fmt: skip
         train_adapter(
-            model, self.rows, Recipe(1, experiment.training.learning_rate, once), pad_id=self.backbone.pad_id,
+            model, self.rows, Recipe(1, RATE, once), pad_id=self.backbone.pad_id,
             lora=experiment.lora, base_name=self.backbone.name, seed=experiment.seed, stage="rehearsal",
             folder=self.folder, keep_moments=True, trainer=experiment.device.lightning(),
         )  # fmt: skip
@@ -299,11 +301,11 @@ def _untouched(trained: dict[str, Tensor]) -> list[str]:
     return [f"without effect: {names} (no gradient in the rehearsal)"] if still else []
 
 
-def _moved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The adapter with another B, of entries up to STEP: one that changes something."""
+def _moved(tensors: dict[str, Tensor], step: float) -> dict[str, Tensor]:
+    """The adapter with another B, of entries up to `step`: one that changes something."""
     generator = torch.Generator().manual_seed(0)
     return {
-        name: torch.empty_like(tensor).uniform_(-STEP, STEP, generator=generator)
+        name: torch.empty_like(tensor).uniform_(-step, step, generator=generator)
         if ".lora_B." in name
         else tensor
         for name, tensor in tensors.items()
