@@ -149,15 +149,14 @@ def test_choices_that_are_the_same_tokens_are_refused_before_training(
     train = [{"instruction": "a b", "output": "a"}, {"instruction": "b a", "output": "是"}]
     test = [{"instruction": "is it us", "choices": ["us", "US"], "answer": 1}]
     model = f"backbone.name={folder}"
-    for more in ((), ("plan=true",)):
+    text = "data.options=text"
+    for kind, more in (("choices", [text]), ("choices", [text, "plan=true"]), ("options", [])):
         ended = started(tmp_path, tiny, train, test, model, *more)
-        assert (
-            "test.jsonl:1: the options 'us' and 'US' become the same tokens; word them"
-            in ended.error
-        )
+        said = f"test.jsonl:1: the {kind} 'us' and 'US' become the same tokens; word them"
+        assert said in ended.error
         assert not (tmp_path / "store").exists()
     test[0]["choices"] = ["us", "is"]
-    ended = started(tmp_path, tiny, train, test, model, "clustering.min_size=1")
+    ended = started(tmp_path, tiny, train, test, model, "clustering.min_size=1", text)
     assert ended.code == 0
     (line,) = ended.summary["examples"]["left_out"]
     assert line.startswith("train: 1 train responses: the tokenizer can express nothing of it (")

@@ -8,9 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from elrea.data.readers.jsonl import read_files
 from elrea.data.readers.rows import RowReader
 from elrea.evaluation.scoring import Mixture, Outcome, questions_of, score
 from elrea.evaluation.strategy_figures import strategy_figures
+from elrea.method.ensemble.ensemble import Ensemble, Route
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.likelihood import log_likelihoods
 from elrea.models.backbone import Backbone, Pretrained
@@ -128,16 +128,23 @@ def hf(backbone: Backbone) -> Any:
     )  # fmt: skip
 
 
+class Alone(Ensemble):
+    """An ensemble that is the backbone alone."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self.backbone, self.members = backbone, ["backbone"]
+        self.joint = JointModel(backbone.model, [None])
+        self.prompter = Prompter(backbone.tokenizer, 512)
+
+    def route(self, prompts: Sequence[str | Example]) -> list[Route]:
+        return [Route({"backbone": 1.0}, [0.0], 0) for _ in prompts]
+
+
 def bridge(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Our model of lm-eval, of an ensemble that is the backbone alone."""
+    """Our model of lm-eval, of the backbone alone."""
     from elrea.commands import lm_eval_model
 
-    ensemble = SimpleNamespace(
-        backbone=backbone,
-        joint=JointModel(backbone.model, [None]),
-        prompter=Prompter(backbone.tokenizer, 512),
-        route=lambda prompts: [SimpleNamespace(weights={"backbone": 1.0}) for _ in prompts],
-    )
+    ensemble = Alone(backbone)
     monkeypatch.setattr(lm_eval_model, "ensemble_of", lambda *_args, **_settings: ensemble)
     return lm_eval_model.ElreaLM(path="a run", batch_size=8)
 
