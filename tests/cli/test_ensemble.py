@@ -184,6 +184,14 @@ LORA = "elrea.models.adapter_shape.Lora"
             for n in (0, -3, 1, 1.9, True, 10**5)
         ),
         (lambda c: (c / "ensemble.json").write_text('{"format": 1e999}'), "not a finite number"),
+        *(
+            (lambda c, k=k, v=v: change(c / "ensemble.json", lambda f: f["prompts"].update({k: v})), said)
+            for k, v, said in (
+                ("add_bos", "yes", "prompts is"), ("thoughts", 1, "prompts is"), ("template_date", "now", "be a date"),
+                ("chat_template_kwargs", "{}", "prompts is"),
+            )
+        ),
+        (lambda c: change(c / "ensemble.json", lambda f: f.update(prompts=3)), "prompts is 3"),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(members="abc")), "members are"),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(members=["x", "y", "z"])), "membe"),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(router=f["features"])), "not a subclass of Router"),
