@@ -148,13 +148,26 @@ def same_choices(prompter: Prompter, example: Example) -> str:
         ("choice", example.choices, prompter.choices(example)),
         ("option", shown, options),
     ):
-        seen: dict[tuple[int, ...], str] = {}
-        for text, ids in zip(texts, coded, strict=True):
-            if not ids:
-                return f"the {kind} {text!r} becomes no token"
-            if ids in seen:
-                return f"the {kind}s {seen[ids]!r} and {text!r} become the same tokens"
-            seen[ids] = text
+        if problem := same_tokens(kind, texts, coded):
+            return problem
+    return ""
+
+
+def same_tokens(kind: str, texts: Sequence[str], coded: Sequence[tuple[int, ...]]) -> str:
+    """Which texts have no token, or the tokens of another one; empty if there are none.
+
+    Args:
+        kind: what they are, "choice".
+        texts: all different; two that differ in the white space round them may have the same tokens.
+        coded: their token ids.
+    """
+    seen: dict[tuple[int, ...], str] = {}
+    for text, ids in zip(texts, coded, strict=True):
+        if not ids and text.strip():
+            return f"the {kind} {text!r} becomes no token"
+        if ids in seen and seen[ids].strip() != text.strip():
+            return f"the {kind}s {seen[ids]!r} and {text!r} become the same tokens"
+        seen[ids] = text
     return ""
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from elrea.data.corpus import Corpus
 from elrea.data.examples import Example
-from elrea.data.expressible import Expression, check, same_choices
+from elrea.data.expressible import Expression, check, same_choices, same_tokens
 from elrea.data.prompts import Prompter
 from elrea.errors import DataError
 from tests.small_models import byte_tokenizer
@@ -175,3 +175,12 @@ def test_a_real_tokenizer_that_says_nothing_of_what_it_drops(tiny_stories):
     train = (free("t:1", "a cat"), free("t:2", "否"), free("t:3", "café"))
     lines = lines_of(prompter, Corpus("x", train, (), (free("v", "a"),)))
     assert [line.partition(":")[2].partition(" (")[2] for line in lines] == ["t:2)", "t:3)"]
+
+
+def test_texts_that_differ_in_white_space_alone_may_be_the_same_tokens():
+    """As lm-eval asks one context for " yes" and "yes"; a text of nothing has no token."""
+    assert same_tokens("continuation", [" a", "a", ""], [(1,), (1,), ()]) == ""
+    assert same_tokens("continuation", [" a", "b"], [(1,), (1,)]) == (
+        "the continuations ' a' and 'b' become the same tokens"
+    )
+    assert same_tokens("choice", ["是", "b"], [(), (1,)]) == "the choice '是' becomes no token"
