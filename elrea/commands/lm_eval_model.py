@@ -8,7 +8,7 @@ Importing this module registers `elrea` with lm-eval, for its `simple_evaluate(m
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from elrea.data.batches import by_length
 from elrea.data.examples import Example
+from elrea.data.expressible import same_tokens
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.method.ensemble.decoding import generate, stopped
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -112,6 +113,7 @@ class ElreaLM(LM):
         following = self.ensemble.prompter.following
         for context, text in pairs:
             texts.setdefault(context, {})[text] = following(_example(context), text)
+        _say_lost(texts)
         scores: dict[tuple[str, str], tuple[float, bool]] = {}
         kept = {c: [text for text, ids in row.items() if ids] for c, row in texts.items()}
         contexts = [context for context, row in kept.items() if row]
@@ -256,6 +258,20 @@ class ElreaLM(LM):
         if cut:
             log.warning("%d contexts are too long and are cut at their beginning", cut)
         return prompts
+
+
+def _say_lost(texts: Mapping[str, Mapping[str, Ids]]) -> None:
+    """Log that continuations of one context cannot be told apart: their scores are equal, or 0 for no token."""
+    found = [
+        problem
+        for row in texts.values()
+        if (problem := same_tokens("continuation", [*row], [*row.values()]))
+    ]
+    if found:
+        log.warning(
+            "%d contexts have continuations that the tokenizer cannot express apart, first: %s",
+            len(found), found[0],
+        )  # fmt: skip
 
 
 def _split(context: str, text: str) -> tuple[str, str]:

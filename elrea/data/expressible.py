@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 from unicodedata import combining, normalize
@@ -46,6 +46,12 @@ class Expression:
             return ""
         return self._loss(text)
 
+    def whole(self, text: str) -> Loss:
+        """Whether all of a text is lost: "all" or ""."""
+        if self._by_character and not self._suspects.issuperset(text.replace(" ", "")):
+            return ""
+        return "all" if self._loss(text) == "all" else ""
+
     def _loss(self, text: str) -> Loss:
         tokenizer = self._tokenizer
         ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -73,8 +79,8 @@ class Expression:
         return frozenset(character for character in found if self._loss(f"a{character}a"))
 
 
-def check(prompter: Prompter, corpus: Corpus) -> Iterator[str]:
-    """A line for each kind of text that the tokenizer loses all or a part of.
+def check(prompter: Prompter, corpus: Corpus) -> Drops:
+    """The texts of which the tokenizer loses all or a part, by kind.
 
     Args:
         prompter: words the examples for the tokenizer.
@@ -94,7 +100,9 @@ def check(prompter: Prompter, corpus: Corpus) -> Iterator[str]:
     for split, examples in splits.items():
         for kind, text_of in (("prompts", _prompt), ("responses", _response)):
             asked = [(e, text) for e in examples if (text := text_of(e)).strip()]
-            losses = [expression.loss(text) for _, text in asked]
+            # Of a prompt, what is lost matters only if nothing is left.
+            find = expression.loss if kind == "responses" else expression.whole
+            losses = [find(text) for _, text in asked]
             if losses and set(losses) == {"all"}:
                 example, text = asked[0]
                 raise DataError(
@@ -102,14 +110,14 @@ def check(prompter: Prompter, corpus: Corpus) -> Iterator[str]:
                     f" {len(asked):,} {split} {kind}; use a backbone that knows their script"
                 )
             for (example, _), loss in zip(asked, losses, strict=True):
-                if loss == "all" or (loss and kind == "responses"):
+                if loss:
                     drops.add(example.source, f"{split} {kind}", _REASONS[loss], example.id)
     for example in corpus.test:
         # The right choice is the response, and counted there.
         others = {*example.choices, *_options(example)} - {example.response}
-        if any(expression.loss(text) == "all" for text in others):
+        if any(map(expression.whole, others)):
             drops.add(example.source, "test questions", _CHOSEN, example.id)
-    yield from drops.lines()
+    return drops
 
 
 def check_choices(prompter: Prompter, examples: Sequence[Example]) -> None:
@@ -140,13 +148,26 @@ def same_choices(prompter: Prompter, example: Example) -> str:
         ("choice", example.choices, prompter.choices(example)),
         ("option", shown, options),
     ):
-        seen: dict[tuple[int, ...], str] = {}
-        for text, ids in zip(texts, coded, strict=True):
-            if not ids:
-                return f"the {kind} {text!r} becomes no token"
-            if ids in seen:
-                return f"the {kind}s {seen[ids]!r} and {text!r} become the same tokens"
-            seen[ids] = text
+        if problem := same_tokens(kind, texts, coded):
+            return problem
+    return ""
+
+
+def same_tokens(kind: str, texts: Sequence[str], coded: Sequence[tuple[int, ...]]) -> str:
+    """Which texts have no token, or the tokens of another one; empty if there are none.
+
+    Args:
+        kind: what they are, "choice".
+        texts: all different; two that differ in the white space round them may have the same tokens.
+        coded: their token ids.
+    """
+    seen: dict[tuple[int, ...], str] = {}
+    for text, ids in zip(texts, coded, strict=True):
+        if not ids and text.strip():
+            return f"the {kind} {text!r} becomes no token"
+        if ids in seen and seen[ids].strip() != text.strip():
+            return f"the {kind}s {seen[ids]!r} and {text!r} become the same tokens"
+        seen[ids] = text
     return ""
 
 

@@ -139,17 +139,21 @@ class Context:
 
     @cached_property
     def losses(self) -> tuple[str, ...]:
-        """What the tokenizer loses of the data, a line for each kind; logged when it is first asked for.
+        """What the tokenizer loses of the data, a line for each source and kind; the log counts it.
 
         Raises:
             DataError: Choices become the same tokens, or a whole split is lost.
         """
         if self.within:
             return self.within.losses
-        lines = tuple(check(self.prompter, self.experiment.corpus))
-        for line in lines:
-            log.warning(line)
-        return lines
+        found = check(self.prompter, self.experiment.corpus)
+        if found:
+            log.warning(
+                "the tokenizer cannot express all of the data: it loses or changes a part of %s,"
+                " which the report lists",
+                found.summary(),
+            )
+        return tuple(found.lines())
 
     def kept(self, split: str) -> list[Example]:
         """Examples whose prompts get features: all test examples, and the training examples that fit."""

@@ -15,12 +15,14 @@ from safetensors.torch import load_file, save_file
 import elrea
 from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
+from elrea.data.prompts import Prompter
 from elrea.errors import BackboneError, ConfigError, DataError, ElreaError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from elrea.store.files import read_json, sha256, with_checksum, write_json
 from tests.cli.commands import Ended
+from tests.data.test_expressible import letters
 
 CPU = Device("cpu", threads=1)
 
@@ -112,6 +114,19 @@ def test_prompts_that_cannot_be_answered(ensemble: Ensemble) -> None:
         ensemble.score(["a"], [[]])
     with pytest.raises(DataError, match=r"^1 prompts with choices for 2"):
         ensemble.score(["a"], [["b"], ["c"]])
+
+
+def test_choices_that_are_the_same_tokens_are_refused(
+    ensemble: Ensemble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before any is scored, in score and in what predict checks first."""
+    monkeypatch.setattr(ensemble, "prompter", Prompter(letters(True, lower=True), 100))
+    said = r"^prompt 1: the choices 'US' and 'us' become the same tokens; word them otherwise"
+    with pytest.raises(DataError, match=said):
+        ensemble.score(["is it a"], [["US", "us"]])
+    asked = Example("prompt 1", "is it a", "us", "", choices=("US", "us"))
+    with pytest.raises(DataError, match=said):
+        ensemble.check([asked], Decoding())
 
 
 def change(path: Path, how: Callable[[dict[str, Any]], object]) -> None:

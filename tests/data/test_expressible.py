@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from elrea.data.corpus import Corpus
 from elrea.data.examples import Example
-from elrea.data.expressible import Expression, check, same_choices
+from elrea.data.expressible import Expression, check, same_choices, same_tokens
 from elrea.data.prompts import Prompter
 from elrea.errors import DataError
 from tests.small_models import byte_tokenizer
@@ -63,6 +63,10 @@ def fallback() -> PreTrainedTokenizerFast:
     return wrapped(backend, unk_token="<unk>")
 
 
+def lines_of(prompter: Prompter, corpus: Corpus) -> list[str]:
+    return list(check(prompter, corpus).lines())
+
+
 TOKENIZERS = {
     "bytes": byte_tokenizer,
     "fallback": fallback,
@@ -103,6 +107,8 @@ def test_the_quick_way_equals_the_slow_one():
     for tokenizer in TOKENIZERS.values():
         expression = Expression(tokenizer(), lambda: texts)
         assert [expression.loss(text) for text in texts] == [expression._loss(t) for t in texts]
+        wholly = [expression._loss(text) == "all" for text in texts]
+        assert [expression.whole(text) == "all" for text in texts] == wholly
 
 
 @pytest.mark.parametrize(
@@ -124,10 +130,10 @@ def test_choices_that_become_the_same_tokens_are_refused(name, choices, said):
         other = asked("f.jsonl:1", "a", "b")
         corpus = Corpus("x", (free("t", "a"),), (), (other, example, replace(example, id="g")))
         if not said:
-            list(check(prompter, corpus))
+            lines_of(prompter, corpus)
             continue
         with pytest.raises(DataError) as caught:
-            list(check(prompter, corpus))
+            lines_of(prompter, corpus)
         assert str(caught.value) == (
             f"f.jsonl:3: {said} (2 questions are like this); word them otherwise, or use another backbone"
         )
@@ -136,9 +142,7 @@ def test_choices_that_become_the_same_tokens_are_refused(name, choices, said):
 def test_lost_responses_are_counted_and_said():
     train = [free("t:1", "a"), free("t:2", "是"), free("t:3", "a是"), free("t:4", "否")]
     test = [free("v:1", "US"), free("v:2", "a", "是"), asked("v:3", "a", "b", "是")]
-    lines = list(
-        check(Prompter(letters(True, lower=True), 100), Corpus("x", (*train,), (), (*test,)))
-    )
+    lines = lines_of(Prompter(letters(True, lower=True), 100), Corpus("x", (*train,), (), (*test,)))
     assert lines == [
         "s: 2 train responses: the tokenizer can express nothing of it (t:2; t:4)",
         "s: 1 train responses: the tokenizer has no token for some characters of it (t:3)",
@@ -146,7 +150,7 @@ def test_lost_responses_are_counted_and_said():
         "s: 1 test responses: the tokenizer changes characters of it, such as capitals or line breaks (v:1)",
         "s: 1 test questions: the tokenizer can express nothing of a choice (v:3)",
     ]
-    assert not list(check(Prompter(byte_tokenizer(), 100), Corpus("x", (*train,), (), (*test,))))
+    assert not lines_of(Prompter(byte_tokenizer(), 100), Corpus("x", (*train,), (), (*test,)))
 
 
 @pytest.mark.parametrize(
@@ -160,14 +164,23 @@ def test_lost_responses_are_counted_and_said():
 )  # fmt: skip
 def test_data_of_which_nothing_can_be_expressed_is_refused(train, test, said):
     with pytest.raises(DataError, match=said):
-        list(check(Prompter(letters(True), 100), Corpus("x", (*train,), (), (*test,))))
+        lines_of(Prompter(letters(True), 100), Corpus("x", (*train,), (), (*test,)))
 
 
 def test_a_real_tokenizer_that_says_nothing_of_what_it_drops(tiny_stories):
     """TinyStories-656K's has an unknown token that it does not use."""
     prompter = Prompter(tiny_stories, 100)
     with pytest.raises(DataError, match="q: the choices '是' and '否' become the same tokens"):
-        list(check(prompter, Corpus("x", (free("t", "a"),), (), (asked("q", "是", "否"),))))
+        lines_of(prompter, Corpus("x", (free("t", "a"),), (), (asked("q", "是", "否"),)))
     train = (free("t:1", "a cat"), free("t:2", "否"), free("t:3", "café"))
-    lines = list(check(prompter, Corpus("x", train, (), (free("v", "a"),))))
+    lines = lines_of(prompter, Corpus("x", train, (), (free("v", "a"),)))
     assert [line.partition(":")[2].partition(" (")[2] for line in lines] == ["t:2)", "t:3)"]
+
+
+def test_texts_that_differ_in_white_space_alone_may_be_the_same_tokens():
+    """As lm-eval asks one context for " yes" and "yes"; a text of nothing has no token."""
+    assert same_tokens("continuation", [" a", "a", ""], [(1,), (1,), ()]) == ""
+    assert same_tokens("continuation", [" a", "b"], [(1,), (1,)]) == (
+        "the continuations ' a' and 'b' become the same tokens"
+    )
+    assert same_tokens("choice", ["是", "b"], [(), (1,)]) == "the choice '是' becomes no token"
