@@ -251,12 +251,14 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker) -> Report:
 
 
 def _show(report: Report, job: Job, tracker: Tracker) -> None:
-    from elrea.reporting.terminal import notices, results_table
+    from elrea.reporting.terminal import free_text_table, notices, results_table
 
     out = screen()
-    free = not any(example.choices for example in report.test)  # then the loss says most
+    free = not all(example.choices for example in report.test)  # then the loss says most
     caption = f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
     out.print(results_table(report.strategies, "Results", caption, loss=free))
+    if table := free_text_table(report.strategies):
+        out.print(table)
     for line in notices(report):
         say(out, line)
     say(out, f"Everything is in {os.path.relpath(job.folder)}")

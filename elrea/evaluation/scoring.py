@@ -128,6 +128,9 @@ class Outcome:
         loss: Nats per token of the right response under the mixed logits; None if not computed.
         text: The generated text that was judged; None if there is none. The list is empty if no texts were judged.
         answer: The answer read from the text; None if there is none. The list is empty if no texts were judged.
+        why: Why the text counts as it does; None if there was none to judge. The list is empty if no texts were judged.
+        similar: Of a text for a free response, its similarity to the response (`elrea.evaluation.similarity`); None
+            with choices, or if there is no text. The list is empty if no texts were judged.
     """
 
     choice: list[int | None] = field(default_factory=list)
@@ -135,6 +138,8 @@ class Outcome:
     loss: list[float | None] = field(default_factory=list)
     text: list[str | None] = field(default_factory=list)
     answer: list[str | None] = field(default_factory=list)
+    why: list[str | None] = field(default_factory=list)
+    similar: list[dict[str, float] | None] = field(default_factory=list)
 
     @classmethod
     def blank(cls, n: int) -> Outcome:
@@ -144,7 +149,7 @@ class Outcome:
     @property
     def written(self) -> list[str]:
         """The names of the lists about texts; none if no texts were judged."""
-        return ["text", "answer"] if self.text else []
+        return [name for name in ("text", "answer", "why", "similar") if getattr(self, name)]
 
     @property
     def unparsed(self) -> list[int]:

@@ -24,9 +24,11 @@ def write_predictions(path: Path, report: Report) -> None:
 def predictions(report: Report) -> Iterator[dict[str, Any]]:
     """A row per test item: its answer, each strategy's choice, the routing weights and w_base.
 
-    If examples have shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text`
-    and `extracted`, the answer read from it.
+    If examples have shots, `shots` is the number that fitted. Each strategy says in `why` what it was scored by. If
+    texts were judged, it also has its whole `text`, `extracted`, the answer read from it, and for a free response the
+    text's similarity to it: `rouge_l`, `f1`, `exact_match`.
     """
+    too_long = set(report.too_long)
     routing = report.routing
     weights = routing.experts().tolist() if routing else []
     base = routing.base.tolist() if routing else []
@@ -37,7 +39,8 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
             "category": example.category,
             "answer": example.response,
             "strategies": {
-                name: _answer(example, outcome, i) for name, outcome in report.outcomes.items()
+                name: _answer(example, outcome, i, example.id in too_long)
+                for name, outcome in report.outcomes.items()
             },
             "weights": [round(w, 6) for w in weights[i]] if routing else None,
             "w_base": round(base[i], 6) if routing else None,
@@ -47,13 +50,28 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
+def _answer(example: Example, outcome: Outcome, i: int, too_long: bool) -> dict[str, Any]:
     choice, loss = outcome.choice[i], outcome.loss[i]
     row = {
         "choice": None if choice is None else example.choices[choice],
         "correct": outcome.correct[i],
         "loss": None if loss is None else round(loss, 6),
     }
-    if outcome.text and outcome.text[i] is not None:
-        row |= {"text": outcome.text[i], "extracted": outcome.answer[i]}
+    text = outcome.text[i] if outcome.text else None
+    if text is not None:
+        row |= {"text": text, "extracted": outcome.answer[i]}
+    why = outcome.why[i] if outcome.why else None
+    row["why"] = why or _by_likelihood(example, outcome, i, too_long)
+    if outcome.similar and (similar := outcome.similar[i]) is not None:
+        row |= similar
     return row
+
+
+def _by_likelihood(example: Example, outcome: Outcome, i: int, too_long: bool) -> str:
+    """Why an example without a judged text counts as it does."""
+    if outcome.choice[i] is not None:
+        return "by the choices' likelihoods"
+    if outcome.loss[i] is None:
+        return "the prompt is too long" if too_long else "not scored: a response without tokens"
+    same = "is" if outcome.correct[i] else "is not"
+    return f"the likeliest continuation {same} the response"

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from elrea.errors import StoreError
+from elrea.evaluation.similarity import MEASURES
 from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
 BASE = "base"
+BOUNDS = ("_ci95_low", "_ci95_high")
+"""Ends of the names of an interval's columns in sweep.csv."""
 MAX_LINES = 24
 """A plot with more lines than this is not drawn."""
 
@@ -86,6 +89,10 @@ def _scores(summary: Path) -> dict[str, Any]:
             and "delta_to_base" in row
             and (row["delta_to_base"] is None or number(row["delta_to_base"]))
             and all(interval(row.get(name)) for name in ("ci95", "delta_ci95"))
+            and isinstance(free := row.get("free_text") or {}, dict)
+            and all(
+                number(free.get(m)) and interval(free.get(f"{m}_ci95")) for m in MEASURES if free
+            )
             for row in rows.values()
         )
     ):
@@ -173,13 +180,16 @@ def setting_keys(keys: Iterable[str]) -> list[str]:
 def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
     """CSV text with a row per job and strategy: the values that vary, the job's state and the strategy's figures.
 
+    Strategies that wrote texts for free responses have their similarity in columns at the end.
     A cell that a spreadsheet would read as a formula gets a leading apostrophe.
     """
     keys = varied_values(jobs)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
-    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures])
+    written = any(row.get("free_text") for job in jobs for row in job["strategies"].values())
+    free = [f"{m}{end}" for m in MEASURES for end in ("", *BOUNDS)] if written else []
+    writer.writerow(["job", *keys, "state", "seconds", "strategy", "n", *figures, *free])
     for i, job in enumerate(jobs):
         head = [job["number"], *(values[i] for values in keys.values()), job["state"]]
         rows = job["strategies"] or {"": {}}
@@ -193,9 +203,19 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
                 row.get("n", ""),
                 *scores,
                 row.get("forward_passes"),
+                *(_free_text(row) if free else ()),
             ]
             writer.writerow([_csv_cell(cell) for cell in cells])
     return text.getvalue()
+
+
+def _free_text(row: Mapping[str, Any]) -> list[Any]:
+    """Of each measure: the mean and its bounds; empty cells for a strategy without such texts."""
+    found = row.get("free_text") or {}
+    cells: list[Any] = []
+    for name in MEASURES:
+        cells += [found.get(name), *(found.get(f"{name}_ci95") or ("", ""))]
+    return cells
 
 
 def _csv_cell(cell: Any) -> Any:
