@@ -1,11 +1,15 @@
 """Lists the training examples whose gradients are nearest to a prompt's.
 
 elrea neighbours outputs/<day>/<time> "What is 2 + 2?"
+
+A terminal shows the beginning of each example, a file or a pipe gets all of it, on one line.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +18,8 @@ from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
 
-SHOWN = 60
-"""Characters of an example in the table."""
+SHORTEST = 20
+"""Columns for an example on a terminal that is too narrow for the table."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_args(argv)
     nearest = neighbours(given.run, given.prompt, given.k, given.store)
-    width = max(len(one.source) for one in nearest)
-    print(f"{'cosine':>7}  cluster  {'source':{width}}  example")
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(table(nearest, columns)))
+
+
+def table(nearest: Sequence[Neighbour], columns: int | None = None) -> list[str]:
+    """The lines of the table, with the head.
+
+    Args:
+        nearest: At least one example.
+        columns: Width that the examples are cut to; None shows them whole.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    width = max(len("source"), *(cell_len(one.source) for one in nearest))
+    lines = [f"{'cosine':>7}  cluster  {'source':{width}}  example"]
     for one in nearest:
-        text = one.text if len(one.text) <= SHOWN else one.text[: SHOWN - 3] + "..."
-        print(f"{one.cosine:7.3f}  {one.cluster:7}  {one.source:{width}}  {text}  ({one.id})")
+        source = set_cell_size(one.source, width)
+        start, end = f"{one.cosine:7.3f}  {one.cluster:7}  {source}  ", f"  ({one.id})"
+        text = one.text
+        if columns is not None:
+            room = max(SHORTEST, columns - cell_len(start) - cell_len(end))
+            if cell_len(text) > room:
+                text = set_cell_size(text, room - 3).rstrip() + "..."
+        lines.append(start + text + end)
+    return lines
 
 
 if __name__ == "__main__":
