@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.messages import announce, one_line_errors, output_closed
+from elrea.commands.run_folder import check_run_folder
 from elrea.commands.sweep import Record, failed, typed
 from elrea.config import build, load_config, plain, save_config, with_current_names
 from elrea.data.readers.hub import fetching
@@ -133,14 +134,21 @@ def run(cfg: DictConfig) -> float | None:
 
 @contextmanager
 def _started(cfg: DictConfig) -> Iterator[tuple[Job, Record]]:
-    """A job and its record; one of a sweep fails without stopping its siblings."""
+    """A job and its record; one of a sweep fails without stopping its siblings.
+
+    Raises:
+        ConfigError: Its folder has results of another configuration. It ends a sweep: the jobs' folders are not told
+            apart by hydra.sweep.subdir, or the config files were changed since the sweep was begun.
+    """
     job = Job.of(cfg)
+    if job.sweep:  # a single run was checked before Hydra wrote to its folder
+        check_run_folder(job.folder, cfg, "hydra.sweep.subdir")
     facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
     try:
         with Record(job.folder, facts) as record:
             yield job, record
     except Exception as error:
-        if job.sweep is None or cfg.debug:
+        if job.sweep is None or cfg.debug or output_closed(error):
             raise
         failed(job.number, error)
 
