@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from elrea.errors import ElreaError, Terminated, did_you_mean
 
@@ -87,7 +88,8 @@ def output_closed(error: BaseException | None = None) -> bool:
         error: What ended the work, if anything did.
     """
     # Rich turns a closed pipe into SystemExit itself, and sends the rest of the output nowhere.
-    if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):
+    by_rich = isinstance(error, SystemExit) and not isinstance(error, Said)
+    if by_rich and error is not None and isinstance(error.__context__, BrokenPipeError):
         return True
     try:
         sys.stdout.flush()
@@ -141,9 +143,13 @@ def _terminate(_number: int, _frame: object) -> None:
     raise Terminated
 
 
-def _end(line: str, code: int) -> None:
+class Said(SystemExit):
+    """The end of the process after its error was printed."""
+
+
+def _end(line: str, code: int) -> NoReturn:
     print(f"error: {' '.join(line.split())}", file=sys.stderr)
-    sys.exit(code)
+    raise Said(code)
 
 
 def line_of_hydra(error: BaseException) -> str:

@@ -111,7 +111,7 @@ class Scores(Step):
         too_long.update(test[i].id for t in texts.values() for i, drawn in t.items() if not drawn)
         if texts:
             total = sum(len(drawn) for each in texts.values() for drawn in each.values())
-            with context.progress("judge answers", total) as advance:
+            with context.progress("judge answers", total, "texts") as advance:
                 found = judge_texts(
                     test, texts, found, advance, think=experiment.evaluation.think, opened=_opened(context),
                 )  # fmt: skip
