@@ -118,29 +118,26 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_args(argv)
     nearest = neighbours(given.run, given.prompt, given.k, given.store)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print("\n".join(table(nearest, columns)))
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(table(nearest, width)))
 
 
-def table(nearest: Sequence[Neighbour], columns: int | None = None) -> list[str]:
+def table(nearest: Sequence[Neighbour], width: int | None = None) -> list[str]:
     """The lines of the table, with the head.
 
     Args:
         nearest: At least one example.
-        columns: Width that the examples are cut to; None shows them whole.
+        width: Columns that the lines are cut to; None shows the examples whole.
     """
-    from rich.cells import cell_len, set_cell_size
+    from elrea.reporting.cells import columns, padded, shortened
 
-    width = max(len("source"), *(cell_len(one.source) for one in nearest))
-    lines = [f"{'cosine':>7}  cluster  {'source':{width}}  example"]
+    source = max(len("source"), *(columns(one.source) for one in nearest))
+    lines = [f"{'cosine':>7}  cluster  {'source':{source}}  example"]
     for one in nearest:
-        source = set_cell_size(one.source, width)
-        start, end = f"{one.cosine:7.3f}  {one.cluster:7}  {source}  ", f"  ({one.id})"
-        text = one.text
-        if columns is not None:
-            room = max(SHORTEST, columns - cell_len(start) - cell_len(end))
-            if cell_len(text) > room:
-                text = set_cell_size(text, room - 3).rstrip() + "..."
+        start = f"{one.cosine:7.3f}  {one.cluster:7}  {padded(one.source, source)}  "
+        end, text = f"  ({one.id})", one.text
+        if width is not None:
+            text = shortened(text, max(SHORTEST, width - columns(start) - columns(end)))
         lines.append(start + text + end)
     return lines
 
