@@ -15,9 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from elrea.commands.messages import announce, one_line_errors, output_closed
-from elrea.commands.run_folder import check_run_folder
+from elrea.commands.run_folder import check_run_folder, difference, resolved
 from elrea.commands.sweep import Record, failed, typed
-from elrea.config import build, load_config, plain, save_config, with_current_names
+from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
@@ -165,12 +165,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _was_done(job: Job, record: Record, pipeline: Pipeline) -> bool:
-    """Whether an older version finished the same job: its config then names classes by the modules they had."""
+    """Whether an older version finished the same job: its config has fewer keys, and names classes by old modules."""
     if not (path := job.folder / "config.yaml").is_file():
         return False
-    then, now = _settings(plain(load_config(path))), _settings(plain(job.cfg))
-    same = with_current_names(then) == with_current_names(now)
-    return same and record.finished(job_key(then, pipeline))
+    then = load_config(path)
+    same = difference(leaves(then), leaves(resolved(job.cfg))) is None
+    return same and record.finished(job_key(plain(then), pipeline))
 
 
 def _check_optuna(job: Job) -> None:

@@ -47,7 +47,7 @@ def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
         found = leaves(load_config(folder / CONFIG))
     except ConfigError:
         return  # damaged: it cannot be told, and the same command writes it again
-    different = difference(found, leaves(_resolved(cfg)))
+    different = difference(found, leaves(resolved(cfg)))
     if different is not None:
         raise ConfigError(
             f"{key}={folder}: holds a run of another configuration ({different}); name another folder, or repeat that "
@@ -85,7 +85,7 @@ def _left_nothing(folder: Path) -> bool:
     return failed and not (folder / SUMMARY).is_file()
 
 
-def _resolved(cfg: DictConfig) -> DictConfig:
+def resolved(cfg: DictConfig) -> DictConfig:
     """The config without Hydra's part, resolved as far as `config.yaml` is."""
     contained = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     made = OmegaConf.create(shareable(contained))
