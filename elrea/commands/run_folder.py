@@ -19,9 +19,9 @@ from elrea.store.files import read_json
 
 CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
 MAY_DIFFER = (
-    "store", "plan", "until", "debug", "tracking", "trainer", "training.checkpoint_minutes", "training.recompute",
-    "features.batch_size", "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
-    "hydra",
+    "name", "store", "plan", "until", "debug", "tracking", "hydra", "trainer.accelerator", "trainer.devices",
+    "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
+    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
 )  # fmt: skip
 """Config keys, with all keys below them, that do not change what a run finds out."""
 

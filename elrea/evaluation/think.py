@@ -25,6 +25,12 @@ _ANALYSIS = re.compile(
 """A block of the harmony format, whose closing marker also ends other turns."""
 _FINAL = re.compile(r"(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>")
 """Announces the answer in the harmony format."""
+_ROUND = re.compile(
+    r"(?:<\|(?:START_RESPONSE|begin_of_solution)\|>|<answer>)?(?P<answer>.*?)"
+    r"(?:<\|(?:END_RESPONSE|end_of_solution)\|>|</answer>)?",
+    re.DOTALL | re.IGNORECASE,
+)
+"""Markers round the answer that follow a think block in some families; no part of the answer."""
 _OPENING = "|".join(first for first, _ in _PAIRS)
 _MARKS = re.compile(
     f"(?P<opening>{_OPENING})|{'|'.join(last for _, last in _PAIRS)}", re.IGNORECASE
@@ -46,7 +52,7 @@ def opens(prompt: str) -> bool:
 
 
 def without_thinking(text: str, opened: bool = False) -> str | None:
-    """A text without its think blocks, stripped; a text without any is returned as it is.
+    """A text without its think blocks and the markers round its answer, stripped; one without blocks as it is.
 
     Args:
         text: What a model wrote.
@@ -69,7 +75,11 @@ def without_thinking(text: str, opened: bool = False) -> str | None:
             kept, start, closing = "" if not closing else kept, mark.end(), None
     if closing is not None:
         return None
-    return text if rest == text and not start else (kept + rest[start:]).strip()
+    if rest == text and not start:
+        return text
+    whole = _ROUND.fullmatch((kept + rest[start:]).strip())
+    assert whole is not None
+    return whole["answer"].strip()
 
 
 def _closing(opening: str) -> str:

@@ -17,7 +17,7 @@ from tests.cli.commands import EXAM, QUIET, run
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "store": "a", "plan": False, "until": None, "tracking": {"mode": "offline"},
-    "trainer": {"threads": 2}, "clustering": {"_target_": "elrea.method.clustering.kmeans.FaissKmeans", "k": 4},
+    "trainer": {"threads": 2, "precision": "32"}, "clustering": {"_target_": "elrea.method.clustering.kmeans.FaissKmeans", "k": 4},
     "evaluation": {"settings": None, "batch_size": 16, "stop": ["Q:"]}, "data": {"root": "${oc.env:HOME}"},
     "hydra": {"run": {"dir": "out"}},
 }  # fmt: skip
@@ -46,6 +46,7 @@ def begun(folder: Path, state: str = "done", summary: bool = True) -> Path:
     ("changes", "said"),
     [
         ({"seed": 1}, r"seed: 0 there, 1 here"),
+        ({"trainer__precision": "16"}, r"trainer.precision: 32 there, 16 here"),
         ({"clustering__k": 5}, r"clustering.k: 4 there, 5 here"),
         ({"clustering___target_": "elrea.method.clustering.birch.Birch"}, r"clustering._target_: "),
         ({"evaluation__settings": {"x": {"rate": 1}}}, r"evaluation.settings.x.rate: 1 here only"),
@@ -80,6 +81,7 @@ def test_the_same_configuration_resumes(tmp_path: Path) -> None:
     check_run_folder(tmp_path / "none", config(), "hydra.run.dir")
     (folder / "config.yaml").write_text("{broken")
     check_run_folder(folder, config(seed=1), "hydra.run.dir")
+    assert difference({"name": "one"}, {"name": "two"}) is None
     assert difference({"a.b": 1, "old": 2}, {"a.b": 1, "new": 3}) is None
     assert difference({"a": None}, {"a.b": 1}) == "a.b: 1 here only"
     assert difference({"a.b": 1}, {"a": None}) == "a.b: 1 there only"

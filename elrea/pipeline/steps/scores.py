@@ -155,12 +155,14 @@ def _opened(context: Context) -> Callable[[int], bool]:
     """Whether the prompt of a test example ends inside a think block, by the example's index."""
     test, prompter = context.experiment.corpus.test, context.prompter
     room = context.experiment.evaluation.max_new_tokens
-    template = str(getattr(prompter.tokenizer, "chat_template", "")) if prompter.chat else ""
+    template = str(getattr(prompter.tokenizer, "chat_template", ""))
 
     @cache
     def opened(i: int) -> bool:
-        if not may_open(template):
+        if not prompter.chat:
             return opens(test[i].instruction)
+        if not may_open(template):
+            return False
         prompt = prompter.test([test[i]], room)[0][0].prompt
         return opens(str(prompter.tokenizer.decode(list(prompt[-_TAIL:]))))
 
