@@ -17,7 +17,8 @@ from tests.cli.commands import EXAM, QUIET, run
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "store": "a", "plan": False, "until": None, "tracking": {"mode": "offline"},
-    "trainer": {"threads": 2, "precision": "32"}, "clustering": {"_target_": "elrea.method.clustering.kmeans.FaissKmeans", "k": 4},
+    "trainer": {"threads": 2, "precision": "32"},
+    "clustering": {"_target_": "elrea.method.clustering.kmeans.FaissKmeans", "k": 4},
     "evaluation": {"settings": None, "batch_size": 16, "stop": ["Q:"]}, "data": {"root": "${oc.env:HOME}"},
     "hydra": {"run": {"dir": "out"}},
 }  # fmt: skip
