@@ -242,12 +242,20 @@ def save_config(cfg: DictConfig, path: Path) -> None:
         ConfigError: An interpolation cannot be resolved.
         StoreError: The file cannot be written.
     """
+    write_text(path, OmegaConf.to_yaml(OmegaConf.create(shareable(cfg))))
+
+
+def shareable(cfg: DictConfig) -> Any:
+    """A config as `save_config` writes it, as plain containers.
+
+    Raises:
+        ConfigError: An interpolation cannot be resolved.
+    """
     OmegaConf.register_new_resolver("oc.env", _env_interpolation, replace=True)
     try:
-        contained = _contain(cfg, "", missing=True)
+        return _contain(cfg, "", missing=True)
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-    write_text(path, OmegaConf.to_yaml(OmegaConf.create(contained)))
 
 
 def _contain(node: Any, key: str, missing: bool = False) -> Any:

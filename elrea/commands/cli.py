@@ -38,13 +38,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: The words after `elrea`; None: those of the process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0].startswith("-"):
-        parser = _parser()
-        parser.parse_args(words)
-        parser.print_usage(sys.stderr)
-        sys.exit(2)
-    command, *rest = words
+    command, *rest = words or [""]
     with one_line_errors(resumable=command in RESUMABLE):
+        if not command or command.startswith("-"):
+            parser = _parser()
+            parser.parse_args(words)
+            parser.print_usage(sys.stderr)
+            sys.exit(2)
         if command not in COMMANDS:
             raise ConfigError(
                 f"elrea {command}: no such command{did_you_mean(command, COMMANDS)} (`elrea --help` lists them)"

@@ -15,9 +15,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from elrea.commands.leftovers import LOG, clear
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.messages import announce, one_line_errors, output_closed
+from elrea.commands.run_folder import check_run_folder, difference, resolved
 from elrea.commands.sweep import Record, Sweep, failed, typed
-from elrea.config import build, load_config, plain, save_config, with_current_names
+from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
@@ -141,18 +142,24 @@ def _started(cfg: DictConfig) -> Iterator[tuple[Job, Record]]:
 
     It works in the folder in which the command was started, with hydra.job.chdir=true too: the store, and the paths of
     data and models, are relative to that folder.
+
+    Raises:
+        ConfigError: Its folder has results of another configuration. It ends a sweep: the jobs' folders are not told
+            apart by hydra.sweep.subdir, or the config files were changed since the sweep was begun.
     """
     hydra = HydraConfig.get()
     if hydra.job.chdir:
         os.chdir(hydra.runtime.cwd)
     job = Job.of(cfg)
+    if job.sweep:  # a single run was checked before Hydra wrote to its folder
+        check_run_folder(job.folder, cfg, "hydra.sweep.subdir")
     facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
     record = Record(job.folder, facts, kept=job.sweep is not None and not cfg.plan)
     try:
         with record:
             yield job, record
     except Exception as error:
-        if job.sweep is None or cfg.debug:
+        if job.sweep is None or cfg.debug or output_closed(error):
             raise
         failed(job.number, error)
     finally:
@@ -180,12 +187,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _was_done(job: Job, record: Record, pipeline: Pipeline) -> bool:
-    """Whether an older version finished the same job: its config then names classes by the modules they had."""
+    """Whether an older version finished the same job: its config has fewer keys, and names classes by old modules."""
     if not (path := job.folder / "config.yaml").is_file():
         return False
-    then, now = _settings(plain(load_config(path))), _settings(plain(job.cfg))
-    same = with_current_names(then) == with_current_names(now)
-    return same and record.finished(job_key(then, pipeline))
+    then = load_config(path)
+    same = difference(leaves(then), leaves(resolved(job.cfg))) is None
+    return same and record.finished(job_key(plain(then), pipeline))
 
 
 def _check_optuna(job: Job) -> None:
@@ -294,13 +301,15 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker, record: Record) -> Re
 
 
 def _show(report: Report, job: Job, tracker: Tracker) -> None:
-    from elrea.reporting.terminal import notices, results_table, wrapped
+    from elrea.reporting.terminal import free_text_table, notices, results_table, wrapped
 
     out = screen()
-    free = not any(example.choices for example in report.test)  # then the loss says most
+    free = not all(example.choices for example in report.test)  # then the loss says most
     caption = f"{report.name}: " if report.name else ""
     caption += f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
     out.print(results_table(report.strategies, "Results", caption, loss=free))
+    if table := free_text_table(report.strategies):
+        out.print(table)
     for line in notices(report):
         say(out, wrapped(line))
     say(out, f"Everything is in {os.path.relpath(job.folder)}")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import select
 import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 from elrea.errors import ElreaError, Terminated, did_you_mean
 
@@ -17,6 +19,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 TERMINATED = 143
 """Exit code after SIGTERM."""
+CLOSED = 141
+"""Exit code if nobody reads the output any more, as after `| head`; shells have it for SIGPIPE."""
 REQUIRED = ("hydra", "omegaconf", "pydantic", "torch", "transformers", "peft", "numpy")
 """Libraries that are missing where the wrong Python runs a command."""
 SWEEP_PLUGINS = ("optuna", "joblib", "submitit_local", "submitit_slurm")
@@ -28,31 +32,79 @@ def one_line_errors(*, resumable: bool = True) -> Iterator[None]:
     """Ends the process with one line on stderr and exit code 1 on an error that the user can fix.
 
     Other errors keep their traceback; with `debug=true` on the command line, all of them do. Ctrl-C ends with exit
-    code 130, SIGTERM with 143.
+    code 130, SIGTERM with 143. If the reader of the output has gone, as after `| head`, it ends in silence.
 
     Args:
         resumable: Whether the same command resumes after Ctrl-C or SIGTERM; the line then says so.
     """
     # Otherwise Hydra prints errors in its own way and exits before they can be shortened.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    if any(word.lstrip("+") in ("debug=true", "debug=True") for word in sys.argv[1:]):
-        yield
-        return
-    logging.raiseExceptions = False  # on a full disk, writing the log fails too
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
-    hint = "; the same command resumes from the last checkpoint" if resumable else ""
+    with _silent_if_closed():
+        if any(word.lstrip("+") in ("debug=true", "debug=True") for word in sys.argv[1:]):
+            yield
+            return
+        logging.raiseExceptions = False  # on a full disk, writing the log fails too
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)
+        hint = "; the same command resumes from the last checkpoint" if resumable else ""
+        try:
+            yield
+        except Terminated:
+            _end(f"terminated{hint}", TERMINATED)
+        except KeyboardInterrupt:
+            _end(f"stopped{hint}", INTERRUPTED)
+        except Exception as error:
+            if output_closed(error):
+                raise
+            line = line_of(error)
+            if line is None:
+                raise
+            _end(line, 1)
+
+
+@contextmanager
+def _silent_if_closed() -> Iterator[None]:
+    """Ends the process without a word if standard output was closed by its reader."""
     try:
         yield
-    except Terminated:
-        _end(f"terminated{hint}", TERMINATED)
-    except KeyboardInterrupt:
-        _end(f"stopped{hint}", INTERRUPTED)
-    except Exception as error:
-        line = line_of(error)
-        if line is None:
+    except BaseException as error:
+        if not output_closed(error):
             raise
-        _end(line, 1)
+    else:
+        if (
+            not output_closed()
+        ):  # what was printed last is written now, not when the interpreter ends
+            return
+    null = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(null, sys.stdout.fileno())  # the interpreter's end writes the rest
+    sys.exit(CLOSED)
+
+
+def output_closed(error: BaseException | None = None) -> bool:
+    """Whether printing to standard output fails because nobody reads it any more.
+
+    Args:
+        error: What ended the work, if anything did.
+    """
+    # Rich turns a closed pipe into SystemExit itself, and sends the rest of the output nowhere.
+    by_rich = isinstance(error, SystemExit) and not isinstance(error, Said)
+    if by_rich and error is not None and isinstance(error.__context__, BrokenPipeError):
+        return True
+    try:
+        sys.stdout.flush()
+        number = sys.stdout.fileno()
+    except BrokenPipeError:
+        return True
+    except (OSError, ValueError, AttributeError):  # a full disk, a closed file, no file
+        return False
+    if not isinstance(error, BrokenPipeError):
+        return False
+    waiting = (
+        select.poll()
+    )  # the error may be another pipe's, and a failed print leaves nothing to be flushed
+    waiting.register(number, 0)
+    return any(event & select.POLLERR for _, event in waiting.poll(0))
 
 
 def line_of(error: Exception) -> str | None:
@@ -91,9 +143,13 @@ def _terminate(_number: int, _frame: object) -> None:
     raise Terminated
 
 
-def _end(line: str, code: int) -> None:
+class Said(SystemExit):
+    """The end of the process after its error was printed."""
+
+
+def _end(line: str, code: int) -> NoReturn:
     print(f"error: {' '.join(line.split())}", file=sys.stderr)
-    sys.exit(code)
+    raise Said(code)
 
 
 def line_of_hydra(error: BaseException) -> str:

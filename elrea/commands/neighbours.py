@@ -1,11 +1,15 @@
 """Lists the training examples whose gradients are nearest to a prompt's.
 
 elrea neighbours outputs/<day>/<time> "What is 2 + 2?"
+
+A terminal shows the beginning of each example, a file or a pipe gets all of it, on one line.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +18,8 @@ from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
 
-SHOWN = 60
-"""Characters of an example in the table."""
+SHORTEST = 20
+"""Columns for an example on a terminal that is too narrow for the table."""
 
 
 @dataclass(frozen=True)
@@ -114,11 +118,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     given = parser.parse_args(argv)
     nearest = neighbours(given.run, given.prompt, given.k, given.store)
-    width = max(len(one.source) for one in nearest)
-    print(f"{'cosine':>7}  cluster  {'source':{width}}  example")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print("\n".join(table(nearest, width)))
+
+
+def table(nearest: Sequence[Neighbour], width: int | None = None) -> list[str]:
+    """The lines of the table, with the head.
+
+    Args:
+        nearest: At least one example.
+        width: Columns that the lines are cut to; None shows the examples whole.
+    """
+    from elrea.reporting.cells import columns, padded, shortened
+
+    source = max(len("source"), *(columns(one.source) for one in nearest))
+    lines = [f"{'cosine':>7}  cluster  {'source':{source}}  example"]
     for one in nearest:
-        text = one.text if len(one.text) <= SHOWN else one.text[: SHOWN - 3] + "..."
-        print(f"{one.cosine:7.3f}  {one.cluster:7}  {one.source:{width}}  {text}  ({one.id})")
+        start = f"{one.cosine:7.3f}  {one.cluster:7}  {padded(one.source, source)}  "
+        end, text = f"  ({one.id})", one.text
+        if width is not None:
+            text = shortened(text, max(SHORTEST, width - columns(start) - columns(end)))
+        lines.append(start + text + end)
+    return lines
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from elrea.commands.leftovers import clear, missing
-from elrea.commands.messages import line_of, one_line_errors
+from elrea.commands.messages import line_of, one_line_errors, output_closed
+from elrea.commands.run_folder import check_run_folder
 from elrea.config import load_config
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values
@@ -36,7 +37,7 @@ ROOT = Path("multirun")
 
 
 class Sweep(Callback):
-    """Hydra callback that runs at a sweep's start and end (`hydra.callbacks` in conf/config.yaml)."""
+    """Hydra callback at the start of a run or a sweep, and at a sweep's end (`hydra.callbacks` in conf/config.yaml)."""
 
     claimed: str | None = None
     """`<day>/<time>` of the sweep that this process runs, below `ROOT`."""
@@ -48,7 +49,10 @@ class Sweep(Callback):
     _end: Callable[[], None] = staticmethod(lambda: None)
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Notes which folders are not there yet: those of a plan or of a refused run are removed again."""
+        """Checks the run's folder before Hydra writes to it, and notes which folders are not there yet: those of a plan
+        or of a refused run are removed again."""
+        with _exit_on_error():
+            check_run_folder(Path(config.hydra.run.dir), config, "hydra.run.dir")
         with suppress(OmegaConfBaseException):  # Hydra reports it
             Sweep.made = missing(Path(config.hydra.run.dir).absolute())
 
@@ -146,8 +150,10 @@ def claim_named_folder(folder: Path, words: Sequence[str]) -> Lease:
         The folder's lock.
 
     Raises:
-        ConfigError: The folder has jobs of a different sweep, or another process is running this sweep.
+        ConfigError: The folder has a single run or jobs of a different sweep, or another process is running this sweep.
     """
+    if (folder / STATUS).is_file() or (folder / "config.yaml").is_file():
+        raise ConfigError(f"hydra.sweep.dir={folder}: holds a single run; name another folder")
     jobs = any(folder.glob(f"*/{STATUS}"))
     if jobs and _identifying(words) != _identifying(_recorded_overrides(folder)):
         raise ConfigError(
@@ -238,11 +244,13 @@ class Record:
         if error is None or not (self._kept or self.begun):
             return
         with suppress(StoreError):  # must not hide the job's own error
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not output_closed(error):
                 line = line_of(error) or f"{type(error).__name__}: {error}"
                 self._write("failed", error=" ".join(line.split()))
             else:
-                self._write("stopped", error="stopped by a signal")
+                closed = output_closed(error)
+                why = "its output was closed" if closed else "stopped by a signal"
+                self._write("stopped", error=why)
 
     @property
     def seconds(self) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -12,7 +12,7 @@ from elrea.data.examples import Example
 from elrea.errors import DataError, did_you_mean
 from elrea.evaluation import judges
 
-VERSION = 2
+VERSION = 3
 """One number for all judges: raise it when any of them decides differently about the same text."""
 
 
@@ -24,10 +24,17 @@ class Judged:
         correct: Whether the answer is right.
         answer: The answer that was read from the text, normalised so that equal answers are equal strings where the
             judge can tell; None if the text has no answer, which counts as wrong.
+        why: How the answer was found and why it counts as it does, in a few words; "" if the judge does not say.
     """
 
     correct: bool
     answer: str | None
+    why: str = field(default="", compare=False)
+
+
+def no_answer(why: str) -> Judged:
+    """The verdict on a text without an answer, and why it has none."""
+    return Judged(False, None, why)
 
 
 Judge = Callable[[str, Example], Judged]
@@ -39,6 +46,21 @@ NO_ANSWER = Judged(False, None)
 def names() -> list[str]:
     """The names of all judges: the modules in the folders of `elrea.evaluation.judges`."""
     return sorted(module.name for module in iter_modules(judges.__path__))
+
+
+def reason(verdict: Judged, example: Example) -> str:
+    """Why a verdict is what it is, on one line: the judge's own words, or else what can be told without them."""
+    if verdict.why:
+        return " ".join(verdict.why.split())
+    if verdict.answer is None:
+        return f"{name_of(example)}: no answer found"
+    return f"{name_of(example)}: {verdict.answer!r} counts as {'right' if verdict.correct else 'wrong'}"
+
+
+def quoted(text: str, most: int = 60) -> str:
+    """A part of a text for a reason: on one line, in quotes, its beginning if it is long."""
+    line = " ".join(text.split())
+    return f"'{line}'" if len(line) <= most else f"'{line[: most - 3]}...'"
 
 
 def name_of(example: Example) -> str:

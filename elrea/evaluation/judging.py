@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError
 from elrea.evaluation.draws import written
-from elrea.evaluation.judge import Judged, check_name, judge_of
+from elrea.evaluation.judge import Judged, check_name, judge_of, no_answer, reason
 from elrea.evaluation.judge import check as check_judges
+from elrea.evaluation.similarity import MEASURES, similarity
+from elrea.evaluation.think import UNCLOSED, without_thinking
 from elrea.method.ensemble.strategy import Strategy, Voting
 
 if TYPE_CHECKING:
@@ -56,6 +59,9 @@ def judge_texts(
     texts: Texts,
     outcomes: Mapping[str, Outcome],
     advance: Callable[[int], object] = lambda _n: None,
+    *,
+    think: str = "strip",
+    opened: Callable[[int], bool] = lambda _i: False,
 ) -> dict[str, Outcome]:
     """Judges examples by their texts; an example whose prompt was too long for a text is wrong.
 
@@ -64,6 +70,8 @@ def judge_texts(
         texts: By mixture and index of the example.
         outcomes: By mixture, the outcomes by likelihood, if there are any.
         advance: Called with the number of texts that were judged since the last call.
+        think: `evaluation.think`: whether think blocks are left out of texts and responses first.
+        opened: Whether the prompt of the example with this index ends inside a think block.
 
     Returns:
         By mixture: `outcomes`, with the verdicts on `texts` in place of theirs.
@@ -71,24 +79,69 @@ def judge_texts(
     from elrea.evaluation.scoring import Outcome
 
     n = len(examples)
-    merged = dict(outcomes)
-    known: dict[tuple[int, str], Judged] = {}  # strategies often write the same text
+    merged, bench = dict(outcomes), _Bench(examples, think == "strip", opened)
     for name, by_example in texts.items():
         outcome = merged.setdefault(name, Outcome.blank(n))
-        outcome.text, outcome.answer = [None] * n, [None] * n
+        outcome.text, outcome.answer, outcome.why = [None] * n, [None] * n, [None] * n
+        outcome.similar = [None] * n
         for i, drawn in by_example.items():
-            example = examples[i]
-            for text in drawn:
-                if (i, text) not in known:
-                    known[i, text] = judge_of(example)(text, example)
-            judged = [known[i, text] for text in drawn]
+            choices = examples[i].choices
+            if not drawn:
+                outcome.correct[i], outcome.choice[i] = False, None
+                outcome.why[i] = "the prompt is too long to be followed by a text"
+                outcome.similar[i] = None if choices else dict.fromkeys(MEASURES, 0.0)
+                continue
+            judged = [bench.verdict(i, text) for text in drawn]
             winner = majority(judged)
-            answer = judged[winner].answer if drawn else None
-            outcome.text[i], outcome.answer[i] = drawn[winner] if drawn else None, answer
-            outcome.correct[i] = bool(drawn) and judged[winner].correct
-            outcome.choice[i] = example.choices.index(answer) if answer in example.choices else None
+            verdict = judged[winner]
+            outcome.text[i], outcome.answer[i] = drawn[winner], verdict.answer
+            outcome.correct[i], outcome.why[i] = verdict.correct, reason(verdict, examples[i])
+            outcome.choice[i] = choices.index(verdict.answer) if verdict.answer in choices else None
+            outcome.similar[i] = None if choices else bench.similarity(i, drawn[winner])
             advance(len(drawn))
     return merged
+
+
+@dataclass
+class _Bench:
+    """Verdicts on texts, each found once: strategies often write the same text.
+
+    Attributes:
+        examples: The test examples.
+        strip: Whether think blocks are left out.
+        opened: Whether a prompt ends inside one, by the example's index.
+    """
+
+    examples: Sequence[Example]
+    strip: bool
+    opened: Callable[[int], bool]
+    _verdicts: dict[tuple[int, str], Judged] = field(default_factory=dict)
+    _similar: dict[tuple[int, str], dict[str, float]] = field(default_factory=dict)
+
+    def verdict(self, i: int, text: str) -> Judged:
+        if (i, text) not in self._verdicts:
+            given, example = self._given(i, text), self._wanted(i)
+            self._verdicts[i, text] = (
+                no_answer(UNCLOSED) if given is None else judge_of(example)(given, example)
+            )
+        return self._verdicts[i, text]
+
+    def similarity(self, i: int, text: str) -> dict[str, float]:
+        if (i, text) not in self._similar:
+            given = self._given(i, text) or ""
+            self._similar[i, text] = similarity(given, self._wanted(i).response)
+        return self._similar[i, text]
+
+    def _given(self, i: int, text: str) -> str | None:
+        """The text to be judged; None if its think block does not end."""
+        return without_thinking(text, self.opened(i)) if self.strip else text
+
+    def _wanted(self, i: int) -> Example:
+        """The example, with a response without thinking."""
+        example = self.examples[i]
+        if not self.strip or example.choices:
+            return example
+        return replace(example, response=without_thinking(example.response) or example.response)
 
 
 def majority(judged: Sequence[Judged]) -> int:

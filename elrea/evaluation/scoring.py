@@ -134,6 +134,9 @@ class Outcome:
             acc_norm; None for a free response or a prompt too long. The list is empty if the choices of every question
             have the same length (letters), and for a vote.
         choice_bytes: The same per byte of UTF-8, as in lm-eval's acc_bytes.
+        why: Why the text counts as it does; None if there was none to judge. The list is empty if no texts were judged.
+        similar: Of a text for a free response, its similarity to the response (`elrea.evaluation.similarity`); None
+            with choices, or if there is no text. The list is empty if no texts were judged.
     """
 
     choice: list[int | None] = field(default_factory=list)
@@ -141,6 +144,8 @@ class Outcome:
     loss: list[float | None] = field(default_factory=list)
     text: list[str | None] = field(default_factory=list)
     answer: list[str | None] = field(default_factory=list)
+    why: list[str | None] = field(default_factory=list)
+    similar: list[dict[str, float] | None] = field(default_factory=list)
     choice_norm: list[int | None] = field(default_factory=list)
     choice_bytes: list[int | None] = field(default_factory=list)
 
@@ -161,7 +166,7 @@ class Outcome:
     @property
     def written(self) -> list[str]:
         """The names of the lists about texts; none if no texts were judged."""
-        return ["text", "answer"] if self.text else []
+        return [name for name in ("text", "answer", "why", "similar") if getattr(self, name)]
 
     @property
     def unparsed(self) -> list[int]:

@@ -37,6 +37,9 @@ class Evaluation:
     BBH) and 248 (MMLU)."""
     stop: list[str] = field(default_factory=list)
     """A generated text ends before any of these, e.g. ["Q:"] for a backbone that continues with a new question."""
+    think: Literal["strip", "keep"] = "strip"
+    """What becomes of think blocks (`<think>...</think>` and the like) before a text is judged. `strip`: they are left
+    out of the text and of the response, and a block that never ends counts as no answer. `keep`: all is judged."""
     batch_size: int = 16
     """Prompts per forward pass; each takes one row per member. Changes speed and memory only."""
     resamples: int = 2_000

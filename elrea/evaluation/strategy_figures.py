@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from elrea.evaluation.similarity import MEASURES
 from elrea.evaluation.statistics import (
     by_task,
     checksum_of_correct,
     macro_interval,
+    mean_interval,
     paired_interval,
     wilson,
 )
+from elrea.evaluation.think import UNCLOSED
 
 if TYPE_CHECKING:
     from elrea.evaluation.scoring import Outcome
@@ -42,8 +47,9 @@ def strategy_figures(
         `loss` (mean nats per token of the right response over the prompts that fit), `forward_passes`,
         `correct_sha256` (see `checksum_of_correct`). With tasks: `macro` (the mean of their accuracies; `accuracy`
         is the micro average), `macro_ci95` (bootstrap within tasks), `tasks` (by name: `accuracy`, `n`, `ci95`). If
-        texts were judged: `unparsed`, the number of texts without an answer. If choices of different lengths were
-        scored, lm-eval's figures, also by task: see `_by_length`.
+        texts were judged: `unparsed`, the number of texts without an answer, and `unclosed_think`, how many of them
+        end inside a think block. With texts for free responses: `free_text`, see `similarity_figures`. If choices of
+        different lengths were scored, lm-eval's figures, also by task: see `_by_length`.
     """
     base = outcomes["base"].correct
     figures: dict[str, dict[str, Any]] = {}
@@ -72,6 +78,45 @@ def strategy_figures(
                 row |= _by_length(outcome, answers, [i for i in range(n) if tasks[i] == task])
         if outcome.text:
             figures[name]["unparsed"] = len(outcome.unparsed)
+            figures[name]["unclosed_think"] = outcome.why.count(UNCLOSED)
+        if free := similarity_figures(outcome, outcomes["base"], seed, resamples):
+            figures[name]["free_text"] = free
+    return figures
+
+
+def similarity_figures(
+    outcome: Outcome, base: Outcome, seed: int, resamples: int
+) -> dict[str, Any]:
+    """Mean similarity of the texts for free responses to the responses; empty if there are no such texts.
+
+    Args:
+        outcome: Of a strategy.
+        base: Of `base`.
+        seed: Of the bootstrap.
+        resamples: Bootstrap samples.
+
+    Returns:
+        `n` texts and, for each of `rouge_l`, `f1` and `exact_match`: the mean, `<name>_ci95`, and the paired
+        `<name>_delta_to_base` and `<name>_delta_ci95`, which are None for `base` itself and where it wrote no text for
+        some of the examples. All intervals are bootstraps over items.
+    """
+    written = [i for i, row in enumerate(outcome.similar) if row is not None]
+    if not written:
+        return {}
+    figures: dict[str, Any] = {"n": len(written)}
+    theirs = [base.similar[i] for i in written] if base.similar else [None]
+    paired = outcome is not base and None not in theirs
+    for name in MEASURES:
+        own = [row[name] for row in outcome.similar if row is not None]
+        figures[name] = round(sum(own) / len(own), DIGITS)
+        figures[f"{name}_ci95"] = _rounded(mean_interval(own, seed, resamples))
+        other = [row[name] for row in theirs if row is not None] if paired else []
+        figures[f"{name}_delta_to_base"] = (
+            round((sum(own) - sum(other)) / len(own), DIGITS) if paired else None
+        )
+        figures[f"{name}_delta_ci95"] = (
+            _rounded(mean_interval(np.subtract(own, other), seed, resamples)) if paired else None
+        )
     return figures
 
 

@@ -7,6 +7,9 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+PASSES = "examples x epochs"
+"""Unit of a training: an example counts once in every epoch."""
+
 
 class Task(Protocol):
     """One long piece of work while it runs."""
@@ -27,15 +30,16 @@ class Log(Protocol):
     """Receives the reports of all long work of a run: the terminal, W&B, or both."""
 
     def task(
-        self, name: str, text: str, total: int, steps: int = 0
+        self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
     ) -> AbstractContextManager[Task]:
         """Opens a piece of work; its end closes it.
 
         Args:
             name: The stage's or adapter's name, as "base" or "expert-0".
             text: What the terminal shows, as "train base".
-            total: Units to do, as examples times epochs.
+            total: Units to do.
             steps: Optimiser steps of a training; 0 for other work.
+            unit: What is counted, in the plural: of a training that is `PASSES`.
         """
 
 
@@ -49,7 +53,9 @@ class Silent:
         return
 
     @contextmanager
-    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+    def task(
+        self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
+    ) -> Iterator[Task]:
         yield self
 
 

@@ -174,17 +174,19 @@ class Context:
             detach(model)
 
     def task(
-        self, name: str, text: str, total: int, steps: int = 0
+        self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
     ) -> AbstractContextManager[Task]:
         """Opens a piece of work in the log (see `Log.task`), named after the part that it belongs to."""
         if self.part:
             name, text = f"{self.part}/{name}", f"{self.part}: {text}"
-        return self.log.task(name, text, total, steps)
+        return self.log.task(name, text, total, steps, unit)
 
     @contextmanager
-    def progress(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
+    def progress(
+        self, text: str, total: int, unit: str = "examples"
+    ) -> Iterator[Callable[[int], None]]:
         """The same for work without training steps; yields `advance`."""
-        with self.task("", text, total) as task:
+        with self.task("", text, total, unit=unit) as task:
 
             def advance(count: int) -> None:
                 task.advance(count)
@@ -208,7 +210,7 @@ class Context:
             self.vocabulary.check(prompt.prompt, prompt.id, chat=self.prompter.chat)
         with (
             self.peft(self.experiment.lora) as model,
-            self.progress(text, len(examples) * len(epochs)) as advance,
+            self.progress(text, len(examples) * len(epochs), "prompts x epochs") as advance,
         ):
             return extract(
                 model, epochs, encoded, self.experiment.features,

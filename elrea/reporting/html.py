@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elrea.evaluation.similarity import NAMES
 from elrea.reporting import run_tables
 from elrea.reporting.sweeps import making_seconds
 from elrea.reporting.terminal import interval, percent
@@ -76,7 +77,8 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     ]
     return _write(
         folder, "run.html", title=report.name or f"{report.chosen}, {report.data}", report=report, figures=heads,
-        rows=rows, stages=stages, reuse=_reuse(report), images=_images(pictures),
+        rows=rows, stages=stages, reuse=_reuse(report), images=_images(pictures), free=_free_text(report.strategies),
+        free_heads=[head for name in NAMES.values() for head in (f"{name} %", "95 % interval", "to base, paired")],
         command=shlex.join(report.command), tables=run_tables.values(report),
     )  # fmt: skip
 
@@ -171,6 +173,21 @@ def _link(number: str) -> Markup:
 
 def _seconds(seconds: float | None) -> str:
     return "-" if seconds is None else f"{seconds:,.1f}"
+
+
+def _free_text(strategies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """By strategy that wrote texts for free responses, their number and their similarity to the responses."""
+    table = []
+    for strategy, row in strategies.items():
+        if found := row.get("free_text"):
+            cells = [strategy, f"{found['n']:,}"]
+            for name in NAMES:
+                cells += [
+                    percent(found[name]), interval(found[f"{name}_ci95"]),
+                    interval(found[f"{name}_delta_ci95"], signed=True),
+                ]  # fmt: skip
+            table.append(tuple(cells))
+    return table
 
 
 def _loss(row: Mapping[str, Any]) -> str:

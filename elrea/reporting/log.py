@@ -21,11 +21,13 @@ class Logs:
         self.logs.append(log)
 
     @contextmanager
-    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+    def task(
+        self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
+    ) -> Iterator[Task]:
         """Starts the task in every log."""
         with ExitStack() as stack:
             yield _Tasks(
-                [stack.enter_context(log.task(name, text, total, steps)) for log in self.logs]
+                [stack.enter_context(log.task(name, text, total, steps, unit)) for log in self.logs]
             )
 
 

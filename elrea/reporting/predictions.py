@@ -26,9 +26,11 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
 
     If choices are letters that stand for texts, the texts are in `answer_text` and `choice_text`. If choices of
     different lengths were scored, `choice_norm` is the one with the highest likelihood per character. If examples have
-    shots, `shots` is the number that fitted. If texts were judged, each strategy also has its `text` and `extracted`,
-    the answer read from it. Plain text has a loss alone, and null as `correct`.
+    shots, `shots` is the number that fitted. Plain text has a loss alone, and null as `correct`. Each strategy says in
+    `why` what it was scored by. If texts were judged, it also has its whole `text`, `extracted`, the answer read from
+    it, and for a free response the text's similarity to it: `rouge_l`, `f1`, `exact_match`.
     """
+    too_long = set(report.too_long)
     routing = report.routing
     weights = routing.experts().tolist() if routing else []
     base = routing.base.tolist() if routing else []
@@ -40,7 +42,8 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
             "answer": example.response,
             **_text_of(example, "answer", example.answer),
             "strategies": {
-                name: _answer(example, outcome, i) for name, outcome in report.outcomes.items()
+                name: _answer(example, outcome, i, example.id in too_long)
+                for name, outcome in report.outcomes.items()
             },
             "weights": [round(w, 6) for w in weights[i]] if routing else None,
             "w_base": round(base[i], 6) if routing else None,
@@ -50,7 +53,7 @@ def predictions(report: Report) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
+def _answer(example: Example, outcome: Outcome, i: int, too_long: bool) -> dict[str, Any]:
     choice, loss = outcome.choice[i], outcome.loss[i]
     if example.plain_text:
         return {"choice": None, "correct": None, "loss": None if loss is None else round(loss, 6)}
@@ -62,9 +65,24 @@ def _answer(example: Example, outcome: Outcome, i: int) -> dict[str, Any]:
     }
     if outcome.choice_norm and (norm := outcome.choice_norm[i]) is not None:
         row["choice_norm"] = example.choices[norm]
-    if outcome.text and outcome.text[i] is not None:
-        row |= {"text": outcome.text[i], "extracted": outcome.answer[i]}
+    text = outcome.text[i] if outcome.text else None
+    if text is not None:
+        row |= {"text": text, "extracted": outcome.answer[i]}
+    why = outcome.why[i] if outcome.why else None
+    row["why"] = why or _by_likelihood(example, outcome, i, too_long)
+    if outcome.similar and (similar := outcome.similar[i]) is not None:
+        row |= similar
     return row
+
+
+def _by_likelihood(example: Example, outcome: Outcome, i: int, too_long: bool) -> str:
+    """Why an example without a judged text counts as it does."""
+    if outcome.choice[i] is not None:
+        return "by the choices' likelihoods"
+    if outcome.loss[i] is None:
+        return "the prompt is too long" if too_long else "not scored: a response without tokens"
+    same = "is" if outcome.correct[i] else "is not"
+    return f"the likeliest continuation {same} the response"
 
 
 def _text_of(example: Example, name: str, choice: int | None) -> dict[str, str | None]:

@@ -54,7 +54,7 @@ def bar(
     """Shows the progress of a long task.
 
     On a terminal a Rich bar moves and disappears at the end. Everywhere one line is printed at the end:
-    `train base: 12,000 examples in 41 s (293/s), loss 1.23`. Nothing is printed before it, so that files
+    `train base: 12,000 examples x epochs in 41 s (293/s), loss 1.23`. Nothing is printed before it, so that files
     and pipes receive one line per task.
 
     Args:
@@ -89,10 +89,10 @@ class Terminal:
     """Shows the tasks of a run as progress bars; implements `elrea.models.log.Log`."""
 
     def task(
-        self, name: str, text: str, total: int, steps: int = 0
+        self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
     ) -> AbstractContextManager[log.Task]:
         """Starts a bar."""
-        return bar(text, total)
+        return bar(text, total, unit)
 
 
 def screen() -> Console:

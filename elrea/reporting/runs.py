@@ -98,6 +98,10 @@ def _number(job: Path) -> tuple[int, str]:
     return len(job.name), job.name
 
 
+ADDED = {"evaluation.think": "strip"}
+"""Config keys that runs of older versions do not have, and the values that they are taken to have had."""
+
+
 def read_run(folder: Path) -> FinishedRun:
     """Reads a finished run.
 
@@ -114,7 +118,7 @@ def read_run(folder: Path) -> FinishedRun:
         raise DataError(
             f"{folder}: the state of the last run there is {job['state']}, not done{why}; the other files may be older"
         )
-    settings = leaves(load_config(folder / "config.yaml"))
+    settings = {**ADDED, **leaves(load_config(folder / "config.yaml"))}
     path = folder / PREDICTIONS
     try:
         rows = list(_rows(path))

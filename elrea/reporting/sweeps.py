@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from elrea.errors import StoreError
+from elrea.evaluation.similarity import MEASURES
 from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
+BOUNDS = ("_ci95_low", "_ci95_high")
+"""Ends of the names of an interval's columns in sweep.csv."""
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:
@@ -84,6 +87,10 @@ def _scores(summary: Path) -> dict[str, Any]:
             and "delta_to_base" in row
             and (row["delta_to_base"] is None or number(row["delta_to_base"]))
             and all(interval(row.get(name)) for name in ("ci95", "delta_ci95"))
+            and isinstance(free := row.get("free_text") or {}, dict)
+            and all(
+                number(free.get(m)) and interval(free.get(f"{m}_ci95")) for m in MEASURES if free
+            )
             for row in rows.values()
         )
     ):
@@ -144,6 +151,7 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
     `seconds_making` is what all stages of the job took when they were made, by this job or another one;
     `seconds_run` is what this job took, which found some of them in the store; `seconds_training` is the part of
     `seconds_making` that the strategy needs before it can answer. What an older version did not record is blank.
+    Strategies that wrote texts for free responses have their similarity in columns at the end.
 
     A cell that a spreadsheet would read as a formula gets a leading apostrophe.
     """
@@ -153,8 +161,10 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
     figures = ["accuracy", "ci95_low", "ci95_high", "delta_to_base", "forward_passes"]
     found = [row for job in jobs for row in job["strategies"].values()]
     lengths = [name for name in ("acc_norm", "acc_bytes") if any(name in row for row in found)]
+    written = any(row.get("free_text") for row in found)
+    free = [f"{m}{end}" for m in MEASURES for end in ("", *BOUNDS)] if written else []
     times = ["seconds_making", "seconds_run"]
-    heads = ["strategy", "n", *figures, "seconds_training", *lengths]
+    heads = ["strategy", "n", *figures, "seconds_training", *lengths, *free]
     writer.writerow(["job", *keys, "state", *times, *heads])
     for i, job in enumerate(jobs):
         head = [job["number"], *(values[i] for values in keys.values()), job["state"]]
@@ -172,9 +182,19 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
                 row.get("forward_passes"),
                 training_seconds(job, name),
                 *(row.get(length) for length in lengths),
+                *(_free_text(row) if free else ()),
             ]
             writer.writerow([_csv_cell(cell) for cell in cells])
     return text.getvalue()
+
+
+def _free_text(row: Mapping[str, Any]) -> list[Any]:
+    """Of each measure: the mean and its bounds; empty cells for a strategy without such texts."""
+    found = row.get("free_text") or {}
+    cells: list[Any] = []
+    for name in MEASURES:
+        cells += [found.get(name), *(found.get(f"{name}_ci95") or ("", ""))]
+    return cells
 
 
 def _csv_cell(cell: Any) -> Any:

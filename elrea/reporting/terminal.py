@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from elrea.evaluation.similarity import NAMES
 from elrea.evaluation.text_figures import TEXT
 from elrea.reporting.progress import WIDTH
 
@@ -31,7 +32,7 @@ def results_table(
             `delta_ci95` as shares of 1, `forward_passes` per prompt. Missing values and None are shown as "-".
             With several `tasks` there is a column for `macro`, the mean of their accuracies; with choices of different
             lengths, one for `acc_norm`, the accuracy by likelihood per character.
-        loss: Whether to show the loss (nats per token) instead of `macro`: for items without choices it says most.
+        loss: Whether to show the loss (nats per token), if there is one: for items without choices it says most.
         title: Above the table.
         caption: Below the table, e.g. "built-in exam, not MMLU".
 
@@ -40,7 +41,8 @@ def results_table(
     """
     table = _table(title, caption)
     table.add_column("strategy", overflow="fold", max_width=30)
-    several = not loss and any(len(row.get("tasks") or ()) > 1 for row in strategies.values())
+    several = any(len(row.get("tasks") or ()) > 1 for row in strategies.values())
+    loss = loss and any(row.get("loss") is not None for row in strategies.values())
     table.add_column("micro %" if several else "accuracy %", justify="right")
     table.add_column("95 % interval", justify="right")
     if several:  # one more column has to fit into the same width
@@ -68,6 +70,34 @@ def results_table(
             *(["-" if row.get("loss") is None else f"{row['loss']:.3f}"] if loss else []),
             _count(row.get("forward_passes")),
         )
+    return table
+
+
+def free_text_table(strategies: Mapping[str, Mapping[str, Any]]) -> Table | None:
+    """How similar the texts for free responses are to the responses, one row per strategy that wrote any.
+
+    Args:
+        strategies: By name, the rows of summary.json; only those with `free_text` are shown.
+
+    Returns:
+        A Rich table that fits 100 columns; None if there is no such text.
+    """
+    rows = {name: row["free_text"] for name, row in strategies.items() if row.get("free_text")}
+    if not rows:
+        return None
+    counts = sorted({row["n"] for row in rows.values()})
+    number = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
+    table = _table("Free responses", f"{number} texts; in points of 100")
+    table.add_column("strategy", overflow="fold", max_width=30)
+    for name in NAMES.values():
+        table.add_column(name, justify="right")
+        table.add_column("95 %", justify="right")
+    for name, row in rows.items():
+        cells = []
+        for measure in NAMES:
+            style = _colour(row[f"{measure}_delta_ci95"])
+            cells += [_styled(percent(row[measure]), style), interval(row[f"{measure}_ci95"])]
+        table.add_row(name, *cells)
     return table
 
 
@@ -204,6 +234,14 @@ def notices(report: Report) -> Iterator[str]:
     if unparsed:
         each = ", ".join(f"{count:,} of {name}" for name, count in unparsed.items())
         yield f"Texts without an answer count as wrong (predictions.jsonl has them): {each}"
+    unclosed = {
+        n: row["unclosed_think"]
+        for n, row in report.strategies.items()
+        if row.get("unclosed_think")
+    }
+    if unclosed:
+        each = ", ".join(f"{count:,} of {name}" for name, count in unclosed.items())
+        yield f"Of these, texts that end inside a think block (raise evaluation.max_new_tokens): {each}"
     effects = {"train": "are in no cluster", "test": "weigh all experts alike"}
     for split, effect in effects.items():
         if ids := report.skipped[split]:

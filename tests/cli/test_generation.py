@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from elrea.evaluation.similarity import MEASURES
 from tests.cli.commands import EXAM, QUIET, Command, Ended, run
 
 NAMES = ["backbone", "base", "elrea", "moe_routing", "self_consistency", "oracle"]
@@ -46,6 +47,7 @@ def test_texts_and_what_was_read_out_of_them(written: Ended) -> None:
         )
         assert all(isinstance(one["text"], str) for one in each)
         assert all(one["extracted"] in (None, *"ABCD") for one in each)
+        assert all("letter" in one["why"] for one in each) and "free_text" not in row
         total += row["unparsed"]
     assert total > 0, "a model that knows nothing writes nothing that can be read"
     assert "Texts without an answer count as wrong" in written.out
@@ -96,7 +98,13 @@ def test_a_vote_on_free_responses(tiny: list[str], tmp_path: Path) -> None:
     assert not any("text" in row["strategies"]["base"] for row in rows)
     losses = {n: row["loss"] for n, row in ended.summary["strategies"].items()}
     assert losses["base"] == losses["self_consistency"] is not None
-    refused = run(tmp_path, *words, "evaluation.by=likelihood")
+    assert not any(
+        "free_text" in row for n, row in ended.summary["strategies"].items() if n == "base"
+    )
+    voted = ended.summary["strategies"]["self_consistency"]["free_text"]
+    assert voted["n"] == len(rows) and voted["f1_delta_to_base"] is None, "base wrote nothing"
+    assert all(0 <= voted[name] <= 1 for name in MEASURES) and "Free responses" in ended.out
+    refused = run(tmp_path, *words, "evaluation.by=likelihood", "hydra.run.dir=other")
     assert refused.error.startswith("ensemble=self_consistency votes on given choices, and ")
     assert refused.error.endswith("evaluation.by=generation, or leave this strategy out")
 

@@ -61,6 +61,7 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("evaluation.by=likelihood", set()),
     ("evaluation.max_new_tokens=9", set()),
     ("evaluation.stop=[x]", set()),
+    ("evaluation.think=keep", set()),
     ("evaluation.mean_logits=true", {"scores"}),
     ("evaluation.by=generation", {*ANSWERS, "scores"}),
 ]
@@ -146,6 +147,7 @@ def test_a_setting_of_a_distilled_router_changes(
     [
         ("evaluation.max_new_tokens=9", {*ANSWERS, "scores"}),
         ("evaluation.stop=[x]", {*ANSWERS, "scores"}),
+        ("evaluation.think=keep", {"scores"}),
         ("evaluation.batch_size=3", set()),
         ("evaluation.by=auto", {*ANSWERS, "scores"}),
         ("routing.temperature=2", {*WEIGHED, "scores"}),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from elrea.commands import neighbours as command
 from elrea.commands.messages import one_line_errors
-from elrea.commands.neighbours import neighbours
+from elrea.commands.neighbours import Neighbour, neighbours
 from elrea.pipeline.assemble import experiment_of
 from tests.cli.commands import Ended
 
@@ -24,6 +25,18 @@ def test_an_examples_nearest_neighbour_is_itself(whole: Ended, capsys) -> None:
     command.main([str(run), example.instruction, "-k", "2"])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3 and example.id in lines[1] and example.source in lines[1]
+    assert " ".join(example.instruction.split()) in lines[1], "whole in a pipe"
+
+
+def test_a_terminal_gets_what_fits() -> None:
+    texts = ["word " * 60, "short", "\u662f" * 60]
+    nearest = [Neighbour(0.5, f"id:{n}", "boards", n, text) for n, text in enumerate(texts)]
+    head, *lines = command.table(nearest, 80)
+    assert [cell_len(line) for line in lines] == [80, cell_len(lines[1]), 80 - 1]
+    assert lines[0].endswith("...  (id:0)") and "short  (id:1)" in lines[1]
+    assert head.index("example") == lines[1].index("short")
+    assert max(map(cell_len, command.table(nearest, 10))) < 80, "too narrow: what is least"
+    assert "word " * 59 in command.table(nearest)[1]
 
 
 def test_an_error_is_one_line(whole: Ended, tmp_path: Path, capsys) -> None:

@@ -234,10 +234,13 @@ def test_outcomes_of_texts() -> None:
     assert found["base"] == Outcome(
         [None, None, 0], [True, True, False], [0.5, 0.6, 0.7],
         [None, "So 2.", "The answer is A"], [None, "2", "A"],
+        [None, "2 = 2, read from the text", "letter A read from 'answer is A', not B"],
+        [None, {"rouge_l": 0.5, "f1": 0.0, "exact_match": 0.0}, None],
     )  # fmt: skip
     assert found["other"] == Outcome([None, None, 1], [True, False, True], [0.5, 0.6, 0.7])
     assert found["sc"] == Outcome(
-        [None] * 3, [True, False, False], [None] * 3, ["yes it is", None, None], ["yes it is", None, None]
+        [None] * 3, [True, False, False], [None] * 3, ["yes it is", None, None], ["yes it is", None, None],
+        ["equal word for word", None, None], [{"rouge_l": 1.0, "f1": 1.0, "exact_match": 1.0}, None, None],
     )  # fmt: skip
     long = judge_texts(EXAMPLES, {"base": {0: []}}, {"base": likelihood["other"]})["base"]
     assert long.correct == [False, False, True] and long.unparsed == [], "not what likelihood says"

@@ -136,7 +136,7 @@ class Alone(Ensemble):
         self.joint = JointModel(backbone.model, [None])
         self.prompter = Prompter(backbone.tokenizer, 512)
 
-    def route(self, prompts: Sequence[str | Example]) -> list[Route]:
+    def route(self, prompts: Sequence[str | Mapping[str, Any] | Example]) -> list[Route]:
         return [Route({"backbone": 1.0}, [0.0], 0) for _ in prompts]
 
 

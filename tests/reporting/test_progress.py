@@ -8,7 +8,9 @@ import re
 import pytest
 from rich.console import Console
 
+from elrea.models.log import PASSES, SILENT
 from elrea.reporting import progress
+from elrea.reporting.log import Logs
 
 
 class Terminal(io.StringIO):
@@ -125,3 +127,14 @@ def test_durations(seconds: float, text: str) -> None:
 )
 def test_rates(count: int, seconds: float, text: str) -> None:
     assert progress.rate(count, seconds) == text
+
+
+def test_a_training_counts_examples_in_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    logs = Logs(progress.Terminal(), SILENT)
+    with logs.task("base", "train base", 30, 4, PASSES) as task:
+        task.advance(30)
+    with logs.task("answers-base", "answers of base", 2, unit="texts") as task:
+        task.advance(2)
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("train base: 30 examples x epochs in ")
+    assert second.startswith("answers of base: 2 texts in ")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from elrea.evaluation.judge import NO_ANSWER, Judged
+from elrea.evaluation.judge import Judged, no_answer, quoted
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
@@ -25,13 +25,20 @@ def judge(text: str, example: Example) -> Judged:
     found = _PHRASE.search(text)
     lines = text.strip().splitlines()
     if not found and len(lines) != 1:
-        return NO_ANSWER
+        several = len(lines) > 1
+        return no_answer(
+            "several lines without 'the answer is'" if several else "the text is empty"
+        )
     line, right = _bare(found["answer"] if found else lines[0]), _bare(example.response)
     correct = line.startswith(right) and (
         line == right or _SENTENCE_END.match(line, len(right)) is not None
     )
     answer = right if correct else _bare(_SENTENCE_END.split(line, maxsplit=1)[0])
-    return Judged(answer == right, answer) if answer else NO_ANSWER
+    if not answer:
+        return no_answer("nothing follows 'the answer is'" if found else "the text is empty")
+    read = f"read from {quoted(found[0])}" if found else "the text's only line"
+    is_right = answer == right
+    return Judged(is_right, answer, f"{read}{'' if is_right else f', not {quoted(right)}'}")
 
 
 def _bare(text: str) -> str:

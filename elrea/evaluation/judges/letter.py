@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from elrea.errors import DataError
-from elrea.evaluation.judge import NO_ANSWER, Judged
+from elrea.evaluation.judge import Judged, no_answer, quoted
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
@@ -30,8 +30,11 @@ def judge(text: str, example: Example) -> Judged:
     for pattern in _patterns(example.choices):
         if match := pattern.search(text):
             choice = _choice(match, example.choices)
-            return Judged(choice == example.response, choice)
-    return NO_ANSWER
+            right = choice == example.response
+            kind = "letter" if _letters(example.choices) else "choice"
+            why = f"{kind} {choice} read from {quoted(match[0])}"
+            return Judged(right, choice, why if right else f"{why}, not {example.response}")
+    return no_answer(f"none of the {'letters' if _letters(example.choices) else 'choices'} found")
 
 
 def check(example: Example) -> None:
@@ -47,10 +50,9 @@ def check(example: Example) -> None:
 @lru_cache(maxsize=1024)
 def _patterns(choices: tuple[str, ...]) -> list[re.Pattern[str]]:
     """The patterns to try in this order; the group c<i> is choice i."""
-    letters = all(choice in string.ascii_uppercase and len(choice) == 1 for choice in choices)
     longest = sorted(range(len(choices)), key=lambda i: len(choices[i]), reverse=True)
     any_choice = f"(?:{'|'.join(f'(?P<c{i}>{_whole_word(choices[i])})' for i in longest)})"
-    if letters:
+    if _letters(choices):
         # The letter has to be a capital, or "the answer is a number" would be A.
         introduced = rf"(?i:{_PHRASE})[(\[{{\"'`]*(?:\\(?:text|boxed|mathrm)\{{)?[(]?{any_choice}"
         return [re.compile(introduced), re.compile(any_choice)]
@@ -58,6 +60,10 @@ def _patterns(choices: tuple[str, ...]) -> list[re.Pattern[str]]:
         re.compile(rf"{_PHRASE}\W*{any_choice}", re.IGNORECASE),
         re.compile(any_choice, re.IGNORECASE),
     ]
+
+
+def _letters(choices: tuple[str, ...]) -> bool:
+    return all(choice in string.ascii_uppercase and len(choice) == 1 for choice in choices)
 
 
 def _whole_word(choice: str) -> str:

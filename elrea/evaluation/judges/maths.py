@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.data.sources.boxed import NO_UNIT, last_boxed, number, written_out
 from elrea.errors import DataError
-from elrea.evaluation.judge import NO_ANSWER, Judged
+from elrea.evaluation.judge import Judged, no_answer, quoted
 from elrea.evaluation.timed import TimedSubprocess, serve
 
 if TYPE_CHECKING:
@@ -53,10 +53,21 @@ def judge(text: str, example: Example) -> Judged:
     """Compares a text's answer with the response's."""
     check(example)
     box = last_boxed(text)
-    if not text.strip() or (box is None and _BOX.search(text)):
-        return NO_ANSWER
-    verdict = _subprocess({"gold": last_boxed(example.response), "box": box, "text": text})
-    return NO_ANSWER if verdict is None else Judged(verdict["correct"], verdict["answer"])
+    if not text.strip():
+        return no_answer("the text is empty")
+    if box is None and _BOX.search(text):
+        return no_answer("the last box is empty or not closed")
+    gold = last_boxed(example.response) or ""
+    verdict = _subprocess({"gold": gold, "box": box, "text": text})
+    if verdict is None:
+        return no_answer(f"no comparison within {_subprocess.limit:g} s")
+    right, answer = verdict["correct"], verdict["answer"]
+    if answer is None:
+        return no_answer(
+            f"no formula in the box {quoted(box)}" if box else "no number or formula found"
+        )
+    where = "the last box" if box else "the text"
+    return Judged(right, answer, f"{answer} {'=' if right else '≠'} {gold}, read from {where}")
 
 
 def check(example: Example) -> None:

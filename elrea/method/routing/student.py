@@ -299,7 +299,7 @@ def distil(
     prompts, cosines = train
     place = folder / CHECKPOINT / "states"
     place.mkdir(parents=True, exist_ok=True)
-    with progress("hidden states, train prompts", len(prompts)) as advance:
+    with progress("hidden states, train prompts", len(prompts), "prompts") as advance:
         reader = settings.states.reader(model, [adapter], pad_id)
         stream(place, prompts, settings.states, reader, advance=advance)
     judged = None
@@ -307,7 +307,7 @@ def distil(
         rows = extract(model, [adapter], dev[0], settings.states, pad_id=pad_id)
         judged = Lesson(rows.numpy(), dev[1])
     lesson = Lesson(open_features(place / NAME, len(prompts)), cosines)
-    with progress("train router", len(prompts) * settings.epochs) as advance:
+    with progress("train router", len(prompts) * settings.epochs, "prompts x epochs") as advance:
         student, figures = fit(lesson, judged, settings, seed, advance)
     save(folder, student, settings, {**figures, "passes": round(reader.cost, 6)})
 

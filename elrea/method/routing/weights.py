@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Labelled = tuple[Sequence[Encoded], Tensor]
 """Prompts, and their cosines by gradient [n, C]."""
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-"""(description, total) -> a context that yields `advance(n)`."""
+Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
+"""(description, total, unit in the plural) -> a context that yields `advance(n)`."""
 
 FLAT = 1e-7
 """Standard deviations below it are rounding: equal cosines have one of about 1e-8."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.errors import ConfigError
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import BASE, AdapterSpec
+from elrea.models.log import PASSES
 from elrea.models.start import folder_of, weights
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import train_adapter
@@ -109,7 +110,8 @@ class Adapter(Step):
             start = folder_of(str(spec.lora.start))
         fitting, dev = _must_fit(context) if base else [], self._dev(context)
         total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
-        with context.task(self.name, f"train {self.name}", total, steps) as task:
+        unit = "examples" if recipe.epochs == 1 else PASSES
+        with context.task(self.name, f"train {self.name}", total, steps, unit) as task:
             if experiment.device.together > 1:
                 from elrea.models.training.parallel import Work, train_shares
 

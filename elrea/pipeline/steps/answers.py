@@ -102,7 +102,7 @@ class Answers(Step):
         draws = Draws.of(strategy)
         joint, mixed = prompt_mixtures(context, upstream, [self.strategy], self.clusters)
         total = (len(prompts) - len(too_long)) * draws.samples * len(mixed)
-        with context.task(self.name, f"answers of {self.strategy}", total) as task:
+        with context.task(self.name, f"answers of {self.strategy}", total, unit="texts") as task:
             write_texts(
                 folder, {i: prompt for i, prompt in prompts.items() if prompt}, joint, mixed,
                 Decoding(own.max_new_tokens, stop=[*own.stop, *context.prompter.stop]), draws, backbone.tokenizer,

@@ -67,7 +67,8 @@ class Features(Step):
                 model, epochs, context.backbone.pad_id, context.backbone.tokenizer
             )
             text, total = f"features, {self.split} prompts", len(prompts) * reader.rounds
-            with context.task(self.name, text, total) as task:
+            unit = "prompts" if reader.rounds == 1 else "prompts x epochs"
+            with context.task(self.name, text, total, unit=unit) as task:
                 if experiment.device.devices == 1:
                     return stream(
                         folder, prompts, experiment.features, reader, advance=task.advance

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.method.ensemble.strategy import AdapterSpec, Gated
+from elrea.models.log import PASSES
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
@@ -77,8 +78,9 @@ class Gates(Step):
         encoded = examples_of(self.spec, context, upstream)
         recipe = Recipe(self.spec.epochs, self.spec.learning_rate, experiment.training)
         total, steps = len(encoded) * recipe.epochs, recipe.steps(len(encoded))
+        unit = "examples" if recipe.epochs == 1 else PASSES
         text = f"train gates of {self.strategy}"
-        with context.task(self.name, text, total, steps) as task:
+        with context.task(self.name, text, total, steps, unit) as task:
             train_gates(
                 layerwise, encoded, recipe, pad_id=context.backbone.pad_id, seed=experiment.seed, stage=self.name,
                 folder=folder, trainer=experiment.device.lightning(), task=task,

@@ -84,7 +84,7 @@ class DistilledRouting(Step):
         prompts = context.prompter.routing(context.kept("test"))
         with (
             context.peft(context.experiment.lora) as model,
-            context.progress("route, test prompts", len(prompts)) as advance,
+            context.progress("route, test prompts", len(prompts), "prompts") as advance,
         ):
             found = context.distilled.predict(
                 upstream["router"].folder, model, upstream["base"].folder / "adapter", prompts,

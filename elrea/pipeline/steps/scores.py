@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.evaluation.draws import written
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
+from elrea.evaluation.think import may_open, opens
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import Adapter
@@ -25,6 +27,10 @@ if TYPE_CHECKING:
 
 OUTCOMES, TOO_LONG, SHOTS = "outcomes.json", "too_long.json", "shots.json"
 """Files of the stage; the last one only where test examples have shots."""
+
+
+_TAIL = 32
+"""Tokens at a prompt's end in which an opening marker of a think block is looked for."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class Scores(Step):
             }
             inputs["judges"] = JUDGES_VERSION
             inputs["loss"] = experiment.evaluation.by != "generation"
+            if experiment.evaluation.think != "strip":
+                inputs["think"] = experiment.evaluation.think
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
@@ -103,8 +111,10 @@ class Scores(Step):
         too_long.update(test[i].id for t in texts.values() for i, drawn in t.items() if not drawn)
         if texts:
             total = sum(len(drawn) for each in texts.values() for drawn in each.values())
-            with context.progress("judge answers", total) as advance:
-                found = judge_texts(test, texts, found, advance)
+            with context.progress("judge answers", total, "texts") as advance:
+                found = judge_texts(
+                    test, texts, found, advance, think=experiment.evaluation.think, opened=_opened(context),
+                )  # fmt: skip
         outcomes = settle(
             found, experiment.strategies, prompt_routing(context, upstream, self.clusters)
         )
@@ -141,6 +151,24 @@ class Scores(Step):
                 pad_id=context.backbone.pad_id, advance=task.advance,
             )  # fmt: skip
         return found, too_long
+
+
+def _opened(context: Context) -> Callable[[int], bool]:
+    """Whether the prompt of a test example ends inside a think block, by the example's index."""
+    test, prompter = context.experiment.corpus.test, context.prompter
+    room = context.experiment.evaluation.max_new_tokens
+    template = str(getattr(prompter.tokenizer, "chat_template", ""))
+
+    @cache
+    def opened(i: int) -> bool:
+        if not prompter.chat:
+            return opens(test[i].instruction)
+        if not may_open(template):
+            return False
+        prompt = prompter.test([test[i]], room)[0][0].prompt
+        return opens(str(prompter.tokenizer.decode(list(prompt[-_TAIL:]))))
+
+    return opened
 
 
 def read_outcomes(folder: Path) -> dict[str, Outcome]:

@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elrea.evaluation.similarity import MEASURES
 from elrea.reporting.predictions import predictions
 from elrea.reporting.summary import summary_of
 from elrea.store.files import sha256
@@ -110,6 +111,13 @@ def _tables(
         for name, row in report.strategies.items()
     ]  # fmt: skip
     tracker.table("results", columns, rows)
+    free = [
+        [name, found["n"], *(found[key] for key in _free_text_keys())]
+        for name, row in report.strategies.items()
+        if (found := row.get("free_text"))
+    ]
+    if free:
+        tracker.table("free_text", ["strategy", "n", *_free_text_keys()], free)
     columns = ["cluster", "examples", "main source", "its share", "nearest test prompts"]
     tracker.table(CLUSTERS, columns, _clusters(report, summary["routing"].get("nearest")))
     tracker.table("predictions", _heads(report.strategies), _predictions(report))
@@ -121,6 +129,10 @@ def _heads(strategies: Iterable[str]) -> list[str]:
     others = {*before, *after}
     named = [f"{name} (strategy)" if name in others else name for name in strategies]
     return [*before, *named, *after]
+
+
+def _free_text_keys() -> list[str]:
+    return [f"{name}{end}" for name in MEASURES for end in ("", "_delta_to_base")]
 
 
 def _clusters(report: Report, nearest: list[int] | None) -> list[list[Any]]:

@@ -126,7 +126,9 @@ class Tracker:
         self._log("a curve", send)
 
     @contextmanager
-    def task(self, name: str, text: str, total: int, steps: int = 0) -> Iterator[Task]:
+    def task(
+        self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
+    ) -> Iterator[Task]:
         """Logs training curves live; other tasks are not logged. Implements `elrea.models.log.Log`."""
         if not steps or self._run is None:
             yield SILENT

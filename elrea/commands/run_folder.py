@@ -1,0 +1,93 @@
+"""Keeps a run's folder from being overwritten by a run of another configuration.
+
+A folder belongs to the run whose `config.yaml` is in it; that file is written when the work begins. The same
+configuration resumes there. It may differ in keys that change no result: where and how fast the run is made, and what
+ends it early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from elrea.config import leaves, load_config, shareable
+from elrea.errors import ConfigError, StoreError
+from elrea.store.files import read_json
+
+CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
+MAY_DIFFER = (
+    "name", "store", "plan", "until", "debug", "tracking", "hydra", "trainer.accelerator", "trainer.devices",
+    "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
+    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
+)  # fmt: skip
+"""Config keys, with all keys below them, that do not change what a run finds out."""
+
+
+def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
+    """Refuses a folder that holds results of another configuration, or a sweep.
+
+    A run that failed before it left any result does not keep its folder.
+
+    Args:
+        folder: Where a run is going to write.
+        cfg: Its composed config.
+        key: The config key that names the folder, for the message.
+
+    Raises:
+        ConfigError: One line with the first key that differs.
+    """
+    if (folder / "sweep.json").is_file():
+        raise ConfigError(f"{key}={folder}: holds a sweep; name another folder")
+    if not (folder / CONFIG).is_file() or _left_nothing(folder):
+        return
+    try:
+        found = leaves(load_config(folder / CONFIG))
+    except ConfigError:
+        return  # damaged: it cannot be told, and the same command writes it again
+    different = difference(found, leaves(resolved(cfg)))
+    if different is not None:
+        raise ConfigError(
+            f"{key}={folder}: holds a run of another configuration ({different}); name another folder, or repeat that "
+            "run's command to resume it"
+        )
+
+
+def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """The first key in which two configs, by dotted keys, differ, with both values; None if they are the same.
+
+    A key that only one of them has is no difference: another version has other keys. Where one has a value and the
+    other has keys below it, that is one.
+    """
+    for key in sorted(one.keys() | other.keys()):
+        if any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER):
+            continue
+        if key in one and key in other:
+            if one[key] != other[key]:
+                return f"{key}: {one[key]} there, {other[key]} here"
+            continue
+        values, lacks = (one, other) if key in one else (other, one)
+        parents = [key[:place] for place, letter in enumerate(key) if letter == "."]
+        if any(parent in lacks for parent in parents):
+            return f"{key}: {values[key]} {'there' if values is one else 'here'} only"
+    return None
+
+
+def _left_nothing(folder: Path) -> bool:
+    """Whether the last run there failed, and no run before it was finished."""
+    try:
+        status = read_json(folder / STATUS)
+    except StoreError:
+        return False
+    failed = isinstance(status, dict) and status.get("state") == "failed"
+    return failed and not (folder / SUMMARY).is_file()
+
+
+def resolved(cfg: DictConfig) -> DictConfig:
+    """The config without Hydra's part, resolved as far as `config.yaml` is."""
+    contained = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    made = OmegaConf.create(shareable(contained))
+    assert isinstance(made, DictConfig)
+    return made
