@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from tokenizers import processors
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from elrea.data.batches import pad
@@ -37,6 +38,8 @@ def tokenizer_of(kind: str) -> PreTrainedTokenizerFast:
         tokenizer.chat_template = CHATML
     if kind in ("no bos", "neither"):
         tokenizer.bos_token = None
+        nothing = processors.TemplateProcessing(single="$A", special_tokens=[])
+        tokenizer.backend_tokenizer.post_processor = nothing
     if kind in ("no eos", "neither"):
         tokenizer.eos_token = None
     return tokenizer
