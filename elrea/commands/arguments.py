@@ -12,6 +12,7 @@ from elrea.method.ensemble.folder import read_facts
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.models.device import Device
 
 
 def ensemble_parser(
@@ -35,6 +36,7 @@ def ensemble_parser(
     parser.add_argument(
         "--backbone", help="folder or hub id of the backbone (default: where the run had it)"
     )
+    add_threads(parser)
     parser.add_argument(
         "--top-k", type=int, help="use only the k experts nearest to a prompt (default: all)"
     )
@@ -49,6 +51,28 @@ def ensemble_parser(
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
     return parser
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Adds `--threads`, for `device_of`."""
+    parser.add_argument(
+        "--threads", type=int,
+        help="CPU threads (default: OMP_NUM_THREADS, else 1 or all cores, whichever is faster now)",
+    )  # fmt: skip
+
+
+def device_of(given: argparse.Namespace) -> Device:
+    """The device with the given number of threads.
+
+    Raises:
+        ConfigError: The number is out of range.
+    """
+    from elrea.models.device import MOST_THREADS, Device
+
+    try:
+        return Device(threads=given.threads)
+    except ValueError as error:
+        raise ConfigError(f"--threads {given.threads}: must be 1 to {MOST_THREADS}") from error
 
 
 def ensemble_folder(run: Path) -> Path:
@@ -70,6 +94,7 @@ def check_arguments(given: argparse.Namespace) -> dict[str, Any]:
     """
     if given.top_k is not None and given.top_k < 1:
         raise ConfigError(f"--top-k {given.top_k}: must be at least 1")
+    device_of(given)
     facts = read_facts(ensemble_folder(given.run))
     _check_backbone(given, facts)
     return facts
@@ -85,7 +110,7 @@ def load_ensemble(given: argparse.Namespace) -> Ensemble:
     announce("loading the ensemble and its backbone ...")
     from elrea.pipeline.assemble import ensemble_of
 
-    return ensemble_of(given.run, given.backbone, top_k=given.top_k)
+    return ensemble_of(given.run, given.backbone, top_k=given.top_k, device=device_of(given))
 
 
 def _check_backbone(given: argparse.Namespace, facts: dict[str, Any]) -> None:

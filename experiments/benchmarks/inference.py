@@ -11,7 +11,10 @@ of the members' logits. Before anything is timed, the three ways of all members 
 which each way runs once; the median, least and most over rounds are written to inference.json beside this file. Memory
 is the peak of a process of its own, less the peak of one that only imports; the backbone's weights are included. Takes
 an hour with `mid`; `--experts` without a number measures the distilled router alone. On a GPU the paper's own toy
-follows (`paper_toy.py`); `--models --paper small` runs that alone, small, on any machine.
+follows (`paper_toy.py`); `--models --choices --paper small` runs that alone, small, on any machine.
+
+`choices` scores 4 choices of 8 tokens behind 100 tokens: a prompt that is read once, against a row per choice, whose
+log-likelihoods are compared first. `--models --choices 135m --threads 1` measures that alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,6 +36,7 @@ from experiments.benchmarks.features_setting import backbone_of
 from experiments.benchmarks.measuring import (
     in_process,
     machine,
+    median_range,
     memory_mib,
     peaks_over_imports,
     ratio,
@@ -40,6 +45,8 @@ from experiments.benchmarks.measuring import (
 
 HERE = Path(__file__).parent
 RANK, PROMPT, STEPS = 8, 60, 32
+BEHIND, CHOICES, CHOICE = 100, 4, 8
+"""Tokens of a prompt, its choices, and the tokens of each."""
 Forward = Callable[..., Any]
 
 
@@ -47,7 +54,8 @@ class Members:
     """A backbone with members in PEFT, and the same members in the project's joint model.
 
     Args:
-        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, with random weights).
+        kind: `tiny` (the built-in backbone), `mid` (a Llama of 12 layers, 768 wide, with random weights) or `135m` (one
+            of 30 layers, 576 wide, the shape of SmolLM2-135M).
         count: Members, C + 1.
         ways: Which of them to prepare; each has a backbone of its own.
     """
@@ -125,6 +133,14 @@ class Members:
 
 def _backbone(kind: str) -> Any:
     torch.manual_seed(0)
+    if kind == "135m":
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        shape = LlamaConfig(
+            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+            num_key_value_heads=3, tie_word_embeddings=True,
+        )  # fmt: skip
+        return LlamaForCausalLM(shape).eval()
     return backbone_of(kind)
 
 
@@ -268,6 +284,51 @@ def distilled(kind: str, count: int) -> dict[str, Any]:
     return found
 
 
+def choices(kind: str, experts: int, batch: int, count: int) -> dict[str, Any]:
+    """A row of `CHOICES` choices behind a prompt: a row per choice over one reading of the prompt.
+
+    Raises:
+        SystemExit: The two disagree.
+    """
+    from elrea.method.ensemble.likelihood import one_row_each, read_once
+
+    members = Members(kind, experts + 1, ["joint"])
+    prompts, texts = members.prompts(batch, BEHIND), members.prompts(batch * CHOICES, CHOICE)
+    each = [list(map(tuple, part.tolist())) for part in texts.split(CHOICES)]
+    asked = list(zip(map(tuple, prompts.tolist()), each, strict=True))
+    weights = torch.rand(batch, members.count, generator=torch.Generator().manual_seed(0))
+    passed: list[int] = []
+    embedding = members.joint.model.get_input_embeddings()
+    counter = embedding.register_forward_hook(lambda _m, ids, _o: passed.append(ids[0].numel()))
+
+    def scored(make: Callable[..., Any]) -> Callable[[], Tensor]:
+        def run() -> Tensor:
+            passed.clear()
+            found = make(asked)
+            logs = found.mixed(found.logits(members.joint, 0), weights)
+            return torch.tensor([found.sums(number, logs) for number in range(batch)])
+
+        return run
+
+    ways = {"rows": scored(one_row_each), "once": scored(read_once)}
+    results, tokens = {}, {}
+    for name, way in ways.items():
+        results[name], tokens[name] = way(), sum(passed)
+    counter.remove()
+    differs = float((results["once"] / results["rows"] - 1).abs().max())
+    if not differs < 1e-5:
+        raise SystemExit(f"choices: log-likelihoods differ by {differs:.2g}: nothing is timed")
+    seconds = rounds(ways, count)
+    row = {
+        "backbone": kind, "members": experts + 1, "batch": batch, "tokens": BEHIND, "choices": CHOICES,
+        "choice_tokens": CHOICE, "rows_over_once": ratio(seconds["rows"], seconds["once"]),
+        "tokens_rows_over_once": round(tokens["rows"] / tokens["once"], 3), "differs": differs,
+        "seconds_once": round(statistics.median(seconds["once"]), 3),
+    }  # fmt: skip
+    print(json.dumps(row), file=sys.stderr, flush=True)
+    return row
+
+
 def print_peak(way: str, kind: str, experts: int, batch: int) -> None:
     """Prints the peak memory of this process, MiB, after `way` has written some tokens."""
     import peft  # noqa: F401
@@ -297,6 +358,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="*", choices=["tiny", "mid"], default=["tiny", "mid"])
+    parser.add_argument("--choices", nargs="*", choices=["tiny", "mid", "135m"], default=["135m"])
     parser.add_argument("--experts", type=int, nargs="*", default=[4, 9])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
@@ -317,36 +379,45 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     alone: dict[str, Any] = {}
+    behind: list[dict[str, Any]] = []
+    for kind in given.choices:
+        for experts, batch in ((0, 8), (4, 1)):
+            behind.append(choices(kind, experts, batch, given.rounds))
+            save(given, rows, alone, behind)
     for kind in given.models:
         alone[kind] = distilled(kind, given.rounds)
-        save(given, rows, alone)
+        save(given, rows, alone, behind)
         for experts in given.experts:
             for batch in given.batch:
                 found = measure(kind, experts, batch, given.rounds)
                 found[0]["memory_over_base"] = memory(kind, experts, batch, min(3, given.rounds))
                 rows += found
-                save(given, rows, alone)  # a benchmark that is stopped keeps these
-    show(rows, alone)
+                save(given, rows, alone, behind)  # a benchmark that is stopped keeps these
+    show(rows, alone, behind)
     if given.paper:
         toy_figures = paper_toy.table(given.paper)
         paper_toy.show(toy_figures)
-        save(given, rows, alone, toy_figures)
+        save(given, rows, alone, behind, toy_figures)
 
 
 def save(
-    given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any], toy: Any = None
+    given: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    alone: dict[str, Any],
+    behind: list[dict[str, Any]],
+    toy: Any = None,
 ) -> None:
     """Writes the figures so far."""
     from elrea.store.files import write_json
 
     facts = {
         "rank": RANK, "steps": STEPS, "rounds": given.rounds, "machine": machine(threads=given.threads), "rows": rows,
-        "distilled_top1_over_base": alone, "paper_toy": toy,
+        "distilled_top1_over_base": alone, "choices": behind, "paper_toy": toy,
     }  # fmt: skip
     write_json(given.out, facts)
 
 
-def show(rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+def show(rows: list[dict[str, Any]], alone: dict[str, Any], behind: list[dict[str, Any]]) -> None:
     """The table."""
     from rich.console import Console
     from rich.table import Table
@@ -366,6 +437,12 @@ def show(rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     for kind, found in alone.items():
         each = ", ".join(f"{name} {figures['median']:.2f}" for name, figures in found.items())
         console.print(f"{kind}: one expert behind the distilled router / base: {each}")
+    for row in behind:
+        console.print(
+            f"{row['backbone']}, {row['members']} members, batch {row['batch']}: {CHOICES} choices of {CHOICE} tokens "
+            f"behind {BEHIND}: a row each / prompt read once: {median_range(row['rows_over_once'])} "
+            f"(tokens: {row['tokens_rows_over_once']:.2f})"
+        )
 
 
 if __name__ == "__main__":

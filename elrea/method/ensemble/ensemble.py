@@ -91,7 +91,8 @@ class Ensemble:
             backbone: Folder or hub id of the backbone, if the one that `ensemble.json` names is missing.
             top_k: Use the k nearest experts only; None uses all.
             base_share: Include the base adapter with weight w_base, as in the paper.
-            device: Where to compute; None: a GPU if there is one, else all cores.
+            device: Where to compute, and with how many threads; None: a GPU if there is one, else OMP_NUM_THREADS,
+                or one thread or all cores, whichever is measured to be faster.
 
         Raises:
             StoreError: A file is missing, damaged, or outside the folder.
@@ -101,7 +102,7 @@ class Ensemble:
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
         saved, device = read_ensemble(place, backbone), device or Device()
-        device.apply()
+        device.apply(measure=True)
         return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 
     def route(self, prompts: Sequence[str | Example]) -> list[Route]:
