@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import statistics
 import time
 from dataclasses import dataclass
 from functools import cache
@@ -11,8 +12,8 @@ from typing import Any, Literal
 from elrea.errors import ConfigError
 
 MOST_THREADS = 1024
-_WIDTH, _PRODUCTS, _TURNS = 1024, 8, 6
-"""Of the products that `faster_threads` times: their width, how many in a row, and how often."""
+_WIDTH, _PRODUCTS, _SECONDS = 1024, 60, 0.2
+"""Of the products that `faster_threads` times: their width, how many there are at most, and the time for all."""
 PRECISIONS = ("32-true", "32", "bf16-mixed")  # "32" is Lightning's other name of "32-true"
 
 
@@ -33,7 +34,7 @@ def threads_of_environment() -> int | None:
 
 @cache
 def faster_threads(cores: int) -> int:
-    """1 or `cores`, whichever decodes faster now: measured once per process, in about a tenth of a second.
+    """1 or `cores`, whichever decodes faster now: measured once per process, in at most about 0.2 s.
 
     All threads of a product wait for the last one. Where other work takes one of the cores, that costs far more than
     the threads gain, and a count of the cores cannot show it. The products are as small as those of one token, and
@@ -45,19 +46,23 @@ def faster_threads(cores: int) -> int:
         return 1
     before = torch.get_num_threads()
     weight, rows = torch.ones(_WIDTH, _WIDTH), torch.ones(4, _WIDTH)
-    seconds = {1: 0.0, cores: 0.0}
+    seconds: dict[int, list[float]] = {1: [], cores: []}
+    end = time.perf_counter() + _SECONDS
     try:
-        for turn in range(_TURNS + 1):
-            for threads in seconds:
+        while len(seconds[cores]) < _PRODUCTS and time.perf_counter() < end:
+            for threads, each in seconds.items():
                 torch.set_num_threads(threads)
-                start = time.perf_counter()
-                for _ in range(_PRODUCTS):
+                for _ in range(3):
+                    start = time.perf_counter()
                     torch.nn.functional.linear(rows, weight)
-                if turn:  # the first starts the threads
-                    seconds[threads] += time.perf_counter() - start
+                    each.append(time.perf_counter() - start)
+                    if start > end:
+                        break
     finally:
         torch.set_num_threads(before)
-    return min(seconds, key=seconds.__getitem__)
+    # The first products start the threads; where they took all the time, they are the answer.
+    means = {n: statistics.fmean(each[3:] or each) for n, each in seconds.items()}
+    return min(means, key=means.__getitem__)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,21 @@ def test_the_faster_count_is_measured_once(slow: int, monkeypatch: pytest.Monkey
     Device("cpu").apply(measure=True)
 
 
+def test_a_slow_measurement_ends_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside much work one product with all threads may take longer than the whole measurement should."""
+    taken: list[int] = []
+    now = [0.0]
+
+    def linear(*_given: torch.Tensor) -> None:
+        taken.append(torch.get_num_threads())
+        now[0] += 0.001 if taken[-1] == 1 else 0.3
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    assert faster_threads(4) == 1
+    assert taken.count(4) <= 2
+
+
 def test_what_is_asked_is_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device, "faster_threads", lambda _: pytest.fail("measured"))
     Device("cpu", threads=2).apply(measure=True)
