@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,12 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import paper_toy
+from experiments.benchmarks import inference_choices, paper_toy
 from experiments.benchmarks.features_setting import backbone_of
 from experiments.benchmarks.measuring import (
     in_process,
     machine,
-    median_range,
     memory_mib,
     peaks_over_imports,
     ratio,
@@ -45,8 +43,6 @@ from experiments.benchmarks.measuring import (
 
 HERE = Path(__file__).parent
 RANK, PROMPT, STEPS = 8, 60, 32
-BEHIND, CHOICES, CHOICE = 100, 4, 8
-"""Tokens of a prompt, its choices, and the tokens of each."""
 Forward = Callable[..., Any]
 
 
@@ -284,51 +280,6 @@ def distilled(kind: str, count: int) -> dict[str, Any]:
     return found
 
 
-def choices(kind: str, experts: int, batch: int, count: int) -> dict[str, Any]:
-    """A row of `CHOICES` choices behind a prompt: a row per choice over one reading of the prompt.
-
-    Raises:
-        SystemExit: The two disagree.
-    """
-    from elrea.method.ensemble.likelihood import one_row_each, read_once
-
-    members = Members(kind, experts + 1, ["joint"])
-    prompts, texts = members.prompts(batch, BEHIND), members.prompts(batch * CHOICES, CHOICE)
-    each = [list(map(tuple, part.tolist())) for part in texts.split(CHOICES)]
-    asked = list(zip(map(tuple, prompts.tolist()), each, strict=True))
-    weights = torch.rand(batch, members.count, generator=torch.Generator().manual_seed(0))
-    passed: list[int] = []
-    embedding = members.joint.model.get_input_embeddings()
-    counter = embedding.register_forward_hook(lambda _m, ids, _o: passed.append(ids[0].numel()))
-
-    def scored(make: Callable[..., Any]) -> Callable[[], Tensor]:
-        def run() -> Tensor:
-            passed.clear()
-            found = make(asked)
-            logs = found.mixed(found.logits(members.joint, 0), weights)
-            return torch.tensor([found.sums(number, logs) for number in range(batch)])
-
-        return run
-
-    ways = {"rows": scored(one_row_each), "once": scored(read_once)}
-    results, tokens = {}, {}
-    for name, way in ways.items():
-        results[name], tokens[name] = way(), sum(passed)
-    counter.remove()
-    differs = float((results["once"] / results["rows"] - 1).abs().max())
-    if not differs < 1e-5:
-        raise SystemExit(f"choices: log-likelihoods differ by {differs:.2g}: nothing is timed")
-    seconds = rounds(ways, count)
-    row = {
-        "backbone": kind, "members": experts + 1, "batch": batch, "tokens": BEHIND, "choices": CHOICES,
-        "choice_tokens": CHOICE, "rows_over_once": ratio(seconds["rows"], seconds["once"]),
-        "tokens_rows_over_once": round(tokens["rows"] / tokens["once"], 3), "differs": differs,
-        "seconds_once": round(statistics.median(seconds["once"]), 3),
-    }  # fmt: skip
-    print(json.dumps(row), file=sys.stderr, flush=True)
-    return row
-
-
 def print_peak(way: str, kind: str, experts: int, batch: int) -> None:
     """Prints the peak memory of this process, MiB, after `way` has written some tokens."""
     import peft  # noqa: F401
@@ -382,7 +333,8 @@ def main() -> None:
     behind: list[dict[str, Any]] = []
     for kind in given.choices:
         for experts, batch in ((0, 8), (4, 1)):
-            behind.append(choices(kind, experts, batch, given.rounds))
+            members = Members(kind, experts + 1, ["joint"])
+            behind.append(inference_choices.measure(members, kind, batch, given.rounds))
             save(given, rows, alone, behind)
     for kind in given.models:
         alone[kind] = distilled(kind, given.rounds)
@@ -438,11 +390,7 @@ def show(rows: list[dict[str, Any]], alone: dict[str, Any], behind: list[dict[st
         each = ", ".join(f"{name} {figures['median']:.2f}" for name, figures in found.items())
         console.print(f"{kind}: one expert behind the distilled router / base: {each}")
     for row in behind:
-        console.print(
-            f"{row['backbone']}, {row['members']} members, batch {row['batch']}: {CHOICES} choices of {CHOICE} tokens "
-            f"behind {BEHIND}: a row each / prompt read once: {median_range(row['rows_over_once'])} "
-            f"(tokens: {row['tokens_rows_over_once']:.2f})"
-        )
+        console.print(inference_choices.line(row))
 
 
 if __name__ == "__main__":

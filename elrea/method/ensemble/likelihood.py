@@ -71,7 +71,7 @@ class Batch(ABC):
             weights: Weights of those members for each prompt of the batch [b, members].
         """
         of_place = weights[self.of_place].to(logits.device)
-        return mix(logits, of_place).log_softmax(-1).cpu()
+        return _normalised(mix(logits, of_place))
 
     def blended(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
         """Log-probabilities of members mixed inside the layers, at the places [places, vocabulary], on the CPU.
@@ -81,7 +81,7 @@ class Batch(ABC):
             weights: Weights of its members for each prompt of the batch [b, members].
             pad_id: Token id of padding.
         """
-        return self.inside(model, weights, pad_id).log_softmax(-1).cpu()
+        return _normalised(self.inside(model, weights, pad_id))
 
     def sums(self, number: int, log_probs: Tensor) -> list[float]:
         """log P of each continuation of prompt `number` of the batch."""
@@ -89,6 +89,14 @@ class Batch(ABC):
             sum(log_probs[place, token].item() for place, token in pairs)
             for pairs in self.wanted[number]
         ]
+
+
+@torch.inference_mode()
+def _normalised(logits: Tensor) -> Tensor:
+    """Log-probabilities of logits [places, vocabulary], in their memory, on the CPU."""
+    for part in logits.split(16):
+        part.copy_(part.log_softmax(-1))
+    return logits.cpu()
 
 
 @dataclass(frozen=True)

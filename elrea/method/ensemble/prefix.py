@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from elrea.data.prompts import Ids
 
-TOKENS = {"cpu": 2048}
-"""By device: most tokens of all rows together, those in the cache included, in one pass. More do not fit into a CPU's
-caches, and their memory is returned to the system after every layer."""
+TOKENS = {"cpu": 1024}
+"""By device: most tokens of all rows together, those in the cache included, in one pass. It bounds the memory of keys
+and values; a CPU is hardly faster with more."""
 MORE_TOKENS = 8192
-"""The same on other devices; it bounds the memory of keys and values."""
+"""The same on other devices."""
 
 log = logging.getLogger(__name__)
 
