@@ -13,6 +13,7 @@ from elrea.method.ensemble.places import find_backbone
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.models.device import Device
 
 
 def ensemble_parser(
@@ -37,6 +38,7 @@ def ensemble_parser(
         "--backbone",
         help="folder or hub id of the backbone (default: found from where the run had it)",
     )
+    add_threads(parser)
     parser.add_argument(
         "--trust-remote-code", action="store_true",
         help="run the code that comes with the backbone, if the run did (default: no)",
@@ -55,6 +57,28 @@ def ensemble_parser(
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
     return parser
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Adds `--threads`, for `device_of`."""
+    parser.add_argument(
+        "--threads", type=int,
+        help="CPU threads (default: OMP_NUM_THREADS, else 1 or all cores, whichever is faster now)",
+    )  # fmt: skip
+
+
+def device_of(given: argparse.Namespace) -> Device:
+    """The device with the given number of threads.
+
+    Raises:
+        ConfigError: The number is out of range.
+    """
+    from elrea.models.device import MOST_THREADS, Device
+
+    try:
+        return Device(threads=given.threads)
+    except ValueError as error:
+        raise ConfigError(f"--threads {given.threads}: must be 1 to {MOST_THREADS}") from error
 
 
 def ensemble_folder(run: Path) -> Path:
@@ -76,6 +100,7 @@ def check_arguments(given: argparse.Namespace) -> dict[str, Any]:
     """
     if given.top_k is not None and given.top_k < 1:
         raise ConfigError(f"--top-k {given.top_k}: must be at least 1")
+    device_of(given)
     facts = read_facts(ensemble_folder(given.run))
     find_backbone(
         facts, ensemble_folder(given.run), given.backbone, trust_remote_code=given.trust_remote_code, verify=False
@@ -94,5 +119,6 @@ def load_ensemble(given: argparse.Namespace) -> Ensemble:
     from elrea.pipeline.assemble import ensemble_of
 
     return ensemble_of(
-        given.run, given.backbone, top_k=given.top_k, trust_remote_code=given.trust_remote_code
-    )
+        given.run, given.backbone, top_k=given.top_k, device=device_of(given),
+        trust_remote_code=given.trust_remote_code,
+    )  # fmt: skip

@@ -12,6 +12,7 @@ from importlib import import_module
 
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError, did_you_mean
+from elrea.models.device import idle_threads_sleep
 from elrea.version import __version__
 
 COMMANDS = {
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"elrea {command}: no such command{did_you_mean(command, COMMANDS)} (`elrea --help` lists them)"
             )
         module, _ = COMMANDS[command]
+        idle_threads_sleep()
         import_module(f"elrea.commands.{module}").main(rest)
 
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from elrea.commands.arguments import (
     check_arguments,
+    device_of,
     ensemble_folder,
     ensemble_parser,
     load_ensemble,
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.prompts:
         check_arguments(given)
         prompts = [prompt for _, prompt in read_prompts(given.prompts)]
+    device = device_of(given)
     members = members_of(folder)
     weights = parse_weights(given.weights, members)
     check_rank(given.rank, folder, [name for name, weight in weights.items() if weight])
@@ -77,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         announce("loading the adapters ...")
         source = "alike" if given.weights == "uniform" else "given by hand"
+        device.apply()
     merge(folder, given.out, weights, given.rank, source)
 
 

@@ -11,9 +11,10 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from elrea.commands.arguments import add_threads, device_of
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
@@ -41,7 +42,9 @@ class Neighbour:
     text: str
 
 
-def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -> list[Neighbour]:
+def neighbours(
+    run: Path, prompt: str, k: int = 10, store: Path | None = None, *, threads: int | None = None
+) -> list[Neighbour]:
     """The k training examples of a finished run that are nearest to a prompt, nearest first.
 
     Args:
@@ -49,6 +52,7 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
         prompt: An instruction, worded as in the training data.
         k: Number of examples.
         store: Folder of the run's stages; None: where its config says.
+        threads: CPU threads; None: trainer.threads of the run, or as for `Ensemble.load`.
 
     Raises:
         ElreaError: The run is not finished, its data or store was moved, or the prompt has no gradient.
@@ -66,7 +70,8 @@ def neighbours(run: Path, prompt: str, k: int = 10, store: Path | None = None) -
     from elrea.pipeline.graph import clusters_of
     from elrea.store.stage import Store
 
-    experiment.device.apply()
+    device = experiment.device
+    replace(device, threads=threads or device.threads).apply(measure=True)
     context, stages = clusters_of(experiment, Store(store or configured))
     for name, stage in stages.items():
         if not stage.done():
@@ -116,8 +121,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--store", type=Path, help="folder of the run's stages (default: where the run had it)"
     )
+    add_threads(parser)
     given = parser.parse_args(argv)
-    nearest = neighbours(given.run, given.prompt, given.k, given.store)
+    device_of(given)
+    nearest = neighbours(given.run, given.prompt, given.k, given.store, threads=given.threads)
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     print("\n".join(table(nearest, width)))
 

@@ -16,6 +16,7 @@ from textwrap import fill
 
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
+from elrea.models.device import idle_threads_sleep
 from elrea.reporting.progress import WIDTH
 
 
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: There is no `conf/`, or the job fails with an error that the user can fix.
     """
     conf = config_folder()
+    idle_threads_sleep()
     import hydra
 
     from elrea.commands.job import run  # with it comes ${sweep_folder:} of conf/config.yaml

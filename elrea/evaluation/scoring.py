@@ -15,7 +15,7 @@ from torch import Tensor
 from elrea.data.prompts import Encoded, Ids
 from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
-from elrea.method.ensemble.likelihood import Rows, batches
+from elrea.method.ensemble.likelihood import Batch, batches
 from elrea.method.ensemble.strategy import Layerwise, Picking, Strategy, Voting
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Mixture:
             return self
         return replace(self, weights=self.weights / self.weights.sum(1, keepdim=True))
 
-    def log_probs(self, logits: Tensor, rows: Rows, indices: Sequence[int], pad_id: int) -> Tensor:
+    def log_probs(self, logits: Tensor, rows: Batch, indices: Sequence[int], pad_id: int) -> Tensor:
         """Log-probabilities of the mixture at the scored positions of a batch [positions, vocabulary].
 
         Args:
@@ -233,9 +233,9 @@ def score(
     fitting = [i for i, q in enumerate(questions) if q.scorable]
     advance(n - len(fitting))
     asked = [(questions[i].prompt, questions[i].continuations) for i in fitting]
-    for batch, rows in batches(asked, batch_size):
+    for batch, rows in batches(asked, batch_size, joint.model):
         indices = [fitting[i] for i in batch]
-        logits = rows.logits(joint, pad_id)
+        logits = rows.logits(joint, pad_id, _used(mixtures, indices, joint.count))
         for name, mixture in mixtures.items():
             log_probs = mixture.log_probs(logits, rows, indices, pad_id)
             _judge(outcomes[name], questions, indices, rows, log_probs, mixture.vote)
@@ -243,11 +243,20 @@ def score(
     return outcomes
 
 
+def _used(mixtures: Mapping[str, Mixture], indices: Sequence[int], members: int) -> Tensor:
+    """Which members have a weight in any mixture, for some prompts [b, members]; the others need not be run."""
+    used = torch.zeros(len(indices), members, dtype=torch.bool)
+    for mixture in mixtures.values():
+        if mixture.model is None:
+            used[:, list(mixture.columns)] |= mixture.weights[list(indices)] != 0
+    return used
+
+
 def _judge(
     outcome: Outcome,
     questions: Sequence[Question],
     indices: Sequence[int],
-    rows: Rows,
+    rows: Batch,
     log_probs: Tensor,
     vote: Callable[[Sequence[float], int], int] | None,
 ) -> None:

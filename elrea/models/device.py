@@ -3,13 +3,66 @@
 from __future__ import annotations
 
 import os
+import statistics
+import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from elrea.errors import ConfigError
 
-_MOST_THREADS = 1024
+MOST_THREADS = 1024
+_WIDTH, _PRODUCTS, _SECONDS = 1024, 60, 0.2
+"""Of the products that `faster_threads` times: their width, how many there are at most, and the time for all."""
 PRECISIONS = ("32-true", "32", "bf16-mixed")  # "32" is Lightning's other name of "32-true"
+
+
+def idle_threads_sleep() -> None:
+    """Lets torch's threads sleep instead of spinning while they wait for each other, unless the user has chosen.
+
+    For a command's entry, before torch is imported. Beside other work, a spinning thread takes the core from the one
+    that it waits for. Child processes do the same.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+def threads_of_environment() -> int | None:
+    """OMP_NUM_THREADS, of a list its first number; None where it is not set, or not a number of 1 or more."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and 1 <= int(first) <= MOST_THREADS else None
+
+
+@cache
+def faster_threads(cores: int) -> int:
+    """1 or `cores`, whichever decodes faster now: measured once per process, in at most about 0.2 s.
+
+    All threads of a product wait for the last one. Where other work takes one of the cores, that costs far more than
+    the threads gain, and a count of the cores cannot show it. The products are as small as those of one token, and
+    the two counts take turns, since the other work changes.
+    """
+    import torch
+
+    if cores == 1:
+        return 1
+    before = torch.get_num_threads()
+    weight, rows = torch.ones(_WIDTH, _WIDTH), torch.ones(4, _WIDTH)
+    seconds: dict[int, list[float]] = {1: [], cores: []}
+    end = time.perf_counter() + _SECONDS
+    try:
+        while len(seconds[cores]) < _PRODUCTS and time.perf_counter() < end:
+            for threads, each in seconds.items():
+                torch.set_num_threads(threads)
+                for _ in range(3):
+                    start = time.perf_counter()
+                    torch.nn.functional.linear(rows, weight)
+                    each.append(time.perf_counter() - start)
+                    if start > end:
+                        break
+    finally:
+        torch.set_num_threads(before)
+    # The first products start the threads; where they took all the time, they are the answer.
+    means = {n: statistics.fmean(each[3:] or each) for n, each in seconds.items()}
+    return min(means, key=means.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -21,7 +74,8 @@ class Device:
     precision: str = "32-true"
     """Of the training, by Lightning's names: 32-true or bf16-mixed. Adapters are float32 in both."""
     threads: int | None = None
-    """CPU threads per process; null uses every core that this process may use, divided among `devices`."""
+    """CPU threads per process; null: OMP_NUM_THREADS if it is set, else every core that this process may use, divided
+    among `devices`."""
     devices: int = 1
     """Number of GPUs, or of processes on a CPU. They share the extraction of features and, with `strategy`, the
     training; scoring uses the first."""
@@ -38,10 +92,10 @@ class Device:
                 f"precision={self.precision} must be 32-true or bf16-mixed "
                 "(a bfloat16 backbone with its float32 adapter is 32-true)"
             )
-        if self.threads is not None and not 1 <= self.threads <= _MOST_THREADS:
-            raise ValueError(f"threads={self.threads} must be 1 to {_MOST_THREADS}, or null")
-        if not 1 <= self.devices <= _MOST_THREADS:
-            raise ValueError(f"devices={self.devices} must be 1 to {_MOST_THREADS}")
+        if self.threads is not None and not 1 <= self.threads <= MOST_THREADS:
+            raise ValueError(f"threads={self.threads} must be 1 to {MOST_THREADS}, or null")
+        if not 1 <= self.devices <= MOST_THREADS:
+            raise ValueError(f"devices={self.devices} must be 1 to {MOST_THREADS}")
         if self.strategy not in ("one", "ddp", "sharded"):
             raise ValueError(f"strategy={self.strategy} must be one, ddp or sharded")
 
@@ -78,11 +132,21 @@ class Device:
                 f"trainer.devices={self.devices}: torch finds {there} here; say {there}"
             )
 
-    def apply(self, processes: int = 1) -> None:
-        """Sets the number of threads of this process, one of `processes` that run at the same time."""
+    def apply(self, processes: int = 1, *, measure: bool = False) -> None:
+        """Sets the number of threads of this process: `threads`, else OMP_NUM_THREADS, else by its cores.
+
+        Args:
+            processes: Processes that run at the same time and share the cores.
+            measure: Take one thread instead of all cores where that is faster just now (`faster_threads`). Not for
+                training, whose last digits depend on the number of threads: it must not change from run to run.
+        """
         import torch
 
-        torch.set_num_threads(self.threads or max(1, len(os.sched_getaffinity(0)) // processes))
+        cores = max(1, len(os.sched_getaffinity(0)) // processes)
+        threads = self.threads or threads_of_environment()
+        if threads is None:
+            threads = faster_threads(cores) if measure and self.resolve() == "cpu" else cores
+        torch.set_num_threads(threads)
 
     def take(self, job: int) -> None:
         """Chooses a GPU by the job's number, so that jobs of a sweep that run at the same time use different ones.

@@ -32,12 +32,12 @@ def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor, **given: Any)
     afterwards (Gemma's soft cap, Cohere's scale) still happens. For a model without a separate head all logits are
     computed and then selected.
 
-    No attention mask is passed: padding is on the right, where causal attention does not look.
+    No attention mask is needed where padding is on the right: causal attention does not look there.
 
     Args:
         model: A causal language model, with or without adapters.
-        ids: LongTensor [batch, time], padded on the right.
-        places: LongTensor [n], n <= batch · (time - 1).
+        ids: LongTensor [batch, time], padded on the right, or with an attention mask.
+        places: LongTensor [n], n <= batch · time.
         given: Further arguments of the model's call.
     """
 
@@ -48,7 +48,7 @@ def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor, **given: Any)
     head = model.get_output_embeddings()
     handle = None if head is None else head.register_forward_pre_hook(select)
     try:
-        logits: Tensor = model(input_ids=ids, use_cache=False, **given).logits
+        logits: Tensor = model(input_ids=ids, **{"use_cache": False, **given}).logits
     finally:
         if handle is not None:
             handle.remove()

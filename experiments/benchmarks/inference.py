@@ -11,7 +11,10 @@ of the members' logits. Before anything is timed, the three ways of all members 
 which each way runs once; the median, least and most over rounds are written to inference.json beside this file. Memory
 is the peak of a process of its own, less the peak of one that only imports; the backbone's weights are included. Takes
 an hour with `mid`; `--experts` without a number measures the distilled router alone. On a GPU the paper's own toy
-follows (`paper_toy.py`); `--models --paper small` runs that alone, small, on any machine.
+follows (`paper_toy.py`); `--models --choices --paper small` runs that alone, small, on any machine.
+
+`choices` scores 4 choices of 8 tokens behind 100 tokens: a prompt that is read once, against a row per choice, whose
+log-likelihoods are compared first. `--models --choices 135m --threads 1` measures that alone.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.benchmarks import paper_toy
+from experiments.benchmarks import inference_choices, paper_toy
 from experiments.benchmarks.features_setting import backbone_of
 from experiments.benchmarks.measuring import (
     in_process,
@@ -47,7 +50,8 @@ class Members:
     """A backbone with members in PEFT, and the same members in the project's joint model.
 
     Args:
-        kind: `tiny` (the built-in backbone) or `mid` (a Llama of 12 layers, 768 wide, with random weights).
+        kind: `tiny` (the built-in backbone), `mid` (a Llama of 12 layers, 768 wide, with random weights) or `135m` (one
+            of 30 layers, 576 wide, the shape of SmolLM2-135M).
         count: Members, C + 1.
         ways: Which of them to prepare; each has a backbone of its own.
     """
@@ -125,6 +129,14 @@ class Members:
 
 def _backbone(kind: str) -> Any:
     torch.manual_seed(0)
+    if kind == "135m":
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        shape = LlamaConfig(
+            vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+            num_key_value_heads=3, tie_word_embeddings=True,
+        )  # fmt: skip
+        return LlamaForCausalLM(shape).eval()
     return backbone_of(kind)
 
 
@@ -297,6 +309,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", nargs="*", choices=["tiny", "mid"], default=["tiny", "mid"])
+    parser.add_argument("--choices", nargs="*", choices=["tiny", "mid", "135m"], default=["135m"])
     parser.add_argument("--experts", type=int, nargs="*", default=[4, 9])
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--rounds", type=int, default=5)
@@ -317,36 +330,46 @@ def main() -> None:
         return
     rows: list[dict[str, Any]] = []
     alone: dict[str, Any] = {}
+    behind: list[dict[str, Any]] = []
+    for kind in given.choices:
+        for experts, batch in ((0, 8), (4, 1)):
+            members = Members(kind, experts + 1, ["joint"])
+            behind.append(inference_choices.measure(members, kind, batch, given.rounds))
+            save(given, rows, alone, behind)
     for kind in given.models:
         alone[kind] = distilled(kind, given.rounds)
-        save(given, rows, alone)
+        save(given, rows, alone, behind)
         for experts in given.experts:
             for batch in given.batch:
                 found = measure(kind, experts, batch, given.rounds)
                 found[0]["memory_over_base"] = memory(kind, experts, batch, min(3, given.rounds))
                 rows += found
-                save(given, rows, alone)  # a benchmark that is stopped keeps these
-    show(rows, alone)
+                save(given, rows, alone, behind)  # a benchmark that is stopped keeps these
+    show(rows, alone, behind)
     if given.paper:
         toy_figures = paper_toy.table(given.paper)
         paper_toy.show(toy_figures)
-        save(given, rows, alone, toy_figures)
+        save(given, rows, alone, behind, toy_figures)
 
 
 def save(
-    given: argparse.Namespace, rows: list[dict[str, Any]], alone: dict[str, Any], toy: Any = None
+    given: argparse.Namespace,
+    rows: list[dict[str, Any]],
+    alone: dict[str, Any],
+    behind: list[dict[str, Any]],
+    toy: Any = None,
 ) -> None:
     """Writes the figures so far."""
     from elrea.store.files import write_json
 
     facts = {
         "rank": RANK, "steps": STEPS, "rounds": given.rounds, "machine": machine(threads=given.threads), "rows": rows,
-        "distilled_top1_over_base": alone, "paper_toy": toy,
+        "distilled_top1_over_base": alone, "choices": behind, "paper_toy": toy,
     }  # fmt: skip
     write_json(given.out, facts)
 
 
-def show(rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
+def show(rows: list[dict[str, Any]], alone: dict[str, Any], behind: list[dict[str, Any]]) -> None:
     """The table."""
     from rich.console import Console
     from rich.table import Table
@@ -366,6 +389,8 @@ def show(rows: list[dict[str, Any]], alone: dict[str, Any]) -> None:
     for kind, found in alone.items():
         each = ", ".join(f"{name} {figures['median']:.2f}" for name, figures in found.items())
         console.print(f"{kind}: one expert behind the distilled router / base: {each}")
+    for row in behind:
+        console.print(inference_choices.line(row))
 
 
 if __name__ == "__main__":

@@ -129,11 +129,12 @@ def test_the_single_token_path_equals_the_general_one(monkeypatch) -> None:
     questions = random_questions([[1, 1, 1, 1]] * 7)
     given = mixtures(7)
     short = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
-    monkeypatch.setattr(likelihood, "_short_rows", likelihood._long_rows)
-    long = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
-    for name in given:
-        assert short[name].choice == long[name].choice
-        assert short[name].loss == pytest.approx(long[name].loss, abs=1e-5)
+    for general in (likelihood.one_row_each, likelihood.read_once):
+        monkeypatch.setattr(likelihood, "_short_rows", general)
+        long = score(JOINT, questions, given, batch_size=3, pad_id=PAD)
+        for name in given:
+            assert short[name].choice == long[name].choice
+            assert short[name].loss == pytest.approx(long[name].loss, abs=1e-5)
 
 
 def test_a_free_response_of_one_token_is_not_a_choice() -> None:

@@ -52,6 +52,7 @@ def _forward(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
         if not 1 < len(flat) <= MOST_ROWS or rows.dtype != torch.float32:
             return functional.linear(rows, weight, bias)
         product = weight @ flat.T if column is None else torch.addmm(column, weight, flat.T)
-        return product.T.view(*rows.shape[:-1], -1)
+        # Contiguous, as a layer's own output is: complex numbers are made of it by some rotary embeddings.
+        return product.T.contiguous().view(*rows.shape[:-1], -1)
 
     return forward

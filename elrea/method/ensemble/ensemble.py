@@ -99,7 +99,8 @@ class Ensemble:
                 it, or at the same place relative to the ensemble or the working folder, as after moving both.
             top_k: Use the k nearest experts only; None uses all.
             base_share: Include the base adapter with weight w_base, as in the paper.
-            device: Where to compute; None: a GPU if there is one, else all cores.
+            device: Where to compute, and with how many threads; None: a GPU if there is one, else OMP_NUM_THREADS,
+                or one thread or all cores, whichever is measured to be faster.
             trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
@@ -111,7 +112,7 @@ class Ensemble:
             place /= "ensemble"
         saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)
         device = device or Device()
-        device.apply()
+        device.apply(measure=True)
         return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
 
     def examples(self, prompts: Sequence[Asked]) -> list[Example]:

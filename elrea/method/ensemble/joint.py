@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from elrea.errors import BackboneError
 from elrea.method.ensemble.cpu_linear import swapped_products
+from elrea.method.ensemble.prefix import read
 from elrea.models.adapter_shape import Lora
 from elrea.models.loss import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from elrea.method.ensemble.prefix import Prompt
 
 Adapter = tuple[dict[str, Tensor], Lora]
 """An adapter's tensors by their PEFT names, and its settings."""
@@ -60,17 +63,28 @@ class JointModel:
         Yields:
             The model, for any caller, such as `generate`.
         """
-        handles = []
-        try:
-            for module, a, b in self._layers:
-                if member is not None:
-                    a, b = a[member], b[member]
-                handles.append(module.register_forward_hook(self._adder(a, b)))
-            with swapped_products(self.model):
-                yield self.model
-        finally:
-            for handle in handles:
-                handle.remove()
+        layers = self._layers
+        if member is not None:
+            layers = [(module, a[member], b[member]) for module, a, b in layers]
+        adders = ((module, self._adder(a, b)) for module, a, b in layers)
+        with _hooked(adders), swapped_products(self.model):
+            yield self.model
+
+    @contextmanager
+    def blocks(self, member: Sequence[int]) -> Iterator[PreTrainedModel]:
+        """As `rows`, for many tokens of rows that are sorted by member: a member's factors are read once for all.
+
+        Args:
+            member: Member of each row of a batch [rows].
+        """
+        sizes = {m: member.count(m) for m in dict.fromkeys(member)}
+        if len(set(sizes.values())) > 1:
+            adders = [(module, self._block_adder(a, b, sizes)) for module, a, b in self._layers]
+        else:
+            chosen = slice(None) if len(sizes) == self.count else list(sizes)
+            adders = [(module, self._adder(a[chosen], b[chosen])) for module, a, b in self._layers]
+        with _hooked(adders):
+            yield self.model
 
     def chunk(self, rows: int, longest: int) -> int | None:
         """Tokens of each row that `generate` should read in one pass; None: all of them."""
@@ -92,21 +106,105 @@ class JointModel:
 
         return add
 
+    @staticmethod
+    def _block_adder(a: Tensor, b: Tensor, sizes: Mapping[int, int]) -> Callable[..., Tensor]:
+        """The same hook for sorted rows, `sizes[m]` of member m: Aᵀ [members, in, r], (α/r)·Bᵀ [members, r, out]."""
+
+        def add(_module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+            x = inputs[0].to(a.dtype).reshape(-1, a.shape[1])
+            each = len(x) // sum(sizes.values())
+            parts = x.split([rows * each for rows in sizes.values()])
+            added = [part @ a[m] @ b[m] for m, part in zip(sizes, parts, strict=True)]
+            return output + torch.cat(added).view(output.shape).to(output.dtype)
+
+        return add
+
     @torch.inference_mode()
-    def logits(self, ids: Tensor, places: Tensor) -> Tensor:
+    def logits(self, ids: Tensor, places: Tensor, used: Tensor | None = None) -> Tensor:
         """Logits of every member at some positions.
 
         Args:
             ids: Token ids [b, t], padded on the right (causal attention never looks there).
             places: Positions in `ids.flatten()` [n].
+            used: Which members each row needs [b, members]; None: all. The logits of the others are 0, and are not
+                computed.
 
         Returns:
             [members, n, vocabulary] in float32.
         """
+        if used is not None and not used.all():
+            return self._some(ids, places, used)
         shifted = torch.arange(self.count, device=ids.device)[:, None] * ids.numel() + places
         with self.rows():
             out = logits_at(self.model, ids.repeat(self.count, 1), shifted.flatten())
         return out.float().view(self.count, len(places), -1)
+
+    def _some(self, ids: Tensor, places: Tensor, used: Tensor) -> Tensor:
+        """The logits of some members alone, and 0 for the others."""
+        member, row = pairs_of(used)
+        length = ids.shape[1]
+        number = used.T.new_full(
+            used.T.shape, -1, dtype=torch.long
+        )  # of each member's row in the pass
+        number[member, row] = torch.arange(len(row))
+        of_place = number[:, (places // length).cpu()]
+        found = of_place >= 0
+        flat = (of_place * length + (places % length).cpu())[found]
+        with self.blocks(member.tolist()):
+            logits = logits_at(self.model, ids[row.to(ids.device)], flat.to(ids.device)).float()
+        out = logits.new_zeros(self.count, len(places), logits.shape[-1])
+        out[found.to(out.device)] = logits
+        return out
+
+    @torch.inference_mode()
+    def logits_after(
+        self, prompts: Sequence[Prompt], places: int, pad_id: int, used: Tensor | None = None
+    ) -> Tensor:
+        """Logits of every member behind prompts that are read once, and behind their continuations' tokens.
+
+        Args:
+            prompts: The prompts, which number the logit vectors.
+            places: How many vectors there are, n.
+            pad_id: Token id of padding.
+            used: Which members each prompt needs [b, members], as in `logits`; None: all.
+
+        Returns:
+            [members, n, vocabulary] in float32.
+        """
+        whole = torch.ones(len(prompts), self.count, dtype=torch.bool)
+        member, number = (index.tolist() for index in pairs_of(whole if used is None else used))
+        out = None
+        passes = read(
+            self.model, lambda rows: self.blocks([member[row] for row in rows]),
+            [prompts[i] for i in number], pad_id,
+        )  # fmt: skip
+        for rows, of, logits in passes:
+            if out is None:
+                out = logits.new_zeros(self.count, places, logits.shape[-1])
+            out[[member[row] for row in rows], of] = logits
+        assert out is not None, "there is a prompt"
+        return out
+
+
+@contextmanager
+def _hooked(adders: Iterable[tuple[nn.Module, Callable[..., Tensor]]]) -> Iterator[None]:
+    """Calls a function on the output of each module until the context ends."""
+    handles = []
+    try:
+        for module, add in adders:
+            handles.append(module.register_forward_hook(add))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def pairs_of(used: Tensor) -> tuple[Tensor, Tensor]:
+    """Member and row of every pair that is used [b, members], sorted by member; a row without any gets the first."""
+    used = used.cpu().clone()
+    used[:, 0] |= ~used.any(dim=1)
+    member, row = used.T.nonzero(as_tuple=True)
+    return member, row
 
 
 def chunk_of(model: PreTrainedModel, rows: int, longest: int) -> int | None:

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from elrea.method.ensemble.joint import Adapter, chunk_of, stacked
+from elrea.method.ensemble.prefix import read
 from elrea.models.loss import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from elrea.method.ensemble.prefix import Prompt
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,28 @@ class LayerwiseModel:
         """
         with self.rows(weights):
             return logits_at(self.model, ids, places).float()
+
+    @torch.inference_mode()
+    def logits_after(
+        self, prompts: Sequence[Prompt], places: int, pad_id: int, weights: Tensor
+    ) -> Tensor:
+        """Logits behind prompts that are read once, and behind their continuations' tokens [n, vocabulary] in float32.
+
+        Args:
+            prompts: The prompts, which number the logit vectors.
+            places: How many vectors there are, n.
+            pad_id: Token id of padding.
+            weights: Weights of the members for each prompt [b, members].
+        """
+        out = None
+        for _, of, logits in read(
+            self.model, lambda rows: self.rows(weights[rows]), prompts, pad_id
+        ):
+            if out is None:
+                out = logits.new_empty(places, logits.shape[-1])
+            out[of] = logits
+        assert out is not None, "there is a prompt"
+        return out
 
 
 def mixed_outputs(x: Tensor, factors: Factors, shares: Tensor) -> Tensor:

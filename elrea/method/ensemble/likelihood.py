@@ -1,9 +1,10 @@
-"""Log-probabilities of continuations of prompts: the batches of sequences, and the reading of their logits."""
+"""Log-probabilities of continuations of prompts: the batches, and the reading of their logits."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from elrea.data.batches import by_length, pad
 from elrea.data.prompts import Ids
 from elrea.method.ensemble.mixing import mix
+from elrea.method.ensemble.prefix import Prompt, most_shared, shares_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,25 +37,31 @@ class Likelihood(NamedTuple):
     greedy: bool
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The sequences of a batch, and the positions at which their logits are read.
+class Batch(ABC):
+    """Some prompts, and where the logits are read that their continuations need.
 
     Attributes:
-        sequences: Token ids of each row.
-        places: (row, position) of every logit vector that is read.
-        of_place: Number of each place's prompt in the batch.
-        wanted: For each prompt and continuation, the (place, token) pairs whose log-probabilities are summed.
+        of_place: Number of each logit vector's prompt in the batch.
+        wanted: For each prompt and continuation, the (number of a logit vector, token) pairs whose log-probabilities
+            are summed.
     """
 
-    sequences: list[Ids]
-    places: list[tuple[int, int]]
     of_place: list[int]
     wanted: list[list[list[tuple[int, int]]]]
 
-    def logits(self, joint: JointModel, pad_id: int) -> Tensor:
-        """Every member's logits at the places [members, places, vocabulary]."""
-        return joint.logits(*self._padded(joint.model, pad_id))
+    @abstractmethod
+    def logits(self, joint: JointModel, pad_id: int, used: Tensor | None = None) -> Tensor:
+        """Logits of every member [members, places, vocabulary].
+
+        Args:
+            joint: All members.
+            pad_id: Token id of padding.
+            used: Which members each prompt needs [b, members]; None: all. The logits of the others are 0.
+        """
+
+    @abstractmethod
+    def inside(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
+        """Logits of members mixed inside the layers [places, vocabulary]; arguments as for `blended`."""
 
     def mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
         """Log-probabilities of the mixed logits (5.10) at the places [places, vocabulary], on the CPU.
@@ -63,7 +71,7 @@ class Rows:
             weights: Weights of those members for each prompt of the batch [b, members].
         """
         of_place = weights[self.of_place].to(logits.device)
-        return mix(logits, of_place).log_softmax(-1).cpu()
+        return _normalised(mix(logits, of_place))
 
     def blended(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
         """Log-probabilities of members mixed inside the layers, at the places [places, vocabulary], on the CPU.
@@ -73,19 +81,7 @@ class Rows:
             weights: Weights of its members for each prompt of the batch [b, members].
             pad_id: Token id of padding.
         """
-        of_row = [0] * len(self.sequences)
-        for (row, _), prompt in zip(self.places, self.of_place, strict=True):
-            of_row[row] = prompt
-        ids, flat = self._padded(model.model, pad_id)
-        logits = model.logits(ids, flat, weights[of_row].to(ids.device))
-        return logits.log_softmax(-1).cpu()
-
-    def _padded(self, model: PreTrainedModel, pad_id: int) -> tuple[Tensor, Tensor]:
-        """Token ids [rows, t], and the places as positions in the flattened ids, on the model's device."""
-        device = next(model.parameters()).device
-        ids, _ = pad(self.sequences, pad_id)
-        flat = torch.tensor([row * ids.shape[1] + position for row, position in self.places])
-        return ids.to(device), flat.to(device)
+        return _normalised(self.inside(model, weights, pad_id))
 
     def sums(self, number: int, log_probs: Tensor) -> list[float]:
         """log P of each continuation of prompt `number` of the batch."""
@@ -95,18 +91,93 @@ class Rows:
         ]
 
 
-def batches(asked: Sequence[Asked], batch_size: int) -> Iterator[tuple[list[int], Rows]]:
-    """Batches of prompts of similar length: their numbers, and their rows.
+@torch.inference_mode()
+def _normalised(logits: Tensor) -> Tensor:
+    """Log-probabilities of logits [places, vocabulary], in their memory, on the CPU."""
+    for part in logits.split(16):
+        part.copy_(part.log_softmax(-1))
+    return logits.cpu()
 
-    If all continuations of a prompt are single tokens, one row with the prompt is enough for all; otherwise each
+
+@dataclass(frozen=True)
+class Rows(Batch):
+    """A batch in which every sequence is a row of one pass.
+
+    Attributes:
+        sequences: Token ids of each row.
+        places: (row, position) of every logit vector that is read.
+    """
+
+    sequences: list[Ids] = field(default_factory=list)
+    places: list[tuple[int, int]] = field(default_factory=list)
+    of_place: list[int] = field(default_factory=list)
+    wanted: list[list[list[tuple[int, int]]]] = field(default_factory=list)
+
+    def logits(self, joint: JointModel, pad_id: int, used: Tensor | None = None) -> Tensor:
+        ids, flat = self._padded(joint.model, pad_id)
+        return joint.logits(ids, flat, None if used is None else used[self._of_row()])
+
+    def inside(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
+        ids, flat = self._padded(model.model, pad_id)
+        return model.logits(ids, flat, weights[self._of_row()].to(ids.device))
+
+    def _of_row(self) -> list[int]:
+        """Number of each row's prompt."""
+        of_row = [0] * len(self.sequences)
+        for (row, _), prompt in zip(self.places, self.of_place, strict=True):
+            of_row[row] = prompt
+        return of_row
+
+    def _padded(self, model: PreTrainedModel, pad_id: int) -> tuple[Tensor, Tensor]:
+        """Token ids [rows, t], and the places as positions in the flattened ids, on the model's device."""
+        device = next(model.parameters()).device
+        ids, _ = pad(self.sequences, pad_id)
+        flat = torch.tensor([row * ids.shape[1] + position for row, position in self.places])
+        return ids.to(device), flat.to(device)
+
+
+@dataclass(frozen=True)
+class Shared(Batch):
+    """A batch in which every prompt is read once for all its continuations.
+
+    Attributes:
+        prompts: The prompts with their continuations.
+    """
+
+    prompts: list[Prompt] = field(default_factory=list)
+    of_place: list[int] = field(default_factory=list)
+    wanted: list[list[list[tuple[int, int]]]] = field(default_factory=list)
+
+    def logits(self, joint: JointModel, pad_id: int, used: Tensor | None = None) -> Tensor:
+        return joint.logits_after(self.prompts, len(self.of_place), pad_id, used)
+
+    def inside(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
+        return model.logits_after(self.prompts, len(self.of_place), pad_id, weights)
+
+
+def batches(
+    asked: Sequence[Asked], batch_size: int, model: PreTrainedModel
+) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of prompts of similar length: their numbers, and where their logits are read.
+
+    If all continuations of a prompt are single tokens, one row with the prompt is enough for all. Otherwise a prompt
+    with several continuations is read once for all of them, if the model can (`shares_prompts`); each other
     continuation has its own row.
     """
-    for one_token in (True, False):
-        group = [i for i, (_, c) in enumerate(asked) if all(len(x) == 1 for x in c) is one_token]
+    short = [all(len(c) == 1 for c in cs) for _, cs in asked]
+    kinds: list[Callable[[Sequence[Asked]], Batch]]
+    kinds = [_short_rows if one else one_row_each for one in short]
+    several = [i for i, (_, cs) in enumerate(asked) if len(cs) > 1 and not short[i]]
+    if several and shares_prompts(model):
+        limit = most_shared(model)
+        for i in several:
+            if len(asked[i][0]) + max(map(len, asked[i][1])) <= limit:
+                kinds[i] = read_once
+    for make in dict.fromkeys((_short_rows, one_row_each, read_once)):
+        group = [i for i, kind in enumerate(kinds) if kind is make]
         lengths = [len(asked[i][0]) + max(map(len, asked[i][1])) for i in group]
         for batch in by_length(lengths, batch_size):
             indices = [group[i] for i in batch]
-            make = _short_rows if one_token else _long_rows
             yield indices, make([asked[i] for i in indices])
 
 
@@ -138,8 +209,9 @@ def likelihoods(
         advance: Called with the number of finished prompts.
     """
     found: list[list[Likelihood]] = [[] for _ in asked]
-    for indices, rows in batches(asked, batch_size):
-        log_probs = rows.mixed(rows.logits(joint, pad_id), weights[indices])
+    for indices, rows in batches(asked, batch_size, joint.model):
+        own = weights[indices]
+        log_probs = rows.mixed(rows.logits(joint, pad_id, own != 0), own)
         best = log_probs.argmax(-1).tolist()
         for number, i in enumerate(indices):
             greedy = [all(best[p] == token for p, token in pairs) for pairs in rows.wanted[number]]
@@ -150,7 +222,7 @@ def likelihoods(
 
 
 def _short_rows(asked: Sequence[Asked]) -> Rows:
-    rows = Rows([], [], [], [])
+    rows = Rows()
     for number, (prompt, continuations) in enumerate(asked):
         rows.sequences.append(prompt)
         rows.places.append((number, len(prompt) - 1))
@@ -159,8 +231,9 @@ def _short_rows(asked: Sequence[Asked]) -> Rows:
     return rows
 
 
-def _long_rows(asked: Sequence[Asked]) -> Rows:
-    rows = Rows([], [], [], [])
+def one_row_each(asked: Sequence[Asked]) -> Rows:
+    """A batch with a row per continuation, behind its prompt."""
+    rows = Rows()
     for number, (prompt, continuations) in enumerate(asked):
         rows.wanted.append([])
         for continuation in continuations:
@@ -172,3 +245,22 @@ def _long_rows(asked: Sequence[Asked]) -> Rows:
             rows.sequences.append(prompt + continuation[:-1])
             rows.wanted[-1].append(pairs)
     return rows
+
+
+def read_once(asked: Sequence[Asked]) -> Shared:
+    """A batch whose prompts are read once each; the model must be one that `shares_prompts`."""
+    batch = Shared()
+    for number, (prompt, continuations) in enumerate(asked):
+        first = len(batch.of_place)
+        batch.of_place.append(number)
+        batch.wanted.append([])
+        tails = []
+        for continuation in continuations:
+            start = len(batch.of_place)
+            if len(continuation) > 1:
+                tails.append((start, continuation[:-1]))
+            places = [first, *range(start, start + len(continuation) - 1)]
+            batch.of_place.extend([number] * (len(continuation) - 1))
+            batch.wanted[-1].append(list(zip(places, continuation, strict=True)))
+        batch.prompts.append(Prompt(prompt, first, tails))
+    return batch
