@@ -58,7 +58,8 @@ def measure(members: Any, kind: str, batch: int, count: int) -> dict[str, Any]:
         raise SystemExit(f"choices: log-likelihoods differ by {differs:.2g}: nothing is timed")
     seconds = rounds(ways, count)
     row = {
-        "backbone": kind, "members": members.count, "batch": batch, "tokens": BEHIND, "choices": CHOICES,
+        "backbone": kind, "threads": torch.get_num_threads(),
+        "members": members.count, "batch": batch, "tokens": BEHIND, "choices": CHOICES,
         "choice_tokens": CHOICE, "rows_over_once": ratio(seconds["rows"], seconds["once"]),
         "tokens_rows_over_once": round(tokens["rows"] / tokens["once"], 3), "differs": differs,
         "seconds_once": round(statistics.median(seconds["once"]), 3),
