@@ -10,11 +10,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from elrea.errors import BackboneError
+from elrea.errors import BackboneError, TrainingError
 from elrea.models.adapter_shape import Lora
 from elrea.models.footprint import NF4, Footprint, config_of
 from elrea.models.lora import attach, parameters
 from elrea.models.loss import logits_at
+from tests.models.architectures import BUILD
 from tests.models.builders import BUILDERS
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
@@ -87,3 +88,12 @@ def test_saved_bytes_are_close_to_those_of_a_loaded_model(kind: str) -> None:
 def test_an_architecture_that_is_no_language_model_is_an_error(shape: dict[str, Any]) -> None:
     with pytest.raises(BackboneError, match=r"^backbone"):
         Footprint.of(config_of(shape), Lora(), "bfloat16", None)
+
+
+def test_what_is_adapted_and_what_is_not_is_known_from_the_architecture() -> None:
+    config = BUILD["gpt_oss"]().config
+    found = Footprint.of(config, Lora(r=2), "float32", None)
+    assert found.adapted == "k_proj, o_proj, q_proj, v_proj" and found.adapter == 640
+    assert found.left_out == ("not adapted: down_proj, gate_up_proj (weights of routed experts)",)
+    with pytest.raises(TrainingError, match="holds the weights of routed experts"):
+        Footprint.of(config, Lora(r=2, targets=["down_proj"]), "float32", None)
