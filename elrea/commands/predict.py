@@ -3,9 +3,10 @@
     elrea predict outputs/<day>/<time> --in prompts.jsonl --out answers.jsonl
 
 A line of prompts.jsonl is `{"prompt": ...}`, or any row of data=jsonl: `instruction` and `input`,
-`messages`, `history`, `system`, `choices`, in any of its formats. Its prompt is worded as in training.
-A response, or a last message of the assistant, is ignored, as are `source` and fields that begin with
-"_"; unknown fields are refused. It may have an `id`. Of `choices` the likeliest becomes the answer.
+`messages`, `history`, `system`, `choices`, in any of its formats. Its prompt is worded as in
+training. A response, or a last message of the assistant, is ignored, as are `source` and fields
+that begin with "_"; unknown fields are refused. It may have an `id`. Of `choices` the likeliest
+becomes the answer.
 
 A line of answers.jsonl has the prompt's `id`, the `answer` (and the `option` that its letter stands
 for), the `nearest` cluster and the members' `weights`. After an interruption the same command

@@ -39,6 +39,8 @@ def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
     Raises:
         ConfigError: One line with the first key that differs.
     """
+    if cfg.get("plan"):
+        return  # writes nothing
     if (folder / "sweep.json").is_file():
         raise ConfigError(f"{key}={folder}: holds a sweep; name another folder")
     if not (folder / CONFIG).is_file() or _left_nothing(folder):

@@ -75,10 +75,10 @@ class Experiment:
 
     def prompts(self) -> dict[str, Any]:
         """Settings that determine a prompt's token ids, besides the examples; part of the stages' keys."""
-        backbone = self.backbone
+        backbone, identity = self.backbone, self.backbone.identity()
         mended = wording_key(self.prompter, list(self.corpus))
         return {
-            "backbone": backbone.identity(),
+            "backbone": identity,
             "max_length": backbone.max_length,
             "chat": backbone.use_chat_template,
             "dtype": backbone.dtype,

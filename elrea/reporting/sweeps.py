@@ -175,7 +175,7 @@ def as_csv(jobs: Sequence[Mapping[str, Any]]) -> str:
             cells = [
                 *head,
                 making_seconds(job),
-                job["seconds"],
+                job.get("seconds"),
                 name,
                 row.get("n", ""),
                 *scores,

@@ -123,15 +123,15 @@ def plan_table(
     table = _table(title)
     table.add_column("stage", overflow="fold")
     table.add_column("key", no_wrap=True)
-    table.add_column("state", overflow="fold")
     if times:
         table.add_column("expected time", justify="right")
+    table.add_column("state", overflow="fold")
     for stage, key, state in rows:
-        cells = [stage, Text(key, style="dim"), _styled(state, _STATES.get(state, ""))]
+        cells = [stage, Text(key, style="dim")]
         if times:
             seconds = times.get(stage)
             cells.append("-" if seconds is None else duration(seconds))
-        table.add_row(*cells)
+        table.add_row(*cells, _styled(state, _STATES.get(state, "")))
     return table
 
 

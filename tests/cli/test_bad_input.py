@@ -247,7 +247,8 @@ def test_too_long(tiny: list[str], tmp_path: Path) -> None:
     assert f"1 test prompts were too long and count as wrong: {name}\n" in ended.out
     rows_out = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     for given in json.loads(rows_out[1])["strategies"].values():
-        assert given == {"choice": None, "correct": False, "loss": None}
+        why = "the prompt is too long"
+        assert given == {"choice": None, "correct": False, "loss": None, "why": why}
     for given in json.loads(rows_out[0])["strategies"].values():
         assert given["choice"] in ("yes", "no") and given["loss"] > 0
 

@@ -79,7 +79,7 @@ def test_plain_text_alone(tiny: list[str], small_model: Path, tmp_path: Path) ->
     clusters = ended.summary["clusters"]["sizes"]
     assert sum(clusters) == 6 and len(clusters) == 2
     refused = run(tmp_path, *tiny, QUIET, "data=jsonl", f"data.train={tmp_path / 'train.jsonl'}",
-                  "evaluation.by=generation")  # fmt: skip
+                  "evaluation.by=generation", "hydra.run.dir=other")  # fmt: skip
     assert (
         "is plain text, which is scored by its loss alone; set evaluation.by=auto" in refused.error
     )

@@ -19,6 +19,8 @@ import os, runpy, sys, traceback
 import torch
 
 def step(*_, **__):
+    if any(frame.name == "rehearse" for frame in traceback.extract_stack()):
+        return  # one step on two rows, before the run's first
     for frame in traceback.extract_stack():
         if frame.filename.startswith({str(ROOT)!r}) and "site-packages" not in frame.filename:
             print(os.path.relpath(frame.filename, {str(ROOT)!r}), frame.name)

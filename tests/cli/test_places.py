@@ -224,7 +224,8 @@ def test_ids_that_the_embedding_lacks(
     for train, test in (("fine", "bad"), ("bad", "fine")):
         data = ["data=jsonl", f"data.train={train}.jsonl", f"data.test={test}.jsonl"]
         for plan in ([], ["plan=true"]):
-            ended = run(tmp_path, *(w for w in words if not w.startswith("data.")), *data, *plan)
+            own = [w for w in words if not w.startswith("data.")]
+            ended = run(tmp_path, *own, *data, *plan, "hydra.run.dir=other")
             assert said in ended.error, ended.error
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "say <|odd|>"}')
     out = str(tmp_path / "out")

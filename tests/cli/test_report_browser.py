@@ -40,7 +40,9 @@ RUN = [
     "Accuracy of every", "Accuracy by subject", "Training examples by source", "features, two leading", "Mean weight",
     "Training losses",
 ]  # fmt: skip
-SWEEP = ["Accuracy against what", "Gain over the base", "Accuracy against forward passes"]
+SWEEP = [
+    "Accuracy against what", "Gain over the base", "Accuracy against forward passes", "Accuracy against the seconds of training",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,20 @@ def pictured(found: dict[str, Any], captions: list[str]) -> bool:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_runs_report(width: int, whole: Ended, words: list[str], browser: Browser) -> None:
     found = looks_right(browser, whole.folder / "out" / "report.html", width)
-    assert found["heads"] == ["elrea on exam (built-in exam, not MMLU)", "Pictures", "Plan", "Command"]  # fmt: skip
+    heads = [
+        "Accuracy % by source",
+        "Loss by source, nats per token",
+        "Pictures",
+        "Sample answers",
+        "Clusters",
+        "Data",
+    ]
+    assert found["heads"] == ["elrea on exam (built-in exam, not MMLU)", *heads, "Plan", "Command"]
     assert pictured(found, RUN), [image["alt"] for image in found["images"]]
-    results, plan = found["tables"]
+    results, plan = found["tables"][0], found["tables"][-1]
     assert results["heads"] == [
         "strategy", "accuracy %", "95 % interval", "to base, points", "95 % interval, paired", "passes", "loss",
+        "macro %",
     ]  # fmt: skip
     assert results["first"] == list(whole.summary["strategies"])
     for table in (results, plan):

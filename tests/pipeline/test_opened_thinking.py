@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 
 from elrea.data.examples import Example
 from elrea.data.prompts import Prompter
+from elrea.data.wording import Wording
 from elrea.pipeline.steps.scores import _opened
 
 TURNS = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
@@ -41,6 +42,8 @@ def test_which_prompts_end_inside_a_block(
     test = [Example(str(i), text, "x", "s") for i, text in enumerate(asked)]
     evaluation, corpus = SimpleNamespace(max_new_tokens=4), SimpleNamespace(test=test)
     experiment = SimpleNamespace(corpus=corpus, evaluation=evaluation)
-    context: Any = SimpleNamespace(experiment=experiment, prompter=Prompter(tokenizer, 400))
+    context: Any = SimpleNamespace(
+        experiment=experiment, prompter=Prompter(tokenizer, 400, Wording(thoughts=True))
+    )
     opened = _opened(context)
     assert [opened(i) for i in range(3)] == found

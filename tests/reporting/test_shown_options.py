@@ -62,6 +62,7 @@ def test_predictions_have_letter_and_text() -> None:
         "correct": False,
         "loss": 1.0,
         "choice_norm": "A",
+        "why": "by the choices' likelihoods",
     }
     assert lettered["strategies"]["elrea"]["choice_text"] == "blue"
     assert text["strategies"]["base"] == {
@@ -69,6 +70,7 @@ def test_predictions_have_letter_and_text() -> None:
         "correct": True,
         "loss": 2.0,
         "choice_norm": "two more",
+        "why": "by the choices' likelihoods",
     }
     assert "answer_text" not in text and "choice_norm" not in free["strategies"]["base"]
 

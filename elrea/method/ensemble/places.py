@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.config import build, load_config
 from elrea.errors import BackboneError, ConfigError, ElreaError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE
 from elrea.models.backbone import TINY, Pretrained, Tiny
@@ -158,6 +157,8 @@ def _is_snapshot(backbone: Pretrained, wanted: str) -> bool:
 
 def _made(name: str, options: dict[str, Any], revision: str | None = None) -> Pretrained:
     """The backbone of that name, with the settings of the run."""
+    from elrea.config import build
+
     built_in = name == BUILT_IN or Path(name) == TINY
     kind = Tiny if built_in else Pretrained
     node = {"_target_": f"{kind.__module__}.{kind.__name__}", **options}
@@ -204,6 +205,8 @@ def _candidates(
 
 def _named_by_run(run: Path) -> str | None:
     """The name of the backbone in the config of the run around an ensemble; older ensembles do not have it."""
+    from elrea.config import load_config
+
     try:
         name = load_config(run / "config.yaml").backbone.get("name")
     except (ConfigError, AttributeError, ValueError, OSError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TokenCounts(Features):
+class Tokens(Features):
     """Hashed counts of the prompt's token ids (scikit-learn's FeatureHasher), in place of its gradient."""
 
     d: int = 2048

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import Regrouped
 from elrea.method.features.states import States
-from elrea.method.features.tokens import TokenCounts
+from elrea.method.features.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -22,5 +22,5 @@ class ElreaByStates(Elrea, Regrouped):
 class ElreaByTokens(Elrea, Regrouped):
     """Clusters, experts and routing by counts of the prompt's tokens: what can be read off the text."""
 
-    features: TokenCounts = field(default_factory=TokenCounts)
+    features: Tokens = field(default_factory=Tokens)
     """How tokens are counted."""
