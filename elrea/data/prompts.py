@@ -246,6 +246,9 @@ class Prompter:
             ids = text.prompt + text.response
             fits = len(ids) <= self.max_length
             return Encoded(example.id, ids[:1] if fits else (), ids[1:])
+        if room is not None and not example.choices:
+            # A text is going to be written: where its prompt ends may not depend on the reference.
+            example = replace(example, response="")
         if room is None and example.choices:
             room = max(len(choice) for choice in self.choices(example))
         for shots in range(len(example.shots), -1, -1):

@@ -55,13 +55,11 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
         StoreError: The report cannot be written.
     """
     lengths = any("acc_norm" in row for row in report.strategies.values())
-    several = len(set(report.tasks)) > 1
     rows = [
         (
             *_figure_cells(name, row),
             _loss(row),
             *([percent(row.get("acc_norm"))] if lengths else []),
-            *([percent(row.get("macro"))] if several else []),
         )
         for name, row in report.strategies.items()
     ]
@@ -69,7 +67,6 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
         *FIGURES,
         "loss",
         *(["acc_norm %"] if lengths else []),
-        *(["macro %"] if several else []),
     ]
     stages = [
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")

@@ -62,12 +62,17 @@ class Sample:
 
 def accuracy_by_source(report: Report) -> Table | None:
     """Accuracy in percent, a row per source and a column per strategy; the last rows are the mean over sources and
-    over items. None if the test items have one source."""
+    over items, and over tasks if those are not the sources. None if there is one source."""
 
     def share(outcome: Outcome, items: Sequence[int]) -> float:
         return sum(outcome.correct[i] for i in items) / len(items)
 
-    return _by_source(report, share, percent)
+    table = _by_source(report, share, percent)
+    count = len(set(report.tasks))
+    if table and count > 1 and list(report.tasks) != [example.source for example in report.test]:
+        macro = [percent(report.strategies.get(name, {}).get("macro")) for name in report.outcomes]
+        table[1].append((f"mean over {count} tasks (macro)", "", *macro))
+    return table
 
 
 def loss_by_source(report: Report) -> Table | None:

@@ -113,7 +113,9 @@ def _stages(found: Any, number: Callable[[Any], bool]) -> dict[str, dict[str, An
 def making_seconds(job: Mapping[str, Any]) -> float | None:
     """Seconds that making all stages of a job took, whichever run made them; None if the job does not say."""
     stages = job.get("stages") or {}
-    return round(sum(stage["seconds"] for stage in stages.values()), 3) if stages else None
+    if not stages or job["state"] != "done":  # until= leaves the stages' keys alone
+        return None
+    return round(sum(stage["seconds"] for stage in stages.values()), 3)
 
 
 def training_seconds(job: Mapping[str, Any], strategy: str) -> float | None:
@@ -127,7 +129,11 @@ def training_seconds(job: Mapping[str, Any], strategy: str) -> float | None:
         The seconds, whichever run made the stages; None for a job of an older version, which does not say it.
     """
     stages = list((job.get("stages") or {}).values())
-    if not stages or not all(isinstance(stage["strategies"], list) for stage in stages):
+    if (
+        not stages
+        or job["state"] != "done"
+        or not all(isinstance(stage["strategies"], list) for stage in stages)
+    ):
         return None
     return round(math.fsum(s["seconds"] for s in stages if strategy in s["strategies"]), 3)
 

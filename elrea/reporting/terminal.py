@@ -127,7 +127,7 @@ def plan_table(
         table.add_column("expected time", justify="right")
     table.add_column("state", overflow="fold")
     for stage, key, state in rows:
-        cells = [stage, Text(key, style="dim")]
+        cells: list[Any] = [stage, Text(key, style="dim")]
         if times:
             seconds = times.get(stage)
             cells.append("-" if seconds is None else duration(seconds))

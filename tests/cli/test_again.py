@@ -15,8 +15,12 @@ from tests.cli.commands import QUIET, Command, Ended, run
 
 def states(ended: Ended) -> dict[str, str]:
     """The plan on the screen: stage -> reused or to do."""
-    lines = [line.strip().split(maxsplit=2) for line in ended.out.splitlines()]
-    return {words[0]: words[2] for words in lines if words[-1:] in (["reused"], ["to do"])}
+    found: dict[str, str] = {}
+    for line in map(str.strip, ended.out.splitlines()):
+        for state in ("reused", "to do"):
+            if line.endswith(state):
+                found[line.split()[0]] = state
+    return found
 
 
 def test_the_same_command_reuses_every_stage(

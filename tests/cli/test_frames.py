@@ -20,14 +20,14 @@ import torch
 
 def step(*_, **__):
     if any(frame.name == "rehearse" for frame in traceback.extract_stack()):
-        return  # one step on two rows, before the run's first
+        return usual(*_, **__)  # one step on two rows, before the run's first
     for frame in traceback.extract_stack():
         if frame.filename.startswith({str(ROOT)!r}) and "site-packages" not in frame.filename:
             print(os.path.relpath(frame.filename, {str(ROOT)!r}), frame.name)
     sys.stdout.flush()
     os._exit(0)
 
-torch.optim.Adam.step = step
+usual, torch.optim.Adam.step = torch.optim.Adam.step, step
 sys.argv = [{str(ROOT / "run.py")!r}, *sys.argv[1:]]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
