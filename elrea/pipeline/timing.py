@@ -37,21 +37,23 @@ from elrea.pipeline.steps.scores import Scores
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from elrea.data.prompts import Encoded
+    from elrea.data.prompts import Ids
     from elrea.pipeline.context import Context
     from elrea.pipeline.forecast import Sizes
     from elrea.pipeline.graph import Node
     from elrea.store.stage import Stage, Store
 
 RATES = "rates.json"
-ENOUGH = 1.5
+ENOUGH = 2.0
 """Seconds of work after which a rate is taken to be measured."""
 MOST = 20
 """Steps in a measurement at most."""
 ROWS = 800
 """Rows that are clustered in the measurement at most."""
 TOKENS = 16
-"""Tokens that are generated in the measurement."""
+"""Tokens of each text that are generated in the measurement at most."""
+FORWARD = 1 / 3
+"""Share of a training step's time that its forward pass takes, about; it decides how much is measured."""
 
 T = TypeVar("T")
 
@@ -97,9 +99,9 @@ def measure(context: Context, clusters: int | None, folder: Path) -> None:
         place = Path(name)
         rates["train"] = _training(context, place / "base")
         if context.requirements.clustered:
-            rates["features"] = _features(context, place)
+            rates["features"] = _features(context, place, rates["train"])
             rates["clusters"] = _clusters(context, place)
-        rates |= _answers(context, place / "base" / "adapter", clusters or 4)
+        rates |= _answers(context, place / "base" / "adapter", clusters or 4, rates["train"])
     write_json(folder / RATES, rates)
 
 
@@ -182,11 +184,10 @@ def typical(items: Sequence[T], length: Callable[[T], int], count: int) -> list[
 def _training(context: Context, folder: Path) -> float:
     """Seconds per token; leaves the adapter and its moments in `folder`."""
     experiment = context.experiment
-    settings = replace(experiment.training, early_stop=None, max_steps=None)
-    size = settings.batch_size * settings.accumulate
-    batch = typical(context.encoded_train[0], lambda e: e.length, size)
+    settings = replace(experiment.training, early_stop=None, max_steps=None, accumulate=1)
+    batch = typical(context.encoded_train[0], lambda e: e.length, settings.batch_size)
     epochs, per_step = 1, 0.0
-    while True:  # the first training shows how many steps the second one needs
+    while True:  # the first training shows how many steps a second one needs
         clock = Clock()
         moments = per_step == 0.0
         with context.peft(experiment.lora) as model:
@@ -196,22 +197,29 @@ def _training(context: Context, folder: Path) -> float:
                 folder=folder if moments else folder.with_name(f"again-{epochs}"), keep_moments=moments,
                 trainer=experiment.device.lightning(), task=OnlyProgress(clock.advance),
             )  # fmt: skip
-        if not moments:
-            return clock.per_unit() * len(batch) / sum(e.length for e in batch)
         per_step = time.perf_counter() - clock.start
+        if not moments or per_step > ENOUGH:
+            return clock.per_unit() * len(batch) / sum(e.length for e in batch)
         epochs = max(2, min(MOST, int(ENOUGH / per_step) + 1))
 
 
-def _features(context: Context, place: Path) -> float:
-    """Seconds per token of one checkpoint; leaves the features in `place`."""
+def _affordable(seconds: float, most: int, least: int = 4) -> int:
+    """How many units of so many seconds each are measured."""
+    return max(1, min(most, max(least, int(ENOUGH / max(seconds, 1e-9)))))
+
+
+def _features(context: Context, place: Path, per_token: float) -> float:
+    """Seconds per token of one checkpoint; leaves the features in `place`. `per_token`: of training."""
     experiment = context.experiment
     features = experiment.features
     if isinstance(features, GradientFeatures):
         features = replace(features, epoch_weights=None)
-    kept = context.kept("train")
-    count = min(features.batch_size, 4 * experiment.training.batch_size)
-    prompts = typical(context.prompter.routing(kept), lambda e: len(e.prompt), count)
-    checkpoints = epoch_folders(place / "base") * 2 if features.from_base else []
+    encoded = context.prompter.routing(context.kept("train"))
+    mean = sum(len(e.prompt) for e in encoded) / len(encoded)
+    count = _affordable(per_token * mean, features.batch_size)
+    prompts = typical(encoded, lambda e: len(e.prompt), count)
+    twice = 1 + (per_token * mean * count < ENOUGH)  # the first round warms up, where that matters
+    checkpoints = epoch_folders(place / "base") * twice if features.from_base else []
     clock = Clock()
     (place / "features").mkdir()
     with context.peft(experiment.lora) as model:
@@ -240,12 +248,17 @@ def _clusters(context: Context, place: Path) -> float:
     return (time.perf_counter() - began) / len(examples)
 
 
-def _answers(context: Context, adapter: Path, clusters: int) -> dict[str, float]:
-    """Seconds per prompt token of scoring, and per step of generation for a batch of texts."""
+def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -> dict[str, float]:
+    """Seconds per prompt token of scoring, and per step of generating a batch of texts. `per_token`: of training."""
     from elrea.evaluation.scoring import mixtures, questions_of, score
 
     experiment, settings = context.experiment, context.experiment.evaluation
-    test = typical(experiment.corpus.test, lambda e: len(e.instruction), 2 * settings.batch_size)
+    encoded, _ = context.prompter.test(experiment.corpus.test)
+    mean = sum(len(e.prompt) for e in encoded) / len(encoded)
+    forward = FORWARD * per_token * (clusters + 2)
+    count = _affordable(forward * mean, 2 * settings.batch_size)
+    chosen = typical(range(len(encoded)), lambda i: len(encoded[i].prompt), count)
+    encoded, test = [encoded[i] for i in chosen], [experiment.corpus.test[i] for i in chosen]
     routing = Routing(
         torch.rand(len(test), clusters, generator=torch.Generator().manual_seed(0)), experiment.router,
         [e.source for e in test], context.requirements.sources,
@@ -258,7 +271,6 @@ def _answers(context: Context, adapter: Path, clusters: int) -> dict[str, float]
         context.backbone.model,
         lambda name: None if name == BACKBONE else tensors,
     )
-    encoded, _ = context.prompter.test(test)
     rates = {"score": 0.0}  # where texts are judged: next to nothing
     if settings.by != "generation":
         choices = [context.prompter.choices(e) for e in test]
@@ -271,23 +283,24 @@ def _answers(context: Context, adapter: Path, clusters: int) -> dict[str, float]
         tokens = sum(len(e.prompt) for e in encoded)
         rates["score"] = clock.per_unit() * len(encoded) / max(1, tokens)
     if any(step for step in Answers.of(context, clusters)):
-        rates["write"] = _writing(context, encoded[: settings.batch_size], joint)
+        size = settings.batch_size
+        prompts = [e.prompt for e in (encoded * size)[:size] if e.prompt]
+        rates["write"] = _writing(context, prompts, joint, _affordable(forward * size, TOKENS, 2))
     return rates
 
 
-def _writing(context: Context, encoded: Sequence[Encoded], joint: Any) -> float:
+def _writing(context: Context, prompts: Sequence[Ids], joint: Any, steps: int) -> float:
     """Seconds per token that all texts of a batch gain together."""
     from elrea.method.ensemble.decoding import generate
     from elrea.method.ensemble.decoding_settings import Decoding
 
-    prompts = [e.prompt for e in encoded if e.prompt]
     weights = torch.ones(len(prompts), joint.count)
     began = time.perf_counter()
     texts = generate(
         joint,
         prompts,
         weights,
-        Decoding(TOKENS),
+        Decoding(steps),
         context.backbone.tokenizer,
         pad_id=context.backbone.pad_id,
     )
