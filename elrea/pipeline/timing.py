@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from elrea.evaluation.draws import Draws
+from elrea.evaluation.draws import Draws, written
 from elrea.method.clustering.assignment import make_clusters
 from elrea.method.ensemble.strategy import BACKBONE, Gated
 from elrea.method.features.gradient import GradientFeatures
@@ -137,8 +137,9 @@ def seconds(
     if isinstance(step, Scores) and "score" in rates:
         return rates["score"] * sizes.test_tokens
     if isinstance(step, Answers) and "write" in rates:
-        draws = Draws.of(experiment.strategies[step.strategy]).samples
-        batches = -(-sizes.test * draws // experiment.evaluation.batch_size)
+        strategy = experiment.strategies[step.strategy]
+        count = len(written(experiment.corpus.test, experiment.evaluation.by, strategy))
+        batches = -(-count * Draws.of(strategy).samples // experiment.evaluation.batch_size)
         return rates["write"] * batches * experiment.evaluation.max_new_tokens
     return None
 

@@ -25,6 +25,7 @@ from torch.nn.functional import normalize
 from elrea.data.batches import by_tokens
 from elrea.data.exam.exam import Exam
 from elrea.data.prompts import Encoded, Prompter
+from elrea.data.wording import Wording
 from elrea.data.sources.jsonl import Jsonl
 from elrea.method.clustering.kmeans import FaissKMeans
 from elrea.method.clustering.points import Points
@@ -56,7 +57,9 @@ def examples(
     )
     train = list(source.load().train)
     order = np.random.default_rng(given.seed).permutation(len(train))
-    prompter = Prompter(backbone.tokenizer, given.max_length)
+    # The built-in backbone was trained with BOS, which its tokenizer does not add.
+    wording = Wording(add_bos=True if given.model == str(TINY) else None)
+    prompter = Prompter(backbone.tokenizer, given.max_length, wording)
     fitting = [
         e for e in (train[i] for i in order) if prompter.encode(e).length <= given.max_length
     ]

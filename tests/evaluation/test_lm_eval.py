@@ -114,7 +114,7 @@ def test_mmlu_by_likelihood_question_by_question(backbone: Backbone, tmp_path: P
         local_task(tmp_path / "tasks", names[-1], template, rows, more)
     theirs = evaluated(hf(backbone), tmp_path / "tasks", names)
 
-    prompter = Prompter(backbone.tokenizer, 2048)
+    prompter = Prompter(backbone.tokenizer, 2048, Tiny().wording())
     encoded, too_long = prompter.test(examples)
     assert not too_long and len(examples) == 202
     questions = questions_of(
@@ -159,7 +159,7 @@ def test_greedy_texts_equal_lm_evals(backbone: Backbone, tmp_path: Path) -> None
     samples = sorted(theirs["samples"]["local_gsm8k"], key=lambda sample: sample["doc_id"])
     texts = {sample["doc_id"]: sample["resps"][0][0] for sample in samples}
 
-    prompter = Prompter(backbone.tokenizer, 2048)
+    prompter = Prompter(backbone.tokenizer, 2048, Tiny().wording())
     examples = [
         Example(str(i), f"Question: {row['question']}\nAnswer:", "", "gsm8k")
         for i, row in enumerate(rows)
