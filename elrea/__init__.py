@@ -7,15 +7,20 @@ from elrea.commands.old_names import OldNames
 from elrea.version import __version__
 
 if TYPE_CHECKING:
+    from elrea.method.ensemble.decoding_settings import Decoding
     from elrea.method.ensemble.ensemble import Ensemble
 
-__all__ = ["Ensemble", "__version__"]
+__all__ = ["Decoding", "Ensemble", "__version__"]
 
 sys.meta_path.append(OldNames())
 
 
 def __getattr__(name: str) -> Any:
-    """`elrea.Ensemble`, imported when it is asked for: torch takes a second."""
+    """`elrea.Ensemble` and `elrea.Decoding`, imported when they are asked for: torch takes a second."""
+    if name == "Decoding":
+        from elrea.method.ensemble import decoding_settings
+
+        return decoding_settings.Decoding
     if name == "Ensemble":
         from elrea.method.ensemble import ensemble
 

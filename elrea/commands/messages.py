@@ -173,4 +173,15 @@ def line_of_hydra(error: BaseException) -> str:
     if text.startswith("Ambiguous value") and "=" in lines[0]:
         word = lines[0].partition("'")[2].rpartition("'")[0]
         return f"{word}: several values need -m (a sweep: a job for each), or key=[a,b] where a list is meant"
-    return "; ".join(lines[:2]) or type(error).__name__
+    line = "; ".join(lines[:2]) or type(error).__name__
+    if any(
+        part in text
+        for part in (
+            "mismatched input",
+            "LexerNoViable",
+            "no viable alternative",
+            "Unknown function",
+        )
+    ):
+        return f"{line}; a value with spaces, quotes, commas or brackets needs quotes of its own: \"key='a (value)'\""
+    return line

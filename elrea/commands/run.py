@@ -29,14 +29,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         ElreaError: There is no `conf/`, or the job fails with an error that the user can fix.
     """
+    if argv is not None:
+        sys.argv = ["elrea run", *argv]  # Hydra reads its words there
+    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
+    # Hydra's parser takes no option between two overrides.
+    sys.argv[1:] = [*flags, *(word for word in sys.argv[1:] if word not in flags)]
     conf = config_folder()
     idle_threads_sleep()
     import hydra
 
     from elrea.commands.job import run  # with it comes ${sweep_folder:} of conf/config.yaml
 
-    if argv is not None:
-        sys.argv = ["elrea run", *argv]  # Hydra reads its words there
     start = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)
     if not {"--help", "-h"} & set(sys.argv[1:]):
         return start()

@@ -41,7 +41,7 @@ def check(examples: Sequence[Example], by: str, strategies: Mapping[str, Strateg
     if text:
         raise ConfigError(
             f"evaluation.by=generation: {text.id} is plain text, which is scored by its loss alone; set"
-            " evaluation.by=auto"
+            " evaluation.by=auto, or give a data.test without plain text"
         )
     free = next((e for e in examples if not e.choices), None) if by == "likelihood" else None
     for name, strategy in strategies.items():

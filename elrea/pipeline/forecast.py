@@ -117,7 +117,7 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         size = f"{footprint.adapter:,} parameters (r={experiment.lora.r})"
         unknown = f"{size} each; number not known yet"
         count = len(needs.adapters(clusters or 1)) + 1
-        rows.append(("adapters", f"{count} of {size}" if clusters else unknown))
+        rows.append(("adapters", f"{count}, of {size} each" if clusters else unknown))
         rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
         rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
     rows += _tokens(experiment, needs, sizes, clusters)

@@ -81,7 +81,10 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
     times = {node.name: timing.seconds(node, rates, sizes, clusters) for node in missing}
     known = [seconds for seconds in times.values() if seconds is not None]
     about = "about" if len(known) == len(times) else "at least"
-    return times, f"{about} {duration(sum(known))}, from one measured step of each kind"
+    return (
+        times,
+        f"{about} {duration(sum(known))} for the stages, from one measured step of each kind",
+    )
 
 
 def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:

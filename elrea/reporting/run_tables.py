@@ -46,7 +46,7 @@ class Sample:
     Attributes:
         id: Of the item.
         source: Of the item.
-        question: The last turn of the prompt.
+        question: The prompt: earlier turns and the instruction.
         reference: The right answer.
         answers: A row per strategy: its name, what it answered, "right" or "wrong".
         routing: The members with the largest weights, as "expert-1 0.65, base 0.20"; empty if no strategy routes.
@@ -183,12 +183,12 @@ def samples(report: Report) -> Iterator[Sample]:
         answers = []
         for name in dict.fromkeys(shown):
             outcome = report.outcomes[name]
-            verdict = "right" if outcome.correct[i] else "wrong"
+            verdict = "" if example.plain_text else "right" if outcome.correct[i] else "wrong"
             answers.append((name, _answer(report, name, i), verdict))
         yield Sample(
             example.id,
             example.source,
-            _cut(example.instruction),
+            _cut("\n\n".join([*(text for _, text in example.history), example.instruction])),
             _cut(example.named(example.response)),
             answers,
             _members(report, i),

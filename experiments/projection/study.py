@@ -25,8 +25,8 @@ from torch.nn.functional import normalize
 from elrea.data.batches import by_tokens
 from elrea.data.exam.exam import Exam
 from elrea.data.prompts import Encoded, Prompter
-from elrea.data.wording import Wording
 from elrea.data.sources.jsonl import Jsonl
+from elrea.data.wording import Wording
 from elrea.method.clustering.kmeans import FaissKMeans
 from elrea.method.clustering.points import Points
 from elrea.method.features.embedding import Embedding

@@ -29,7 +29,7 @@ def test_data_on_this_machine_is_counted(tiny: list[str], tmp_path: Path) -> Non
     assert (ended.code, ended.err) == (0, "")
     found = table(ended.out)
     assert found["examples"] == "32 to train, 12 to test"
-    assert found["adapters"].startswith("3 of ") and found["adapters"].endswith("(r=2)")
+    assert found["adapters"].startswith("3, of ") and found["adapters"].endswith("(r=2) each")
     assert found["training"].startswith("about ") and found["training"].endswith("2 + 1 epochs")
     assert "memory, training" in found and "memory, gradients" in found
     assert max(map(len, ended.out.splitlines())) <= 100

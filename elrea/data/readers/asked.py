@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.data.readers.formats import BadRow
 from elrea.data.readers.forms import HELLASWAG, plain_row
-from elrea.data.readers.rows import NAMES, RowReader
+from elrea.data.readers.rows import NAMES, TEXT, RowReader
 from elrea.data.readers.turns import is_assistant
 from elrea.errors import did_you_mean
 
@@ -95,6 +95,9 @@ class PromptReader:
 
 
 def _unknown(name: str, where: str) -> BadRow:
+    if name == TEXT:
+        problem = "plain text has no prompt to answer; call its field 'prompt' if it is one"
+        return BadRow(where, problem, "plain text")
     near = did_you_mean(name, [known for known, role in _ROLES.items() if role in _ASKING])
     return BadRow(
         where,

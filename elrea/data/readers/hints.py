@@ -10,7 +10,8 @@ _PLAIN = re.compile(r"[\w.-]+")
 """Names that neither Hydra nor a shell reads as anything else."""
 _ASKS = ("question", "query", "problem", "instruction", "prompt", "input", "text")
 _ANSWERS = ("answer", "solution", "response", "completion", "output", "target", "label", "reply")
-"""Parts of the names that people give to questions and to responses."""
+_CHOICES = ("option", "choice", "candidate")
+"""Parts of the names that people give to questions, to responses and to choices."""
 
 
 def ignoring(names: Sequence[str]) -> str:
@@ -34,6 +35,15 @@ def for_unknown(names: Sequence[str], missing: Sequence[str]) -> str:
         missing: The roles, instruction and response, that no field of the row has.
     """
     left = list(names)
+    lists = [name for name in left if _like(name, _CHOICES)]
+    if len(lists) == 1:  # dropping it would leave a letter without its text
+        left.remove(lists[0])
+        rest = [
+            role for role in missing if role == "instruction" or not _like(" ".join(left), _ANSWERS)
+        ]
+        if not left:
+            return f"map it with {mapping('choices', lists[0])}"
+        return f"{for_unknown(left, rest)} {mapping('choices', lists[0])}"
     if not missing or len(missing) > len(left):
         return f"map them with data.fields or skip them with {ignoring(names)}"
     words = []

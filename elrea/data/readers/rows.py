@@ -288,6 +288,8 @@ class RowReader:
                 return text
             if by_letter is not None:
                 return by_letter
+            if text.isdecimal() and int(text) < len(choices):  # a cell of a CSV
+                return choices[int(text)]
         else:
             raise BadRow(
                 where,
