@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
-from elrea.commands.run_folder import check_run_folder, difference, resolved
+from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
 from elrea.commands.sweep import Record, Sweep, failed, typed
 from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
@@ -119,6 +119,7 @@ def run(cfg: DictConfig) -> float | None:
         _show_plan(pipeline, forecasts=cfg.plan)
         if cfg.plan:
             return None
+        check_version(job.folder, cfg, pipeline.graph.keys)
         record.begin(key, pipeline.graph.keys)
         if cfg.until is not None:
             pipeline.run(cfg.until, record.needs)

@@ -57,11 +57,36 @@ def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
         )
 
 
+def check_version(folder: Path, cfg: DictConfig, keys: Mapping[str, str]) -> None:
+    """Refuses a folder whose results an older version made from other stages, though the configuration is the same: its
+    prompts were worded otherwise.
+
+    Args:
+        folder: Where a run is going to write.
+        cfg: Its composed config.
+        keys: Of its stages, by name.
+
+    Raises:
+        ConfigError: One line with the first stage that differs.
+    """
+    try:
+        stages = read_json(folder / SUMMARY)["stages"]
+        older = leaves(load_config(folder / CONFIG)).keys() != leaves(resolved(cfg)).keys()
+        changed = [name for name in stages if keys.get(name, "") != stages[name]["key"]]
+    except (ConfigError, StoreError, LookupError, TypeError):
+        return  # no results, or none that can be read
+    if older and changed:
+        raise ConfigError(
+            f"{folder}: holds results of an earlier version, of other prompts or stages ({changed[0]} has another "
+            "key); name another folder"
+        )
+
+
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """The first key in which two configs, by dotted keys, differ, with both values; None if they are the same.
 
-    A key that only one of them has is no difference: another version has other keys. Where one has a value and the
-    other has keys below it, that is one.
+    A key that only one of them has is no difference: another version has other keys (see `check_version`). Where one
+    has a value and the other has keys below it, that is one.
     """
     for key in sorted(one.keys() | other.keys()):
         if any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER):

@@ -163,7 +163,11 @@ def check_start(lora: Lora, config: PreTrainedConfig) -> None:
     assert lora.start is not None
     folder = folder_of(lora.start)
     try:
-        found, wanted = shapes(folder / WEIGHTS), empty_adapter(config, lora)
+        found = shapes(folder / WEIGHTS)
+        ranks = {shape[0] for name, shape in found.items() if ".lora_A." in name}
+        if ranks != {lora.r}:
+            raise TrainingError(f"{CONFIG} has r={lora.r}, and the weights have {sorted(ranks)}")
+        wanted = empty_adapter(config, lora)
     except (ValueError, TrainingError) as error:
         raise ConfigError(f"adapter.start={lora.start}: {error}") from error
     for name in sorted(found.keys() ^ wanted.keys()):

@@ -102,6 +102,15 @@ ADDED = {"evaluation.think": "strip"}
 """Config keys that runs of older versions do not have, and the values that they are taken to have had."""
 
 
+OLD_OPTIONS = "text"
+"""What `data.options` was before there was such a key."""
+
+
+def is_options(key: str) -> bool:
+    """Whether a config key says how rows with choices are asked."""
+    return key.startswith("data.") and key.rpartition(".")[2] == "options"
+
+
 def read_run(folder: Path) -> FinishedRun:
     """Reads a finished run.
 
@@ -123,6 +132,8 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         rows = list(_rows(path))
         _check_predictions(rows, job["strategies"], path)
+        if not any("answer_text" in row for row in rows):  # no row has lettered options
+            settings |= {key: OLD_OPTIONS for key in settings if is_options(key)}
         rows = sorted(judged(rows) or rows, key=lambda row: str(row["id"]))
         return FinishedRun(
             folder,

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from elrea.reporting.runs import OLD_OPTIONS, FinishedRun, is_options
 from elrea.reporting.sweeps import varied_values
-
-if TYPE_CHECKING:
-    from elrea.reporting.runs import FinishedRun
 
 MAY_DIFFER = (
     "seed", "name", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices",
@@ -19,6 +17,11 @@ MAY_DIFFER = (
 )  # fmt: skip
 """Config keys, with all keys below them, that may differ between runs of one group: the seed, where and how fast a run
 was made, and its strategies. The settings of the compared strategies are looked at separately."""
+ADDED = (
+    "backbone.add_bos", "backbone.template_date", "adapter.rslora", "adapter.start", "evaluation.think", "name",
+)  # fmt: skip
+ADDED_TO_DATA = ("turns", "bad_rows")
+"""Config keys that runs of older versions do not have, and that change nothing at their defaults."""
 BLANK = "-"
 """Shown where a run does not have a setting."""
 
@@ -80,8 +83,19 @@ def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, l
             for i, settings in own.items():
                 kept[i] |= {key: settings[key] for key in varied if key in settings}
     keys = dict.fromkeys(key for settings in kept for key in settings)
-    values = {key: [str(settings.get(key, BLANK)) for settings in kept] for key in sorted(keys)}
+    values = {key: _values(key, kept) for key in sorted(keys)}
     return {key: each for key, each in values.items() if len(set(each)) > 1}
+
+
+def _values(key: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each run's value of a key. A run of a version that did not have it is taken to have the others' value; choices
+    were asked as texts then."""
+    absent = BLANK
+    if is_options(key):
+        absent = OLD_OPTIONS
+    elif key in ADDED or (key.startswith("data.") and key.rpartition(".")[2] in ADDED_TO_DATA):
+        absent = next(str(each[key]) for each in settings if key in each)
+    return [str(each.get(key, absent)) for each in settings]
 
 
 def _typed(

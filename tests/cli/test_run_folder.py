@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from elrea.commands.run_folder import check_run_folder, difference
+from elrea.commands.run_folder import check_run_folder, check_version, difference
 from elrea.commands.sweep import claim_named_folder
 from elrea.config import save_config
 from elrea.errors import ConfigError
@@ -110,15 +110,33 @@ def test_nothing_is_written_by_a_refused_run(tiny: list[str], tmp_path: Path) ->
     done = run(tmp_path, *words)
     assert (done.code, done.err) == (0, "")
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
-    for more in ([], ["plan=true"]):
-        refused = run(tmp_path, *words, "seed=1", *more)
-        assert refused.error.startswith(
-            "hydra.run.dir=out: holds a run of another configuration (seed: 0"
-        )
-        assert refused.out == ""
+    refused = run(tmp_path, *words, "seed=1")
+    assert refused.error.startswith(
+        "hydra.run.dir=out: holds a run of another configuration (seed: 0"
+    )
+    assert refused.out == ""
+    assert run(tmp_path, *words, "seed=1", "plan=true").code == 0, "a plan writes nothing"
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
     again = run(tmp_path, *words, "evaluation.batch_size=3")
     assert (again.code, again.summary) == (0, done.summary)
     swept = run(tmp_path, "-m", *words, "seed=0,1", "hydra.sweep.dir=s", "hydra.sweep.subdir=one")
     assert swept.code == 1 and "hydra.sweep.subdir=" in swept.err
     assert json.loads((tmp_path / "s" / "one" / "status.json").read_text())["state"] == "done"
+
+
+def test_results_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
+    """A key that the version did not have may stand for other prompts: the stages' keys tell."""
+    folder = begun(tmp_path)
+    stages = {"base": {"key": "1" * 16}, "scores": {"key": "2" * 16}}
+    (folder / "summary.json").write_text(json.dumps({"stages": stages}))
+    newer = config(data__options="letters")
+    same = {name: stage["key"] for name, stage in stages.items()}
+    check_run_folder(folder, newer, "hydra.run.dir")
+    check_version(folder, newer, same)
+    check_version(
+        folder, config(), {**same, "base": "3" * 16}
+    )  # the same version: data were changed
+    with pytest.raises(
+        ConfigError, match=r"results of an earlier version.*\(base has another key\)"
+    ):
+        check_version(folder, newer, {**same, "base": "3" * 16})

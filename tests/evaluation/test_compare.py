@@ -17,6 +17,7 @@ from elrea.errors import ElreaError
 from elrea.evaluation.seed_intervals import seeds_items_interval, seeds_items_p, seeds_p
 from elrea.evaluation.statistics import mcnemar, paired_interval
 from elrea.reporting.runs import read_run
+from elrea.reporting.settings import by_setting
 from tests.experiments.sweeps import SCORE, write_job
 
 N = 40
@@ -343,3 +344,21 @@ def test_settings_that_cannot_change_answers_may_differ(tmp_path: Path) -> None:
     found = compare.compare([read_run(first), read_run(other)], "elrea", "base", 100)
     (group,) = found["settings"]
     assert [row["seed"] for row in group["seeds"]] == [0, 1]
+
+
+def test_runs_of_two_versions_are_one_setting(tmp_path: Path) -> None:
+    """A key that the older one did not have does not tell them apart, unless choices were asked in another form."""
+    both = {"base": BASE[0], "elrea": BETTER[0]}
+    old = write_run(tmp_path / "old", 0, both)
+    new = write_run(
+        tmp_path / "new", 1, both, backbone={"add_bos": None}, data={"options": "letters"}
+    )
+
+    def groups() -> int:
+        return len(by_setting([read_run(old), read_run(new)], ["base", "elrea"]))
+
+    assert groups() == 1, "no row has options"
+    path = new / "predictions.jsonl"
+    rows = [{**json.loads(line), "answer_text": "red"} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert groups() == 2

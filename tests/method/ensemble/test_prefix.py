@@ -82,9 +82,15 @@ KINDS: dict[str, tuple[type, type, dict[str, Any], list[str]]] = {
         {**SMALL, "is_decoder": True, "intermediate_size": 48, "max_position_embeddings": 64, "pad_token_id": 1},
         ["query"],
     ),
+    "bart": (
+        hf.BartForCausalLM, hf.BartConfig,
+        {**IDS, "d_model": 32, "decoder_layers": 2, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
+         "max_position_embeddings": 64, "is_decoder": True, "is_encoder_decoder": False},
+        ["q_proj"],
+    ),
 }  # fmt: skip
-WITHOUT = ("mamba", "jamba", "roberta")
-"""No keys and values, a state beside them, and positions that depend on what is passed."""
+WITHOUT = ("mamba", "jamba", "roberta", "bart")
+"""No keys and values, a state beside them, positions that depend on what is passed, or that count padding."""
 
 
 def model_of(kind: str) -> Any:
