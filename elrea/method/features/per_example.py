@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from elrea.errors import ConfigError
-from elrea.models.loss import logits_at
+from elrea.models.loss import logits_at, token_losses
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX_PARTS = ("lora_A", "lora_B")
+
+TOKENS = {"cpu": 512}
+"""By device: most tokens in one pass, padding included. A CPU is no faster with more, and what a pass keeps for its
+backward pass grows with its tokens. Other devices take a whole batch at once."""
 
 Layers = str | int | Sequence[str]
 """Which matrices: `all`, those of the last k decoder layers, or those with one of these parts in their names."""
@@ -110,8 +115,9 @@ class PerExampleGradients:
                     ids.shape[0] == ids.shape[1] and not self._sure
                 ):  # then [t, b, d] looks like [b, t, d]
                     self._check(ids[:1])
-                self._batch(ids, mask, carries_loss, out)
-                self._sure = True
+                for part in _passes(ids):
+                    self._batch(ids[part], mask[part], carries_loss[part], out[part])
+                    self._sure = True
                 return out
             except _RowsUnknown as error:
                 log.info("gradients are taken one example at a time: %s", error)
@@ -163,6 +169,18 @@ class PerExampleGradients:
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def rows_of(device: str, length: int) -> int:
+    """Prompts of this length in one pass at most, on a type of device."""
+    return max(1, TOKENS[device] // length) if device in TOKENS else sys.maxsize
+
+
+def _passes(ids: Tensor) -> Iterator[slice]:
+    """Rows of token ids [b, t] in passes of about equal size."""
+    count = math.ceil(len(ids) / rows_of(ids.device.type, ids.shape[1]))
+    size = math.ceil(len(ids) / count)
+    return (slice(start, start + size) for start in range(0, len(ids), size))
 
 
 class _RowsUnknown(Exception):
@@ -305,9 +323,5 @@ def prompt_loss(model: PeftModel, ids: Tensor, mask: Tensor, carries_loss: Tenso
     # A token is predicted at the position before it.
     before = torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
     places = before.flatten().nonzero()[:, 0]
-    losses = cross_entropy(
-        logits_at(cast("PreTrainedModel", model), ids, places).float(),
-        ids[:, 1:][counted],
-        reduction="none",
-    )
+    losses = token_losses(cast("PreTrainedModel", model), ids, places, ids[:, 1:][counted])
     return (losses / tokens[counted]).sum()
