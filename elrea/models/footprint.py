@@ -41,6 +41,7 @@ class Footprint:
         adapted: Names of the layers with an adapter.
         left_out: What gets none, a line for each reason (`layers.Layers.notes`).
         device: Type of device that will compute.
+        model: Backbone and adapter on the meta device.
     """
 
     parameters: int
@@ -50,7 +51,7 @@ class Footprint:
     adapted: str
     left_out: tuple[str, ...]
     device: str
-    _model: PeftModel
+    model: PeftModel
     _layers: int
 
     @classmethod
@@ -130,7 +131,7 @@ class Footprint:
             kept[tensor.untyped_storage()._cdata] = tensor
             return tensor
 
-        model: Any = self._model.get_base_model()
+        model: Any = self.model.get_base_model()
         dtype = next(model.parameters()).dtype
         ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
         # A mask of four dimensions is used as it is; making one needs values, which the meta device does not have.
@@ -138,7 +139,7 @@ class Footprint:
         places = torch.zeros(targets, dtype=torch.long, device="meta")
         head = chunked_loss.plain_head(model)
         chunk = chunked_loss.rows_of(self.device, head.out_features) if head else targets
-        self._model.train()
+        self.model.train()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
             if head is not None and targets > chunk:
                 selected = chunked_loss.select(model, head, ids, places, attention_mask=mask)
@@ -150,8 +151,8 @@ class Footprint:
                 logits = logits_at(model, ids, places, attention_mask=mask).float()
                 torch.nn.functional.cross_entropy(logits, places, reduction="none")
                 last = passing = logits.untyped_storage().nbytes()
-        self._model.eval()
-        own = {p.untyped_storage()._cdata for p in self._model.parameters()}
+        self.model.eval()
+        own = {p.untyped_storage()._cdata for p in self.model.parameters()}
         total = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
         if recompute:
             inside = total - last

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import peft
 import pytest
@@ -15,10 +15,13 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
+from elrea.method.features import per_example
+from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.per_example import PerExampleGradients
 from elrea.models import chunked_loss
 from elrea.models.adapter_shape import Lora
 from elrea.models.chunked_loss import Form, losses, plain_head, select
+from elrea.models.footprint import Footprint
 from elrea.models.lora import attach, parameters, set_state
 from elrea.models.loss import batch_loss, token_losses
 from elrea.models.training.batches import Item, collate
@@ -228,7 +231,7 @@ class Odd(hf.LlamaForCausalLM):
 @pytest.mark.usefixtures("small_chunks")
 def test_a_model_of_another_kind_falls_back_and_says_so_once(caplog: Any) -> None:
     lora = Lora(r=2, dropout=0.5)
-    model = attach(filled(Odd(BUILDERS["llama"]().config)), lora, 0)
+    model = attach(filled(Odd(cast("hf.LlamaConfig", BUILDERS["llama"]().config))), lora, 0)
     set_state(model, random_state(model))
     backbone: Any = model.get_base_model()
     batch = collate([Item("a", (2, 5, 6, 8, 9, 7, 4), 1)], PAD, 1)
@@ -290,3 +293,58 @@ def test_gradient_of_each_loss_is_scaled_by_what_comes_behind() -> None:
     for _ in range(2):
         (mine,) = torch.autograd.grad(got, hidden, retain_graph=True)
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+def test_the_forecast_counts_a_chunk_of_logits(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """What a loaded model keeps, beside the hidden states' gradients and the copies of one chunk's logits."""
+    lora = Lora(r=2, dropout=0.1)
+    model = BUILDERS[kind]().requires_grad_(False)
+    footprint = Footprint.of(model.config, lora, "float32", None)
+    whole = footprint.saved(3, 20, 60)
+    monkeypatch.setattr(chunked_loss, "rows_of", lambda *_: 3)
+    kept: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    peft_model = attach(model, lora, 0).train()
+    backbone: Any = peft_model.get_base_model()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        token_losses(
+            backbone,
+            torch.ones(3, 20, dtype=torch.long),
+            torch.arange(60),
+            torch.ones(60, dtype=torch.long),
+        )
+    own = {p.untyped_storage().data_ptr() for p in peft_model.parameters()}
+    real = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
+    passing = 60 * 16 * 4 + chunked_loss.COPIES * 3 * VOCABULARY * 4
+    predicted = footprint.saved(3, 20, 60)
+    assert 0.7 < (real + passing) / predicted < 1.05
+    assert predicted < whole - 60 * VOCABULARY * 4
+
+
+def test_a_cpu_takes_a_batch_in_passes_that_keep_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the forecast; a small model's batch stays whole, and so do its features, bit for bit."""
+    model = attach(BUILDERS["llama"](), Lora(r=2, dropout=0.0), 0)
+    set_state(model, random_state(model))
+    ids = torch.randint(3, VOCABULARY, (11, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(12) < torch.tensor([12, 12, 9, 9, 8, 7, 6, 5, 4, 3, 1])[:, None]
+    gradients = PerExampleGradients(model)
+    passes: list[tuple[int, ...]] = []
+    model.get_base_model().register_forward_pre_hook(
+        lambda _m, _a, kwargs: passes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    whole = gradients(ids, mask, mask)
+    assert passes == [(11, 12)]
+    monkeypatch.setattr(per_example, "TOKENS", 48)
+    monkeypatch.setattr(per_example, "KEPT", 0)
+    passes.clear()
+    assert gradients.rows("cpu", 12) == 4 and gradients.rows("cuda", 12) >= 2**31
+    parts = gradients(ids, mask, mask)
+    assert passes == [(4, 12), (4, 8), (3, 4)]
+    assert ((parts - whole).norm(dim=1) <= 1e-4 * whole.norm(dim=1)).all()
+    footprint = Footprint.of(model.config, Lora(r=2, dropout=0.0), "float32", None)
+    assert GradientFeatures().memory(footprint, 12)[1] == "4 x 12 tokens"

@@ -14,7 +14,7 @@ from torch import Tensor
 from elrea.data.batches import by_tokens, pad
 from elrea.errors import ConfigError
 from elrea.method.features.adam import AdamState, adam_direction
-from elrea.method.features.per_example import PerExampleGradients, largest_entry, rows_of
+from elrea.method.features.per_example import PerExampleGradients, largest_entry
 from elrea.method.features.projection import Projection
 from elrea.method.features.protocol import Advance, Batches, Features, finish
 from elrea.method.features.sjlt import Sjlt
@@ -48,8 +48,8 @@ class GradientFeatures(Features):
     batch_size: int = 32
     """Prompts in one pass at most. Speed and memory only."""
     batch_tokens: int = 8192
-    """Tokens in one pass at most, padding included. Speed and memory only. On a CPU a pass is never larger than
-    `per_example.TOKENS`, which is as fast."""
+    """Tokens in one pass at most, padding included. Speed and memory only. On a CPU a large model's
+    batch is cut further (`per_example.KEPT`)."""
     buffer_mb: int = 96
     """MiB of gradients that are collected before they are projected together. Speed and memory only."""
     recompute: bool = False
@@ -90,7 +90,7 @@ class GradientFeatures(Features):
 
     def memory(self, footprint: Footprint, length: int) -> tuple[float, str]:
         """Backbone, activations of the largest batch, Adam's moments, and the buffer of collected gradients."""
-        fitting = rows_of(footprint.device, length)
+        fitting = PerExampleGradients(footprint.model, self.layers).rows(footprint.device, length)
         prompts = max(1, min(self.batch_size, self.batch_tokens // length, fitting))
         activations = footprint.saved(prompts, length, prompts * length, self.recompute)
         buffer = max(4 * footprint.adapter * self.batch_size, self.buffer_mb * 2**20)
