@@ -255,7 +255,7 @@ class OwnHead(nn.Linear):
     """As a quantised layer: no plain linear one."""
 
 
-@pytest.mark.parametrize("kind", ["own", "trained", "adapted", "none"])
+@pytest.mark.parametrize("kind", ["own", "trained", "adapted", "none", "sharded"])
 @pytest.mark.usefixtures("small_chunks")
 def test_a_head_that_is_no_frozen_linear_layer_gets_all_tokens(kind: str) -> None:
     model: Any = BUILDERS["llama"]().requires_grad_(False)
@@ -267,6 +267,8 @@ def test_a_head_that_is_no_frozen_linear_layer_gets_all_tokens(kind: str) -> Non
         model.lm_head.requires_grad_(True)
     elif kind == "adapted":
         peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["lm_head"]))
+    elif kind == "sharded":
+        model.unshard = None  # a method of FSDP's modules
     else:
         model.get_output_embeddings = lambda: None
     assert plain_head(model) is None
