@@ -77,6 +77,12 @@ MODELS: dict[str, tuple[Callable[[], PreTrainedModel], Form]] = {
 """Models, and what each does to the logits behind its head."""
 
 
+def near(model: Any) -> float:
+    """Relative difference that rounding explains: those with states compute in single precision inside."""
+    states = ("mamba2", "falcon_h1", "recurrent_gemma")
+    return 5e-6 if model.config.model_type in states else 1e-6
+
+
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of 3 tokens."""
@@ -86,6 +92,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(params=sorted(MODELS))
 def model(request: pytest.FixtureRequest) -> Any:
     build, _ = MODELS[request.param]
+    torch.manual_seed(0)  # for what is no matrix
     adapted = attach(build(), Lora(r=2, dropout=0.0), 0)
     set_state(adapted, random_state(adapted))
     # In double precision, since layers multiply the rounding of what is behind them; the losses stay in single.
@@ -133,7 +140,7 @@ def test_loss_and_gradients_equal_those_of_all_logits(model: Any) -> None:
         loss = batch_loss(backbone, collate(ROWS, PAD, len(ROWS)))
         torch.testing.assert_close(loss, wanted, rtol=1e-6, atol=1e-6)
         got = gradients(model, loss)
-        assert (got - expected).norm() <= 1e-6 * expected.norm()
+        assert (got - expected).norm() <= near(model) * expected.norm()
     assert expected.norm() > 1e-3
 
 
@@ -197,7 +204,7 @@ def test_features_equal_those_of_all_logits(monkeypatch: pytest.MonkeyPatch, mod
     got = PerExampleGradients(model)(ids, mask, mask)
     monkeypatch.setattr(chunked_loss, "plain_head", lambda _: None)
     wanted = PerExampleGradients(model)(ids, mask, mask)
-    assert ((got - wanted).norm(dim=1) <= 1e-6 * wanted.norm(dim=1)).all()
+    assert ((got - wanted).norm(dim=1) <= near(model) * wanted.norm(dim=1)).all()
     assert (wanted.norm(dim=1) > 0).all()
 
 
