@@ -40,6 +40,8 @@ class Footprint:
         cache: Bytes of keys and values per token of a sequence.
         adapted: Names of the layers with an adapter.
         left_out: What gets none, a line for each reason (`layers.Layers.notes`).
+        device: Type of device that will compute.
+        model: Backbone and adapter on the meta device.
     """
 
     parameters: int
@@ -48,12 +50,18 @@ class Footprint:
     cache: int
     adapted: str
     left_out: tuple[str, ...]
-    _model: PeftModel
+    device: str
+    model: PeftModel
     _layers: int
 
     @classmethod
     def of(
-        cls, config: PreTrainedConfig, lora: Lora, dtype: str, quantise: str | None
+        cls,
+        config: PreTrainedConfig,
+        lora: Lora,
+        dtype: str,
+        quantise: str | None,
+        device: str = "cpu",
     ) -> Footprint:
         """The sizes for an architecture.
 
@@ -62,6 +70,7 @@ class Footprint:
             lora: The adapters' shape.
             dtype: Of the weights that are not quantised, `float32` or `bfloat16`.
             quantise: `4bit`, `8bit` or None.
+            device: Type of device that will compute: it determines how many logits are held at once.
 
         Raises:
             BackboneError: transformers has no causal language model of this kind.
@@ -90,11 +99,11 @@ class Footprint:
         return cls(
             total, int((total - linear) * size + linear * loaded),
             sum(p.numel() for p in parameters(peft).values()), 2 * layers * heads * width * size,
-            short(chosen.adapted), tuple(chosen.notes()), peft, layers,
+            short(chosen.adapted), tuple(chosen.notes()), device, peft, layers,
         )  # fmt: skip
 
     def saved(self, rows: int, length: int, targets: int, recompute: bool = False) -> int:
-        """Bytes that one forward pass keeps for the backward pass, including the gradient of the logits.
+        """Bytes that one forward pass keeps for the backward pass, and those of the loss: logits and their gradients.
 
         Args:
             rows: Number of sequences.
@@ -113,6 +122,7 @@ class Footprint:
     def _saved(self, rows: int, length: int, targets: int, recompute: bool) -> int:
         import torch
 
+        from elrea.models import chunked_loss
         from elrea.models.loss import logits_at
 
         kept: dict[int, Tensor] = {}
@@ -121,27 +131,34 @@ class Footprint:
             kept[tensor.untyped_storage()._cdata] = tensor
             return tensor
 
-        model: Any = self._model.get_base_model()
+        model: Any = self.model.get_base_model()
         dtype = next(model.parameters()).dtype
         ids = torch.zeros(rows, length, dtype=torch.long, device="meta")
         # A mask of four dimensions is used as it is; making one needs values, which the meta device does not have.
         mask = torch.zeros(1, 1, length, length, dtype=dtype, device="meta")
         places = torch.zeros(targets, dtype=torch.long, device="meta")
-        self._model.train()
+        head = chunked_loss.plain_head(model)
+        chunk = chunked_loss.rows_of(self.device, head.out_features) if head else targets
+        self.model.train()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            logits = logits_at(model, ids, places, attention_mask=mask).float()
-            torch.nn.functional.cross_entropy(logits, places, reduction="none")
-        self._model.eval()
-        own = {p.untyped_storage()._cdata for p in self._model.parameters()}
+            if head is not None and targets > chunk:
+                selected = chunked_loss.select(model, head, ids, places, attention_mask=mask)
+                assert selected is not None  # nothing is measured without values
+                chunked_loss.losses(selected, places, head, targets)
+                last = selected.hidden.untyped_storage().nbytes()  # their gradients are kept
+                passing = last + 4 * chunked_loss.COPIES * chunk * head.out_features
+            else:
+                logits = logits_at(model, ids, places, attention_mask=mask).float()
+                torch.nn.functional.cross_entropy(logits, places, reduction="none")
+                last = passing = logits.untyped_storage().nbytes()
+        self.model.eval()
+        own = {p.untyped_storage()._cdata for p in self.model.parameters()}
         total = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
-        logits_bytes = logits.untyped_storage().nbytes()
         if recompute:
-            inside = total - logits_bytes
-            inputs = (
-                rows * length * model.config.get_text_config().hidden_size * logits.element_size()
-            )
-            total = logits_bytes + inside // self._layers + inputs * self._layers
-        return total + logits_bytes
+            inside = total - last
+            inputs = rows * length * model.config.get_text_config().hidden_size * dtype.itemsize
+            total = last + inside // self._layers + inputs * self._layers
+        return total + passing
 
 
 def empty_adapter(config: PreTrainedConfig, lora: Lora) -> dict[str, tuple[int, ...]]:

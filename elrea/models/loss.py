@@ -1,10 +1,12 @@
-"""The next-token loss (5.1); logits are computed only where a token carries loss."""
+"""The next-token loss (5.1); logits are computed only where a token carries loss, and a chunk of them at a time."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from torch.nn.functional import cross_entropy
+
+from elrea.models import chunked_loss
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,9 +21,33 @@ def batch_loss(model: PreTrainedModel, batch: Batch) -> Tensor:
     Summed over a step's batches it is the mean over the step's examples of the mean over each example's tokens. The
     gradient features use the same scale, so that Adam's moments fit them.
     """
-    logits = logits_at(model, batch.ids, batch.places).float()
-    losses = cross_entropy(logits, batch.targets, reduction="none")
-    return (losses * batch.weights).sum()
+    return (token_losses(model, batch.ids, batch.places, batch.targets) * batch.weights).sum()
+
+
+def token_losses(
+    model: PreTrainedModel, ids: Tensor, places: Tensor, targets: Tensor, **given: Any
+) -> Tensor:
+    """NLL of n targets at n positions of `ids.flatten()`: [n] in float32, with its graph.
+
+    More logits than fit into a chunk are computed chunk by chunk (`chunked_loss`), where the head is a frozen linear
+    layer and what the model does to its output is known.
+
+    Args:
+        model: A causal language model, with or without adapters.
+        ids: LongTensor [batch, time], padded on the right, or with an attention mask.
+        places: LongTensor [n], n <= batch · time.
+        targets: LongTensor [n], the token behind each place.
+        given: Further arguments of the model's call.
+    """
+    head = chunked_loss.plain_head(model)
+    if head is not None:
+        rows = chunked_loss.rows_of(model.device.type, head.out_features)
+        if len(places) > rows:
+            selected = chunked_loss.select(model, head, ids, places, **given)
+            if selected is not None:
+                return chunked_loss.losses(selected, targets, head, rows)
+    logits = logits_at(model, ids, places, **given).float()
+    return cross_entropy(logits, targets, reduction="none")
 
 
 def logits_at(model: PreTrainedModel, ids: Tensor, places: Tensor, **given: Any) -> Tensor:

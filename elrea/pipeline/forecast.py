@@ -140,7 +140,8 @@ def _footprint(experiment: Experiment) -> Footprint | None:
     if not (backbone.here or backbone.shape):
         return None
     config = backbone.config() if backbone.here else config_of(backbone.shape)
-    return Footprint.of(config, experiment.lora, _dtype(experiment), backbone.quantise)
+    device = "cuda" if _on_gpu(experiment) else "cpu"
+    return Footprint.of(config, experiment.lora, _dtype(experiment), backbone.quantise, device)
 
 
 def _dtype(experiment: Experiment) -> str:
@@ -148,13 +149,16 @@ def _dtype(experiment: Experiment) -> str:
     wanted = experiment.backbone.dtype
     if wanted != "auto":
         return wanted
+    return "bfloat16" if _on_gpu(experiment) else "float32"
+
+
+def _on_gpu(experiment: Experiment) -> bool:
     device = experiment.device
-    on_gpu = (
+    return bool(
         experiment.backbone.quantise
         or device.accelerator == "gpu"
         or (device.accelerator == "auto" and device.resolve() == "cuda")
     )
-    return "bfloat16" if on_gpu else "float32"
 
 
 def _tokens(

@@ -8,8 +8,9 @@
 layers. The loop takes one prompt's backward pass after the other and projects as many rows at once as ours. A ratio is
 of one round, in which each way runs once; the median, least and most over rounds are shown and written to features.json
 beside this file. Before anything is timed, our features are checked against the loop's. Memory is the peak of a process
-of its own, less the peak of one that only imports torch. Takes some minutes for `tiny` and half an hour with `mid` (12
-layers, 768 wide) on two cores.
+of its own, less the peak of one that only imports torch. With `--large` it is also measured with 32 prompts of 113
+tokens and random weights of SmolLM2-135M's shape, as a run takes them and with all prompts and logits at once. Takes
+some minutes for `tiny` and half an hour with `mid` (12 layers, 768 wide) on two cores.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from experiments.benchmarks.measuring import (
 )
 
 HERE = Path(__file__).parent
+LARGE = ("smollm2", "smollm2 at once")
+"""Ways whose peak is measured with 32 prompts of 113 tokens and a model of SmolLM2-135M's shape."""
 
 
 def check(setting: Setting, batch: int) -> float:
@@ -98,9 +101,24 @@ def measure_length(
     facts["prompts_per_second"][str(tokens)] = rates
 
 
+def all_at_once() -> None:
+    """From here on, a pass has the whole batch and computes all logits at once, as before there were chunks."""
+    from elrea.method.features import per_example
+    from elrea.models import chunked_loss
+
+    per_example.KEPT = 2**62
+    chunked_loss.ENTRIES["cpu"] = 2**62
+
+
 def print_peak(way: str, given: argparse.Namespace) -> None:
     """Prints the peak memory of this process, MiB, after `way` has run."""
-    if way != "torch":
+    if way in LARGE:
+        with tempfile.TemporaryDirectory() as folder:
+            setting = Setting("smollm2", Path(folder))
+            if way == LARGE[1]:
+                all_at_once()
+            setting.ours(setting.prompts(32, 113), 32, projections()["sjlt"])()
+    elif way != "torch":
         with tempfile.TemporaryDirectory() as folder:
             setting = Setting("tiny", Path(folder))
             prompts = setting.prompts(given.batch * 4, 60)
@@ -124,6 +142,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--no-bergson", action="store_true", help="leave bergson out")
+    parser.add_argument(
+        "--large", action="store_true", help="memory with SmolLM2-135M's shape, too: up to 11 GB"
+    )
     parser.add_argument("--out", type=Path, default=HERE / "features.json")
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     parser.add_argument("--measure", help=argparse.SUPPRESS)

@@ -106,13 +106,19 @@ class Setting:
 
 
 def backbone_of(kind: str) -> Any:
-    """The built-in backbone, or a Llama of 12 layers, 768 wide, with random weights; frozen."""
+    """The built-in backbone, or a Llama with random weights: 12 layers, 768 wide, or SmolLM2-135M's shape; frozen."""
     from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
     if kind == "tiny":
         from elrea.models.backbone import TINY
 
         return AutoModelForCausalLM.from_pretrained(TINY).requires_grad_(False)
+    if kind == "smollm2":
+        small = LlamaConfig(
+            vocab_size=49_152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
+            num_key_value_heads=3, tie_word_embeddings=True,
+        )  # fmt: skip
+        return LlamaForCausalLM(small).eval().requires_grad_(False)
     config = LlamaConfig(
         vocab_size=8192,
         hidden_size=768,

@@ -47,6 +47,8 @@ def report(given: argparse.Namespace) -> None:
     if "tiny" in facts:
         results["loop_over_ours"] = facts["tiny"]["loop"]["sjlt"]
         results["loop_over_ours_rademacher"] = facts["tiny"]["loop"]["rademacher"]
+    if given.large:
+        results["peak_mib_smollm2"] = large_peaks(given)
     write_json(given.out, results)  # kept even if bergson fails
     if not given.no_bergson:
         results["bergson_over_ours"], results["bergson"] = bergson(given)
@@ -81,6 +83,8 @@ def show(results: dict[str, Any], given: argparse.Namespace) -> None:
     for way, row in results["memory_over_plain"].items():
         cells = [median_range(row) if tokens == 60 else "" for tokens in given.tokens]
         table.add_row(f"tiny, {way}: memory over plain", *cells)
+    for way, mib in results.get("peak_mib_smollm2", {}).items():
+        print(f"{way}, 32 x 113 tokens: peak {mib:,} MiB", file=sys.stderr)
     peer = results.get("bergson_over_ours")
     if peer:
         table.add_row(
@@ -90,6 +94,14 @@ def show(results: dict[str, Any], given: argparse.Namespace) -> None:
     elif not given.no_bergson:
         print(f"bergson: skipped: {results['bergson']}", file=sys.stderr)
     Console(width=110).print(table)
+
+
+def large_peaks(given: argparse.Namespace) -> dict[str, int]:
+    """Peak memory of whole processes, MiB, for 32 prompts of 113 tokens and SmolLM2-135M's shape."""
+    from experiments.benchmarks.features import LARGE
+
+    words = [f"--threads={given.threads}", "--peak"]
+    return {way: round(float(in_process("features", [*words, way]))) for way in LARGE}
 
 
 def memory(given: argparse.Namespace) -> dict[str, dict[str, float]]:

@@ -48,7 +48,8 @@ class GradientFeatures(Features):
     batch_size: int = 32
     """Prompts in one pass at most. Speed and memory only."""
     batch_tokens: int = 8192
-    """Tokens in one pass at most, padding included. Speed and memory only."""
+    """Tokens in one pass at most, padding included. Speed and memory only. On a CPU a large model's
+    batch is cut further (`per_example.KEPT`)."""
     buffer_mb: int = 96
     """MiB of gradients that are collected before they are projected together. Speed and memory only."""
     recompute: bool = False
@@ -89,7 +90,8 @@ class GradientFeatures(Features):
 
     def memory(self, footprint: Footprint, length: int) -> tuple[float, str]:
         """Backbone, activations of the largest batch, Adam's moments, and the buffer of collected gradients."""
-        prompts = max(1, min(self.batch_size, self.batch_tokens // length))
+        fitting = PerExampleGradients(footprint.model, self.layers).rows(footprint.device, length)
+        prompts = max(1, min(self.batch_size, self.batch_tokens // length, fitting))
         activations = footprint.saved(prompts, length, prompts * length, self.recompute)
         buffer = max(4 * footprint.adapter * self.batch_size, self.buffer_mb * 2**20)
         used = activations + buffer + footprint.weights + 4 * footprint.adapter

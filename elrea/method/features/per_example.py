@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +13,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from elrea.errors import ConfigError
-from elrea.models.loss import logits_at
+from elrea.models.loss import logits_at, token_losses
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PREFIX_PARTS = ("lora_A", "lora_B")
+
+TOKENS, KEPT = 512, 3 * 2**28
+"""On a CPU, a pass has at most so many tokens, padding included, or as many as keep so many bytes for the backward pass
+if that is more. A CPU is no faster with more. Other devices take a whole batch at once."""
 
 Layers = str | int | Sequence[str]
 """Which matrices: `all`, those of the last k decoder layers, or those with one of these parts in their names."""
@@ -106,12 +111,12 @@ class PerExampleGradients:
             out = torch.empty(len(ids), self.size, dtype=torch.float32, device=ids.device)
         if not self.one_by_one and len(ids) > 1:
             try:
-                if (
-                    ids.shape[0] == ids.shape[1] and not self._sure
-                ):  # then [t, b, d] looks like [b, t, d]
-                    self._check(ids[:1])
-                self._batch(ids, mask, carries_loss, out)
-                self._sure = True
+                for part in self._passes(ids, mask):
+                    rows, length = ids[part].shape
+                    if rows == length and not self._sure:  # then [t, b, d] looks like [b, t, d]
+                        self._check(ids[part][:1])
+                    self._batch(ids[part], mask[part], carries_loss[part], out[part[0]])
+                    self._sure |= rows > 1
                 return out
             except _RowsUnknown as error:
                 log.info("gradients are taken one example at a time: %s", error)
@@ -120,6 +125,26 @@ class PerExampleGradients:
             one = (slice(row, row + 1), slice(0, length))
             self._batch(ids[one], mask[one], carries_loss[one], out[row : row + 1])
         return out
+
+    def rows(self, device: str, length: int) -> int:
+        """Prompts of this length in one pass at most, on a type of device."""
+        if device != "cpu":
+            return sys.maxsize
+        # A decoder layer keeps about twice what its adapted layers read.
+        read = sum(cast("Tensor", slot.module.weight).shape[1] for slot in self.slots)
+        token = 2 * read * next(self.model.parameters()).element_size()
+        return max(1, max(TOKENS, KEPT // token) // length)
+
+    def _passes(self, ids: Tensor, mask: Tensor) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of ids [b, t] in passes of about equal size, without columns that are padding alone."""
+        fitting = self.rows(ids.device.type, ids.shape[1])
+        if len(ids) <= fitting:
+            yield slice(None), slice(None)
+            return
+        size = math.ceil(len(ids) / math.ceil(len(ids) / fitting))
+        lengths = mask.sum(1).clamp(min=2).tolist()
+        for start in range(0, len(ids), size):
+            yield slice(start, start + size), slice(0, max(lengths[start : start + size]))
 
     def _batch(self, ids: Tensor, mask: Tensor, carries_loss: Tensor, out: Tensor) -> None:
         """Writes the gradients [b, |θ|] by one pass over all examples.
@@ -305,9 +330,5 @@ def prompt_loss(model: PeftModel, ids: Tensor, mask: Tensor, carries_loss: Tenso
     # A token is predicted at the position before it.
     before = torch.cat([counted, torch.zeros_like(counted[:, :1])], dim=1)
     places = before.flatten().nonzero()[:, 0]
-    losses = cross_entropy(
-        logits_at(cast("PreTrainedModel", model), ids, places).float(),
-        ids[:, 1:][counted],
-        reduction="none",
-    )
+    losses = token_losses(cast("PreTrainedModel", model), ids, places, ids[:, 1:][counted])
     return (losses / tokens[counted]).sum()
