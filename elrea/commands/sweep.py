@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from elrea.commands.leftovers import clear, missing
@@ -53,6 +53,9 @@ class Sweep(Callback):
         or of a refused run are removed again."""
         with _exit_on_error():
             check_run_folder(Path(config.hydra.run.dir), config, "hydra.run.dir")
+            if config.get("plan"):  # the folder may be that of another run
+                with open_dict(config):
+                    config.hydra.output_subdir = None
         with suppress(OmegaConfBaseException):  # Hydra reports it
             Sweep.made = missing(Path(config.hydra.run.dir).absolute())
 

@@ -83,7 +83,7 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
     about = "about" if len(known) == len(times) else "at least"
     return (
         times,
-        f"{about} {duration(sum(known))} for the stages, from one measured step of each kind",
+        f"{about} {duration(sum(known))} for the stages, by measured steps",
     )
 
 
