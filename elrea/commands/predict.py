@@ -62,15 +62,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
     prompts = read_prompts(given.prompts, facts.get("options", "text"))
-    key = key_of(
-        {
-            "settings": vars(settings),
-            "top_k": given.top_k,
-            "files": dict(facts["files"]),
-            "prompts": [repr(prompt) for prompt in prompts],
-        }
-    )
+    decisive = {
+        "settings": vars(settings),
+        "top_k": given.top_k,
+        "files": dict(facts["files"]),
+    }
     with alone(given.answers):
+        key = _key_in(given.answers, decisive, prompts)
         done, size = _answered(given.answers, key, len(prompts))
         if done:
             print(f"{done:,} of {len(prompts):,} prompts are answered already", flush=True)
@@ -194,6 +192,21 @@ def _answers(
         row["nearest"] = route.nearest
         row["weights"] = {name: round(weight, 6) for name, weight in route.weights.items()}
     return rows
+
+
+def _key_in(out: Path, decisive: dict[str, Any], prompts: Sequence[tuple[str, Example]]) -> str:
+    """The key of the answers: of all that decides them, wherever the file of prompts lies.
+
+    A file that was begun when the key still had the path of the prompts keeps that key.
+    """
+    with_paths = key_of({**decisive, "prompts": [repr(prompt) for prompt in prompts]})
+    if out.exists():
+        with out.open("rb") as file:
+            first = _parsed(file.readline())
+        if first and first.get("by") == with_paths:
+            return with_paths
+    asked = [(name, repr(replace(prompt, id=""))) for name, prompt in prompts]
+    return key_of({**decisive, "prompts": asked})
 
 
 def _answered(out: Path, key: str, count: int) -> tuple[int, int]:

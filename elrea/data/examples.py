@@ -6,6 +6,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from elrea.data.labels import own
 from elrea.errors import DataError
 
 
@@ -72,14 +73,19 @@ class Example:
     @property
     def stem(self) -> str:
         """The instruction without the listing of its options that `elrea.data.options` has put behind it."""
-        ending = f"\n{listing(self.options)}"
-        return self.instruction.removesuffix(ending) if self.options else self.instruction
+        if not self.options:
+            return self.instruction
+        labelled = sorted(
+            zip(self.choices, self.options, strict=True), key=lambda pair: (len(pair[0]), pair[0])
+        )
+        return self.instruction.removesuffix(f"\n{listing([text for _, text in labelled])}")
 
     def named(self, choice: str) -> str:
         """A choice for a reader: "B. Paris" if it is a letter that stands for a text, else the choice itself."""
         if not self.options or choice not in self.choices:
             return choice
-        return f"{choice}. {self.options[self.choices.index(choice)]}"
+        text = self.options[self.choices.index(choice)]
+        return text if own(self.options) else f"{choice}. {text}"
 
     @property
     def question(self) -> tuple[str, ...]:
@@ -95,6 +101,11 @@ class Example:
 
 
 def listing(options: Sequence[str]) -> str:
-    """The lines of MMLU's prompts after the question: "A. ..." for each option, and "Answer:"."""
+    """The lines of MMLU's prompts after the question: "A. ..." for each option, and "Answer:".
+
+    Options that have labels of their own, as "A) ...", get no others.
+    """
+    if own(options):
+        return "\n".join([*options, "Answer:"])
     lines = (f"{a}. {text}" for a, text in zip(string.ascii_uppercase, options, strict=False))
     return "\n".join([*lines, "Answer:"])

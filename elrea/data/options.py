@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
+from elrea.data import labels
 from elrea.data.examples import Example, listing
 from elrea.errors import DataError
 
@@ -35,7 +36,9 @@ def with_options(example: Example, options: Options = "letters") -> Example:
     - examples of another judge than `letter`, which reads an answer's text.
 
     If the instruction lists just these choices with the letters A, B, ..., it does not change either, but the letters
-    become the choices. The last user turn of a chat is its instruction.
+    become the choices; so do the labels of such a list at its end in another order, or with a, b, ... or 1, 2, ...
+    Choices that begin with such labels themselves are listed as they are. The last user turn of a chat is its
+    instruction.
 
     Args:
         example: an example whose choices may be texts.
@@ -51,17 +54,23 @@ def with_options(example: Example, options: Options = "letters") -> Example:
         raise DataError(
             f"{example.id}: {len(texts)} choices are more than the {MOST} letters; set data.options=text"
         )
-    if _are_labels(example.instruction, texts) or {text.lower() for text in texts} <= ANSWER_WORDS:
+    own = labels.own(texts)
+    if not own and _are_labels(example.instruction, texts):
         return example
-    letters = tuple(string.ascii_uppercase[: len(texts)])
+    if {text.lower() for text in texts} <= ANSWER_WORDS:
+        return example
+    scored = tuple(string.ascii_uppercase[: len(texts)])
     instruction = example.instruction
     if not _lists(instruction, texts):
-        instruction = f"{_CUE.sub('', instruction).rstrip()}\n{listing(texts)}"
+        listed = labels.listed(instruction, labels.without(texts))
+        scored = listed or own or scored
+        if not listed:
+            instruction = f"{_CUE.sub('', instruction).rstrip()}\n{listing(texts)}"
     return replace(
         example,
         instruction=instruction,
-        response=letters[texts.index(example.response)],
-        choices=letters,
+        response=scored[texts.index(example.response)],
+        choices=scored,
         options=texts,
     )
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from elrea.data.user_words import unused
 from elrea.errors import DataError
-
-_MARK = "ELREA-TURN"
-"""Stands for the words of a turn, to find the text that a template puts before and after them."""
 
 Spans = tuple[tuple[int, int], ...]
 """Character positions [start, end)."""
@@ -42,15 +40,20 @@ def places(
         DataError: the template does not write such a turn where it stands.
     """
     found: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
-    whole = apply(messages) if any(loss is not None for loss in losses) else ""
+    marks = any(loss is not None for loss in losses)
+    whole = apply(messages) if marks else ""
+    # Stands for the words of a turn, to find the text that the template puts before and after them.
+    (mark,) = unused("".join([whole, *(m["content"] for m in messages)]), 1) if marks else ("",)
     for number, loss in enumerate(losses):
         if loss is None:
             continue
         marked = [*messages]
-        marked[number] = {**messages[number], "content": _MARK}
-        before, mark, after = apply(marked).partition(_MARK)
+        marked[number] = {**messages[number], "content": mark}
+        before, found_mark, after = apply(marked).partition(mark)
         end = len(whole) - len(after)
-        known = mark and whole.startswith(before) and whole.endswith(after) and len(before) <= end
+        known = (
+            found_mark and whole.startswith(before) and whole.endswith(after) and len(before) <= end
+        )
         end += _closing(whole[end:], closing, specials) if known else 0
         if not known or not text.startswith(whole[:end]):
             raise DataError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from elrea.errors import DataError
@@ -12,7 +12,7 @@ from elrea.errors import DataError
 if TYPE_CHECKING:
     from elrea.data.templates import Turn
 
-_PRIVATE = range(0xE000, 0xF8FF)
+_PRIVATE = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE), range(0x100000, 0x10FFFE))
 """Code points without a meaning of their own."""
 
 Spans = tuple[tuple[int, int], ...]
@@ -35,7 +35,7 @@ def user_words(
     Raises:
         DataError: the template changes the words.
     """
-    begin, end = _unused("".join(turn.text for turn in said) + text)
+    begin, end = unused("".join(turn.text for turn in said) + text, 2)
     marked = [
         replace(turn, text=_marked(turn.text, begin, end)) if turn.routes else turn for turn in said
     ]
@@ -84,6 +84,14 @@ def _marked(text: str, begin: str, end: str) -> str:
     return f"{text[:first]}{begin}{words}{end}{text[first + len(words) :]}"
 
 
-def _unused(text: str) -> tuple[str, str]:
-    begin, end = islice((char for char in map(chr, _PRIVATE) if char not in text), 2)
-    return begin, end
+def unused(text: str, count: int) -> tuple[str, ...]:
+    """Characters of private use that a text does not have, to mark places in it.
+
+    Raises:
+        DataError: the text has them all.
+    """
+    known = set(text)
+    marks = tuple(islice((char for char in map(chr, chain(*_PRIVATE)) if char not in known), count))
+    if len(marks) < count:
+        raise DataError("a text has every code point of private use; remove one of them")
+    return marks

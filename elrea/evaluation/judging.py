@@ -121,9 +121,10 @@ class _Bench:
     def verdict(self, i: int, text: str) -> Judged:
         if (i, text) not in self._verdicts:
             given, example = self._given(i, text), self._wanted(i)
-            self._verdicts[i, text] = (
-                no_answer(UNCLOSED) if given is None else judge_of(example)(given, example)
-            )
+            judged = no_answer(UNCLOSED) if given is None else judge_of(example)(given, example)
+            if not judged.correct and self._is_response(i, text):
+                judged = Judged(True, " ".join(text.split()), "equal word for word")
+            self._verdicts[i, text] = judged
         return self._verdicts[i, text]
 
     def similarity(self, i: int, text: str) -> dict[str, float]:
@@ -133,8 +134,18 @@ class _Bench:
         return self._similar[i, text]
 
     def _given(self, i: int, text: str) -> str | None:
-        """The text to be judged; None if its think block does not end."""
+        """The text to be judged; None if its think block does not end.
+
+        A text that is the response word for word has the response's answer, whatever markers are in it.
+        """
+        if self._is_response(i, text):
+            return self._wanted(i).response
         return without_thinking(text, self.opened(i)) if self.strip else text
+
+    def _is_response(self, i: int, text: str) -> bool:
+        """Whether a text is the example's response word for word, and not the beginning of an opened think block."""
+        words = text.split()
+        return bool(words) and words == self.examples[i].response.split() and not self.opened(i)
 
     def _wanted(self, i: int) -> Example:
         """The example, with a response without thinking."""

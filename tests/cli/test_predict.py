@@ -15,6 +15,7 @@ from elrea.errors import DataError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
+from elrea.store.files import key_of
 from tests.cli.commands import Ended
 
 PROMPTS = [
@@ -71,6 +72,44 @@ def test_a_stopped_command_resumes_to_the_same_file(temperature: str, typed: lis
         out.write_bytes(left)
         assert answers(typed) == unbroken
         assert out.read_bytes() == whole
+
+
+def test_the_prompts_may_be_moved_and_their_path_typed_in_another_way(
+    typed: list[str], tmp_path: Path, monkeypatch
+) -> None:
+    out, place = tmp_path / "answers.jsonl", typed.index("--in") + 1
+    answers(typed)
+    whole = out.read_bytes()
+    half = b"".join(whole.splitlines(keepends=True)[:17])
+    moved = Path(typed[place]).rename(tmp_path / "moved.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for path in (str(moved), "moved.jsonl", f"../{tmp_path.name}/moved.jsonl"):
+        typed[place] = path
+        out.write_bytes(half)
+        answers(typed)
+        assert out.read_bytes() == whole
+    # Other ids are other answers.
+    moved.write_text(moved.read_text().replace('"sum"', '"total"'))
+    with pytest.raises(DataError, match="has answers of another ensemble, other prompts"):
+        answers(typed)
+
+
+def test_answers_begun_under_the_key_with_the_path_are_resumed(
+    typed: list[str], whole: Ended
+) -> None:
+    out = Path(typed[typed.index("--out") + 1])
+    answers(typed)
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    prompts = predict.read_prompts(Path(typed[typed.index("--in") + 1]), "letters")
+    facts = json.loads((whole.folder / "out" / "ensemble" / "ensemble.json").read_text())
+    old = key_of({
+        "settings": vars(Decoding(max_new_tokens=4)), "top_k": None, "files": facts["files"],
+        "prompts": [repr(prompt) for prompt in prompts],
+    })  # fmt: skip
+    before = "".join(json.dumps({**row, "by": old}, ensure_ascii=False) + "\n" for row in rows)
+    out.write_text("".join(before.splitlines(keepends=True)[:17]))
+    answers(typed)
+    assert out.read_text() == before
 
 
 def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:

@@ -76,14 +76,93 @@ def test_text_keeps_the_form_without_options(write):
          "Which?\n(A) one\n(B) two\n", "B"),
         ({"instruction": "Which? A) one, B) two", "choices": ["one", "two"], "answer": 0},
          "Which? A) one, B) two", "A"),
-        ({"instruction": "Which?\n(A) two\n(B) one", "choices": ["one", "two"], "answer": 0},
-         "Which?\n(A) two\n(B) one\nA. one\nB. two\nAnswer:", "A"),
     ],
 )  # fmt: skip
 def test_options_come_after_the_question(write, row, instruction, response):
     example = one(write, row)
     assert (example.instruction, example.response) == (instruction, response)
     assert len(example.options) == len(example.choices)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "labels"),
+    [
+        ("Which?\n(A) two\n(B) one", "BA"),
+        ("Which?\nA. two\nB. one\nAnswer:", "BA"),
+        ("Which? (A) two (B) one", "BA"),
+        ("Which? A) two, or B) one?", "BA"),
+        ("Which?\n[A] two\n[B] one\nAnswer with the letter alone.", "BA"),
+        ("Which?\n- A: two.\n- B: one.\n", "BA"),
+        ("Which?\na) one\nb) two", "ab"),
+        ("Which?\na. two\nb. one\nYour answer:", "ba"),
+        ("Which?\n1. one\n2. two\nA:", "12"),
+        ("Which?\n(1) two (2) one", "21"),
+    ],
+)
+def test_a_list_at_the_end_is_not_written_twice(write, instruction, labels):
+    for answer, text in enumerate(("one", "two")):
+        row = {"instruction": instruction, "choices": ["one", "two"], "answer": answer}
+        example = one(write, row)
+        assert example.instruction == instruction
+        assert (example.choices, example.options) == (tuple(labels), ("one", "two"))
+        assert example.response == labels[answer] and example.answer == answer
+        assert example.named(example.response) == f"{labels[answer]}. {text}"
+
+
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "Which?\na) one\nb) two\nc) three",  # more than the choices
+        "Which?\na) one\nb) two more",
+        "Which?\na) one\na) two",
+        "Which?\nb) one\na) two",
+        "Which?\na) one\nb) one, not two",
+        "First:\na) one\nb) two\nThen they left. Which?",
+        "Between one and two, which?",
+    ],
+)
+def test_another_list_is_none(write, instruction):
+    example = one(write, {"instruction": instruction, "choices": ["one", "two"], "answer": 1})
+    assert example.instruction == f"{instruction}\nA. one\nB. two\nAnswer:"
+    assert (example.choices, example.response) == (("A", "B"), "B")
+
+
+def test_numbers_are_no_list_of_numbers(write):
+    row = {"instruction": "From 1.5, 2.7", "choices": ["5", "7"], "answer": 1}
+    assert one(write, row).instruction == "From 1.5, 2.7\nA. 5\nB. 7\nAnswer:"
+
+
+@pytest.mark.parametrize(
+    ("texts", "labels"),
+    [
+        (["A) x", "B) y"], "AB"), (["A)21", "B)22"], "AB"), (["(A) x", "(B) y"], "AB"),
+        (["A. x", "B. y"], "AB"), (["a) x", "b) y"], "ab"), (["1. x", "2. y"], "12"),
+    ],
+)  # fmt: skip
+def test_choices_with_labels_of_their_own(write, texts, labels):
+    row = {"instruction": "Which?", "choices": texts, "answer": 1}
+    example = one(write, row)
+    assert example.instruction == f"Which?\n{texts[0]}\n{texts[1]}\nAnswer:"
+    assert (example.choices, example.response) == (tuple(labels), labels[1])
+    assert example.options == tuple(texts) and example.named(labels[1]) == texts[1]
+    assert example.stem == "Which?" and key(example) == key(one(write, row, options="text"))
+    listed = "Which?\n" + "\n".join(texts)
+    example = one(write, {**row, "instruction": listed})
+    assert (example.instruction, example.choices) == (listed, tuple(labels))
+
+
+@pytest.mark.parametrize(
+    "texts", [["A) x", "C) y"], ["B) x", "A) y"], ["A) x", "y"], ["1: 2", "2: 3"], ["1.5", "2.5"], ["A) x", "b) y"]]
+)  # fmt: skip
+def test_choices_without_labels_in_order(write, texts):
+    example = one(write, {"instruction": "Which?", "choices": texts, "answer": 1})
+    assert example.instruction == f"Which?\nA. {texts[0]}\nB. {texts[1]}\nAnswer:"
+
+
+def test_a_permuted_list_is_the_same_question(write):
+    row = {"instruction": "Which?", "choices": ["one", "two"], "answer": 1}
+    turned = one(write, {**row, "instruction": "Which?\nA. two\nB. one\nAnswer:"})
+    assert turned.question == one(write, row).question and key(turned) == key(one(write, row))
 
 
 @pytest.mark.parametrize(

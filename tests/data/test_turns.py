@@ -98,6 +98,19 @@ def test_the_turns_of_other_forms(write):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("empty", ["", " \n", "<|endoftext|>"])
+def test_an_empty_answer_is_not_learned(write, empty):
+    chat = [USER, {**ANSWER, "content": empty}, AGAIN, SECOND]
+    assert read(write, {"messages": chat}, turns="all").turn_loss == ()
+    longer = [*chat, USER, ANSWER]
+    loss = (None, None, None, True)
+    assert read(write, {"messages": longer}, turns="all").turn_loss == loss
+    row = {"instruction": "Again", "output": "Yes", "history": [["Hi", empty]]}
+    assert read(write, row, turns="all").turn_loss == ()
+    weighed = [USER, {**ANSWER, "content": empty, "weight": 0}, AGAIN, SECOND]
+    assert read(write, {"messages": weighed}, turns="all").turn_loss == (None, False)
+
+
 def test_sources_of_chats_have_the_setting(tmp_path, published):
     threads = Oasst(root=str(published("oasst")), turns="all").read().train
     assert any(example.turn_loss for example in threads)

@@ -97,6 +97,39 @@ def test_a_response_with_thinking_is_compared_by_its_answer() -> None:
     assert kept.correct == [False] * 4
 
 
+@pytest.mark.parametrize("judge", ["", "answer"])
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Write\n<think> first: 4",
+        "<think>A",
+        "The tag `<think>` opens a thought.\n4",
+        "<answer></answer>",
+    ],
+)
+def test_the_response_itself_is_right_whatever_is_in_it(judge: str, response: str) -> None:
+    given = {"base": {0: [f" {response}\n"], 1: ["<think>5"]}}
+    for think in ("strip", "keep"):
+        found = judge_texts([asked(judge, response)] * 2, given, {}, think=think)["base"]
+        assert found.correct == [True, False]
+        assert found.similar[0] is None or found.similar[0]["exact_match"] == 1
+
+
+def test_markers_round_the_answer_are_left_out_of_the_response_too() -> None:
+    examples = [asked("", "<think>x</think><answer>4</answer>"), asked("", "<answer>4</answer>")]
+    texts = [
+        "4",
+        "<answer>4</answer>",
+        "<think>y</think> 4",
+        "<think>y</think>\n<answer> 4 </answer>",
+    ]
+    for text in texts:
+        given = {"base": {0: [text], 1: [text]}}
+        assert judge_texts(examples, given, {})["base"].correct == [True, True]
+    given = {"base": {0: ["<answer>4</answer> 5"], 1: ["4</answer>"]}}
+    assert judge_texts(examples, given, {})["base"].correct == [False, False]
+
+
 def test_votes_are_counted_after_thinking() -> None:
     example = asked("", "B", LETTERS)
     drawn = ["<think>x</think>A", "<think>y</think>B", "<think>A</think>B", "<think>A", "<think>A"]

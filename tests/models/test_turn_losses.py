@@ -185,6 +185,19 @@ def test_the_mask_of_a_template_that_marks_its_answers() -> None:
     ]
 
 
+@pytest.mark.parametrize("mark", ["ELREA-TURN", "\ue000", "\ue000\ue001"])
+def test_no_words_of_a_user_are_taken_for_an_answer(mark: str) -> None:
+    """Whatever stands for an answer while its place is looked for, a user may have written it."""
+    turns = ((role, f"{mark} {text}") for role, text in CHAT.history)
+    chat = replace(CHAT, history=tuple(turns))
+    tokenizer = tokenizer_of("chatml")
+    encoded = Prompter(tokenizer, 500).encode(chat)
+    assert encoded.prompt_loss is not None
+    learned = [t for t, flag in zip(encoded.prompt, encoded.prompt_loss, strict=True) if flag]
+    answers = [f"{text}<|im_end|>" for role, text in chat.history if role == "assistant"]
+    assert tokenizer.decode(learned) == "".join(answers)
+
+
 def test_shots_are_not_turns() -> None:
     """Solved examples stand before the chat as turns, and carry no loss."""
     shot = replace(CHAT, shots=(("Hi assistant?\n", "  Hello, assistant\n\nyou."),))

@@ -124,6 +124,8 @@ def turn_loss(
 ) -> TurnLoss:
     """What of a history carries loss in training, see `Chat.turn_loss`.
 
+    An empty answer has nothing to learn: its end of turn alone would teach the model to say nothing.
+
     Args:
         turns: the history.
         learned: the assistant turns that carry loss.
@@ -131,14 +133,15 @@ def turn_loss(
         given: number of turns at the beginning that belong to a prompt.
     """
     loss: list[bool | None] = []
-    for number, (role, _) in enumerate(turns):
+    for number, (role, text) in enumerate(turns):
         own = weights[number] if weights else None
         if role != "assistant":
             loss.append(None)
         elif own is False:
             loss.append(False)
         else:
-            loss.append(True if learned == "all" and number >= given else None)
+            taught = learned == "all" and number >= given and stripped(text)
+            loss.append(True if taught else None)
     return tuple(loss) if any(flag is not None for flag in loss) else ()
 
 
