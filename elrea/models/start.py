@@ -215,7 +215,7 @@ def _check(folder: Path, config: Mapping[str, Any]) -> None:
     r, alpha = config.get("r"), config.get("lora_alpha")
     if type(r) is not int or r < 1:
         refuse(f"its rank is {r!r} (r)")
-    if type(alpha) not in (int, float) or not 0 < alpha <= LARGEST:
+    if type(alpha) not in (int, float) or not 0 < (alpha or 0) <= LARGEST:
         refuse(f"its scale is {alpha!r} (lora_alpha)")
 
 
