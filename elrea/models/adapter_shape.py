@@ -10,6 +10,9 @@ from elrea.errors import ConfigError
 
 ALL_LINEAR: Literal["all-linear"] = "all-linear"
 
+LARGEST = 3.4028234e38
+"""The largest scale of an update that float32 has."""
+
 
 @dataclass(frozen=True)
 class Lora:
@@ -35,7 +38,7 @@ class Lora:
         """Raises ConfigError for values that PEFT accepts but cannot train."""
         if self.r < 1:
             raise ConfigError(f"adapter.r={self.r}: the rank must be at least 1")
-        if self.alpha is not None and not 0 < self.alpha < math.inf:
+        if self.alpha is not None and not 0 < self.alpha <= LARGEST:
             raise ConfigError(f"adapter.alpha={self.alpha}: give a positive number, or null (4·r)")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"adapter.dropout={self.dropout}: must be in [0, 1)")

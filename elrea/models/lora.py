@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from elrea.errors import ConfigError, StoreError, TrainingError
-from elrea.models.adapter_shape import Lora
+from elrea.models.adapter_shape import LARGEST, Lora
 from elrea.models.layers import ends, layers_of
 from elrea.models.seeds import seed_of
 from elrea.store.files import read_json
@@ -244,7 +244,7 @@ def check_config(config: Any) -> None:
     if type(r) is not int or not 1 <= r <= MAX_RANK:
         raise ValueError(f"r is {r!r}")
     for name, value in (("lora_alpha", alpha), ("lora_dropout", dropout)):
-        if type(value) not in (int, float) or not math.isfinite(value):
+        if type(value) not in (int, float) or not -LARGEST <= value <= LARGEST:
             raise ValueError(f"{name} is {value!r}")
     targets = config["target_modules"]
     if not isinstance(targets, str) and not (

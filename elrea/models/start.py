@@ -6,7 +6,6 @@ Neither torch nor PEFT is imported, and no weights are read, before a start is c
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import ConfigError, StoreError, TrainingError
-from elrea.models.adapter_shape import ALL_LINEAR, Lora
+from elrea.models.adapter_shape import ALL_LINEAR, LARGEST, Lora
 from elrea.models.headers import shapes
 from elrea.store.files import read_json, sha256
 
@@ -220,7 +219,7 @@ def _check(folder: Path, config: Mapping[str, Any]) -> None:
     r, alpha = config.get("r"), config.get("lora_alpha")
     if type(r) is not int or r < 1:
         refuse(f"its rank is {r!r} (r)")
-    if type(alpha) not in (int, float) or not 0 < float(alpha or 0) < math.inf:
+    if type(alpha) not in (int, float) or not 0 < (alpha or 0) <= LARGEST:
         refuse(f"its scale is {alpha!r} (lora_alpha)")
 
 

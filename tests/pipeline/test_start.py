@@ -224,6 +224,17 @@ def test_folders_that_are_no_adapter(small_model: Path, start: Path, tmp_path: P
         Lora(start="")
 
 
+@pytest.mark.parametrize("alpha", ["1e308", "1e39", "9" * 400, "-1", "true"])
+def test_a_scale_that_float32_does_not_have_is_refused(
+    alpha: str, small_model: Path, tmp_path: Path
+) -> None:
+    folder = made(small_model, tmp_path / "lora")
+    path = folder / "adapter_config.json"
+    path.write_text(path.read_text().replace('"lora_alpha": 5', f'"lora_alpha": {alpha}'))
+    with pytest.raises(ConfigError, match=r"its scale is .* \(lora_alpha\)"):
+        pipeline(small_model, tmp_path, f"adapter.start={folder}")
+
+
 def test_a_start_of_another_backbone_is_refused_before_training(
     small_model: Path, tmp_path: Path
 ) -> None:
