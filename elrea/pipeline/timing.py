@@ -187,21 +187,22 @@ def _training(context: Context, folder: Path) -> float:
     experiment = context.experiment
     settings = replace(experiment.training, early_stop=None, max_steps=None, accumulate=1)
     batch = typical(context.encoded_train[0], lambda e: e.length, settings.batch_size)
-    epochs, per_step = 1, 0.0
-    while True:  # the first training shows how many steps a second one needs
+    epochs, first = 1, True
+    while True:  # the first training warms up: libraries are imported in it
         clock = Clock()
-        moments = per_step == 0.0
         with context.peft(experiment.lora) as model:
             train_adapter(
                 model, batch, Recipe(epochs, settings.learning_rate, settings), pad_id=context.backbone.pad_id,
                 lora=experiment.lora, base_name=context.backbone.name, seed=experiment.seed, stage="timing",
-                folder=folder if moments else folder.with_name(f"again-{epochs}"), keep_moments=moments,
+                folder=folder if first else folder.with_name(f"again-{epochs}"), keep_moments=first,
                 trainer=experiment.device.lightning(), task=OnlyProgress(clock.advance),
             )  # fmt: skip
-        per_step = time.perf_counter() - clock.start
-        if not moments or per_step > ENOUGH:
+        took = time.perf_counter() - clock.start
+        if not first and (took > ENOUGH or epochs == MOST):
             return clock.per_unit() * len(batch) / sum(e.length for e in batch)
-        epochs = max(2, min(MOST, int(ENOUGH / per_step) + 1))
+        # More steps until they take long enough; a slow model's first step tells that one more will do.
+        epochs = (1 if took > 5 * ENOUGH else 2) if first else MOST
+        first = False
 
 
 def _affordable(seconds: float, most: int, least: int = 4) -> int:
