@@ -93,7 +93,7 @@ def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000
         it from the others: key -> value), `items`, `seeds` (rows of `seed`, `a`, `b`, `difference`, `ci95`, `only_a`,
         `only_b`, `p`) and `pooled`: such a row without the seed, whose `ci95` and `p` are over items, with `over_seeds`
         and `over_seeds_and_items`, each a `ci95` and a `p`, or None with one seed. With one setting, its `items`,
-        `seeds` and `pooled` stand beside `a` and `b` as well.
+        `seeds` and `pooled` are at the top level too.
 
     Raises:
         DataError: Runs of one setting differ in their test items, or two with one seed disagree.

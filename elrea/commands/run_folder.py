@@ -15,14 +15,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from elrea.config import leaves, load_config, shareable
 from elrea.errors import ConfigError, StoreError
+from elrea.reporting.sweeps import CHANGE_NO_RESULT, is_below
 from elrea.store.files import read_json
 
 CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
-MAY_DIFFER = (
-    "name", "store", "plan", "until", "debug", "tracking", "hydra", "trainer.accelerator", "trainer.devices",
-    "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
-    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
-)  # fmt: skip
+MAY_DIFFER = (*CHANGE_NO_RESULT, "hydra")
 """Config keys, with all keys below them, that do not change what a run finds out."""
 
 
@@ -89,7 +86,7 @@ def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     has a value and the other has keys below it, that is one.
     """
     for key in sorted(one.keys() | other.keys()):
-        if any(key == name or key.startswith(f"{name}.") for name in MAY_DIFFER):
+        if is_below(key, MAY_DIFFER):
             continue
         if key in one and key in other:
             if one[key] != other[key]:

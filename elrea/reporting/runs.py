@@ -98,10 +98,6 @@ def _number(job: Path) -> tuple[int, str]:
     return len(job.name), job.name
 
 
-ADDED = {"evaluation.think": "strip"}
-"""Config keys that runs of older versions do not have, and the values that they are taken to have had."""
-
-
 OLD_OPTIONS = "text"
 """What `data.options` was before there was such a key."""
 
@@ -127,7 +123,7 @@ def read_run(folder: Path) -> FinishedRun:
         raise DataError(
             f"{folder}: the state of the last run there is {job['state']}, not done{why}; the other files may be older"
         )
-    settings = {**ADDED, **leaves(load_config(folder / "config.yaml"))}
+    settings = leaves(load_config(folder / "config.yaml"))
     path = folder / PREDICTIONS
     try:
         rows = list(_rows(path))

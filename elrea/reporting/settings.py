@@ -6,22 +6,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from elrea.reporting.runs import OLD_OPTIONS, FinishedRun, is_options
-from elrea.reporting.sweeps import varied_values
+from elrea.reporting.runs import OLD_OPTIONS, FinishedRun
+from elrea.reporting.sweeps import CHANGE_NO_RESULT, is_below, varied_values
 
 MAY_DIFFER = (
-    "seed", "name", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices",
-    "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
-    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
-    "evaluation.resamples", "evaluation.strategies", "evaluation.settings", "ensemble",
+    *CHANGE_NO_RESULT, "seed", "evaluation.resamples", "evaluation.strategies", "evaluation.settings", "ensemble",
 )  # fmt: skip
 """Config keys, with all keys below them, that may differ between runs of one group: the seed, where and how fast a run
 was made, and its strategies. The settings of the compared strategies are looked at separately."""
-ADDED = (
-    "backbone.add_bos", "backbone.template_date", "adapter.rslora", "adapter.start", "evaluation.think", "name",
-)  # fmt: skip
-ADDED_TO_DATA = ("turns", "bad_rows")
-"""Config keys that runs of older versions do not have, and that change nothing at their defaults."""
+ADDED = {"adapter.rslora": False, "adapter.start": None, "evaluation.think": "strip"}
+ADDED_TO_DATA = {"options": OLD_OPTIONS, "turns": "last", "bad_rows": "refuse"}
+"""Config keys that runs of older versions do not have, and the values that they are taken to have had; of data, by the
+last part of the key."""
+UNKNOWN = ("backbone.add_bos", "backbone.template_date")
+"""Likewise, but what they did depended on the tokenizer: they are taken to have had the other runs' value."""
 BLANK = "-"
 """Shown where a run does not have a setting."""
 
@@ -66,7 +64,7 @@ def by_setting(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[Group]
 def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, list[str]]:
     """Config keys whose values differ, with each run's value."""
     kept: list[dict[str, Any]] = [
-        {key: value for key, value in run.settings.items() if not _below(key, MAY_DIFFER)}
+        {key: value for key, value in run.settings.items() if not is_below(key, MAY_DIFFER)}
         for run in runs
     ]
     for name in names:
@@ -88,13 +86,12 @@ def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, l
 
 
 def _values(key: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Each run's value of a key. A run of a version that did not have it is taken to have the others' value; choices
-    were asked as texts then."""
-    absent = BLANK
-    if is_options(key):
-        absent = OLD_OPTIONS
-    elif key in ADDED or (key.startswith("data.") and key.rpartition(".")[2] in ADDED_TO_DATA):
-        absent = next(str(each[key]) for each in settings if key in each)
+    """Each run's value of a key; see `ADDED` for a run of a version that did not have it."""
+    absent: Any = ADDED.get(key, BLANK)
+    if key.startswith("data."):
+        absent = ADDED_TO_DATA.get(key.rpartition(".")[2], BLANK)
+    elif key in UNKNOWN:
+        absent = next(each[key] for each in settings if key in each)
     return [str(each.get(key, absent)) for each in settings]
 
 
@@ -108,7 +105,7 @@ def _typed(
             for value, run in zip(values, runs, strict=True)
         ]
         for key, values in varied_values([{"words": run.words} for run in runs]).items()
-        if key in settings or not _below(key, MAY_DIFFER)
+        if key in settings or not is_below(key, MAY_DIFFER)
     }
     found = {key: values for key, values in found.items() if len(set(values)) > 1}
     parts: dict[tuple[str, ...], list[int]] = {}
@@ -128,11 +125,6 @@ def _fewest(settings: Mapping[str, list[str]], groups: int) -> dict[str, list[st
         if apart == groups:
             break
     return found
-
-
-def _below(key: str, names: Sequence[str]) -> bool:
-    """Whether a key is one of the names, or below one of them."""
-    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _order(value: str) -> tuple[int, float, str]:

@@ -14,8 +14,19 @@ from elrea.evaluation.similarity import MEASURES
 from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
+CHANGE_NO_RESULT = (
+    "name", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy",
+    "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
+    "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
+)  # fmt: skip
+"""Config keys, with all keys below them, that say where and how fast a run is made, or end it early."""
 BOUNDS = ("_ci95_low", "_ci95_high")
 """Ends of the names of an interval's columns in sweep.csv."""
+
+
+def is_below(key: str, names: Sequence[str]) -> bool:
+    """Whether a config key is one of the names, or below one of them."""
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def read_jobs(folder: Path) -> list[dict[str, Any]]:

@@ -362,3 +362,6 @@ def test_runs_of_two_versions_are_one_setting(tmp_path: Path) -> None:
     rows = [{**json.loads(line), "answer_text": "red"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert groups() == 2
+    path = new / "config.yaml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": {"turns": "all"}}))
+    assert groups() == 2, "the older version learned the last turn alone"
