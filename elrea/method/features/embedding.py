@@ -46,9 +46,7 @@ class Embedding(Features):
     from_base: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        self.check_sizes("batch_size", "batch_tokens")
         if self.model == "":
             raise ConfigError("features.model='': give a sentence-transformers model, or null")
 

@@ -61,9 +61,7 @@ class GradientFeatures(Features):
     def __post_init__(self) -> None:
         if self.form not in ("adam", "sgd"):
             raise ValueError(f"form is 'adam' or 'sgd', not {self.form!r}")
-        for name in ("batch_size", "batch_tokens", "buffer_mb"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        self.check_sizes("batch_size", "batch_tokens", "buffer_mb")
         weights = self.epoch_weights
         if weights is not None and not (
             all(0 <= w < float("inf") for w in weights) and any(weights)

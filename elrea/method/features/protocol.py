@@ -67,6 +67,19 @@ class Features(ABC):
     from_base: ClassVar[bool] = True
     speed_fields: ClassVar[tuple[str, ...]] = ("batch_size", "batch_tokens")
 
+    def check_sizes(self, *names: str) -> None:
+        """Rejects sizes below 1.
+
+        Args:
+            names: Of the fields.
+
+        Raises:
+            ValueError: The first one that is below 1.
+        """
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
     @abstractmethod
     def reader(
         self,

@@ -97,9 +97,7 @@ class States(PromptStates):
     where: ClassVar[str] = "features"
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        self.check_sizes("batch_size", "batch_tokens")
 
 
 class AdaptedStates(HiddenStates):
