@@ -1,7 +1,7 @@
 """Linear layers whose weights and products are bfloat16, in a model that is float32 otherwise (`dtype: mixed`).
 
-Most of a pass's time goes into the products with frozen weights. Some processors multiply bfloat16 numbers, which
-are added up in float32, twice as fast as float32 numbers. A layer rounds its input and its output (relative error at most
+Most of a pass's time goes into the products with frozen weights. Some processors multiply bfloat16 numbers, which are
+added up in float32, twice as fast as float32 numbers. A layer rounds its input and its output (relative error at most
 2⁻⁸ each), and in the backward pass the gradients likewise; norms, attention, adapters, the head and the loss are not
 rounded. A whole bfloat16 model and automatic mixed precision round there too.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -55,10 +55,11 @@ def to_mixed(model: PreTrainedModel) -> None:
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for module in model.modules():
         kind = _MIXED.get(type(module))
-        if kind is None or module is head or owners[id(module.weight)] > 1:
+        weight: Any = module.weight if kind else None
+        if kind is None or module is head or owners[id(weight)] > 1:
             continue
         module.__class__ = kind
-        module.weight = nn.Parameter(module.weight.detach().to(torch.bfloat16), requires_grad=False)
+        module.weight = nn.Parameter(weight.detach().to(torch.bfloat16), requires_grad=False)
     _warn_if_slower(model.device)
 
 

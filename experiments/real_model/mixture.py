@@ -2,8 +2,8 @@
 
     python -m experiments.real_model.mixture --data <folder of flan_cot/, t0/, gsm8k/> --into <folder>
 
-Writes JSON lines as data=jsonl reads them: test.jsonl and dev.jsonl, and for each size and draw a train-<size>-<draw>.jsonl
-from the questions that are in neither. A draw is another sample of the same pool.
+Writes JSON lines as data=jsonl reads them: test.jsonl and dev.jsonl, and for each size and draw a
+train-<size>-<draw>.jsonl from the questions that are in neither. A draw is another sample of the same pool.
 
 | source | from | answer |
 |---|---|---|
@@ -45,7 +45,7 @@ Row = dict[str, Any]
 def flan(root: Path, task: str) -> Iterator[Row]:
     """Rows of one of Flan's tasks with options."""
     for line in (root / "flan_cot" / f"{task}_train.tsv").read_text(encoding="utf-8").splitlines():
-        question, answer, _ = (line.split("\t") + ["", ""])[:3]
+        question, answer, *_ = [*line.split("\t"), ""]
         text, _, listed = question.replace("\\n", "\n").partition("\nOptions:\n")
         choices = [part.removeprefix("- ").strip() for part in listed.strip().split("\n- ")]
         if task == "strategyqa":

@@ -1,12 +1,12 @@
 """Runs the study of SmolLM2-135M on seven real sources: chooses every row's rate on dev, then scores the test set.
 
-    python -m experiments.real_model.study --data <folder of flan_cot/, t0/, gsm8k/> --model models/SmolLM2-135M-Instruct \
-        --work <folder for data, runs and stages>
+    python -m experiments.real_model.study --data <folder of flan_cot/, t0/, gsm8k/> \
+        --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
 
-In order: three rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates. All
-rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The same
-command goes on where it was stopped, since finished runs and stages are kept. `--jobs 2` runs two at a time, one thread
-each; `--until rates` stops before the test set is looked at. `table.py` writes the table.
+In order: three rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates.
+All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
+same command goes on where it was stopped, since finished runs and stages are kept. `--jobs 2` runs two at a time, one
+thread each; `--until rates` stops before the test set is looked at. `table.py` writes the table.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ElreaError
 from elrea.reporting.runs import read_run
-from elrea.store.files import read_json, write_json
+from elrea.store.files import write_json
 from experiments.real_model.mixture import SIZES, write
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,12 @@ class Study:
         self.run(
             {
                 name: self.command(
-                    name, TUNED, ["backbone", "base"], f"training.learning_rate={rate}", dev
+                    name,
+                    TUNED,
+                    ["backbone"],
+                    "ensemble=base",
+                    f"training.learning_rate={rate}",
+                    dev,
                 )
                 for name, rate in zip(names, BASE_RATES, strict=True)
             }
