@@ -58,9 +58,10 @@ ROWS = (
     "instruction_embedding", "elrea", "elrea_top1", "elrea_one",
 )  # fmt: skip
 SETTINGS = (
-    "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.overlap=drop",
-    "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4", "evaluation.by=likelihood",
-    "evaluation.mean_logits=true", "trainer.accelerator=cpu", "trainer.threads=1", "tracking.mode=disabled",
+    "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.options=text",
+    "data.overlap=drop", "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4",
+    "evaluation.by=likelihood", "evaluation.mean_logits=true", "trainer.accelerator=cpu", "trainer.threads=1",
+    "tracking.mode=disabled",
 )  # fmt: skip
 
 

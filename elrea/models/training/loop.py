@@ -19,6 +19,7 @@ from elrea.models.training.batches import Step, steps
 from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
+from elrea.models.training.pass_cost import pass_cost
 
 if TYPE_CHECKING:
     from torch.optim import Adam
@@ -66,7 +67,7 @@ def fit(
         checkpoints = Checkpoints(folder / "checkpoint", module.settings.checkpoint_minutes)
         for step in steps(
             module.schedule, module.examples, pad_id=module.pad_id, batch_size=module.settings.batch_size,
-            done=len(module.curve), share=share(),
+            done=len(module.curve), share=share(), pass_cost=pass_cost(module.model),
         ):  # fmt: skip
             _take(step, module, optimizer, fabric)
             ended, epoch = module.schedule.ends_epoch(step.number), module.curve[-1]["epoch"]
