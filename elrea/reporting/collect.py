@@ -89,7 +89,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         shots=read_shots(scores),
         skipped=_skipped(main),
         warnings=list(_fewer_clusters(graph)),
-        members=_members(main) if requirements.routed else None,
+        members=_members(main, chosen) if requirements.routed else None,
         versions=versions(),
         name=name,
         note=experiment.corpus.details,
@@ -223,10 +223,22 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
         )
 
 
-def _members(branch: Branch) -> Members:
+def _experts(branch: Branch, chosen: str, count: int) -> list[str]:
+    """Stages of the experts to export, in order: the chosen strategy's, else those of the first that has any."""
+    strategies = branch.context.experiment.strategies
+    for name in sorted(strategies, key=lambda name: name != chosen):
+        members = strategies[name].members(no_prompts(branch.context, count))
+        found = [member for member in members if member.startswith("expert-")]
+        if len(found) == count and all(stage in branch.stages for stage in found):
+            return found
+    return []
+
+
+def _members(branch: Branch, chosen: str) -> Members:
     experiment, stages = branch.context.experiment, branch.stages
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
-    names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
+    experts = _experts(branch, chosen, len(centroids))
+    names = {"base": "base", **dict(zip(expert_names(len(experts)), experts, strict=True))}
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
@@ -245,7 +257,7 @@ def _members(branch: Branch) -> Members:
         "router": key_fields(experiment.router),
     }
     return Members(
-        {name: stages[name].folder / "adapter" for name in names},
+        {name: stages[stage].folder / "adapter" for name, stage in names.items()},
         [] if distils else epoch_folders(stages["base"].folder),
         centroids,
         stages["router"].folder if distils else None,

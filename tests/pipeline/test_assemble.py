@@ -17,8 +17,10 @@ from elrea.pipeline.assemble import assemble_without_data
 
 CONF = Path(__file__).parents[2] / "conf"
 WITH_RATE = (
-    "compute_matched", "continued", "lora_ensembles", "mole", "parameter_matched", "random_cluster", "random_weighted",
-    "seed_ensemble", "source",
+    "compute_matched", "compute_matched_passes", "continued", "elrea", "elrea_no_base", "elrea_one", "elrea_states",
+    "elrea_tokens", "elrea_top1", "elrea_top3", "instruction_embedding", "lora_ensembles", "moe_merging", "moe_routing",
+    "mole", "oracle", "parameter_matched", "parameter_matched_rslora", "random_cluster", "random_weighted",
+    "seed_ensemble", "source", "uniform",
 )  # fmt: skip
 
 
@@ -39,7 +41,7 @@ def test_settings_apply_to_whichever_strategy_is_chosen(chosen: str) -> None:
         "evaluation.settings={compute_matched:{rate:0.7}}",
     )
     assert made["compute_matched"] == Matched(rate=0.7)
-    assert config.ensemble.get("rate") == (0.7 if chosen == "compute_matched" else None)
+    assert config.ensemble.get("rate") == (0.7 if chosen == "compute_matched" else 1.0)
 
 
 def test_a_field_that_is_set_in_two_places_is_refused() -> None:

@@ -6,11 +6,11 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from elrea.errors import ConfigError
 from elrea.method.features.protocol import (
-    Features,  # noqa: TC001  # config classes inherit an annotation with it
+    Features,  # config classes inherit an annotation with it
 )
 from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
@@ -65,12 +65,14 @@ class Setting:
         training: How base adapter and experts are trained.
         clusters: C.
         sources: Sources of the training examples, sorted.
+        features: What the training prompts are clustered by; None where nobody asks what they cost.
     """
 
     lora: Lora
     training: Training
     clusters: int
     sources: Sequence[str] = ()
+    features: Features | None = None
 
 
 class Strategy(ABC):
@@ -79,7 +81,13 @@ class Strategy(ABC):
     A new strategy is a frozen dataclass that derives from this class, in a file of elrea/method/ensemble/strategies,
     and a YAML file in conf/ensemble. One that needs more than a mix of logits (5.10) derives from one of the classes
     below as well.
+
+    Attributes:
+        added: Fields that the class has had since a later version than its first, with defaults that change nothing;
+            at these they are left out of stages' keys.
     """
+
+    added: ClassVar[tuple[str, ...]] = ()
 
     @property
     def routed(self) -> bool:
@@ -180,6 +188,7 @@ def experts(
         rate: Factor on training.expert_learning_rate.
     """
     training = setting.training
+    names = expert_names(setting.clusters, examples, rate)
     return {
         name: AdapterSpec(
             setting.lora,
@@ -188,11 +197,17 @@ def experts(
             examples,
             cluster,
         )
-        for cluster, name in enumerate(expert_names(setting.clusters, examples))
+        for cluster, name in enumerate(names)
     }
 
 
-def expert_names(clusters: int, examples: str = "cluster") -> list[str]:
-    """Member names of the experts: `expert-0` ..., or `random-0` ... for random clusters."""
+def expert_names(clusters: int, examples: str = "cluster", rate: float = 1.0) -> list[str]:
+    """Member names of the experts: `expert-0` ..., or `random-0` ... for random clusters.
+
+    Experts of another rate than 1 have other names, as `expert-x0.5-0`, so that rows with different rates can be in one
+    run. Those of random clusters have one rate in a run.
+    """
     prefix = "expert" if examples == "cluster" else examples
+    if prefix == "expert" and rate != 1:
+        prefix += f"-x{float(rate)!r}"
     return [f"{prefix}-{cluster}" for cluster in range(clusters)]
