@@ -69,15 +69,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         train=len(experiment.corpus.train),
         left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
-        strategies=figures_of(
-            outcomes,
-            passes,
-            experiment.seed,
-            experiment.evaluation.resamples,
-            tasks,
-            [example.plain_text for example in experiment.corpus.test],
-            [example.answer for example in experiment.corpus.test],
-        ),
+        strategies=_figures(graph, outcomes, passes, tasks),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
         router=read_figures(stages["router"].folder) if main.context.distils else {},
@@ -94,6 +86,23 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         name=name,
         note=experiment.corpus.details,
     )
+
+
+def _figures(
+    graph: Graph, outcomes: dict[str, Outcome], passes: dict[str, float], tasks: list[str]
+) -> dict[str, dict[str, Any]]:
+    """By strategy, its figures; with a `label` where tables call it by another name than its choice's."""
+    experiment = graph.branches[0].context.experiment
+    test, evaluation = experiment.corpus.test, experiment.evaluation
+    figures = figures_of(
+        outcomes, passes, experiment.seed, evaluation.resamples, tasks,
+        [example.plain_text for example in test], [example.answer for example in test],
+    )  # fmt: skip
+    for branch in graph.branches:
+        for name, strategy in branch.context.experiment.strategies.items():
+            if strategy.label:
+                figures[name]["label"] = strategy.label
+    return figures
 
 
 def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:

@@ -81,7 +81,7 @@ class Requirements:
     @property
     def clustered(self) -> bool:
         """Whether any strategy needs clusters: to train on, or to route by."""
-        return self.routed or any(spec.cluster is not None for spec in self._specs(1).values())
+        return self.routed or any(spec.clustered for spec in self._specs(1).values())
 
     @property
     def any_count(self) -> bool:

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from elrea.errors import ConfigError
 from elrea.method.features.protocol import (
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from elrea.method.ensemble.layerwise import Factors
     from elrea.method.routing.weights import Routing
+
+ByCluster = Literal["balance", "project", "tag"]
 
 BACKBONE, BASE = "backbone", "base"
 """Members that every run has: the backbone without adapter, and the base adapter."""
@@ -40,6 +42,10 @@ class AdapterSpec:
         from_base: Start from the finished base adapter instead of a fresh one.
         draw: Number of the seed, of several that are derived from the run's; 0 is the run's own.
         source: The source, for `source`.
+        by_cluster: How an adapter of all examples uses their clusters: `balance` draws each cluster as often,
+            `project` projects the clusters' gradients of a step where they conflict, `tag` writes the cluster before
+            the instruction.
+        tag: What is written for `tag`, with {} for the cluster's number.
     """
 
     lora: Lora
@@ -50,6 +56,18 @@ class AdapterSpec:
     from_base: bool = True
     draw: int = 0
     source: str | None = None
+    by_cluster: ByCluster | None = None
+    tag: str = ""
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether training.early_stop acts: on trainings whose epochs see all examples as dev has them."""
+        return self.examples == "all" and self.by_cluster in (None, "project")
+
+    @property
+    def clustered(self) -> bool:
+        """Whether its training reads the clusters."""
+        return self.cluster is not None or self.by_cluster is not None
 
     def seed(self, of_run: int) -> int:
         """Seed of its initial A, of the data's order and of dropout."""
@@ -93,6 +111,11 @@ class Strategy(ABC):
     def routed(self) -> bool:
         """Whether its weights depend on the prompt's cosines with the clusters."""
         return False
+
+    @property
+    def label(self) -> str:
+        """What tables call it instead of its choice's name; empty: that name."""
+        return ""
 
     @abstractmethod
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
@@ -138,9 +161,23 @@ class Regrouped(Strategy):
 
     Attributes:
         features: Features to cluster and to route by, instead of the run's.
+        clustering: A `Clustering` instead of the run's; None: that.
+        router: A `Router` instead of the run's; None: that, by these features.
     """
 
     features: Features
+    clustering: Any = None
+    router: Any = None
+
+
+class Tagging(Strategy):
+    """A strategy whose prompts name the nearest cluster before the instruction.
+
+    Attributes:
+        tag: What is written, with {} for the cluster's number.
+    """
+
+    tag: str
 
 
 class Picking(Strategy):

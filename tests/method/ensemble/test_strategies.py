@@ -15,8 +15,10 @@ from peft import LoraConfig, get_peft_model
 from elrea.config import build, plain
 from elrea.errors import ConfigError
 from elrea.method.ensemble.requirements import Requirements
+from elrea.method.ensemble.strategies.balanced import Balanced
 from elrea.method.ensemble.strategies.continued import Continued
 from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategies.elrea_source import ElreaBySource
 from elrea.method.ensemble.strategies.instruction_embedding import InstructionEmbedding
 from elrea.method.ensemble.strategies.matched import Matched
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
@@ -24,11 +26,13 @@ from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.method.ensemble.strategies.mole import Mole
 from elrea.method.ensemble.strategies.oracle import Oracle
 from elrea.method.ensemble.strategies.other_features import ElreaByStates, ElreaByTokens
+from elrea.method.ensemble.strategies.projected import Projected
 from elrea.method.ensemble.strategies.random_cluster import RandomCluster
 from elrea.method.ensemble.strategies.seeds import SeedEnsemble
 from elrea.method.ensemble.strategies.self_consistency import SelfConsistency
 from elrea.method.ensemble.strategies.single import Single
 from elrea.method.ensemble.strategies.source import SourceAdapters
+from elrea.method.ensemble.strategies.tagged import Tagged
 from elrea.method.ensemble.strategies.uniform import Uniform
 from elrea.method.ensemble.strategy import (
     AdapterSpec,
@@ -39,6 +43,7 @@ from elrea.method.ensemble.strategy import (
     Setting,
     Voting,
 )
+from elrea.method.features.embedding import Embedding
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.protocol import Features
 from elrea.method.features.states import States
@@ -56,6 +61,10 @@ SETTING = Setting(LORA, TRAINING, clusters=3, sources=SOURCES)
 COSINES = torch.tensor([[0.2, 0.6, 0.1], [0.9, -0.3, 0.4]])
 ROUTING = Routing(COSINES, Router(), ["talk", "maths"], SOURCES)
 FILES = {
+    "balanced": Balanced(),
+    "projected": Projected(),
+    "tagged": Tagged(),
+    "elrea_source": ElreaBySource(),
     "backbone": Single("backbone"),
     "base": Single("base"),
     "compute_matched": Matched(),
@@ -112,6 +121,10 @@ def test_there_is_a_test_for_every_file() -> None:
         (Matched(count="passes"), ["compute-matched-passes"], False),
         (Matched(True, rslora=True), ["parameter-matched-rslora"], False),
         (Matched(True, rslora=False), ["parameter-matched-plain"], False),
+        (Balanced(), ["balanced"], False),
+        (Projected(False), ["projected-narrow"], False),
+        (Tagged(), ["tagged"], True),
+        (ElreaBySource(), ["base", *EXPERTS], True),
         (Continued(), ["continued"], False),
         (SeedEnsemble(), ["base", "seed-1", "seed-2", "seed-3"], False),
         (SeedEnsemble(2), ["base", "seed-1"], False),
@@ -238,6 +251,24 @@ def test_forms_of_the_wide_adapters_scale(base: Lora) -> None:
         Matched(rslora=True)
 
 
+@pytest.mark.parametrize("kind", [Balanced, Projected, Tagged])
+def test_an_adapter_that_uses_clusters_is_the_wide_one_otherwise(kind: type) -> None:
+    wide = Matched(True).adapters(SETTING)["parameter-matched"]
+    (own,) = kind().adapters(SETTING).values()
+    assert replace(own, by_cluster=None, tag="") == wide
+    assert own.clustered and not wide.clustered
+    requirements = Requirements({"own": kind()}, LORA, TRAINING, SOURCES)
+    assert requirements.clustered and not requirements.any_count
+    assert not Requirements({"wide": Matched(True)}, LORA, TRAINING, SOURCES).clustered
+    assert wide.stops_early and own.stops_early == (kind is Projected)
+
+
+@pytest.mark.parametrize("tag", ["", "[3]", "{} {}", "{0}", "{}{"])
+def test_a_tag_has_room_for_one_number(tag: str) -> None:
+    with pytest.raises(ConfigError, match=r"must have \{\} once, for the cluster's number"):
+        Tagged(tag=tag)
+
+
 @pytest.mark.parametrize(
     "kind", [Elrea, Uniform, Oracle, MoeRouting, InstructionEmbedding, ElreaByStates, ElreaByTokens]
 )
@@ -326,3 +357,9 @@ def test_a_vote_falls_as_often_as_the_draws_say() -> None:
 
 def test_instruction_embedding_groups_by_features_of_its_own() -> None:
     assert isinstance(InstructionEmbedding(), Regrouped) and not isinstance(Elrea(), Regrouped)
+
+
+def test_hidden_states_are_not_called_an_embedding() -> None:
+    assert InstructionEmbedding().label == "mean hidden state"
+    assert InstructionEmbedding(features=Embedding(model="all-MiniLM")).label == ""
+    assert Elrea().label == ElreaByTokens().label == ""

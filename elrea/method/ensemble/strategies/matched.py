@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import AdapterSpec, Rated, Setting, Strategy
+from elrea.method.ensemble.strategy import AdapterSpec, ByCluster, Rated, Setting, Strategy
 
 if TYPE_CHECKING:
     from elrea.method.routing.weights import Routing
@@ -40,6 +40,10 @@ class Matched(Rated, Strategy):
     """Scale of the rank C·r. true: rank-stabilised, s/√C; false: the base adapter's s, as α/R; null: s, in the form of
     adapter.rslora."""
     added: ClassVar[tuple[str, ...]] = ("count", "rslora")
+    names: ClassVar[tuple[str, str]] = ("parameter-matched", "compute-matched")
+    """Of its member: with rank C·r, and with rank r."""
+    by_cluster: ClassVar[ByCluster | None] = None
+    """How the training uses the examples' clusters (`AdapterSpec`)."""
     routed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -53,7 +57,7 @@ class Matched(Rated, Strategy):
 
     @property
     def _name(self) -> str:
-        name = "parameter-matched" if self.rank_times_clusters else "compute-matched"
+        name = self.names[0] if self.rank_times_clusters else self.names[1]
         form = {None: "", True: "-rslora", False: "-plain"}[self.rslora]
         return name + form + "-passes" * (self.count == "passes")
 
@@ -63,7 +67,8 @@ class Matched(Rated, Strategy):
         if self.count == "passes" and setting.features is not None:
             epochs += math.ceil(setting.features.passes(training.epochs) / 2)
         rate = self.rate * training.learning_rate
-        spec = AdapterSpec(self._lora(setting), epochs, rate, "all", from_base=False)
+        lora, by_cluster = self._lora(setting), self.by_cluster
+        spec = AdapterSpec(lora, epochs, rate, "all", from_base=False, by_cluster=by_cluster)
         return {self._name: spec}
 
     def _lora(self, setting: Setting) -> Lora:
