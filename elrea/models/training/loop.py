@@ -100,7 +100,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
     for number, batch in enumerate(step.batches):
         with fabric.autocast():
             loss = module.training_step(batch.to(module.device), number)
-            loss.backward()
+            module.backward(loss)
         total += loss.detach()
     parameters = list(module.trained.values())
     for parameter in parameters:
@@ -108,6 +108,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
             parameter.grad is None
         ):  # no token went through its layer: zero, and Adam's moments with it
             parameter.grad = torch.zeros_like(parameter)
+    module.on_before_optimizer_step(optimizer)
     if processes > 1:
         sum_gradients(parameters, total)
     value = total.item()
