@@ -21,7 +21,7 @@ from elrea.data.sampling import split
 from elrea.data.sources.base import Source
 from elrea.data.sources.mix import Mix
 from elrea.data.sources.mmlu import Mmlu
-from elrea.errors import DataError
+from elrea.errors import ConfigError, DataError
 from experiments.real_model.text import Row, Text, counted
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ def published_text(root: Path, seed: int) -> Text:
         )
     try:
         corpus = mix.load()
-    except DataError as error:
+    except (DataError, ConfigError) as error:
         raise DataError(
-            f"ELREA_DATA={root}: {_in_terms_of_folders(str(error))}, {instead}"
+            f"ELREA_DATA={root}: {_in_terms_of_folders(str(error))}; mend or remove that folder, {instead}"
         ) from error
     train, dev = split(corpus.train, DEV, seed)
     examples = {"train": train, "dev": dev, "test": corpus.test}
@@ -90,12 +90,21 @@ def published_text(root: Path, seed: int) -> Text:
         for source in here:
             theirs = [e for e in examples[name] if e.source == source]
             rows += _drawn(theirs, most / len(here), f"{source}/{name}/{seed}")
+    drawn = (
+        f"Of each source some questions are drawn, of at most {MOST} characters with their answers"
+    )
+    if not (splits["train"] and splits["test"]):
+        raise DataError(
+            f"ELREA_DATA={root}: {', '.join(here)} have no questions to train on and to test, of at most {MOST}"
+            f" characters with their answers; add another folder, {instead}"
+        )
+    used = {row["source"] for row in splits["train"]}
+    without = ", ".join(name for name in mix.sources if name not in used)
     lines = [
         counted(f"Published data of {root}", splits),
-        f"Only questions of at most {MOST} characters with their answers, and without earlier turns, are drawn;"
-        f" not here: {', '.join(n for n in mix.sources if n not in here) or 'none'}",
+        f"{drawn}; to train on there are none of {without}" if without else drawn,
     ]
-    return Text(splits, tuple(lines))
+    return Text(splits, (*lines, *corpus.left_out))
 
 
 def _mix(root: Path, seed: int) -> Mix:
@@ -143,5 +152,5 @@ def _row(example: Example) -> Row:
 
 def _in_terms_of_folders(error: str) -> str:
     """An error of a source without settings that `make run-real` does not have."""
-    error = re.sub(r"data\.sources\.(\w+)\.root\b", r"\1/", error)
-    return re.sub(r"data\.sources\.(\w+)\.\w+=?\S*", r"\1/", error)
+    error = re.sub(r"data\.sources\.(\w+)(?:\.root\b|(?=:))", r"\1/", error)
+    return re.sub(r"; [^;]*\bdata\.(?:sources|\w+=).*", "", error)
