@@ -67,7 +67,7 @@ def _text(words: Sequence[str]) -> list[str]:
     published = bool(os.environ.get("ELREA_DATA"))
     paths = made.write(FOLDER / ("published" if published else "installed"))
     print("\n".join(made.lines), flush=True)
-    return [f"data.{split}={path}" for split, path in paths.items()]
+    return ["data=jsonl", *(f"data.{split}={path}" for split, path in paths.items())]
 
 
 def _seed(words: Sequence[str]) -> int:

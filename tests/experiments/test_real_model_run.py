@@ -83,7 +83,7 @@ def test_model_text_plan_and_run_in_this_order(commands: list[list[str]]) -> Non
     assert (model, text) == (["model"], ["text 0"])
     assert plan == [*last, "plan=true"]
     assert last == [
-        "+experiment=real_model", "backbone.name=models/SmolLM2-135M-Instruct",
+        "+experiment=real_model", "backbone.name=models/SmolLM2-135M-Instruct", "data=jsonl",
         "data.train=data/real_model/installed/train.jsonl", "data.dev=data/real_model/installed/dev.jsonl",
         "data.test=data/real_model/installed/test.jsonl", "seed=1",
     ]  # fmt: skip
