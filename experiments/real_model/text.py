@@ -26,7 +26,7 @@ from experiments.real_model.installed import SOURCES, Fact, facts
 
 Row = dict[str, Any]
 SPLITS = ("train", "dev", "test")
-SIZES = {"train": 36, "dev": 8, "test": 18}
+SIZES = {"train": 28, "dev": 6, "test": 14}
 """Questions of a source in each split; a source with fewer questions is divided in these proportions."""
 OPTIONS = 4
 
