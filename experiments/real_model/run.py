@@ -9,6 +9,7 @@ choose is not made here. The same command again finds every finished stage in th
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -36,16 +37,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = ["+experiment=real_model"]
     asks = {"-h", "--help", "--cfg", "-c", "--info"} & set(typed)
     if not asks:
+        # The text first: it is what may be wrong, and takes seconds.
+        data = [] if chosen(typed, "data", "data.train", "data.test") else _text(typed)
         words += [] if chosen(typed, "backbone", "backbone.name") else _model()
-        words += [] if chosen(typed, "data", "data.train", "data.test") else _text(typed)
+        words += data
     command = [sys.executable, str(SCRIPT), *words, *typed]
     if not asks and not chosen(typed, "plan", "until"):
         print("The plan first, with the expected times:", flush=True)
         planned = subprocess.run([*command, "plan=true"], check=False)
         if planned.returncode:
             sys.exit(planned.returncode)
-    shown = " ".join(["python", "run.py", *words, *typed])
-    print(f"Running {shown}", flush=True)
+    print(f"Running {shlex.join(['python', 'run.py', *words, *typed])}", flush=True)
     os.execv(sys.executable, command)
 
 

@@ -119,7 +119,10 @@ def _reason(errors: str) -> str:
         proxy = "PIP_ARGS='--proxy <proxy>'"
         return f"no connection to the package index; check the network or {proxy}, {elsewhere}"
     if "No matching distribution" in errors:
-        return f"the package index does not have it; name another, {index}, {elsewhere}"
+        return (
+            "the package index cannot be reached, or does not have it; check the network, name another index,"
+            f" {index}, {elsewhere}"
+        )
     lines = [line.strip() for line in errors.splitlines() if line.strip()] or ["nothing"]
     said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
     return f"pip says: {said.removeprefix('ERROR: ')}"

@@ -78,9 +78,9 @@ def ran(commands: list[list[str]], *words: str) -> list[list[str]]:
     return commands
 
 
-def test_model_text_plan_and_run_in_this_order(commands: list[list[str]]) -> None:
-    model, text, plan, last = ran(commands, "seed=1")
-    assert (model, text) == (["model"], ["text 0"])
+def test_text_model_plan_and_run_in_this_order(commands: list[list[str]]) -> None:
+    text, model, plan, last = ran(commands, "seed=1")
+    assert (text, model) == (["text 0"], ["model"])
     assert plan == [*last, "plan=true"]
     assert last == [
         "+experiment=real_model", "backbone.name=models/SmolLM2-135M-Instruct", "data=jsonl",
@@ -120,7 +120,7 @@ def test_what_is_chosen_is_not_made(commands: list[list[str]], tmp_path: Path) -
 
 
 def test_data_seed_draws_the_text(commands: list[list[str]]) -> None:
-    assert ran(commands, "data.seed=3")[1] == ["text 3"]
+    assert ran(commands, "data.seed=3")[0] == ["text 3"]
     with pytest.raises(ConfigError, match=r"data.seed=x must be a whole number"):
         run.main(["data.seed=x"])
 
@@ -135,8 +135,6 @@ def test_a_plan_that_fails_ends_it(
 
 
 def test_elrea_data_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / smollm2.FOLDER).mkdir(parents=True)
-    (tmp_path / smollm2.FOLDER / "config.json").write_text("{}")
     ended = subprocess.run(
         [sys.executable, "-m", "experiments.real_model.run"], cwd=tmp_path, capture_output=True, text=True,
         check=False, env={"PYTHONPATH": str(ROOT), "ELREA_DATA": "nowhere"},
@@ -197,7 +195,10 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     [
         ("--index-url {index}/other", "its SHA-256 is not the published file's: "),
         ("--index-url {index}/cut", "the download was cut"),
-        ("--index-url {index}/none", "the package index does not have it; name another"),
+        (
+            "--index-url {index}/none",
+            "the package index cannot be reached, or does not have it; check",
+        ),
         (
             "--index-url http://127.0.0.1:9 --retries 1",
             "no connection to the package index; check the",
