@@ -41,7 +41,7 @@ FACTORS = {
     "continued": (0.25, 0.5, 1.0),
     "compute_matched": (0.5, 1.0, 2.0),
     "parameter_matched": (0.25, 0.5, 1.0),
-    "parameter_matched_rslora": (0.0625, 0.125, 0.25),
+    "parameter_matched_rslora": (0.5, 1.0, 2.0),
     "source": (0.5, 1.0, 2.0),
 }
 """By row: the rates tried, as multiples of the base adapter's."""
