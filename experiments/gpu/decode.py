@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from experiments.gpu.record import Record, Watch
@@ -20,7 +21,7 @@ ALIKE = 0.75
 def measure(setting: Setting, record: Record) -> None:
     """In float32, where both must write almost the same, and in bfloat16, where rounding may change a near tie."""
     for dtype in ("float32", "bfloat16"):
-        found = record.figure(dtype, lambda d=dtype: _both(setting, d))
+        found = record.figure(dtype, partial(_both, setting, dtype))
         if dtype == "float32" and found["equal_texts"] < ALIKE:
             raise AssertionError(f"float32: only {found['equal_texts']:.1%} of the texts are equal")
 

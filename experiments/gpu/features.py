@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,12 @@ def measure(setting: Setting, record: Record) -> None:
     for name, (dtype, quantise, needs) in WAYS.items():
         missing = [package for package in needs if find_spec(package) is None]
         if missing:
-            record.figure(name, lambda m=missing: {"skipped": f"needs {', '.join(m)}"})
+            record.figure(name, partial(dict, skipped=f"needs {', '.join(missing)}"))
             continue
-        record.figure(name, lambda n=name, d=dtype, q=quantise: _extract(setting, work, n, d, q))
+        record.figure(name, partial(_extract, setting, work, name, dtype, quantise))
     for name in WAYS:
         if "skipped" not in record.figures[name]:
-            record.figure(f"{name} against {EXACT}", lambda n=name: _compare(setting, work, n))
+            record.figure(f"{name} against {EXACT}", partial(_compare, setting, work, name))
 
 
 def _train(setting: Setting, folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from experiments.gpu.record import Record, Skip
@@ -41,7 +42,7 @@ def measure(setting: Setting, record: Record) -> None:
         write(setting.data, work / "data")
     rates = record.figure("rates", study.rates)
     for seed in SEEDS:
-        record.figure(f"seed {seed}", lambda s=seed: _seed(study, rates, s))
+        record.figure(f"seed {seed}", partial(_seed, study, rates, seed))
 
 
 def on_gpu(model: Any, work: Any) -> Any:

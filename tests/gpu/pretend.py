@@ -61,7 +61,7 @@ class Pretend(torch.Tensor):
     def is_cpu(self) -> bool:  # type: ignore[override]
         return False
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Pretend({self.elem!r})"
 
     def __deepcopy__(self, memo: Any) -> Any:

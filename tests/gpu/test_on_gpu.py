@@ -29,8 +29,13 @@ pytestmark = pytest.mark.gpu
 LORA = Lora(r=2, dropout=0.0)
 
 
+def moved(kind: str) -> Any:
+    model: Any = BUILDERS[kind]()
+    return model.to("cuda")
+
+
 def on_gpu(kind: str) -> Any:
-    return attach(BUILDERS[kind]().to("cuda"), LORA, 0)
+    return attach(moved(kind), LORA, 0)
 
 
 def tiny(dtype: str = "float32", quantise: str | None = None, device: str = "gpu") -> Any:
@@ -67,12 +72,14 @@ def test_a_killed_training_resumes(tmp_path: Path) -> None:
             if row["step"] == 5:
                 raise KeyboardInterrupt
 
-    dropped = {"lora": Lora(r=2, dropout=0.3)}
-    models = [attach(BUILDERS["llama"]().to("cuda"), dropped["lora"], 0) for _ in range(2)]
-    train(tmp_path / "whole", model=models[0], **dropped)
+    dropped = Lora(r=2, dropout=0.3)
+    models = [attach(moved("llama"), dropped, 0) for _ in range(2)]
+    train(tmp_path / "whole", model=models[0], lora=dropped)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "killed", model=models[1], task=Dying(), checkpoint_minutes=0, **dropped)
-    train(tmp_path / "killed", model=models[1], **dropped)
+        train(
+            tmp_path / "killed", model=models[1], task=Dying(), checkpoint_minutes=0, lora=dropped
+        )
+    train(tmp_path / "killed", model=models[1], lora=dropped)
     assert distance(tmp_path / "whole", tmp_path / "killed") < 1e-4
 
 
@@ -82,7 +89,7 @@ def test_features_equal_the_cpu(tmp_path: Path) -> None:
     features, folders = GradientFeatures(Sjlt(32, nonzeros=2)), epoch_folders(tmp_path)
     rows = [
         extract(attach(model, LORA, 0), folders, prompts, features, pad_id=PAD)
-        for model in (BUILDERS["llama"](), BUILDERS["llama"]().to("cuda"))
+        for model in (BUILDERS["llama"](), moved("llama"))
     ]
     assert ((rows[0] * rows[1]).sum(1) > 0.9999).all()
 

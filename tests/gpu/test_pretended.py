@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.gates import read_gates, train_gates
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
-from elrea.method.ensemble.likelihood import likelihoods, one_row_each, read_once
+from elrea.method.ensemble.likelihood import Asked, likelihoods, one_row_each, read_once
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.mole import Mole
 from elrea.method.features.embedding import Embedding
@@ -49,7 +50,8 @@ def gpu() -> Iterator[Any]:
 
 
 def on_gpu(kind: str = "llama") -> Any:
-    return BUILDERS[kind]().to("cuda")
+    model: Any = BUILDERS[kind]()
+    return model.to("cuda")
 
 
 def close(got: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-5) -> None:
@@ -198,7 +200,7 @@ CROWD = [
     random_adapter("llama", Lora(r=3, targets=["q_proj"]), 2),
 ]
 WEIGHTS = torch.tensor([[0.5, 0.2, 0.3], [0.0, 1.0, 0.0], [0.1, 0.0, 0.9], [0.0, 0.0, 0.0]])
-ASKED = [
+ASKED: list[Asked] = [
     ((2, 5, 6, 7), [(8, 9), (10, 11, 12)]),
     ((2, 13), [(3,), (4,)]),
     ((2, 14, 15), [(16, 17, 18), (19,)]),
@@ -207,7 +209,7 @@ ASKED = [
 
 
 def test_scoring(gpu: Any) -> None:
-    found = []
+    found: list[Any] = []
     for model in (BUILDERS["llama"](), on_gpu()):
         joint = JointModel(model, CROWD)
         found.append(likelihoods(joint, ASKED, WEIGHTS, batch_size=3, pad_id=PAD))
@@ -224,16 +226,20 @@ def test_scoring(gpu: Any) -> None:
         close(got, wanted, 1e-4)
 
 
+def _tell(told: list[Any], number: int, text: str) -> None:
+    told.append((number, text))
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_decoding(gpu: Any, temperature: float) -> None:
     """Greedy and drawn; with stop texts, a stream, and one seed per prompt."""
     decoding = Decoding(6, temperature, top_k=10, top_p=0.9, stop=["zz"])
     found = []
     for model in (BUILDERS["llama"](), on_gpu()):
-        told: list[tuple[int, str]] = []
+        told: list[Any] = []
         ids = generate(
             JointModel(model, CROWD), [prompt for prompt, _ in ASKED], WEIGHTS, decoding, byte_tokenizer(), pad_id=PAD,
-            tell=lambda number, text, told=told: told.append((number, text)), seeds=[1, 2, 3, 4],
+            tell=partial(_tell, told), seeds=[1, 2, 3, 4],
         )  # fmt: skip
         found.append((ids, told))
     assert found[0] == found[1] and any(found[0][0])
@@ -245,9 +251,10 @@ def test_a_gpu_adds_one_row_of_a_prompt_at_a_time(gpu: Any) -> None:
     weight = torch.tensor([0.5, 0.25, 0.25, 1.0, 0.7, 0.3])
     scores = torch.randn(6, 40, generator=torch.Generator().manual_seed(0))
     mixer = Mixer(prompt, weight.to("cuda"), 3, Decoding(1))
-    for rows in mixer.turns:
+    turns: list[Any] = mixer.turns
+    for rows in turns:
         assert len(set(prompt[rows].tolist())) == len(rows)
-    assert sorted(row for rows in mixer.turns for row in rows.tolist()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(row for rows in turns for row in rows.tolist()) == [0, 1, 2, 3, 4, 5]
     ids = torch.zeros(6, 1, dtype=torch.long)
     wanted = Mixer(prompt.cpu(), weight, 3, Decoding(1))(ids, scores)
     close(mixer(ids.to("cuda"), scores.to("cuda")).cpu(), wanted)

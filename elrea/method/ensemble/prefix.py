@@ -131,7 +131,9 @@ def _empty(model: PreTrainedModel) -> DynamicCache:
     return DynamicCache(config=model.config)
 
 
-def _copy(kept: DynamicCache, count: int, rows: list[int], device: torch.device) -> DynamicCache:
+def _copy(
+    kept: DynamicCache, count: int, rows: list[int], device: torch.device | None = None
+) -> DynamicCache:
     """The keys and values of some of `count` rows; those of `kept` stay as they are: a layer grows by new tensors."""
     own = copy.copy(kept)
     own.layers = [copy.copy(layer) for layer in kept.layers]
