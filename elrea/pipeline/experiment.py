@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -90,10 +91,15 @@ class Experiment:
 def key_fields(part: Any, *left_out: str) -> dict[str, Any]:
     """Class name and fields of a part, as they enter a stage's key.
 
+    A class may name fields that it did not always have in `added_fields`: at their defaults they are left out, so that
+    stages of an earlier version are found.
+
     Args:
         part: A dataclass instance; nested ones are described in the same way.
         left_out: Names of fields that cannot change the stage's output.
     """
+    added = [f for f in dataclasses.fields(part) if f.name in getattr(part, "added_fields", ())]
+    left_out += tuple(f.name for f in added if getattr(part, f.name) == f.default)
     fields = {name: value for name, value in asdict(part).items() if name not in left_out}
     for name in fields:
         inner = getattr(part, name)

@@ -77,11 +77,7 @@ class PerExampleGradients:
     def __init__(self, model: PeftModel, layers: Layers = "all", recompute: bool = False) -> None:
         self.model, self.recompute, self.one_by_one = model.eval(), recompute, False
         self._sure = False  # that every layer has the examples first
-        found = {
-            name.replace(".default", "") + ".weight": module
-            for name, module in model.named_modules()
-            if name.endswith(".default") and name.split(".")[-2] in PREFIX_PARTS
-        }
+        found = _matrices(model)
         self.slots: list[Slot] = []
         self.size = 0
         for name in _chosen(sorted(found), layers):
@@ -260,6 +256,20 @@ def _reader(slot: Slot, sink: Sink, start: Tensor, shape: Sequence[int]) -> Call
         return _Tap.apply(output, inputs[0].detach(), start, slot, sink)
 
     return read
+
+
+def _matrices(model: PeftModel) -> dict[str, nn.Linear]:
+    """The linear layers of the adapter's matrices, by the names under which PEFT saves their weights."""
+    return {
+        name.replace(".default", "") + ".weight": cast("nn.Linear", module)
+        for name, module in model.named_modules()
+        if name.endswith(".default") and name.split(".")[-2] in PREFIX_PARTS
+    }
+
+
+def decoder_layers(model: PeftModel) -> int:
+    """Number of decoder layers that the adapter is in."""
+    return len({_number(name) for name in _matrices(model)} - {-1})
 
 
 def _chosen(names: list[str], layers: Layers) -> list[str]:
