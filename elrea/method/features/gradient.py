@@ -118,8 +118,11 @@ class GradientFeatures(Features):
         gradients = PerExampleGradients(footprint.model, self.selected(footprint.model))
         fitting = gradients.rows(footprint.device, length)
         prompts = max(1, min(self.batch_size, self.batch_tokens // length, fitting))
-        activations = footprint.saved(prompts, length, prompts * length, self.recompute)
-        buffer = max(4 * footprint.adapter * self.batch_size, self.buffer_mb * 2**20)
+        with gradients.selected_only():
+            activations = footprint.saved(
+                prompts, length, prompts * length, self.recompute, gradients.reach
+            )
+        buffer = max(4 * gradients.size * self.batch_size, self.buffer_mb * 2**20)
         used = activations + buffer + footprint.weights + 4 * footprint.adapter
         again = ", recomputed" if self.recompute else ""
         return used, f"{prompts} x {length:,} tokens{again}"

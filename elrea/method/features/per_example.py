@@ -122,6 +122,26 @@ class PerExampleGradients:
             self._batch(ids[one], mask[one], carries_loss[one], out[row : row + 1])
         return out
 
+    @property
+    def reach(self) -> int | None:
+        """Decoder layers that the backward pass goes through, down to the lowest selected one; None: all."""
+        numbers = sorted({_number(name) for name in _matrices(self.model)})
+        lowest = min(_number(slot.name) for slot in self.slots)
+        return None if lowest < 0 else len(numbers) - numbers.index(lowest)
+
+    @contextmanager
+    def selected_only(self) -> Iterator[None]:
+        """Gradients are asked of the selected matrices alone, until the context ends."""
+        selected = {id(slot.module.weight) for slot in self.slots}
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in selected]
+        try:
+            for p in others:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for p in others:
+                p.requires_grad_(True)
+
     def rows(self, device: str, length: int) -> int:
         """Prompts of this length in one pass at most, on a type of device."""
         if device != "cpu":

@@ -26,9 +26,10 @@ from elrea.data.batches import pad
 from elrea.method.features import gradient as gradient_module
 from elrea.method.features import per_example
 from elrea.method.features.gradient import GradientFeatures, extract
-from elrea.method.features.per_example import PerExampleGradients, decoder_layers
+from elrea.method.features.per_example import Layers, PerExampleGradients, decoder_layers
 from elrea.method.features.projection import Rademacher
 from elrea.models.adapter_shape import Lora
+from elrea.models.footprint import Footprint
 from elrea.models.lora import attach, set_state
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
@@ -144,6 +145,30 @@ def test_layers_below_have_no_graph_and_keep_nothing(make: Maker, monkeypatch) -
     assert nodes > 20 and saved > 10 and below == 0
     whole = watched(adapted(make, 8), 8, monkeypatch)
     assert whole[0] > 4 * nodes and whole[1] > 4 * saved
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_the_forecast_of_memory_follows(recompute: bool) -> None:
+    """Beside the weights, one layer of eight keeps what one of two does."""
+    one = GradientFeatures(layers=1, recompute=recompute, buffer_mb=1)
+
+    def needed(layers: int, features: GradientFeatures) -> float:
+        lora = Lora(r=2, dropout=0.1)
+        footprint = Footprint.of(llama(layers).config, lora, "float32", None)
+        found = features.memory(footprint, 12)
+        assert found is not None
+        assert all(p.requires_grad for n, p in footprint.model.named_parameters() if "lora" in n)
+        return found[0] - footprint.weights - 4 * footprint.adapter
+
+    assert needed(8, one) == needed(2, one) < needed(8, replace(one, layers="all"))
+    assert needed(8, replace(one, layers="all", cost="cheap")) == needed(8, one)
+
+
+@pytest.mark.parametrize(
+    ("layers", "reach"), [("all", 4), (1, 1), (3, 3), (["3.mlp"], 1), (["1.self_attn", "3.mlp"], 3)]
+)
+def test_how_far_down_the_backward_pass_goes(layers: Layers, reach: int) -> None:
+    assert PerExampleGradients(adapted(llama, 4), layers).reach == reach
 
 
 @pytest.fixture(scope="module")
