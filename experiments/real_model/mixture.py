@@ -32,8 +32,8 @@ from elrea.store.files import write_text
 
 SIZES = ("small", "large")
 COUNTS = {
-    "ecqa": (160, 40, 60, 240), "sensemaking": (160, 40, 60, 240), "situation": (140, 30, 60, 200),
-    "paraphrase": (160, 40, 60, 240), "sciq": (90, 25, 60, 70), "gigaword": (90, 24, 60, 70),
+    "ecqa": (300, 40, 60, 240), "sensemaking": (300, 40, 60, 240), "situation": (140, 30, 60, 200),
+    "paraphrase": (220, 40, 60, 240), "sciq": (90, 25, 60, 70), "gigaword": (90, 24, 60, 70),
     "gsm8k": (60, 20, 30, 120),
 }  # fmt: skip
 """Questions of each source: test, dev, small training set, large one."""
