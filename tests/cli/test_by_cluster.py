@@ -119,6 +119,36 @@ def test_a_tag_says_the_cluster_in_training_and_in_scoring(
     assert len(nearest) == 2, "one tag for all"
 
 
+def test_texts_are_written_to_prompts_with_a_tag(
+    home: Path, ended: Ended, words: list[str], small_model: Path
+) -> None:
+    """Greedy decoding by transformers, of the adapter that the other run has trained."""
+    more = [
+        "evaluation.strategies=[base]",
+        "evaluation.by=generation",
+        "evaluation.max_new_tokens=4",
+    ]
+    moved = [word for word in words if not word.startswith("hydra.run.dir=")]
+    wrote = run(home, *moved, *more, "ensemble=tagged", "hydra.run.dir=texts")
+    assert (wrote.code, wrote.err) == (0, "") and "answers-tagged" in wrote.out
+    tokenizer = AutoTokenizer.from_pretrained(small_model)
+    backbone = AutoModelForCausalLM.from_pretrained(small_model).eval()
+    folder = stage(home, ended, "tagged", "adapter") / "adapter"
+    adapted: Any = PeftModel.from_pretrained(backbone, str(folder)).eval()
+    start = [tokenizer.bos_token_id] * (tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id)
+    lines = (home / "texts" / "predictions.jsonl").read_text().splitlines()
+    for line, row in zip(map(json.loads, lines), rows("test", 8), strict=True):
+        cluster = line["weights"].index(max(line["weights"]))
+        text = f"[{cluster}] {row['instruction']}"
+        ids = start + tokenizer(text, add_special_tokens=False)["input_ids"]
+        made = adapted.generate(
+            input_ids=torch.tensor([ids]), max_new_tokens=4, do_sample=False,
+            pad_token_id=tokenizer.pad_token_id or 0,
+        )  # fmt: skip
+        wanted = tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True).strip()
+        assert line["strategies"]["tagged"]["text"].strip() == wanted
+
+
 def test_all_train_as_many_steps_as_elrea(home: Path, ended: Ended) -> None:
     """Of 36 examples, 3 epochs in steps of 8; balanced, of as many draws."""
     clusters = load_file(stage(home, ended, "clusters", "clusters") / "clusters.safetensors")
