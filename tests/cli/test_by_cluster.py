@@ -145,7 +145,7 @@ def test_texts_are_written_to_prompts_with_a_tag(
             input_ids=torch.tensor([ids]), max_new_tokens=4, do_sample=False,
             pad_token_id=tokenizer.pad_token_id or 0,
         )  # fmt: skip
-        wanted = tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True).strip()
+        wanted = str(tokenizer.decode(made[0, len(ids) :], skip_special_tokens=True)).strip()
         assert line["strategies"]["tagged"]["text"].strip() == wanted
 
 
