@@ -166,7 +166,7 @@ def main() -> None:
         raise DataError(
             "the runs have different data; give those of one size and number of clusters"
         )
-    common = {
+    common: dict[str, Any] = {
         "command": command_line(), "data": "seven real sources", "settings": ["source"], "leader": LEADER,
         "baseline": BASELINE,
     }  # fmt: skip

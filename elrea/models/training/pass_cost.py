@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -19,7 +19,7 @@ def pass_cost(model: PeftModel) -> float:
 
     It follows from the architecture and is not measured, so that a training takes the same passes on every run.
     """
-    backbone = model.get_base_model()
+    backbone: Any = model.get_base_model()
     if backbone.device.type != "cpu":
         return math.inf
     tables = {
