@@ -48,11 +48,13 @@ def commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]
         return Text(seed)
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("ELREA_DATA", raising=False)
     monkeypatch.setattr(subprocess, "run", note)
     monkeypatch.setattr(os, "execv", become)
     monkeypatch.setattr(smollm2, "make", lambda: found.append(["model"]))
     monkeypatch.setattr(run, "text", text)
+    monkeypatch.setattr(run, "CPUINFO", tmp_path / "cpuinfo")
     return found
 
 
@@ -65,7 +67,7 @@ class Text:
         self.seed = seed
 
     def write(self, folder: Path) -> dict[str, Path]:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for split in ("train", "dev", "test"):
             row = {"instruction": f"{split} {self.seed}", "choices": list("wxyz"), "answer": 0}
             (folder / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
@@ -117,6 +119,19 @@ def test_what_is_chosen_is_not_made(commands: list[list[str]], tmp_path: Path) -
     assert ran(commands, "data=exam")[0][1] == "backbone.name=models/SmolLM2-135M-Instruct"
     commands.clear()
     assert ran(commands, "--help") == [["+experiment=real_model", "--help"]]
+
+
+def test_the_data_type_is_that_of_the_cpu(commands: list[list[str]], tmp_path: Path) -> None:
+    mixed = "backbone.dtype=mixed"
+    assert mixed not in ran(commands)[-1]
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx512f avx2\n")
+    assert mixed not in ran(commands)[-1]
+    (tmp_path / "cpuinfo").write_text("flags\t\t: fpu avx512f avx512_bf16 avx2\n")
+    assert mixed in ran(commands)[-1]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("config", commands[-1]).backbone.dtype == "mixed"
+    assert mixed not in ran(commands, "backbone.dtype=float32")[-1]
+    assert mixed not in ran(commands, "backbone.quantise=4bit")[-1]
 
 
 def test_data_seed_draws_the_text(commands: list[list[str]]) -> None:
