@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from elrea.models.training.batches import Step, steps
 from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
+from elrea.models.training.passes import draws
+from elrea.models.training.products import fast_products
 
 if TYPE_CHECKING:
     from torch.optim import Adam
@@ -66,7 +68,7 @@ def fit(
         checkpoints = Checkpoints(folder / "checkpoint", module.settings.checkpoint_minutes)
         for step in steps(
             module.schedule, module.examples, pad_id=module.pad_id, batch_size=module.settings.batch_size,
-            done=len(module.curve), share=share(),
+            done=len(module.curve), share=share(), by_length=_by_length(module),
         ):  # fmt: skip
             _take(step, module, optimizer, fabric)
             ended, epoch = module.schedule.ends_epoch(step.number), module.curve[-1]["epoch"]
@@ -130,6 +132,14 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
     )
 
 
+def _by_length(module: AdapterModule) -> bool:
+    """Whether steps are cut by length: not with dropout, whose masks would be others, and not on a GPU.
+
+    On a GPU a small pass leaves most of the device idle. Several processes make equally many passes.
+    """
+    return share()[1] == 1 and module.device.type == "cpu" and not draws(module.model)
+
+
 def _seed(seed: int, device: torch.device) -> None:
     """Seeds dropout on the device, whatever ran before."""
     if device.type == "cpu":
@@ -169,8 +179,10 @@ def _prepared(
         backbone: Any = model.get_base_model()
         if recompute:
             _activation_checkpointing(backbone, "enable")({"use_reentrant": False})
+        plain = fabric.device.type == "cpu" and precision in ("32-true", "32")
         try:
-            yield fabric
+            with fast_products(model) if plain else nullcontext():
+                yield fabric
         finally:
             if recompute:
                 _activation_checkpointing(backbone, "disable")()
