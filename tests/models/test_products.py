@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,9 @@ def test_so_they_are_with_bfloat16_products() -> None:
 
 
 def test_a_bfloat16_backbone_keeps_its_type() -> None:
-    model = attach(llama().to(torch.bfloat16), Lora(r=2, dropout=0.0), 0)
+    half: Any = llama()
+    half.to(torch.bfloat16)
+    model = attach(half, Lora(r=2, dropout=0.0), 0)
     set_small(model)
     logits, _ = passed(model, True)
     torch.testing.assert_close(logits, passed(model, False)[0])
@@ -99,7 +102,8 @@ def test_a_layers_output_that_is_a_view_is_not_overwritten() -> None:
 
     model = attach(llama(), Lora(r=2, dropout=0.0), 0)
     set_small(model)
-    layer = model.get_base_model().model.layers[0].mlp.down_proj
+    backbone: Any = model.get_base_model()
+    layer = backbone.model.layers[0].mlp.down_proj
     layer.base_layer.__class__ = Part
     agree(model)
 
@@ -117,7 +121,7 @@ def test_training_uses_them(tmp_path, monkeypatch) -> None:
     used: list[int] = []
     plain = fast_products
 
-    def counted(model: nn.Module):
+    def counted(model: PeftModel):
         used.append(len(parameters(model)))
         return plain(model)
 

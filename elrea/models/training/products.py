@@ -27,7 +27,7 @@ def fast_products(model: nn.Module) -> Iterator[None]:
     layers = [(layer, update) for layer in model.modules() if (update := _update(layer))]
     try:
         for layer, update in layers:
-            layer.forward = update  # type: ignore[method-assign]
+            layer.forward = update
         yield
     finally:
         for layer, _ in layers:
