@@ -105,7 +105,9 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     """
     rows = []
     sources = tuple(sorted({example.source for example in experiment.corpus.train}))
-    needs = Requirements(experiment.strategies, experiment.lora, experiment.training, sources)
+    needs = Requirements(
+        experiment.strategies, experiment.lora, experiment.training, sources, experiment.features
+    )
     footprint = _footprint(experiment)
     if footprint is None:
         rows.append(("backbone", "not on this machine, and backbone.shape is not set"))

@@ -178,7 +178,8 @@ class Builder:
             # A router that is distilled from the run's features cannot know these.
             part = replace(
                 experiment, features=strategy.features, strategies={name: strategy},
-                router=experiment.router.by_gradient(),
+                clustering=strategy.clustering or experiment.clustering,
+                router=strategy.router or experiment.router.by_gradient(),
             )  # fmt: skip
             self.contexts.append(Context(part, log, here=here, part=name, within=main))
 

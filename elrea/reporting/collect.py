@@ -69,15 +69,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         train=len(experiment.corpus.train),
         left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
-        strategies=figures_of(
-            outcomes,
-            passes,
-            experiment.seed,
-            experiment.evaluation.resamples,
-            tasks,
-            [example.plain_text for example in experiment.corpus.test],
-            [example.answer for example in experiment.corpus.test],
-        ),
+        strategies=_figures(graph, outcomes, passes, tasks),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
         router=read_figures(stages["router"].folder) if main.context.distils else {},
@@ -89,11 +81,28 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         shots=read_shots(scores),
         skipped=_skipped(main),
         warnings=list(_fewer_clusters(graph)),
-        members=_members(main) if requirements.routed else None,
+        members=_members(main, chosen) if requirements.routed else None,
         versions=versions(),
         name=name,
         note=experiment.corpus.details,
     )
+
+
+def _figures(
+    graph: Graph, outcomes: dict[str, Outcome], passes: dict[str, float], tasks: list[str]
+) -> dict[str, dict[str, Any]]:
+    """By strategy, its figures; with a `label` where tables call it by another name than its choice's."""
+    experiment = graph.branches[0].context.experiment
+    test, evaluation = experiment.corpus.test, experiment.evaluation
+    figures = figures_of(
+        outcomes, passes, experiment.seed, evaluation.resamples, tasks,
+        [example.plain_text for example in test], [example.answer for example in test],
+    )  # fmt: skip
+    for branch in graph.branches:
+        for name, strategy in branch.context.experiment.strategies.items():
+            if strategy.label:
+                figures[name]["label"] = strategy.label
+    return figures
 
 
 def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
@@ -223,10 +232,22 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
         )
 
 
-def _members(branch: Branch) -> Members:
+def _experts(branch: Branch, chosen: str, count: int) -> list[str]:
+    """Stages of the experts to export, in order: the chosen strategy's, else those of the first that has any."""
+    strategies = branch.context.experiment.strategies
+    for name in sorted(strategies, key=lambda name: name != chosen):
+        members = strategies[name].members(no_prompts(branch.context, count))
+        found = [member for member in members if member.startswith("expert-")]
+        if len(found) == count and all(stage in branch.stages for stage in found):
+            return found
+    return []
+
+
+def _members(branch: Branch, chosen: str) -> Members:
     experiment, stages = branch.context.experiment, branch.stages
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
-    names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
+    experts = _experts(branch, chosen, len(centroids))
+    names = {"base": "base", **dict(zip(expert_names(len(experts)), experts, strict=True))}
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
@@ -245,7 +266,7 @@ def _members(branch: Branch) -> Members:
         "router": key_fields(experiment.router),
     }
     return Members(
-        {name: stages[name].folder / "adapter" for name in names},
+        {name: stages[stage].folder / "adapter" for name, stage in names.items()},
         [] if distils else epoch_folders(stages["base"].folder),
         centroids,
         stages["router"].folder if distils else None,

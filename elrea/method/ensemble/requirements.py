@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategy import AdapterSpec, Gated, Setting, Strategy
+from elrea.method.features.protocol import Features
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 
@@ -20,12 +21,14 @@ class Requirements:
         lora: The base adapter's shape.
         training: How base adapter and experts are trained.
         sources: Sources of the training examples, sorted.
+        features: What the training prompts are clustered by.
     """
 
     strategies: Mapping[str, Strategy]
     lora: Lora
     training: Training
     sources: Sequence[str]
+    features: Features | None = None
 
     def adapters(self, clusters: int | None) -> dict[str, AdapterSpec]:
         """The adapters beside the base adapter, by member name.
@@ -59,7 +62,7 @@ class Requirements:
         return specs
 
     def _setting(self, clusters: int) -> Setting:
-        return Setting(self.lora, self.training, clusters, self.sources)
+        return Setting(self.lora, self.training, clusters, self.sources, self.features)
 
     def gates(self, clusters: int) -> dict[str, tuple[AdapterSpec, list[str]]]:
         """By strategy, how its gates are trained, and the adapters beside the base adapter that it mixes."""
@@ -78,7 +81,7 @@ class Requirements:
     @property
     def clustered(self) -> bool:
         """Whether any strategy needs clusters: to train on, or to route by."""
-        return self.routed or any(spec.cluster is not None for spec in self._specs(1).values())
+        return self.routed or any(spec.clustered for spec in self._specs(1).values())
 
     @property
     def any_count(self) -> bool:

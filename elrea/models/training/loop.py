@@ -19,7 +19,7 @@ from elrea.models.training.batches import Step, steps
 from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
-from elrea.models.training.passes import draws
+from elrea.models.training.pass_cost import pass_cost
 from elrea.models.training.products import fast_products
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def fit(
         checkpoints = Checkpoints(folder / "checkpoint", module.settings.checkpoint_minutes)
         for step in steps(
             module.schedule, module.examples, pad_id=module.pad_id, batch_size=module.settings.batch_size,
-            done=len(module.curve), share=share(), by_length=_by_length(module),
+            done=len(module.curve), share=share(), pass_cost=pass_cost(module.model),
         ):  # fmt: skip
             _take(step, module, optimizer, fabric)
             ended, epoch = module.schedule.ends_epoch(step.number), module.curve[-1]["epoch"]
@@ -101,7 +101,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
     for number, batch in enumerate(step.batches):
         with fabric.autocast():
             loss = module.training_step(batch.to(module.device), number)
-            loss.backward()
+            module.backward(loss)
         total += loss.detach()
     parameters = list(module.trained.values())
     for parameter in parameters:
@@ -109,6 +109,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
             parameter.grad is None
         ):  # no token went through its layer: zero, and Adam's moments with it
             parameter.grad = torch.zeros_like(parameter)
+    module.on_before_optimizer_step(optimizer)
     if processes > 1:
         sum_gradients(parameters, total)
     value = total.item()
@@ -130,14 +131,6 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
             "learning_rate": rate,
         }
     )
-
-
-def _by_length(module: AdapterModule) -> bool:
-    """Whether steps are cut by length: not with dropout, whose masks would be others, and not on a GPU.
-
-    On a GPU a small pass leaves most of the device idle. Several processes make equally many passes.
-    """
-    return share()[1] == 1 and module.device.type == "cpu" and not draws(module.model)
 
 
 def _seed(seed: int, device: torch.device) -> None:

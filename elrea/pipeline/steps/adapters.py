@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.errors import ConfigError
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import BASE, AdapterSpec
+from elrea.method.ensemble.tags import tagged
 from elrea.models.log import PASSES
 from elrea.models.start import folder_of, weights
 from elrea.models.training.settings import Recipe
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from elrea.models.training.parallel import Fitting
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
+
+log = logging.getLogger(__name__)
 
 NOT_KEYED = (
     "checkpoint_minutes", "recompute", "early_stop",
@@ -52,7 +56,7 @@ class Adapter(Step):
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
         return [
-            cls(name, ("base",) * spec.from_base + ("clusters",) * (spec.cluster is not None), spec)
+            cls(name, ("base",) * spec.from_base + ("clusters",) * spec.clustered, spec)
             for name, spec in context.requirements.adapters(clusters).items()
         ]
 
@@ -86,7 +90,7 @@ class Adapter(Step):
             inputs["base"] = upstream["base"].key
         else:
             inputs |= {"prompts": context.prompts, "train": experiment.corpus.fingerprint("train")}
-        if experiment.training.early_stop and spec.examples == "all":
+        if experiment.training.early_stop and spec.stops_early:
             dev = experiment.corpus.fingerprint("dev")
             inputs |= {"early_stop": experiment.training.early_stop, "dev": dev}
         if spec.source is not None:
@@ -97,11 +101,18 @@ class Adapter(Step):
                 "examples": spec.examples,
                 "cluster": spec.cluster,
             }
+        if spec.by_cluster is not None:
+            self._check_clusters(context)
+            inputs |= {"clusters": upstream["clusters"].key, "by_cluster": spec.by_cluster}
+            if spec.by_cluster == "tag":
+                inputs["tag"] = spec.tag
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         experiment, spec = context.experiment, self.spec
-        recipe = Recipe(spec.epochs, spec.learning_rate, experiment.training)
+        # Balanced draws are of all epochs together.
+        epochs = 1 if spec.by_cluster == "balance" else spec.epochs
+        recipe = Recipe(epochs, spec.learning_rate, experiment.training)
         encoded, seed, base = (
             examples_of(spec, context, upstream), spec.seed(experiment.seed), self.name == BASE,
         )  # fmt: skip
@@ -128,7 +139,26 @@ class Adapter(Step):
                     base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
                     start=weights(start) if start else None, keep_moments=base,
                     trainer=experiment.device.lightning(), dev=dev, task=task,
+                    clusters=_assignment(upstream) if spec.by_cluster == "project" else None,
                 )  # fmt: skip
+
+    def _check_clusters(self, context: Context) -> None:
+        """Refuses what a training by clusters cannot do, before anything is trained.
+
+        Raises:
+            ConfigError: Gradients to project are spread over processes, or texts have no instruction to tag.
+        """
+        plain = next((e for e in context.experiment.corpus.train if e.plain_text), None)
+        if self.spec.by_cluster == "tag" and plain is not None:
+            raise ConfigError(
+                f"{self.name}: {plain.id} is plain text, which has no instruction to write a tag before; leave its "
+                "strategy out"
+            )
+        if self.spec.by_cluster == "project" and context.experiment.device.together > 1:
+            raise ConfigError(
+                f"{self.name}: clusters' gradients are projected in one process; leave its strategy out, or set "
+                "trainer.devices=1"
+            )
 
     def _starts(self, context: Context) -> bool:
         """Whether it starts from `adapter.start`, as all adapters do that do not start from the base adapter.
@@ -153,7 +183,7 @@ class Adapter(Step):
             DataError: No dev example fits.
         """
         experiment = context.experiment
-        if experiment.training.early_stop is None or self.spec.examples != "all":
+        if experiment.training.early_stop is None or not self.spec.stops_early:
             return []
         return context.prompter.train(experiment.corpus.dev, "dev")[0]
 
@@ -185,7 +215,21 @@ def examples_of(
     spec: AdapterSpec, context: Context, upstream: Mapping[str, Stage]
 ) -> list[Encoded]:
     """The training examples that an adapter sees."""
+    if spec.by_cluster == "tag":
+        named = tagged(context.kept("train"), spec.tag, _assignment(upstream))
+        fitting, too_long = context.prompter.train(named)
+        if too_long:
+            log.warning(
+                "%d training examples are too long with their cluster's tag, and left out of that adapter: %s",
+                len(too_long), ", ".join(too_long[:5]),
+            )  # fmt: skip
+        return fitting
     encoded = context.encoded_train[0]
+    if spec.by_cluster == "balance":
+        from elrea.models.training.balanced import balanced
+
+        draws, seed = spec.epochs * len(encoded), spec.seed(context.experiment.seed)
+        return [encoded[i] for i in balanced(_assignment(upstream), draws, seed)]
     if spec.examples == "all":
         return encoded
     if spec.examples == "source":
@@ -194,6 +238,12 @@ def examples_of(
     column = "assignment" if spec.examples == "cluster" else "random"
     members = read_clusters(upstream["clusters"].folder)[column].tolist()
     return [e for e, cluster in zip(encoded, members, strict=True) if cluster == spec.cluster]
+
+
+def _assignment(upstream: Mapping[str, Stage]) -> list[int]:
+    """The cluster of each training example that fits."""
+    found: list[int] = read_clusters(upstream["clusters"].folder)["assignment"].tolist()
+    return found
 
 
 def _must_fit(context: Context) -> list[Fitting]:
