@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-sweep gpu clean
+.PHONY: help setup run test test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-sweep bench-training gpu clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -80,6 +80,11 @@ bench-inference: $(STAMP) ## Measure the cost of inference with all members (an 
 
 bench-sweep: $(STAMP) ## Measure the overhead of a sweep per stage and per job (half an hour)
 	$(BIN)/python -m experiments.benchmarks.sweep $(ARGS)
+
+# TRL is an extra of its own: nothing else needs it, and it brings 200 MB.
+bench-training: $(STAMP) ## Measure the speed of training against transformers' Trainer and TRL (twenty minutes)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m experiments.benchmarks.training $(ARGS)
 
 # Not through $(STAMP): a GPU's image brings torch of its own, which pinned versions would replace.
 gpu: ## Measure what needs a GPU, in ten minutes; without one in small on the CPU (ARGS='--small')

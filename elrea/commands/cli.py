@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"elrea {command}: no such command{did_you_mean(command, COMMANDS)} (`elrea --help` lists them)"
             )
         module, _ = COMMANDS[command]
-        if command != "run":  # on a machine of its own a training is faster with threads that spin
+        if (
+            command != "run"
+        ):  # a run decides itself: on cores of its own it is faster with threads that spin
             idle_threads_sleep()
         import_module(f"elrea.commands.{module}").main(rest)
 

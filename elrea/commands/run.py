@@ -16,6 +16,7 @@ from textwrap import fill
 
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
+from elrea.models.device import busy_threads_sleep
 from elrea.reporting.progress import WIDTH
 
 
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Hydra's parser takes no option between two overrides.
     sys.argv[1:] = [*flags, *(word for word in sys.argv[1:] if word not in flags)]
     conf = config_folder()
+    busy_threads_sleep()
     import hydra
 
     from elrea.commands.job import run  # with it comes ${sweep_folder:} of conf/config.yaml

@@ -26,6 +26,39 @@ def idle_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
+SPIN = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"
+"""Variables by which a user chooses how long a thread spins."""
+
+
+def busy_threads_sleep() -> None:
+    """Lets torch's threads sleep, as `idle_threads_sleep`, where other work runs on the cores that they would use.
+
+    For the entry of a run, before torch is imported. On cores of its own a training is faster with threads that spin.
+    Only the time depends on it: what is computed depends on the number of threads. It is decided once, by the machine's
+    runnable tasks at ten times within 20 ms; where the system does not tell them (it does on Linux), nothing is set.
+    """
+    if any(name in os.environ for name in SPIN):
+        return
+    others = []
+    for _ in range(10):
+        if (running := runnable_tasks()) is None:
+            return
+        others.append(running - 1)  # one is this process
+        time.sleep(0.002)
+    free = (os.cpu_count() or 1) - statistics.median(others)
+    if free < (threads_of_environment() or len(os.sched_getaffinity(0))):
+        idle_threads_sleep()
+
+
+def runnable_tasks() -> int | None:
+    """Tasks of all processes that run or wait for a core, the caller's too; None where the system does not say."""
+    try:
+        with open("/proc/loadavg", encoding="ascii") as file:
+            return int(file.read().split()[3].split("/")[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
 def threads_of_environment() -> int | None:
     """OMP_NUM_THREADS, of a list its first number; None where it is not set, or not a number of 1 or more."""
     first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()

@@ -10,7 +10,8 @@ of one round, in which each way runs once; the median, least and most over round
 beside this file. Before anything is timed, our features are checked against the loop's. Memory is the peak of a process
 of its own, less the peak of one that only imports torch. With `--large` it is also measured with 32 prompts of 113
 tokens and random weights of SmolLM2-135M's shape, as a run takes them and with all prompts and logits at once. Takes
-some minutes for `tiny` and half an hour with `mid` (12 layers, 768 wide) on two cores.
+some minutes for `tiny` and half an hour with `mid` (12 layers, 768 wide) on two cores; `--models smollm2` takes
+SmolLM2-135M's shape, and `--threads 1` one thread.
 """
 
 from __future__ import annotations
@@ -133,7 +134,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", choices=["tiny", "mid"], default=["tiny", "mid"])
+    parser.add_argument(
+        "--models", nargs="+", choices=["tiny", "mid", "smollm2"], default=["tiny", "mid"]
+    )
     parser.add_argument("--tokens", type=int, nargs="+", default=[20, 60, 200])
     parser.add_argument("--batch", type=int, default=32, help="prompts in one pass")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from elrea.commands import arguments, chat, merge, neighbours, predict
 from elrea.errors import ConfigError
+from elrea.models import device
 from elrea.models.device import MOST_THREADS, Device
 from tests.cli.commands import ROOT
 
@@ -67,3 +69,62 @@ def test_idle_threads_sleep_unless_the_user_has_chosen(
         [sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.stdout.split() == [after, "False"], done
+
+
+@pytest.mark.parametrize(("cores", "running", "given", "policy"), [
+    (2, 1, {}, None),  # a machine of its own
+    (2, 2, {}, "passive"),  # one other process
+    (8, 4, {"OMP_NUM_THREADS": "4"}, None),  # cores enough for both
+    (8, 6, {"OMP_NUM_THREADS": "4"}, "passive"),
+    (2, 2, {"OMP_WAIT_POLICY": "active"}, "active"),  # the user has chosen
+    (2, 2, {"GOMP_SPINCOUNT": "100"}, None),
+    (2, None, {}, None),  # the system does not say
+])  # fmt: skip
+def test_a_runs_threads_sleep_beside_other_work(
+    cores: int, running: int | None, given: dict[str, str], policy: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in (*device.SPIN, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr(device, "runnable_tasks", lambda: running)
+    monkeypatch.setattr(
+        device, "idle_threads_sleep", lambda: monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    )
+    device.busy_threads_sleep()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy
+    assert os.environ.get("GOMP_SPINCOUNT") == given.get("GOMP_SPINCOUNT")
+
+
+@pytest.mark.skipif(not Path("/proc/loadavg").exists(), reason="needs /proc")
+def test_a_busy_process_is_among_the_runnable_tasks() -> None:
+    """Five processes that only count: as many more tasks, on any number of cores."""
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(5)]
+    try:
+        deadline = time.monotonic() + 30
+        while (found := device.runnable_tasks() or 0) < 6 and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    assert found >= 6
+
+
+def test_a_run_decides_before_torch_is_imported(tmp_path: Path) -> None:
+    script = (
+        "import sys, elrea.commands.run as run\n"
+        "def seen():\n"
+        "    print('torch' in sys.modules)\n"
+        "    sys.exit()\n"
+        "run.busy_threads_sleep = seen\n"
+        "run.main([])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["False"], done

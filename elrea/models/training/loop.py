@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
 from elrea.models.training.pass_cost import pass_cost
+from elrea.models.training.products import fast_products
 
 if TYPE_CHECKING:
     from torch.optim import Adam
@@ -171,8 +172,10 @@ def _prepared(
         backbone: Any = model.get_base_model()
         if recompute:
             _activation_checkpointing(backbone, "enable")({"use_reentrant": False})
+        plain = fabric.device.type == "cpu" and precision in ("32-true", "32")
         try:
-            yield fabric
+            with fast_products(model) if plain else nullcontext():
+                yield fabric
         finally:
             if recompute:
                 _activation_checkpointing(backbone, "disable")()
