@@ -198,6 +198,7 @@ def test_cheap_is_the_same_settings_spelled_out(trained) -> None:
     assert torch.equal(of(trained, cheap), of(trained, replace(plain, **SPELLED)))
     assert not torch.equal(of(trained, cheap), of(trained, plain))
     assert cheap.passes(2) == 2 and plain.passes(2) == 4
+    assert cheap.checkpoints(2) == 1 and plain.checkpoints(2) == 2, "what plan=true multiplies by"
 
 
 @pytest.mark.parametrize(
