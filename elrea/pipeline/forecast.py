@@ -171,15 +171,15 @@ def _tokens(
     for job in needs.adapters(c).values():
         share = c if job.examples in ("cluster", "random") else 1
         trained += job.epochs * sizes.train_tokens // share
-    routed = experiment.training.epochs * (
-        sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed
-    )
-    about = "about" if sizes.measured else "at most"
     first, later = experiment.training.epochs, experiment.training.expert_epochs
+    taken = experiment.features.checkpoints(first)
+    routed = taken * (sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed)
+    about = "about" if sizes.measured else "at most"
+    after = f"each of {first}" if taken == first else f"{taken} of {first}"
     rows = [
         ("examples", f"{sizes.train:,} to train, {sizes.test:,} to test"),
         ("training", f"{about} {_count(trained)} tokens, {first} + {later} epochs"),
-        ("gradients", f"{about} {_count(routed)} tokens of prompts, after each of {first} epochs"),
+        ("gradients", f"{about} {_count(routed)} tokens of prompts, after {after} epochs"),
         ("scoring", f"{about} {_count(sizes.test_tokens)} tokens of prompts per member"),
     ]  # fmt: skip
     if sizes.texts:

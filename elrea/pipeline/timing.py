@@ -129,7 +129,7 @@ def seconds(
             share = len(node.context.requirements.sources)
         return rates["train"] * step.spec.epochs * sizes.train_tokens / share
     if isinstance(step, Features) and "features" in rates and node.context.part == "":
-        rounds = _rounds(node.context)
+        rounds = experiment.features.checkpoints(experiment.training.epochs)
         tokens = sizes.prompt_tokens if step.split == "train" else sizes.routed_tokens
         return rates["features"] * rounds * tokens
     if isinstance(step, Clusters) and "clusters" in rates and node.context.part == "":
@@ -142,16 +142,6 @@ def seconds(
         batches = -(-count * Draws.of(strategy).samples // experiment.evaluation.batch_size)
         return rates["write"] * batches * experiment.evaluation.max_new_tokens
     return None
-
-
-def _rounds(context: Context) -> int:
-    """Passes of the features over every prompt: one per checkpoint that has a weight."""
-    experiment = context.experiment
-    if not experiment.features.from_base:
-        return 1
-    if isinstance(experiment.features, GradientFeatures):
-        return experiment.features.checkpoints(experiment.training.epochs)
-    return experiment.training.epochs
 
 
 class Clock:

@@ -101,6 +101,10 @@ class Features(ABC):
         """Cost of one prompt's feature, in forward passes of the backbone (a backward pass counts as one)."""
         return 1
 
+    def checkpoints(self, epochs: int) -> int:
+        """Number of the base adapter's checkpoints, of `epochs`, at which a prompt is passed through the model."""
+        return 1
+
     def identity(self) -> dict[str, Any]:
         """Inputs of the stage's key that neither fields, backbone nor base adapter determine."""
         return {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ from elrea.pipeline.experiment import key_fields
 from tests.method.features import by_hand
 from tests.models.builders import PAD, filled, random_state, train
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 40, "hidden_size": 16, "intermediate_size": 24, "num_attention_heads": 2,
     "num_key_value_heads": 1, "max_position_embeddings": 64,
 }  # fmt: skip
@@ -180,7 +181,7 @@ def trained(tmp_path_factory) -> tuple[PeftModel, list[Path]]:
     return model, epoch_folders(folder)
 
 
-SPELLED = {"layers": 2, "epoch_weights": [1.0, 0.0]}
+SPELLED: dict[str, Any] = {"layers": 2, "epoch_weights": [1.0, 0.0]}
 """`cheap` for nine layers and two epochs."""
 PROMPTS = by_hand.prompts(7)
 
@@ -197,6 +198,7 @@ def test_cheap_is_the_same_settings_spelled_out(trained) -> None:
     assert torch.equal(of(trained, cheap), of(trained, replace(plain, **SPELLED)))
     assert not torch.equal(of(trained, cheap), of(trained, plain))
     assert cheap.passes(2) == 2 and plain.passes(2) == 4
+    assert cheap.checkpoints(2) == 1 and plain.checkpoints(2) == 2, "what plan=true multiplies by"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +210,7 @@ def test_cheap_is_the_same_settings_spelled_out(trained) -> None:
         {"epoch_weights": [0.0, 1.0], "layers": 9},
     ],
 )
-def test_what_a_user_sets_wins(trained, own: dict[str, object]) -> None:
+def test_what_a_user_sets_wins(trained, own: dict[str, Any]) -> None:
     plain = GradientFeatures(Rademacher(d=64))
     spelled = {**SPELLED, **own}
     wanted = of(trained, replace(plain, **spelled))
