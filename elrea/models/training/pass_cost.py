@@ -23,7 +23,7 @@ def pass_cost(model: PeftModel) -> float:
     Infinite with dropout too: other passes draw other masks, so that the results would not be the same up to rounding.
     It follows from the architecture and is not measured, so that a training takes the same passes on every run.
     """
-    backbone = model.get_base_model()
+    backbone: Any = model.get_base_model()
     if backbone.device.type != "cpu" or draws(backbone):
         return math.inf
     tables = {
