@@ -151,7 +151,7 @@ def _rounds(context: Context) -> int:
         return 1
     if isinstance(experiment.features, GradientFeatures) and experiment.features.epoch_weights:
         return sum(weight > 0 for weight in experiment.features.epoch_weights)
-    return experiment.training.epochs
+    return max(1, context.base_epochs)
 
 
 class Clock:

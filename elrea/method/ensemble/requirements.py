@@ -40,9 +40,7 @@ class Requirements:
             return self._specs(clusters)
         one, two = self._specs(1), self._specs(2)
         return {
-            name: spec
-            for name, spec in one.items()
-            if spec == two.get(name) and spec.cluster is None
+            name: spec for name, spec in one.items() if spec == two.get(name) and not spec.clustered
         }
 
     def _specs(self, clusters: int) -> dict[str, AdapterSpec]:
@@ -78,7 +76,7 @@ class Requirements:
     @property
     def clustered(self) -> bool:
         """Whether any strategy needs clusters: to train on, or to route by."""
-        return self.routed or any(spec.cluster is not None for spec in self._specs(1).values())
+        return self.routed or any(spec.clustered for spec in self._specs(1).values())
 
     @property
     def any_count(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from elrea.method.features.protocol import (
 from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
 from elrea.models.training.settings import Training
+from elrea.models.training.steering import Steering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 
 BACKBONE, BASE = "backbone", "base"
 """Members that every run has: the backbone without adapter, and the base adapter."""
+
+STEERED = "steered"
+"""The adapter that clusters steer: trained once, with a member for each cluster."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,7 @@ class AdapterSpec:
         from_base: Start from the finished base adapter instead of a fresh one.
         draw: Number of the seed, of several that are derived from the run's; 0 is the run's own.
         source: The source, for `source`.
+        steering: How clusters steer it; None for a plain adapter.
     """
 
     lora: Lora
@@ -50,6 +56,18 @@ class AdapterSpec:
     from_base: bool = True
     draw: int = 0
     source: str | None = None
+    steering: Steering | None = None
+
+    @property
+    def clustered(self) -> bool:
+        """Whether it needs the clusters of the features."""
+        steered = self.steering is not None and self.steering.by != "source"
+        return steered or self.cluster is not None
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether an early stop may end its training: dev examples belong to no cluster."""
+        return self.examples == "all" and self.steering is None
 
     def seed(self, of_run: int) -> int:
         """Seed of its initial A, of the data's order and of dropout."""
@@ -134,6 +152,15 @@ class Regrouped(Strategy):
 
     features: Features
 
+    def grouped_by(self, features: Features, epochs: int) -> tuple[Features, int]:
+        """Its features, and the epochs of the base adapter that they are taken with.
+
+        Args:
+            features: The run's.
+            epochs: The run's.
+        """
+        return self.features, epochs
+
 
 class Picking(Strategy):
     """A strategy that selects one member's answer per prompt after all members have answered."""
@@ -190,6 +217,11 @@ def experts(
         )
         for cluster, name in enumerate(expert_names(setting.clusters, examples))
     }
+
+
+def trained_as(member: str) -> str:
+    """Name of the adapter by whose training a member is made: its own, or that which clusters steer."""
+    return STEERED if re.fullmatch(rf"{STEERED}-\d+", member) else member
 
 
 def expert_names(clusters: int, examples: str = "cluster") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from elrea.models.training.parallel import Fitting
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
+
+log = logging.getLogger(__name__)
 
 NOT_KEYED = (
     "checkpoint_minutes", "recompute", "early_stop",
@@ -52,7 +55,7 @@ class Adapter(Step):
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
         return [
-            cls(name, ("base",) * spec.from_base + ("clusters",) * (spec.cluster is not None), spec)
+            cls(name, ("base",) * spec.from_base + ("clusters",) * spec.clustered, spec)
             for name, spec in context.requirements.adapters(clusters).items()
         ]
 
@@ -86,11 +89,15 @@ class Adapter(Step):
             inputs["base"] = upstream["base"].key
         else:
             inputs |= {"prompts": context.prompts, "train": experiment.corpus.fingerprint("train")}
-        if experiment.training.early_stop and spec.examples == "all":
+        if experiment.training.early_stop and spec.stops_early:
             dev = experiment.corpus.fingerprint("dev")
             inputs |= {"early_stop": experiment.training.early_stop, "dev": dev}
         if spec.source is not None:
             inputs["source"] = spec.source
+        if spec.steering is not None:
+            inputs["steering"] = key_fields(spec.steering)
+            if spec.clustered:
+                inputs["clusters"] = upstream["clusters"].key
         if spec.cluster is not None:
             inputs |= {
                 "clusters": upstream["clusters"].key,
@@ -102,9 +109,12 @@ class Adapter(Step):
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         experiment, spec = context.experiment, self.spec
         recipe = Recipe(spec.epochs, spec.learning_rate, experiment.training)
-        encoded, seed, base = (
-            examples_of(spec, context, upstream), spec.seed(experiment.seed), self.name == BASE,
-        )  # fmt: skip
+        seed, base = spec.seed(experiment.seed), self.name == BASE
+        clusters: Sequence[int] = ()
+        if spec.steering is None:
+            encoded = examples_of(spec, context, upstream)
+        else:
+            encoded, clusters = grouped(spec.steering.by, context, upstream)
         start = upstream["base"].folder / "adapter" if spec.from_base else None
         if self._starts(context):
             start = folder_of(str(spec.lora.start))
@@ -117,18 +127,22 @@ class Adapter(Step):
 
                 work = Work(
                     folder, encoded, recipe, experiment.backbone, spec.lora, seed, self.name, start, base,
-                    experiment.device, fitting, dev,
+                    experiment.device, fitting, dev, spec.steering, clusters,
                 )  # fmt: skip
                 return train_shares(work, task)
             with context.peft(spec.lora) as model:
                 for part in fitting:
                     part.fits(model)
-                train_adapter(
-                    model, encoded, recipe, pad_id=context.backbone.pad_id, lora=spec.lora,
-                    base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
-                    start=weights(start) if start else None, keep_moments=base,
-                    trainer=experiment.device.lightning(), dev=dev, task=task,
-                )  # fmt: skip
+                shared: dict[str, Any] = {
+                    "pad_id": context.backbone.pad_id, "lora": spec.lora, "base_name": context.backbone.name,
+                    "seed": seed, "stage": self.name, "folder": folder, "start": weights(start) if start else None,
+                    "trainer": experiment.device.lightning(), "task": task,
+                }  # fmt: skip
+                if spec.steering is not None:
+                    from elrea.models.training.steered import train_steered
+
+                    return train_steered(model, encoded, clusters, recipe, spec.steering, **shared)
+                train_adapter(model, encoded, recipe, keep_moments=base, dev=dev, **shared)
 
     def _starts(self, context: Context) -> bool:
         """Whether it starts from `adapter.start`, as all adapters do that do not start from the base adapter.
@@ -153,7 +167,7 @@ class Adapter(Step):
             DataError: No dev example fits.
         """
         experiment = context.experiment
-        if experiment.training.early_stop is None or self.spec.examples != "all":
+        if experiment.training.early_stop is None or not self.spec.stops_early:
             return []
         return context.prompter.train(experiment.corpus.dev, "dev")[0]
 
@@ -169,7 +183,7 @@ class BaseAdapter(Adapter):
         experiment = context.experiment
         spec = AdapterSpec(
             experiment.lora,
-            experiment.training.epochs,
+            context.base_epochs,
             experiment.training.learning_rate,
             "all",
             from_base=False,
@@ -194,6 +208,29 @@ def examples_of(
     column = "assignment" if spec.examples == "cluster" else "random"
     members = read_clusters(upstream["clusters"].folder)[column].tolist()
     return [e for e, cluster in zip(encoded, members, strict=True) if cluster == spec.cluster]
+
+
+def grouped(
+    by: str, context: Context, upstream: Mapping[str, Stage]
+) -> tuple[list[Encoded], list[int]]:
+    """The training examples that have a cluster, and its number.
+
+    Args:
+        by: Field `by` of `Steering`.
+        context: Of the experiment.
+        upstream: With "clusters", unless sources are the clusters.
+    """
+    encoded = context.encoded_train[0]
+    if by == "source":
+        names = list(context.requirements.sources)
+        found = [names.index(example.source) for example in context.kept("train")]
+    else:
+        column = "assignment" if by == "found" else "random"
+        found = read_clusters(upstream["clusters"].folder)[column].tolist()
+    pairs = [(e, cluster) for e, cluster in zip(encoded, found, strict=True) if cluster >= 0]
+    if missing := len(encoded) - len(pairs):
+        log.warning("%d training examples have no feature and so no cluster: left out", missing)
+    return [example for example, _ in pairs], [cluster for _, cluster in pairs]
 
 
 def _must_fit(context: Context) -> list[Fitting]:
