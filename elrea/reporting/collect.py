@@ -12,13 +12,24 @@ from elrea.data.wording import wording_facts
 from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.places import place_of
-from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
+from elrea.method.ensemble.saved import steered_facts
+from elrea.method.ensemble.strategies.steered import Steered
+from elrea.method.ensemble.strategy import (
+    BASE,
+    STEERED,
+    Layerwise,
+    Strategy,
+    Voting,
+    expert_names,
+    trained_as,
+)
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
+from elrea.models.training.steering import member_names
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
-from elrea.pipeline.steps.members import no_prompts, prompt_routing
+from elrea.pipeline.steps.members import member_folder, no_prompts, prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
@@ -57,6 +68,8 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
     tasks = [experiment.corpus.task_of(example) for example in experiment.corpus.test]
     scores = stages["scores"].folder
     grouping = _grouping(main) if requirements.clustered else None
+    steered = isinstance(experiment.strategies[chosen], Steered)
+    exported = _branch_of(graph, chosen) if steered else main
     return Report(
         chosen=chosen,
         command=command,
@@ -82,14 +95,14 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         gradient=_by_gradient(main, routing),
         router=read_figures(stages["router"].folder) if main.context.distils else {},
         grouping=grouping,
-        curves=_curves(main),
+        curves=_curves(main) | _steered_curves(graph),
         stages=_stages(pipeline),
         dropped=main.context.encoded_train[1],
         too_long=read_json(scores / TOO_LONG),
         shots=read_shots(scores),
         skipped=_skipped(main),
         warnings=list(_fewer_clusters(graph)),
-        members=_members(main) if requirements.routed else None,
+        members=_members(exported, chosen) if exported.context.requirements.routed else None,
         versions=versions(),
         name=name,
         note=experiment.corpus.details,
@@ -165,6 +178,20 @@ def _curves(branch: Branch) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _steered_curves(graph: Graph) -> dict[str, list[dict[str, Any]]]:
+    """Curves of the adapters that clusters steer, by the strategies' names."""
+    return {
+        branch.context.part: read_json(branch.stages[STEERED].folder / "curve.json")
+        for branch in graph.branches
+        if STEERED in branch.stages
+    }
+
+
+def _branch_of(graph: Graph, name: str) -> Branch:
+    """The branch that has a strategy."""
+    return next(b for b in graph.branches if name in b.context.experiment.strategies)
+
+
 def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
     graph = pipeline.graph
     for node in graph.nodes.values():
@@ -189,7 +216,7 @@ def needed_stages(graph: Graph) -> dict[str, set[str]]:
             own = replace(context.requirements, strategies={name: strategy})
             steps = {*strategy.members(no_prompts(context, clusters)), *own.adapters(clusters)}
             steps |= {f"gates-{name}"} | ({"clusters"} if own.clustered else set())
-            steps |= {"base", "router"} if own.routed else set()
+            steps |= {"router"} if own.routed else set()
             needed[name] = graph.with_upstream(
                 [names[stages[step].key] for step in steps if step in stages]
             )
@@ -223,10 +250,14 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
         )
 
 
-def _members(branch: Branch) -> Members:
+def _members(branch: Branch, chosen: str) -> Members:
+    """Parts of the exported ensemble: base adapter and experts, or the members of the chosen strategy if it is one
+    adapter that clusters steer."""
     experiment, stages = branch.context.experiment, branch.stages
+    strategy = experiment.strategies.get(chosen)
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
-    names = [name for name in ("base", *expert_names(len(centroids))) if name in stages]
+    names_of = member_names if isinstance(strategy, Steered) else expert_names
+    names = [name for name in (BASE, *names_of(len(centroids))) if trained_as(name) in stages]
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
@@ -243,9 +274,10 @@ def _members(branch: Branch) -> Members:
         "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
+        **(steered_facts(strategy) if isinstance(strategy, Steered) else {}),
     }
     return Members(
-        {name: stages[name].folder / "adapter" for name in names},
+        {name: member_folder(name, stages) for name in names},
         [] if distils else epoch_folders(stages["base"].folder),
         centroids,
         stages["router"].folder if distils else None,

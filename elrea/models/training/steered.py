@@ -232,18 +232,12 @@ def _write(module: SteeredModule, lora: Lora, base_name: str, folder: Path) -> N
     tensors = lora_files.state(model)
     factors = lora_files.copied(module.factors.by_name())
     config = model.peft_config[model.active_adapter]
-    written = {
-        "transposed": bool(getattr(config, "fan_in_fan_out", False)),
-        "targets": lora_files.saved_targets(model, lora),
-    }
+    write = partial(
+        lora_files.save, lora=steering.member(lora), base_name=base_name,
+        transposed=bool(getattr(config, "fan_in_fan_out", False)), targets=lora_files.saved_targets(model, lora),
+    )  # fmt: skip
     for cluster, name in enumerate(member_names(steering.clusters)):
-        publish(
-            folder / name,
-            partial(
-                lora_files.save, tensors=folded(tensors, factors, steering, cluster), lora=steering.member(lora),
-                base_name=base_name, **written,
-            ),
-        )  # fmt: skip
+        publish(folder / name, partial(write, tensors=folded(tensors, factors, steering, cluster)))
     save_file(factors, folder / FACTORS)
     write_json(folder / CURVE, module.curve)
 
