@@ -108,7 +108,7 @@ class Steered(Rated, Layerwise, Regrouped):
 
     def grouped_by(self, features: Features, epochs: int) -> tuple[Features, int]:
         own = self.clusters_from
-        if own is None:
+        if own is None or not self.routed:
             return features, epochs
         given = features if own.features is None else own.features
         found = epochs if own.epochs is None or not given.from_base else own.epochs
