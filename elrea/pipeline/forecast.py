@@ -11,12 +11,14 @@ from elrea.evaluation.draws import Draws, written
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.ensemble.strategies.steered import Steered
 from elrea.method.ensemble.strategy import STEERED
+from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.models.lora import parameters
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
     from elrea.method.ensemble.strategy import AdapterSpec
+    from elrea.method.features.protocol import Features
     from elrea.pipeline.experiment import Experiment
 
 SAMPLE = 2_000
@@ -221,6 +223,11 @@ def _tokens(
     routed = experiment.training.epochs * (
         sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed
     )
+    for features, epochs in _own_groupings(experiment, needs):
+        first_pass = features.from_base and epochs != experiment.training.epochs
+        trained += epochs * sizes.train_tokens * first_pass
+        if isinstance(features, GradientFeatures):
+            routed += max(1, epochs) * (sizes.prompt_tokens + sizes.routed_tokens)
     about = "about" if sizes.measured else "at most"
     first, later = experiment.training.epochs, experiment.training.expert_epochs
     rows = [
@@ -234,6 +241,18 @@ def _tokens(
         texts = f"{sizes.texts:,} texts of {most:,} tokens"
         rows.append(("writing", f"at most {_count(sizes.texts * most)} tokens: {texts}"))
     return rows
+
+
+def _own_groupings(experiment: Experiment, needs: Requirements) -> list[tuple[Features, int]]:
+    """Features, and the epochs of their base adapter, of clusters that steer and that no other strategy has."""
+    run = experiment.features, experiment.training.epochs
+    found: list[tuple[Features, int]] = []
+    for strategy in experiment.strategies.values():
+        if isinstance(strategy, Steered) and strategy.routed:
+            own = strategy.grouped_by(*run)
+            if own not in found and not (own == run and needs.clustered):
+                found.append(own)
+    return found
 
 
 def _memory(
