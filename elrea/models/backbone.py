@@ -67,7 +67,8 @@ class Pretrained:
     max_length: int = 2048
     """Maximum length of an example in tokens, at most the model's context. Longer training examples are dropped."""
     dtype: str = "auto"
-    """`auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`."""
+    """`auto` (bfloat16 on a GPU, float32 on a CPU), `float32`, `bfloat16`, or `mixed`: float32, with the linear layers'
+    weights and products in bfloat16 (see `elrea.models.mixed`)."""
     quantise: str | None = None
     """`4bit` (NF4 with double quantisation, as in QLoRA) or `8bit`, by bitsandbytes; null does not quantise. Adapters
     are float32 in any case."""
@@ -231,15 +232,24 @@ class Pretrained:
         from transformers.utils import logging
 
         from elrea.models.causality import check_causal
+        from elrea.models.mixed import to_mixed
 
         logging.disable_progress_bar()
         where = torch.device(device.resolve())
         wanted = {"auto": "bfloat16" if where.type == "cuda" else "float32"}.get(
             self.dtype, self.dtype
         )
-        if wanted not in ("float32", "bfloat16"):
-            raise BackboneError(f"backbone.dtype={self.dtype} must be auto, float32 or bfloat16")
-        smaller = self._quantisation(getattr(torch, wanted), str(where))
+        if wanted not in ("float32", "bfloat16", "mixed"):
+            raise BackboneError(
+                f"backbone.dtype={self.dtype} must be auto, float32, bfloat16 or mixed"
+            )
+        mixed, dtype = wanted == "mixed", getattr(torch, {"mixed": "float32"}.get(wanted, wanted))
+        if mixed and self.quantise:
+            raise BackboneError(
+                f"backbone.dtype=mixed: the linear layers are quantised by backbone.quantise={self.quantise}; "
+                "leave one of them out"
+            )
+        smaller = self._quantisation(dtype, str(where))
         self.check()
         if self.here:
             check_parts(Path(self.location))
@@ -247,7 +257,7 @@ class Pretrained:
         tokenizer = self.tokenizer()
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                self.location, dtype=getattr(torch, wanted), use_safetensors=True,
+                self.location, dtype=dtype, use_safetensors=True,
                 output_loading_info=True, **smaller, **self._options(),
             )  # fmt: skip
         except Exception as error:  # any class, see `config`
@@ -260,6 +270,8 @@ class Pretrained:
             )
         model.requires_grad_(False)
         model = model.eval() if smaller else model.eval().to(where)
+        if mixed:
+            to_mixed(model)
         backbone = Backbone(model, tokenizer, self.shown_name)
         check_causal(model, tokenizer, backbone.vocabulary, self.name)
         return backbone

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 NF4 = 4.127 / 8
 """Bytes per weight in 4 bits, quantisation constants included (QLoRA, Dettmers et al. 2023, section 3)."""
-LOADED = {"4bit": NF4, "8bit": 1.0}
-"""Bytes per weight of a quantised layer."""
+LOADED = {"4bit": NF4, "8bit": 1.0, "mixed": 2.0}
+"""Bytes per weight of a linear layer that is quantised or of type `mixed`."""
 OPTIMISED = 16
 """Bytes per trained parameter: the parameter, its gradient and Adam's two moments, each in float32."""
 
@@ -68,7 +68,7 @@ class Footprint:
         Args:
             config: The model's configuration.
             lora: The adapters' shape.
-            dtype: Of the weights that are not quantised, `float32` or `bfloat16`.
+            dtype: Of the weights that are not quantised, `float32`, `bfloat16` or `mixed`.
             quantise: `4bit`, `8bit` or None.
             device: Type of device that will compute: it determines how many logits are held at once.
 
@@ -79,7 +79,7 @@ class Footprint:
         from torch import nn
         from transformers.pytorch_utils import Conv1D
 
-        model = _empty(config, dtype)
+        model = _empty(config, "float32" if dtype == "mixed" else dtype)
         size = next(model.parameters()).element_size()
         total = sum(p.numel() for p in model.parameters())
         head = model.get_output_embeddings()
@@ -88,7 +88,7 @@ class Footprint:
             for module in model.modules()
             if isinstance(module, nn.Linear | Conv1D) and module is not head
         )
-        loaded = LOADED.get(quantise or "", size)
+        loaded = LOADED.get(quantise or dtype, size)
         text = config.get_text_config()
         whole = getattr(text, "num_attention_heads", 0)  # 0: an architecture without keys
         heads = getattr(text, "num_key_value_heads", None) or whole

@@ -1,0 +1,240 @@
+"""Runs the study of SmolLM2-135M on seven real sources: chooses every row's rate on dev, then scores the test set.
+
+    python -m experiments.real_model.study --data <folder of flan_cot/, t0/, gsm8k/> \
+        --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
+
+In order: three rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates.
+All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
+same command goes on where it was stopped, since finished runs and stages are kept. `--jobs 2` runs two at a time, one
+thread each; `--until rates` stops before the test set is looked at. `table.py` writes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from elrea.commands.messages import one_line_errors
+from elrea.errors import ElreaError
+from elrea.reporting.runs import read_run
+from elrea.store.files import write_json
+from experiments.real_model.mixture import SIZES, write
+
+ROOT = Path(__file__).parents[2]
+TUNED = 10
+"""Seed and draw of the runs that choose rates."""
+BASE_RATES = (2.5e-4, 5e-4, 1e-3)
+"""Of `training.learning_rate`."""
+FACTORS = {
+    "elrea": (0.25, 0.5, 1.0),
+    "random_cluster": (0.25, 0.5, 1.0),
+    "continued": (0.25, 0.5, 1.0),
+    "compute_matched": (0.5, 1.0, 2.0),
+    "parameter_matched": (0.25, 0.5, 1.0),
+    "parameter_matched_rslora": (0.0625, 0.125, 0.25),
+    "source": (0.5, 1.0, 2.0),
+}
+"""By row: the rates tried, as multiples of the base adapter's."""
+OF_EXPERTS = ("random_cluster", "continued")
+"""Rows whose `rate` is a multiple of `training.expert_learning_rate` instead."""
+SHARED = {
+    "compute_matched_passes": "compute_matched", "random_weighted": "random_cluster",
+    "instruction_embedding": "elrea", "elrea_states": "elrea",
+}  # fmt: skip
+"""Rows that take another's rate: they train in the same way, on other groups or for longer."""
+ROWS = (
+    "backbone", "base", "compute_matched", "compute_matched_passes", "continued", "parameter_matched",
+    "parameter_matched_rslora", "random_cluster", "random_weighted", "uniform", "source", "elrea_states",
+    "instruction_embedding", "elrea", "elrea_top1", "elrea_one",
+)  # fmt: skip
+SETTINGS = (
+    "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.overlap=drop",
+    "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4", "evaluation.by=likelihood",
+    "evaluation.mean_logits=true", "trainer.accelerator=cpu", "trainer.threads=1", "tracking.mode=disabled",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where things are.
+
+    Attributes:
+        model: Folder of the model.
+        work: Folder for data, stages and runs.
+        jobs: Runs at the same time.
+        size: Of the training data, of `mixture.SIZES`.
+        clusters: C.
+    """
+
+    model: Path
+    work: Path
+    jobs: int
+    size: str
+    clusters: int
+
+    def command(self, name: str, draw: int, strategies: Sequence[str], *more: str) -> list[str]:
+        """The command of one run, into `<work>/runs/<name>`."""
+        data = self.work / "data"
+        return [
+            sys.executable, str(ROOT / "run.py"), *SETTINGS, f"backbone.name={self.model}",
+            f"data.train={data}/train-{self.size}-{draw}.jsonl", f"data.dev={data}/dev.jsonl",
+            f"data.test={data}/test.jsonl", f"clustering.k={self.clusters}", f"seed={draw}",
+            f"evaluation.strategies=[{','.join(strategies)}]", f"store={self.work}/store",
+            f"hydra.run.dir={self.work}/runs/{name}", *more,
+        ]  # fmt: skip
+
+    def run(self, commands: Mapping[str, Sequence[str]]) -> None:
+        """Runs what is not finished yet.
+
+        Raises:
+            ElreaError: A run failed; the others have gone on.
+        """
+        missing = [n for n in commands if not (self.work / "runs" / n / "summary.json").is_file()]
+        print(f"{len(commands) - len(missing)} of {len(commands)} runs are finished", flush=True)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            codes = list(pool.map(lambda name: self._one(name, commands[name]), missing))
+        if failed := [name for name, code in zip(missing, codes, strict=True) if code]:
+            raise ElreaError(
+                f"{self.work}/logs/{failed[0]}.txt says why this run failed; {len(failed)} did"
+            )
+
+    def _one(self, name: str, command: Sequence[str]) -> int:
+        log = self.work / "logs" / f"{name}.txt"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        print(f"{name}: begins; its progress is in {log}", flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+            code = subprocess.run(command, cwd=ROOT, env=alone, stdout=file, stderr=file).returncode
+        print(f"{name}: {'done' if code == 0 else f'failed ({code})'}", flush=True)
+        return code
+
+    def dev_loss(self, name: str) -> dict[str, float]:
+        """Of a run scored on dev, by strategy: the mean over sources of the loss per token, in nats."""
+        folder = self.work / "runs" / name
+        run = read_run(folder)
+        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        source_of = {row["id"]: row["source"] for row in map(json.loads, lines)}
+        found = {}
+        for strategy, losses in run.losses.items():
+            by_source = defaultdict(list)
+            for (identity, _), loss in zip(run.items, losses, strict=True):
+                source = source_of[identity]
+                if loss is not None:
+                    by_source[source].append(loss)
+            found[strategy] = fmean(fmean(each) for each in by_source.values())
+        return found
+
+    def rates(self) -> dict[str, Any]:
+        """The chosen rates, and the losses that they were chosen by."""
+        at, dev = f"{self.size}-{self.clusters}", "evaluation.split=dev"
+        names = [f"base-{self.size}-{number}" for number in range(len(BASE_RATES))]
+        self.run(
+            {
+                name: self.command(
+                    name,
+                    TUNED,
+                    ["backbone"],
+                    "ensemble=base",
+                    f"training.learning_rate={rate}",
+                    dev,
+                )
+                for name, rate in zip(names, BASE_RATES, strict=True)
+            }
+        )
+        losses = {"base": [self.dev_loss(name)["base"] for name in names]}
+        base = BASE_RATES[_least(losses["base"])]
+        names = [f"rows-{at}-{number}" for number in range(3)]
+        self.run(
+            {
+                name: self.command(name, TUNED, ["base", *FACTORS], dev, *_tuning(base, number))
+                for number, name in enumerate(names)
+            }
+        )
+        found = [self.dev_loss(name) for name in names]
+        losses |= {row: [each[row] for each in found] for row in FACTORS}
+        chosen = {row: FACTORS[row][_least(losses[row])] for row in FACTORS}
+        result = {"base": base, "factors": chosen, "tried": FACTORS, "dev_loss": losses}
+        write_json(self.work / f"rates-{at}.json", result)
+        return result
+
+    def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        """One run per seed, on its own draw of the training data, scored on test."""
+        at = f"{self.size}-{self.clusters}"
+        self.run(
+            {
+                f"test-{at}-{seed}": self.command(f"test-{at}-{seed}", seed, ROWS, *_chosen(rates))
+                for seed in seeds
+            }
+        )
+
+
+def _least(losses: Sequence[float]) -> int:
+    return min(range(len(losses)), key=losses.__getitem__)
+
+
+def _tuning(base: float, number: int) -> list[str]:
+    """Overrides of the run that tries every row's rate of this number."""
+    own = {row: rates[number] for row, rates in FACTORS.items()}
+    return _overrides(base, own)
+
+
+def _chosen(rates: Mapping[str, Any]) -> list[str]:
+    """Overrides for the chosen rates."""
+    own = dict(rates["factors"])
+    return _overrides(rates["base"], own | {row: own[of] for row, of in SHARED.items()})
+
+
+def _overrides(base: float, own: Mapping[str, float]) -> list[str]:
+    expert = own["elrea"]
+    settings = []
+    for row, factor in own.items():
+        if row in ("elrea", "elrea_states", "instruction_embedding"):
+            continue  # they train by training.expert_learning_rate
+        of_experts = row in OF_EXPERTS or SHARED.get(row) in OF_EXPERTS
+        settings.append(f"{row}: {{rate: {factor / expert if of_experts else factor}}}")
+    return [
+        f"training.learning_rate={base}", f"training.expert_learning_rate={base * expert}",
+        f"evaluation.settings={{{', '.join(settings)}}}",
+    ]  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True, help="folder of flan_cot/, t0/, gsm8k/")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="the folder that make smollm2 writes"
+    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for data, stages and runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the final runs")
+    parser.add_argument("--size", choices=SIZES, default="small", help="of the training data")
+    parser.add_argument("--clusters", type=int, default=4, help="C")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at the same time, of a thread each"
+    )
+    parser.add_argument("--until", choices=("rates", "test"), default="test")
+    given = parser.parse_args()
+    with one_line_errors():
+        if not (given.work / "data" / "test.jsonl").is_file():
+            write(given.data, given.work / "data")
+        work, model = given.work.resolve(), given.model.resolve()
+        study = Study(model, work, given.jobs, given.size, given.clusters)
+        rates = study.rates()
+        if given.until == "test":
+            study.final(rates, given.seeds)
+        print(f"{study.work}: finished up to {given.until}; rates-*.json has the chosen rates")
+
+
+if __name__ == "__main__":
+    main()
