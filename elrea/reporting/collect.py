@@ -179,9 +179,9 @@ def _curves(branch: Branch) -> dict[str, list[dict[str, Any]]]:
 
 
 def _steered_curves(graph: Graph) -> dict[str, list[dict[str, Any]]]:
-    """Curves of the adapters that clusters steer, by the strategies' names."""
+    """Curves of the adapters that clusters steer, by the stages' names."""
     return {
-        branch.context.part: read_json(branch.stages[STEERED].folder / "curve.json")
+        f"{branch.context.part}/{STEERED}": read_json(branch.stages[STEERED].folder / "curve.json")
         for branch in graph.branches
         if STEERED in branch.stages
     }

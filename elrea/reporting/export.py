@@ -6,26 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.method.ensemble.saved import STEERED, save_ensemble
+from elrea.method.ensemble.saved import save_ensemble
 
 if TYPE_CHECKING:
     from elrea.reporting.report import Report
-
-
-_EXPERTS = {
-    "members": "One base adapter and {count} experts",
-    "mixed": "Routing weights mix them prompt by prompt.",
-    "first": "expert-0",
-}
-_HARD = {
-    "members": "One adapter that {count} clusters steer",
-    "mixed": "The adapter of a prompt's nearest cluster answers it.",
-    "first": "steered-0",
-}
-_SOFT = {
-    **_HARD,
-    "mixed": "Routing weights mix the clusters' adapters inside the layers, in one pass.",
-}
 
 
 def export(folder: Path, report: Report) -> Path | None:
@@ -44,15 +28,13 @@ def export(folder: Path, report: Report) -> Path | None:
     rows = "\n".join(
         f"| {name} | {_accuracy(row)} | {row['n']} |" for name, row in report.strategies.items()
     )
-    steered, count = members.facts.get(STEERED), len(members.adapters) - 1
     card = {
         "backbone": report.backbone,
-        **(_EXPERTS if steered is None else _SOFT if steered["soft"] else _HARD),
+        "clusters": len(members.adapters) - 1,
         "data": report.data,
         "rows": rows,
         "note": f"{report.data}, seed {report.seed}.",
     }
-    card["members"] = card["members"].format(count=count)
     save_ensemble(
         folder, members.adapters, members.epochs, members.centroids, members.facts, card, members.router,
     )  # fmt: skip

@@ -25,6 +25,7 @@ from elrea.models.training.checkpoint import latest
 from elrea.models.training.settings import Recipe, Training
 from elrea.models.training.steered import FACTORS, Factors, SteeredModule, train_steered
 from elrea.models.training.steering import Steering
+from tests.models.architectures import built
 from tests.models.builders import (
     BUILDERS,
     PAD,
@@ -64,8 +65,9 @@ def losses(folder: Path) -> list[float]:
 def module_of(steering: Steering, kind: str, seed: int = 5) -> SteeredModule:
     """A module in training whose A, B and factors are all random, in float64."""
     lora = Lora(r=2, dropout=0.0).of_rank(steering.rank)
-    model = attach(BUILDERS[kind]().double(), lora, 0)
-    lora_files.set_state(model, random_state(model))
+    backbone = BUILDERS[kind]() if kind in BUILDERS else built(kind)
+    model = attach(backbone.double(), lora, 0)
+    lora_files.set_state(model, {n: 0.3 * t for n, t in random_state(model).items()})
     factors = Factors(model, steering).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -110,6 +112,17 @@ def test_mixed_batches_are_one_cluster_at_a_time(kind: str, form: Any, added: in
     for name, value in gradients(module, [alone[1]]).items():
         if name.endswith(".steering"):
             assert not value[[0, 2]].any() and value[1].any()
+
+
+@pytest.mark.parametrize("kind", ["opt", "rwkv"])
+def test_rows_without_a_dimension_of_their_own_are_steered_too(kind: str) -> None:
+    """Some architectures flatten a batch before their layers; others have no attention."""
+    module = module_of(Steering("full", 3.0, 3, "found", 2, 1), kind)
+    mixed = gradients(module, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])
+    single = gradients(module, [[i] for i in range(10)])
+    for name in mixed:
+        torch.testing.assert_close(mixed[name], single[name], rtol=1e-5, atol=1e-8)
+    assert float(mixed["loss"]) > 0
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])

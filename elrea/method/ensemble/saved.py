@@ -43,7 +43,7 @@ base_model: {backbone}
 ---
 # ELREA ensemble on {backbone}
 
-{members}, trained on {data}. {mixed}
+{what}
 
 - `base/`, `{first}/` ... are plain PEFT folders: `AutoPeftModelForCausalLM.from_pretrained("base")` loads one alone on
   the backbone where the run had it, `PeftModel.from_pretrained(backbone, "base")` on one that was moved.
@@ -58,6 +58,12 @@ base_model: {backbone}
 Scores: {note}
 """
 """README of an exported ensemble."""
+
+EXPERTS = "One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt."
+ONE = "One adapter that {clusters} clusters steer, trained on {data}. "
+NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
+MIXED = f"{ONE}Routing weights mix the clusters' adapters inside the layers, in one pass."
+"""What the README says of the members."""
 
 STEERED = "steered"
 """Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed."""
@@ -97,7 +103,11 @@ def save_ensemble(
             for name in kind.files:
                 shutil.copy(router / name, new / ROUTING / name)
         save_file({"centroids": centroids}, new / ROUTING / CENTROIDS)
-        write_text(new / "README.md", CARD.format(**card, routing=kind.card))
+        steered = facts.get(STEERED)
+        what = EXPERTS if steered is None else MIXED if steered["soft"] else NEAREST
+        first = next((name for name in adapters if name != BASE), "expert-0")
+        texts = {"what": what.format(**card), "first": first, "routing": kind.card}
+        write_text(new / "README.md", CARD.format(**card, **texts))
         files = checksums(new)
         layout = {
             "format": FORMAT,
