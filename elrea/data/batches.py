@@ -81,6 +81,43 @@ def by_tokens(lengths: Sequence[int], batch_size: int, tokens: int) -> list[list
     return batches
 
 
+def cheapest_cut(lengths: Sequence[int], most: int, cost: float) -> list[list[int]]:
+    """Cuts examples into passes so that the places of all passes, padding included, and the passes' own cost are least.
+
+    Short examples that share a pass with a long one are padded to its length; a pass of their own saves that. Sorted by
+    length, the best cut is found exactly, by dynamic programming.
+
+    Args:
+        lengths: number of tokens of each of the n examples.
+        most: maximum number of examples in a pass.
+        cost: of a pass beside its tokens, in tokens; infinite: as few passes as possible, in the given order.
+
+    Returns:
+        Passes of indices, each of 0 … n-1 once; longest first.
+    """
+    if cost == float("inf"):
+        return _cut(list(range(len(lengths))), most)
+    order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    best, starts = (
+        [0.0],
+        [0],
+    )  # of the first n examples: their least cost, and where the last pass begins
+    for end in range(1, len(order) + 1):
+        found = [
+            (best[start] + (end - start) * lengths[order[start]] + cost, start)
+            for start in range(max(0, end - most), end)
+        ]
+        least, start = min(found)
+        best.append(least)
+        starts.append(start)
+    passes: list[list[int]] = []
+    end = len(order)
+    while end:
+        passes.append(order[starts[end] : end])
+        end = starts[end]
+    return passes[::-1]
+
+
 def epoch_order(
     n: int,
     batch_size: int,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,6 +22,10 @@ class Evaluation:
     """Settings of scored strategies that replace those in their files: {compute_matched: {rate: 0.7}}. The strategy
     that `ensemble=` names may be included, but not a field that is also set as `ensemble.<field>`. `base` and
     `backbone` have no settings."""
+    rate: float | None = None
+    """The `rate` of every scored strategy that has one, in place of its file's, which is tuned for the built-in model:
+    1 trains controls at the rates of base adapter and experts. A rate in `settings`, or typed as `ensemble.rate`, goes
+    before."""
     split: Literal["test", "dev"] = "test"
     """Which examples are scored. Choose settings on dev, and use test once."""
     by: Literal["auto", "likelihood", "generation"] = "auto"
@@ -54,5 +59,7 @@ class Evaluation:
             raise ConfigError(
                 f"evaluation.resamples={self.resamples}: must be at most {MOST_RESAMPLES}"
             )
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise ConfigError(f"evaluation.rate={self.rate}: must be above 0, and finite, or null")
         if not all(self.stop):
             raise ConfigError("evaluation.stop: an empty text would end every text at once")

@@ -102,7 +102,14 @@ class Footprint:
             short(chosen.adapted), tuple(chosen.notes()), device, peft, layers,
         )  # fmt: skip
 
-    def saved(self, rows: int, length: int, targets: int, recompute: bool = False) -> int:
+    def saved(
+        self,
+        rows: int,
+        length: int,
+        targets: int,
+        recompute: bool = False,
+        layers: int | None = None,
+    ) -> int:
         """Bytes that one forward pass keeps for the backward pass, and those of the loss: logits and their gradients.
 
         Args:
@@ -110,16 +117,18 @@ class Footprint:
             length: Tokens per sequence.
             targets: Tokens that carry loss, in all sequences.
             recompute: With activation checkpointing: the inputs of all layers, and the activations of one.
+            layers: Number of decoder layers that keep anything; None: all. Those below the lowest parameter that
+                requires a gradient keep nothing.
 
         Raises:
             BackboneError: The model cannot run on the meta device, or not at that length.
         """
         try:
-            return self._saved(rows, length, targets, recompute)
+            return self._saved(rows, length, targets, recompute, layers or self._layers)
         except (RuntimeError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
             raise BackboneError(f"backbone: {str(error).splitlines()[0]}") from error
 
-    def _saved(self, rows: int, length: int, targets: int, recompute: bool) -> int:
+    def _saved(self, rows: int, length: int, targets: int, recompute: bool, layers: int) -> int:
         import torch
 
         from elrea.models import chunked_loss
@@ -157,7 +166,7 @@ class Footprint:
         if recompute:
             inside = total - last
             inputs = rows * length * model.config.get_text_config().hidden_size * dtype.itemsize
-            total = last + inside // self._layers + inputs * self._layers
+            total = last + inside // layers + inputs * layers
         return total + passing
 
 

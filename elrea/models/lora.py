@@ -67,9 +67,12 @@ def attach(model: PreTrainedModel, lora: Lora, seed: int) -> PeftModel:
     transposed = any(isinstance(module, Conv1D) for module in model.modules())
     asked = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     config = _peft_config(lora, layers_of(model, asked).targets or asked, transposed)
+    home = next(model.parameters()).device
     try:
-        # PEFT draws A from the global generator; `initialise` draws it again, from the seed.
-        with torch.random.fork_rng(), warnings.catch_warnings():
+        # PEFT draws A from the global generator; `initialise` draws it again, from the seed. Of several GPUs the others
+        # are left alone: to read their generators takes some memory on each.
+        cuda = [home] if home.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about a mix of Linear and Conv1D, which PEFT handles
             peft_model = get_peft_model(model, config)
     except ValueError as error:

@@ -61,8 +61,13 @@ class Context:
     def requirements(self) -> Requirements:
         """What the strategies need between them."""
         sources = tuple(sorted({example.source for example in self.experiment.corpus.train}))
+        experiment = self.experiment
         return Requirements(
-            self.experiment.strategies, self.experiment.lora, self.experiment.training, sources
+            experiment.strategies,
+            experiment.lora,
+            experiment.training,
+            sources,
+            experiment.features,
         )
 
     @property

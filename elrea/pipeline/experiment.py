@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -90,13 +90,22 @@ class Experiment:
 def key_fields(part: Any, *left_out: str) -> dict[str, Any]:
     """Class name and fields of a part, as they enter a stage's key.
 
+    Fields that the part's class names in `added_fields` are left out at their defaults: stages that were made before
+    the class had them keep their keys.
+
     Args:
         part: A dataclass instance; nested ones are described in the same way.
         left_out: Names of fields that cannot change the stage's output.
     """
-    fields = {name: value for name, value in asdict(part).items() if name not in left_out}
-    for name in fields:
+    added = getattr(part, "added_fields", ())
+    defaults = {field.name: field.default for field in fields(part) if field.name in added}
+    kept = {
+        name: value
+        for name, value in asdict(part).items()
+        if name not in left_out and not (name in defaults and value == defaults[name])
+    }
+    for name in kept:
         inner = getattr(part, name)
         if hasattr(inner, "__dataclass_fields__"):
-            fields[name] = key_fields(inner)
-    return {"class": type(part).__name__, **fields}
+            kept[name] = key_fields(inner)
+    return {"class": type(part).__name__, **kept}

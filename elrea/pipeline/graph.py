@@ -184,7 +184,8 @@ class Builder:
                 features.check(None)
             part = replace(
                 experiment, features=features, strategies={name: strategy}, training=training,
-                router=experiment.router.by_gradient(),
+                clustering=strategy.clustering or experiment.clustering,
+                router=strategy.router or experiment.router.by_gradient(),
             )  # fmt: skip
             self.contexts.append(
                 Context(part, log, here=here, part=name, within=main, base_epochs=epochs)

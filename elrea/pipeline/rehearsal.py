@@ -257,7 +257,9 @@ class Rehearsal:
 
     def _gradients(self, model: PeftModel, features: GradientFeatures) -> None:
         sequences = [(*row.prompt, *row.response) for row in self.rows]
-        error, name = worst_gradient(model, sequences, features.layers, self.backbone.pad_id)
+        error, name = worst_gradient(
+            model, sequences, features.selected(model), self.backbone.pad_id
+        )
         if not error <= self._tolerance:
             raise _Wrong(f"those of {name} in a batch are not those of one row alone")
 

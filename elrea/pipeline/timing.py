@@ -171,9 +171,10 @@ def _rounds(context: Context) -> int:
     experiment = context.experiment
     if not experiment.features.from_base:
         return 1
-    if isinstance(experiment.features, GradientFeatures) and experiment.features.epoch_weights:
-        return sum(weight > 0 for weight in experiment.features.epoch_weights)
-    return max(1, context.base_epochs)
+    epochs = max(1, context.base_epochs)
+    if isinstance(experiment.features, GradientFeatures):
+        return experiment.features.checkpoints(epochs)
+    return epochs
 
 
 class Clock:
@@ -236,14 +237,14 @@ def _features(context: Context, place: Path, per_token: float) -> float:
     """Seconds per token of one checkpoint; leaves the features in `place`. `per_token`: of training."""
     experiment = context.experiment
     features = experiment.features
-    if isinstance(features, GradientFeatures):
-        features = replace(features, epoch_weights=None)
     encoded = context.prompter.routing(context.kept("train"))
     mean = sum(len(e.prompt) for e in encoded) / len(encoded)
     count = _affordable(per_token * mean, features.batch_size)
     prompts = typical(encoded, lambda e: len(e.prompt), count)
     twice = 1 + (per_token * mean * count < ENOUGH)  # the first round warms up, where that matters
     checkpoints = epoch_folders(place / "base") * twice if features.from_base else []
+    if isinstance(features, GradientFeatures):  # every one of them is measured
+        features = replace(features, epoch_weights=[1.0] * len(checkpoints))
     clock = Clock()
     (place / "features").mkdir()
     with context.peft(experiment.lora) as model:

@@ -21,7 +21,6 @@ from elrea.method.ensemble.strategy import (
     Strategy,
     Voting,
     expert_names,
-    trained_as,
 )
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
@@ -82,15 +81,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         train=len(experiment.corpus.train),
         left_out=[*experiment.corpus.left_out, *main.context.losses],
         outcomes=outcomes,
-        strategies=figures_of(
-            outcomes,
-            passes,
-            experiment.seed,
-            experiment.evaluation.resamples,
-            tasks,
-            [example.plain_text for example in experiment.corpus.test],
-            [example.answer for example in experiment.corpus.test],
-        ),
+        strategies=_figures(graph, outcomes, passes, tasks),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
         router=read_figures(stages["router"].folder) if main.context.distils else {},
@@ -107,6 +98,23 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         name=name,
         note=experiment.corpus.details,
     )
+
+
+def _figures(
+    graph: Graph, outcomes: dict[str, Outcome], passes: dict[str, float], tasks: list[str]
+) -> dict[str, dict[str, Any]]:
+    """By strategy, its figures; with a `label` where tables call it by another name than its choice's."""
+    experiment = graph.branches[0].context.experiment
+    test, evaluation = experiment.corpus.test, experiment.evaluation
+    figures = figures_of(
+        outcomes, passes, experiment.seed, evaluation.resamples, tasks,
+        [example.plain_text for example in test], [example.answer for example in test],
+    )  # fmt: skip
+    for branch in graph.branches:
+        for name, strategy in branch.context.experiment.strategies.items():
+            if strategy.label:
+                figures[name]["label"] = strategy.label
+    return figures
 
 
 def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
@@ -250,14 +258,31 @@ def _fewer_clusters(graph: Graph) -> Iterator[str]:
         )
 
 
+def _experts(branch: Branch, chosen: str, count: int) -> list[str]:
+    """Stages of the experts to export, in order: the chosen strategy's, else those of the first that has any."""
+    strategies = branch.context.experiment.strategies
+    for name in sorted(strategies, key=lambda name: name != chosen):
+        members = strategies[name].members(no_prompts(branch.context, count))
+        found = [member for member in members if member.startswith("expert-")]
+        if len(found) == count and all(stage in branch.stages for stage in found):
+            return found
+    return []
+
+
 def _members(branch: Branch, chosen: str) -> Members:
     """Parts of the exported ensemble: base adapter and experts, or the members of the chosen strategy if it is one
     adapter that clusters steer."""
     experiment, stages = branch.context.experiment, branch.stages
     strategy = experiment.strategies.get(chosen)
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
-    names_of = member_names if isinstance(strategy, Steered) else expert_names
-    names = [name for name in (BASE, *names_of(len(centroids))) if trained_as(name) in stages]
+    if isinstance(strategy, Steered):
+        folders = {
+            name: member_folder(name, stages) for name in (BASE, *member_names(len(centroids)))
+        }
+    else:
+        experts = _experts(branch, chosen, len(centroids))
+        names = {BASE: BASE, **dict(zip(expert_names(len(experts)), experts, strict=True))}
+        folders = {name: stages[stage].folder / "adapter" for name, stage in names.items()}
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
@@ -277,7 +302,7 @@ def _members(branch: Branch, chosen: str) -> Members:
         **(steered_facts(strategy) if isinstance(strategy, Steered) else {}),
     }
     return Members(
-        {name: member_folder(name, stages) for name in names},
+        folders,
         [] if distils else epoch_folders(stages["base"].folder),
         centroids,
         stages["router"].folder if distils else None,

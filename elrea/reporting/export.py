@@ -26,7 +26,8 @@ def export(folder: Path, report: Report) -> Path | None:
     if members is None:
         return None
     rows = "\n".join(
-        f"| {name} | {_accuracy(row)} | {row['n']} |" for name, row in report.strategies.items()
+        f"| {row.get('label', name)} | {_accuracy(row)} | {row['n']} |"
+        for name, row in report.strategies.items()
     )
     card = {
         "backbone": report.backbone,

@@ -57,7 +57,7 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
     lengths = any("acc_norm" in row for row in report.strategies.values())
     rows = [
         (
-            *_figure_cells(name, row),
+            *_figure_cells(row.get("label", name), row),
             _loss(row),
             *([percent(row.get("acc_norm"))] if lengths else []),
         )
@@ -177,7 +177,7 @@ def _free_text(strategies: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, .
     table = []
     for strategy, row in strategies.items():
         if found := row.get("free_text"):
-            cells = [strategy, f"{found['n']:,}"]
+            cells = [row.get("label", strategy), f"{found['n']:,}"]
             for name in NAMES:
                 cells += [
                     percent(found[name]), interval(found[f"{name}_ci95"]),

@@ -14,7 +14,12 @@ MAY_DIFFER = (
 )  # fmt: skip
 """Config keys, with all keys below them, that may differ between runs of one group: the seed, where and how fast a run
 was made, and its strategies. The settings of the compared strategies are looked at separately."""
-ADDED = {"adapter.rslora": False, "adapter.start": None, "evaluation.think": "strip"}
+ADDED = {
+    "adapter.rslora": False,
+    "adapter.start": None,
+    "evaluation.think": "strip",
+    "features.cost": "paper",
+}
 ADDED_TO_DATA = {"options": OLD_OPTIONS, "turns": "last", "bad_rows": "refuse"}
 """Config keys that runs of older versions do not have, and the values that they are taken to have had; of data, by the
 last part of the key."""

@@ -76,8 +76,8 @@ def routing_figures(report: Report) -> dict[str, Any]:
     entropy = -(experts * experts.clamp_min(1e-30).log()).sum(1)
     distilled: dict[str, Any] = {
         name: report.router[name]
-        for name in ("epoch", "explained", "dev", "held_out")
-        if report.router
+        for name in ("epoch", "explained", "accuracy", "dev", "held_out")
+        if name in report.router
     }
     if report.gradient is not None:
         distilled |= agreement(report.routing, report.gradient)

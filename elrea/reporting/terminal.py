@@ -29,7 +29,8 @@ def results_table(
 
     Args:
         strategies: By name, the rows of summary.json: `accuracy`, `ci95` (low, high), `delta_to_base` and
-            `delta_ci95` as shares of 1, `forward_passes` per prompt. Missing values and None are shown as "-".
+            `delta_ci95` as shares of 1, `forward_passes` per prompt, and `label` where
+            the name shown is another. Missing values and None are shown as "-".
             With several `tasks` there is a column for `macro`, the mean of their accuracies; with choices of different
             lengths, one for `acc_norm`, the accuracy by likelihood per character.
         loss: Whether to show the loss (nats per token), if there is one: for items without choices it says most.
@@ -60,7 +61,7 @@ def results_table(
         delta, paired = row.get("delta_to_base"), row.get("delta_ci95")
         style = _colour(paired)
         table.add_row(
-            name,
+            row.get("label", name),
             percent(row.get("accuracy")),
             interval(row.get("ci95")),
             *([percent(row.get("macro"))] if several else []),

@@ -50,12 +50,14 @@ BATCH, NEW, PROMPT, RESPONSE = 4, 20, 180, 20
 
 
 def backbone(folder: Path, shape: str) -> Any:
-    """Writes a Gemma of random weights with the built-in tokenizer; returns that tokenizer."""
+    """Writes a Gemma of random weights with the built-in tokenizer, unless it is there; returns that tokenizer."""
     from transformers import AutoTokenizer, GemmaConfig, GemmaForCausalLM
 
     from elrea.models.backbone import TINY
 
     tokenizer = AutoTokenizer.from_pretrained(TINY)
+    if (folder / "tokenizer_config.json").is_file():  # written last
+        return tokenizer
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = GemmaConfig(
         **SHAPES[shape],
@@ -87,10 +89,10 @@ def lorem(path: Path, count: int, seed: int, tokenizer: Any) -> None:
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def tune(work: Path, shape: str) -> tuple[Path, dict[str, float]]:
+def tune(work: Path, shape: str, sizes: tuple[int, int]) -> tuple[Path, dict[str, float]]:
     """Makes a whole run; returns its folder and the seconds of its stages."""
     made = backbone(work / "backbone", shape)
-    for name, count, seed in zip(("train", "test"), SIZES[shape], (0, 1), strict=True):
+    for name, count, seed in zip(("train", "test"), sizes, (0, 1), strict=True):
         lorem(work / f"{name}.jsonl", count, seed, made)
     settings = [
         "data=jsonl", f"data.train={work / 'train.jsonl'}", f"data.test={work / 'test.jsonl'}",
@@ -151,11 +153,21 @@ def inference(run: Path, prompts: list[str]) -> dict[str, float]:
     return figures
 
 
-def table(shape: str) -> dict[str, Any]:
-    """Runs everything; returns the figures by the names of `PAPER`, the sizes and the device."""
+def table(
+    shape: str, sizes: tuple[int, int] | None = None, work: Path | None = None
+) -> dict[str, Any]:
+    """Runs everything; returns the figures by the names of `PAPER`, the sizes and the device.
+
+    Args:
+        shape: Of `SHAPES`.
+        sizes: Examples to train on, and prompts to answer; None takes those of `SIZES`.
+        work: Folder to keep model, run and stages in, so that a second call resumes; None keeps nothing.
+    """
+    sizes = sizes or SIZES[shape]
     with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        run, seconds = tune(work, shape)
+        work = work or Path(folder)
+        work.mkdir(parents=True, exist_ok=True)
+        run, seconds = tune(work, shape, sizes)
         lines = (work / "test.jsonl").read_text(encoding="utf-8").splitlines()
         times = inference(run, [json.loads(line)["instruction"] for line in lines])
     experts = sum(value for name, value in seconds.items() if name.startswith("expert"))
@@ -171,7 +183,7 @@ def table(shape: str) -> dict[str, Any]:
             max(times["all_bytes"], times["route_bytes"]) / times["base_bytes"]
         )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"shape": shape, "examples": SIZES[shape], "device": device, "figures": figures}
+    return {"shape": shape, "examples": sizes, "device": device, "figures": figures}
 
 
 def show(found: dict[str, Any]) -> None:

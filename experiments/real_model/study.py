@@ -41,7 +41,7 @@ FACTORS = {
     "continued": (0.25, 0.5, 1.0),
     "compute_matched": (0.5, 1.0, 2.0),
     "parameter_matched": (0.25, 0.5, 1.0),
-    "parameter_matched_rslora": (0.0625, 0.125, 0.25),
+    "parameter_matched_rslora": (0.5, 1.0, 2.0),
     "source": (0.5, 1.0, 2.0),
 }
 """By row: the rates tried, as multiples of the base adapter's."""
@@ -58,9 +58,10 @@ ROWS = (
     "instruction_embedding", "elrea", "elrea_top1", "elrea_one",
 )  # fmt: skip
 SETTINGS = (
-    "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.overlap=drop",
-    "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4", "evaluation.by=likelihood",
-    "evaluation.mean_logits=true", "trainer.accelerator=cpu", "trainer.threads=1", "tracking.mode=disabled",
+    "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.options=text",
+    "data.overlap=drop", "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4",
+    "evaluation.by=likelihood", "evaluation.mean_logits=true", "trainer.accelerator=cpu", "trainer.threads=1",
+    "tracking.mode=disabled",
 )  # fmt: skip
 
 

@@ -47,8 +47,8 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_the_number_of_choices() -> None:
-    assert len(EXPERIMENTS) == 12
-    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 24
+    assert len(EXPERIMENTS) == 13
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 30
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
@@ -147,7 +147,7 @@ def test_every_strategy_says_what_it_needs() -> None:
     )
     routing = Routing(torch.zeros(1, 3), Router(), ["x"], ["x", "y"])
     nodes = strategy_nodes(CONF, ["all"])
-    assert len(nodes) == 24
+    assert len(nodes) == 30
     for name, node in nodes.items():
         strategy = build(node, name)
         trained = {"backbone", "base", *strategy.adapters(setting)}

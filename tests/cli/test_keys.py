@@ -53,6 +53,7 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("features.layers=1", ALL - {"base"}),
     ("features.normalise=false", ALL - {"base"}),
     ("features.epoch_weights=[1,2]", ALL - {"base"}),
+    ("features.cost=cheap", ALL - {"base"}),
     ("clustering.restarts=2", {"clusters", *EXPERTS, "scores"}),
     ("training.expert_epochs=2", {*EXPERTS, "scores"}),
     ("training.expert_learning_rate=1e-3", {*EXPERTS, "scores"}),

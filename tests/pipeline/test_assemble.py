@@ -17,8 +17,11 @@ from elrea.pipeline.assemble import assemble_without_data
 
 CONF = Path(__file__).parents[2] / "conf"
 WITH_RATE = (
-    "compute_matched", "continued", "lora_ensembles", "mole", "parameter_matched", "random_cluster", "random_weighted",
-    "seed_ensemble", "source",
+    "balanced", "compute_matched", "compute_matched_passes", "continued", "elrea", "elrea_no_base", "elrea_one",
+    "elrea_source", "elrea_states", "elrea_tokens", "elrea_top1", "elrea_top3", "instruction_embedding",
+    "lora_ensembles", "moe_merging", "moe_routing", "mole", "oracle", "parameter_matched",
+    "parameter_matched_rslora", "projected", "random_cluster", "random_weighted", "seed_ensemble", "source",
+    "tagged", "uniform",
 )  # fmt: skip
 
 
@@ -39,7 +42,7 @@ def test_settings_apply_to_whichever_strategy_is_chosen(chosen: str) -> None:
         "evaluation.settings={compute_matched:{rate:0.7}}",
     )
     assert made["compute_matched"] == Matched(rate=0.7)
-    assert config.ensemble.get("rate") == (0.7 if chosen == "compute_matched" else None)
+    assert config.ensemble.get("rate") == (0.7 if chosen == "compute_matched" else 1.0)
 
 
 def test_a_field_that_is_set_in_two_places_is_refused() -> None:
@@ -49,6 +52,23 @@ def test_a_field_that_is_set_in_two_places_is_refused() -> None:
         strategies(*words, "evaluation.settings={compute_matched:{rate:0.7}}")
     other = "evaluation.settings={compute_matched:{rank_times_clusters:true}}"
     assert strategies(*words, other)[0]["compute_matched"] == Matched(rank_times_clusters=True)
+
+
+def test_one_rate_for_all_rows_at_the_papers_scale() -> None:
+    """So that no control is trained at a multiple that was chosen on the built-in model."""
+    everything = "evaluation.strategies=[all]"
+    small, _ = strategies(everything)
+    assert (small["random_cluster"].rate, small["continued"].rate) == (0.7, 0.5)
+    settings = "evaluation.settings={continued:{rate:0.3}}"
+    paper, _ = strategies("scale=paper", everything, settings, "ensemble=source", "ensemble.rate=2")
+    rates = {name: made.rate for name, made in paper.items() if hasattr(made, "rate")}
+    assert set(rates) == {*WITH_RATE}
+    others = {rate for name, rate in rates.items() if name not in ("continued", "source")}
+    assert others == {1.0} and (rates["continued"], rates["source"]) == (0.3, 2)
+    chosen, config = strategies("scale=paper", "ensemble=random_cluster")
+    assert chosen["random_cluster"].rate == config.ensemble.rate == 1.0
+    with pytest.raises(ConfigError, match=r"evaluation\.rate=0\.0: must be above 0"):
+        strategies("evaluation.rate=0")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,12 @@ def test_several_tasks_add_a_macro_column() -> None:
     )
 
 
+def test_a_row_is_shown_by_its_label() -> None:
+    named = {"instruction_embedding": {**STRATEGIES["elrea"], "label": "mean hidden state"}}
+    text = shown(results_table(named))
+    assert "mean hidden state" in text and "instruction_embedding" not in text
+
+
 def test_a_significant_difference_is_coloured_unless_no_color_is_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from elrea.method.clustering.view import View
 
 GAIN = 1e-5
 """Relative gain of the objective over `STEP` iterations below which a run ends."""
 STEP = 5
 """Iterations between two looks at the objective."""
+TOGETHER = 2**21
+"""Distances that the starts of several restarts compute at once: 8 MiB."""
 MOVED = 1e-4
 """Share of the points that change cluster in a pass over the file below which passes end."""
 
@@ -69,8 +73,7 @@ def train(
     import faiss
 
     best, centres = -np.inf, rows[:k]
-    for restart in range(restarts):
-        at = starts(rows, k, np.random.default_rng([seed, restart, 0x57A7]))
+    for at in _all_starts(rows, k, restarts, seed):
         before = np.inf
         for done in range(0, iterations, STEP):
             # Without max_points_per_centroid FAISS would train on 256 rows per centre only.
@@ -90,30 +93,63 @@ def train(
     return centres
 
 
-def starts(rows: np.ndarray, k: int, draw: np.random.Generator) -> np.ndarray:
-    """Greedy k-means++ (Arthur and Vassilvitskii 2007): k rows that are far from each other, [k, d].
+def _all_starts(rows: np.ndarray, k: int, restarts: int, seed: int) -> Iterator[np.ndarray]:
+    """The rows [k, d] that each restart begins with; so many restarts at once as `TOGETHER` allows."""
+    draws = [np.random.default_rng([seed, restart, 0x57A7]) for restart in range(restarts)]
+    size = max(1, TOGETHER // (len(rows) * _candidates(k)))
+    for first in range(0, restarts, size):
+        yield from starts(rows, k, draws[first : first + size])
+
+
+def _candidates(k: int) -> int:
+    """Rows that are drawn in a step of greedy k-means++, of which the best is chosen."""
+    return 2 + int(log(k))
+
+
+def starts(rows: np.ndarray, k: int, draws: Sequence[np.random.Generator]) -> np.ndarray:
+    """Greedy k-means++ (Arthur and Vassilvitskii 2007): k rows that are far from each other, [restarts, k, d].
 
     Candidates for the next row are drawn with probabilities in proportion to the squared distance from the nearest row
-    chosen so far; of 2 + ⌊ln k⌋ candidates, the one that leaves the smallest sum of squared distances is chosen.
+    chosen so far; of 2 + ⌊ln k⌋ candidates, the one that leaves the smallest sum of squared distances is chosen. All
+    restarts take a step together: one product with all their candidates reads the rows once.
+
+    Args:
+        rows: float32 [n, d].
+        k: Number of rows to choose.
+        draws: A generator per restart.
     """
     squares = np.einsum("nd,nd->n", rows, rows)
 
     def distances(picked: np.ndarray) -> np.ndarray:
         return np.maximum(squares[:, None] + squares[picked] - 2 * (rows @ rows[picked].T), 0)
 
-    chosen = [int(draw.integers(len(rows)))]
-    left = distances(np.array(chosen))[:, 0]
-    while len(chosen) < k:
-        weight = left.astype(np.float64)
-        weight[chosen] = 0
-        if not weight.any():  # only duplicates are left
-            weight[:] = 1
-        candidates = draw.choice(len(rows), 2 + int(log(k)), p=weight / weight.sum())
-        closer = np.minimum(left[:, None], distances(candidates))
-        best = int(closer.sum(0).argmin())
-        chosen.append(int(candidates[best]))
-        left = closer[:, best]
+    count = _candidates(k)
+    chosen = np.array([[draw.integers(len(rows))] for draw in draws])
+    left = distances(chosen[:, 0])
+    while chosen.shape[1] < k:
+        candidates = np.stack(
+            [_draw(left[:, run], chosen[run], count, draw) for run, draw in enumerate(draws)]
+        )
+        found = distances(candidates.ravel())
+        best = []
+        for run in range(len(draws)):
+            closer = np.minimum(left[:, run, None], found[:, run * count : (run + 1) * count])
+            best.append(closer.sum(0).argmin())
+            left[:, run] = closer[:, best[-1]]
+        picked = candidates[np.arange(len(draws)), best]
+        chosen = np.column_stack([chosen, picked])
     return rows[chosen]
+
+
+def _draw(
+    left: np.ndarray, chosen: np.ndarray, count: int, draw: np.random.Generator
+) -> np.ndarray:
+    """Numbers [count] of rows, drawn in proportion to `left` [n], but none that is chosen already."""
+    weight = left.astype(np.float64)
+    weight[chosen] = 0
+    if not weight.any():  # only duplicates are left
+        weight[:] = 1
+    return draw.choice(len(left), count, p=weight / weight.sum())
 
 
 def passes(

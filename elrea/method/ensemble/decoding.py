@@ -6,6 +6,7 @@ weighted sum of its rows' logits; `Stream` reports the text as it grows.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -114,6 +115,7 @@ class Mixer(LogitsProcessor):
         seeds: Sequence[int] | None = None,
     ) -> None:
         self.prompt, self.weight, self.count = prompt, weight.float(), count
+        self.turns = _turns(prompt)
         self.warpers = LogitsProcessorList()
         self.generators: list[torch.Generator] = []
         if decoding.temperature > 0:
@@ -129,7 +131,9 @@ class Mixer(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Scores [rows, vocabulary] that allow the chosen token only."""
         mixed = scores.new_zeros(self.count, scores.shape[1], dtype=torch.float32)
-        mixed.index_add_(0, self.prompt, scores.float() * self.weight[:, None])
+        weighed = scores.float() * self.weight[:, None]
+        for rows in self.turns:
+            mixed.index_add_(0, self.prompt[rows], weighed[rows])
         chosen = self._draw(input_ids, mixed) if self.generators else mixed.argmax(1, keepdim=True)
         only = torch.full_like(scores, -torch.inf)
         return only.scatter_(1, chosen[self.prompt], 0.0)
@@ -146,6 +150,19 @@ class Mixer(LogitsProcessor):
             for part, generator in zip(parts, self.generators, strict=True)
         ]
         return torch.cat(drawn)
+
+
+def _turns(prompt: Tensor) -> list[slice | Tensor]:
+    """Rows that are added to their prompts' sums together: on a CPU all; on a GPU, whose order of additions is not
+    fixed, one of each prompt at a time, so that a text does not differ from call to call."""
+    if prompt.device.type == "cpu":
+        return [slice(None)]
+    turns: dict[int, list[int]] = {}
+    seen: Counter[int] = Counter()
+    for row, number in enumerate(prompt.tolist()):
+        turns.setdefault(seen[number], []).append(row)
+        seen[number] += 1
+    return [torch.tensor(rows, device=prompt.device) for rows in turns.values()]
 
 
 @contextmanager

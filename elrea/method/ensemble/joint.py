@@ -81,7 +81,9 @@ class JointModel:
         if len(set(sizes.values())) > 1:
             adders = [(module, self._block_adder(a, b, sizes)) for module, a, b in self._layers]
         else:
-            chosen = slice(None) if len(sizes) == self.count else list(sizes)
+            # On the device once: a list would be copied there for every layer.
+            whole = len(sizes) == self.count
+            chosen = slice(None) if whole else torch.tensor(list(sizes), device=self.model.device)
             adders = [(module, self._adder(a[chosen], b[chosen])) for module, a, b in self._layers]
         with _hooked(adders):
             yield self.model

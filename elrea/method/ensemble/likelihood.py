@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -64,7 +65,7 @@ class Batch(ABC):
         """Logits of members mixed inside the layers [places, vocabulary]; arguments as for `blended`."""
 
     def mixed(self, logits: Tensor, weights: Tensor) -> Tensor:
-        """Log-probabilities of the mixed logits (5.10) at the places [places, vocabulary], on the CPU.
+        """Log-probabilities of the mixed logits (5.10) at the places [places, vocabulary].
 
         Args:
             logits: Logits of the members that are mixed [members, places, vocabulary].
@@ -74,7 +75,7 @@ class Batch(ABC):
         return _normalised(mix(logits, of_place))
 
     def blended(self, model: LayerwiseModel, weights: Tensor, pad_id: int) -> Tensor:
-        """Log-probabilities of members mixed inside the layers, at the places [places, vocabulary], on the CPU.
+        """Log-probabilities of members mixed inside the layers, at the places [places, vocabulary].
 
         Args:
             model: The model that mixes its members.
@@ -85,18 +86,18 @@ class Batch(ABC):
 
     def sums(self, number: int, log_probs: Tensor) -> list[float]:
         """log P of each continuation of prompt `number` of the batch."""
-        return [
-            sum(log_probs[place, token].item() for place, token in pairs)
-            for pairs in self.wanted[number]
-        ]
+        pairs = list(chain.from_iterable(self.wanted[number]))
+        # Read together: a GPU is waited for once a prompt.
+        each = iter(log_probs[[p for p, _ in pairs], [t for _, t in pairs]].tolist())
+        return [sum(islice(each, len(own))) for own in self.wanted[number]]
 
 
 @torch.inference_mode()
 def _normalised(logits: Tensor) -> Tensor:
-    """Log-probabilities of logits [places, vocabulary], in their memory, on the CPU."""
+    """Log-probabilities of logits [places, vocabulary], in their memory."""
     for part in logits.split(16):
         part.copy_(part.log_softmax(-1))
-    return logits.cpu()
+    return logits
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def read(
             chosen = [tails[number] for number in sorted(chunk)]
             owners = [k for k, *_ in chosen]
             with adapted([batch[k] for k in owners]) as inner:
-                own = _copy(kept, len(part), owners)
+                own = _copy(kept, len(part), owners, inner.device)
                 following = [tail for *_, tail in chosen]
                 logits = _follow(inner, following, mask[owners], lengths[owners], own, pad_id)
             of = [batch[k] for k, _, tail in chosen for _ in tail]
@@ -131,12 +131,14 @@ def _empty(model: PreTrainedModel) -> DynamicCache:
     return DynamicCache(config=model.config)
 
 
-def _copy(kept: DynamicCache, count: int, rows: list[int]) -> DynamicCache:
+def _copy(
+    kept: DynamicCache, count: int, rows: list[int], device: torch.device | None = None
+) -> DynamicCache:
     """The keys and values of some of `count` rows; those of `kept` stay as they are: a layer grows by new tensors."""
     own = copy.copy(kept)
     own.layers = [copy.copy(layer) for layer in kept.layers]
     if rows != list(range(count)):
-        own.batch_select_indices(torch.tensor(rows))
+        own.batch_select_indices(torch.tensor(rows, device=device))
     return own
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategy import AdapterSpec, Gated, Setting, Strategy
+from elrea.method.features.protocol import Features
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 
@@ -20,12 +21,14 @@ class Requirements:
         lora: The base adapter's shape.
         training: How base adapter and experts are trained.
         sources: Sources of the training examples, sorted.
+        features: What the training prompts are clustered by.
     """
 
     strategies: Mapping[str, Strategy]
     lora: Lora
     training: Training
     sources: Sequence[str]
+    features: Features | None = None
 
     def adapters(self, clusters: int | None) -> dict[str, AdapterSpec]:
         """The adapters beside the base adapter, by member name.
@@ -57,7 +60,7 @@ class Requirements:
         return specs
 
     def _setting(self, clusters: int) -> Setting:
-        return Setting(self.lora, self.training, clusters, self.sources)
+        return Setting(self.lora, self.training, clusters, self.sources, self.features)
 
     def gates(self, clusters: int) -> dict[str, tuple[AdapterSpec, list[str]]]:
         """By strategy, how its gates are trained, and the adapters beside the base adapter that it mixes."""

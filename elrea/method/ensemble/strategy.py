@@ -7,11 +7,11 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from elrea.errors import ConfigError
 from elrea.method.features.protocol import (
-    Features,  # noqa: TC001  # config classes inherit an annotation with it
+    Features,  # config classes inherit an annotation with it
 )
 from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from elrea.method.ensemble.layerwise import Factors
     from elrea.method.routing.weights import Routing
+
+ByCluster = Literal["balance", "project", "tag"]
 
 BACKBONE, BASE = "backbone", "base"
 """Members that every run has: the backbone without adapter, and the base adapter."""
@@ -45,6 +47,10 @@ class AdapterSpec:
         from_base: Start from the finished base adapter instead of a fresh one.
         draw: Number of the seed, of several that are derived from the run's; 0 is the run's own.
         source: The source, for `source`.
+        by_cluster: How an adapter of all examples uses their clusters: `balance` draws each cluster as often,
+            `project` projects the clusters' gradients of a step where they conflict, `tag` writes the cluster before
+            the instruction.
+        tag: What is written for `tag`, with {} for the cluster's number.
         steering: How clusters steer it; None for a plain adapter.
     """
 
@@ -56,18 +62,21 @@ class AdapterSpec:
     from_base: bool = True
     draw: int = 0
     source: str | None = None
+    by_cluster: ByCluster | None = None
+    tag: str = ""
     steering: Steering | None = None
 
     @property
-    def clustered(self) -> bool:
-        """Whether it needs the clusters of the features."""
-        steered = self.steering is not None and self.steering.by != "source"
-        return steered or self.cluster is not None
+    def stops_early(self) -> bool:
+        """Whether training.early_stop acts: on trainings whose epochs see all examples as dev has them."""
+        plain = self.by_cluster in (None, "project") and self.steering is None
+        return self.examples == "all" and plain
 
     @property
-    def stops_early(self) -> bool:
-        """Whether an early stop may end its training: dev examples belong to no cluster."""
-        return self.examples == "all" and self.steering is None
+    def clustered(self) -> bool:
+        """Whether its training reads the clusters."""
+        steered = self.steering is not None and self.steering.by != "source"
+        return steered or self.cluster is not None or self.by_cluster is not None
 
     def seed(self, of_run: int) -> int:
         """Seed of its initial A, of the data's order and of dropout."""
@@ -83,12 +92,14 @@ class Setting:
         training: How base adapter and experts are trained.
         clusters: C.
         sources: Sources of the training examples, sorted.
+        features: What the training prompts are clustered by; None where nobody asks what they cost.
     """
 
     lora: Lora
     training: Training
     clusters: int
     sources: Sequence[str] = ()
+    features: Features | None = None
 
 
 class Strategy(ABC):
@@ -97,12 +108,23 @@ class Strategy(ABC):
     A new strategy is a frozen dataclass that derives from this class, in a file of elrea/method/ensemble/strategies,
     and a YAML file in conf/ensemble. One that needs more than a mix of logits (5.10) derives from one of the classes
     below as well.
+
+    Attributes:
+        added_fields: Fields that the class has had since a later version than its first, with defaults that change
+            nothing; at these they are left out of stages' keys.
     """
+
+    added_fields: ClassVar[tuple[str, ...]] = ()
 
     @property
     def routed(self) -> bool:
         """Whether its weights depend on the prompt's cosines with the clusters."""
         return False
+
+    @property
+    def label(self) -> str:
+        """What tables call it instead of its choice's name; empty: that name."""
+        return ""
 
     @abstractmethod
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
@@ -148,9 +170,13 @@ class Regrouped(Strategy):
 
     Attributes:
         features: Features to cluster and to route by, instead of the run's.
+        clustering: A `Clustering` instead of the run's; None: that.
+        router: A `Router` instead of the run's; None: that, by these features.
     """
 
     features: Features
+    clustering: Any = None
+    router: Any = None
 
     def grouped_by(self, features: Features, epochs: int) -> tuple[Features, int]:
         """Its features, and the epochs of the base adapter that they are taken with.
@@ -160,6 +186,16 @@ class Regrouped(Strategy):
             epochs: The run's.
         """
         return self.features, epochs
+
+
+class Tagging(Strategy):
+    """A strategy whose prompts name the nearest cluster before the instruction.
+
+    Attributes:
+        tag: What is written, with {} for the cluster's number.
+    """
+
+    tag: str
 
 
 class Picking(Strategy):
@@ -207,6 +243,7 @@ def experts(
         rate: Factor on training.expert_learning_rate.
     """
     training = setting.training
+    names = expert_names(setting.clusters, examples, rate)
     return {
         name: AdapterSpec(
             setting.lora,
@@ -215,7 +252,7 @@ def experts(
             examples,
             cluster,
         )
-        for cluster, name in enumerate(expert_names(setting.clusters, examples))
+        for cluster, name in enumerate(names)
     }
 
 
@@ -224,7 +261,13 @@ def trained_as(member: str) -> str:
     return STEERED if re.fullmatch(rf"{STEERED}-\d+", member) else member
 
 
-def expert_names(clusters: int, examples: str = "cluster") -> list[str]:
-    """Member names of the experts: `expert-0` ..., or `random-0` ... for random clusters."""
+def expert_names(clusters: int, examples: str = "cluster", rate: float = 1.0) -> list[str]:
+    """Member names of the experts: `expert-0` ..., or `random-0` ... for random clusters.
+
+    Experts of another rate than 1 have other names, as `expert-x0.5-0`, so that rows with different rates can be in one
+    run. Those of random clusters have one rate in a run.
+    """
     prefix = "expert" if examples == "cluster" else examples
+    if prefix == "expert" and rate != 1:
+        prefix += f"-x{float(rate)!r}"
     return [f"{prefix}-{cluster}" for cluster in range(clusters)]

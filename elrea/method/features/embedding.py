@@ -126,8 +126,10 @@ class HiddenStates:
         with self.model.disable_adapter():
             # No attention mask: padding is on the right, which causal attention never reads.
             hidden = self.body(input_ids=ids.to(self.model.device), use_cache=False)
-        states = hidden.last_hidden_state.float().cpu() * mask[..., None]
-        return states.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)
+        # A GPU sends the means alone, not every token's states.
+        mask = mask.to(self.model.device)
+        states = hidden.last_hidden_state.float() * mask[..., None]
+        return (states.sum(1) / mask.sum(1, keepdim=True).clamp(min=1)).cpu()
 
 
 class Sentences:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -14,7 +15,12 @@ from torch import Tensor
 from elrea.data.batches import by_tokens, pad
 from elrea.errors import ConfigError
 from elrea.method.features.adam import AdamState, adam_direction
-from elrea.method.features.per_example import PerExampleGradients, largest_entry
+from elrea.method.features.per_example import (
+    Layers,
+    PerExampleGradients,
+    decoder_layers,
+    largest_entry,
+)
 from elrea.method.features.projection import Projection
 from elrea.method.features.protocol import Advance, Batches, Features, finish
 from elrea.method.features.sjlt import Sjlt
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from elrea.data.prompts import Encoded
     from elrea.models.footprint import Footprint
 
+PART = 8
+"""`cost=cheap` takes the gradients of one decoder layer in so many, rounded up."""
+
 
 @dataclass(frozen=True)
 class GradientFeatures(Features):
@@ -40,11 +49,17 @@ class GradientFeatures(Features):
     momentum: bool = True
     """Adam form: keep the momentum term, which all examples share (as in the paper)."""
     layers: Literal["all"] | int | list[str] = "all"
-    """Layers to take gradients of: `all`, the last k decoder layers, or those with one of these parts in the name."""
+    """Layers to take gradients of: `all`, the last k decoder layers, or those with one of these parts in the name. The
+    backward pass ends at the lowest of them, and what is below keeps nothing for it."""
     normalise: bool = True
     """Scale a feature to length 1, after the mean over epochs. False is a row of the paper's clustering ablation."""
     epoch_weights: list[float] | None = None
     """Weight of each epoch's checkpoint in the mean; null: equal weights (as in the paper)."""
+    cost: Literal["paper", "cheap"] = "paper"
+    """`paper`: all layers at every checkpoint. `cheap`: the last eighth of the decoder layers, rounded up, at the first
+    checkpoint: one forward pass and a short backward pass. Adam's form has the epoch's mean learning rate as a factor,
+    so that with a falling rate the first checkpoint is most of the paper's mean (experiments/features_cost). `layers`
+    other than `all` and `epoch_weights` other than null are kept."""
     batch_size: int = 32
     """Prompts in one pass at most. Speed and memory only."""
     batch_tokens: int = 8192
@@ -56,11 +71,14 @@ class GradientFeatures(Features):
     """Activation checkpointing: compute the activations inside the layers again in the backward pass instead of keeping
     them. A third more time for a fraction of the memory."""
     from_base: ClassVar[bool] = True
+    added_fields: ClassVar[tuple[str, ...]] = ("cost",)
     speed_fields: ClassVar[tuple[str, ...]] = (*Features.speed_fields, "buffer_mb", "recompute")
 
     def __post_init__(self) -> None:
         if self.form not in ("adam", "sgd"):
             raise ValueError(f"form is 'adam' or 'sgd', not {self.form!r}")
+        if self.cost not in ("paper", "cheap"):
+            raise ValueError(f"cost is 'paper' or 'cheap', not {self.cost!r}")
         self.check_sizes("batch_size", "batch_tokens", "buffer_mb")
         weights = self.epoch_weights
         if weights is not None and not (
@@ -70,7 +88,16 @@ class GradientFeatures(Features):
 
     def passes(self, epochs: int) -> int:
         """A forward and a backward pass per checkpoint of positive weight."""
-        return 2 * sum(weight > 0 for weight in self._weights(epochs))
+        return 2 * self.checkpoints(epochs)
+
+    def checkpoints(self, epochs: int) -> int:
+        """Number of checkpoints of positive weight, of which a prompt's gradient is taken."""
+        return sum(weight > 0 for weight in self._weights(epochs))
+
+    def selected(self, model: PeftModel) -> Layers:
+        """The layers to take gradients of, with what `cost` decides where `layers` leaves it open."""
+        count = decoder_layers(model) if self.cost == "cheap" and self.layers == "all" else 0
+        return ceil(count / PART) if count else self.layers
 
     def check(self, epochs: int | None) -> None:
         """Rejects epoch weights whose number differs from that of the epochs, or when that number is open."""
@@ -84,14 +111,18 @@ class GradientFeatures(Features):
 
     def fits(self, model: PeftModel) -> None:
         """Rejects `layers` that select no matrix of the adapter."""
-        PerExampleGradients(model, self.layers)
+        PerExampleGradients(model, self.selected(model))
 
     def memory(self, footprint: Footprint, length: int) -> tuple[float, str]:
         """Backbone, activations of the largest batch, Adam's moments, and the buffer of collected gradients."""
-        fitting = PerExampleGradients(footprint.model, self.layers).rows(footprint.device, length)
+        gradients = PerExampleGradients(footprint.model, self.selected(footprint.model))
+        fitting = gradients.rows(footprint.device, length)
         prompts = max(1, min(self.batch_size, self.batch_tokens // length, fitting))
-        activations = footprint.saved(prompts, length, prompts * length, self.recompute)
-        buffer = max(4 * footprint.adapter * self.batch_size, self.buffer_mb * 2**20)
+        with gradients.selected_only():
+            activations = footprint.saved(
+                prompts, length, prompts * length, self.recompute, gradients.reach
+            )
+        buffer = max(4 * gradients.size * self.batch_size, self.buffer_mb * 2**20)
         used = activations + buffer + footprint.weights + 4 * footprint.adapter
         again = ", recomputed" if self.recompute else ""
         return used, f"{prompts} x {length:,} tokens{again}"
@@ -108,7 +139,8 @@ class GradientFeatures(Features):
         return GradientReader(self, model, weighed, pad_id)
 
     def _weights(self, epochs: int) -> list[float]:
-        weights = self.epoch_weights or [1.0] * epochs
+        plain = [1.0] * epochs if self.cost == "paper" else [1.0, *[0.0] * (epochs - 1)]
+        weights = self.epoch_weights or plain
         if len(weights) != epochs:
             raise ConfigError(
                 f"features.epoch_weights: {len(weights)} weights for {epochs} epochs; give one per epoch, or null"
@@ -135,7 +167,7 @@ class GradientReader:
     ) -> None:
         self.features, self.model, self.checkpoints = features, model, checkpoints
         self.pad_id = pad_id
-        self.gradients = PerExampleGradients(model, features.layers, features.recompute)
+        self.gradients = PerExampleGradients(model, features.selected(model), features.recompute)
         self.dimension = features.projection.dimension(self.gradients.size)
         self.rounds = len(checkpoints)
         self.device = next(model.parameters()).device

@@ -77,11 +77,7 @@ class PerExampleGradients:
     def __init__(self, model: PeftModel, layers: Layers = "all", recompute: bool = False) -> None:
         self.model, self.recompute, self.one_by_one = model.eval(), recompute, False
         self._sure = False  # that every layer has the examples first
-        found = {
-            name.replace(".default", "") + ".weight": module
-            for name, module in model.named_modules()
-            if name.endswith(".default") and name.split(".")[-2] in PREFIX_PARTS
-        }
+        found = _matrices(model)
         self.slots: list[Slot] = []
         self.size = 0
         for name in _chosen(sorted(found), layers):
@@ -125,6 +121,26 @@ class PerExampleGradients:
             one = (slice(row, row + 1), slice(0, length))
             self._batch(ids[one], mask[one], carries_loss[one], out[row : row + 1])
         return out
+
+    @property
+    def reach(self) -> int | None:
+        """Decoder layers that the backward pass goes through, down to the lowest selected one; None: all."""
+        numbers = sorted({_number(name) for name in _matrices(self.model)})
+        lowest = min(_number(slot.name) for slot in self.slots)
+        return None if lowest < 0 else len(numbers) - numbers.index(lowest)
+
+    @contextmanager
+    def selected_only(self) -> Iterator[None]:
+        """Gradients are asked of the selected matrices alone, until the context ends."""
+        selected = {id(slot.module.weight) for slot in self.slots}
+        others = [p for p in self.model.parameters() if p.requires_grad and id(p) not in selected]
+        try:
+            for p in others:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for p in others:
+                p.requires_grad_(True)
 
     def rows(self, device: str, length: int) -> int:
         """Prompts of this length in one pass at most, on a type of device."""
@@ -260,6 +276,20 @@ def _reader(slot: Slot, sink: Sink, start: Tensor, shape: Sequence[int]) -> Call
         return _Tap.apply(output, inputs[0].detach(), start, slot, sink)
 
     return read
+
+
+def _matrices(model: PeftModel) -> dict[str, nn.Linear]:
+    """The linear layers of the adapter's matrices, by the names under which PEFT saves their weights."""
+    return {
+        name.replace(".default", "") + ".weight": cast("nn.Linear", module)
+        for name, module in model.named_modules()
+        if name.endswith(".default") and name.split(".")[-2] in PREFIX_PARTS
+    }
+
+
+def decoder_layers(model: PeftModel) -> int:
+    """Number of decoder layers that the adapter is in."""
+    return len({_number(name) for name in _matrices(model)} - {-1})
 
 
 def _chosen(names: list[str], layers: Layers) -> list[str]:

@@ -125,12 +125,15 @@ class AdaptedStates(HiddenStates):
         advance(len(batch))
         if not ids.shape[1]:
             return torch.zeros(len(batch), self.dimension)
-        states = self._hidden(ids.to(self.model.device)).float().cpu() * mask[..., None]
+        # A GPU sends the features alone, not every token's states.
+        mask = mask.to(self.model.device)
+        states = self._hidden(ids.to(self.model.device)).float() * mask[..., None]
         lengths = mask.sum(1)
         mean = states.sum(1) / lengths[:, None].clamp(min=1)
-        last = states[torch.arange(len(batch)), (lengths - 1).clamp(min=0)]
+        rows = torch.arange(len(batch), device=states.device)
+        last = states[rows, (lengths - 1).clamp(min=0)]
         parts = {"mean": [mean], "last": [last], "both": [mean, last]}[self.pooling]
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1).cpu()
 
     def _hidden(self, ids: Tensor) -> Tensor:
         """States [b, t, H] of token ids [b, t]; later layers are not computed."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -112,8 +112,10 @@ class LearnedRouter(Router, ABC):
 
     Attributes:
         fixed_fields: Fields that the trained model does not depend on: they are left out of its stage's key.
+        learns: What it is taught of the training prompts: their cosines, or their clusters (rows of 0 and one 1).
     """
 
+    learns: ClassVar[Literal["cosines", "clusters"]] = "cosines"
     fixed_fields: ClassVar[tuple[str, ...]] = ("renormalise", "temperature")
 
     def fits(self, model: PeftModel) -> None:

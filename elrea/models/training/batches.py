@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from elrea.data.batches import pad
+from elrea.data.batches import cheapest_cut, pad
 from elrea.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def steps(
     batch_size: int,
     done: int = 0,
     share: tuple[int, int] = (0, 1),
+    pass_cost: float = math.inf,
 ) -> Iterator[Step]:
     """Yields the optimiser steps of a schedule that follow the first `done` ones.
 
@@ -135,6 +137,8 @@ def steps(
         batch_size: Most examples in one forward pass.
         done: Number of steps already taken, of which nothing is yielded.
         share: (k, n): the batches hold only every n-th of a step's examples, from the k-th on.
+        pass_cost: Of a forward and backward pass beside its tokens, in tokens. Where it is less than the padding that a
+            further pass saves, the examples of one process's step go through the model in several passes.
     """
     order: list[list[int]] = []
     for number in range(done + 1, schedule.total + 1):
@@ -143,19 +147,22 @@ def steps(
             order = schedule.order(schedule.epoch(number))
         chosen = [examples[index] for index in order[within]]
         names = tuple(item.id for item in chosen)
-        yield Step(number, names, _batches(chosen, pad_id, batch_size, share))
+        yield Step(number, names, _batches(chosen, pad_id, batch_size, share, pass_cost))
 
 
 def _batches(
-    chosen: Sequence[Item], pad_id: int, batch_size: int, share: tuple[int, int]
+    chosen: Sequence[Item],
+    pad_id: int,
+    batch_size: int,
+    share: tuple[int, int],
+    pass_cost: float,
 ) -> tuple[Batch, ...]:
     """One process's share of a step's examples, cut into forward passes."""
     first, stride = share
     mine = chosen[first::stride]
-    batches = [
-        collate(mine[start : start + batch_size], pad_id, len(chosen))
-        for start in range(0, len(mine), batch_size)
-    ]
+    cost = pass_cost if stride == 1 else math.inf  # processes wait for each other's passes
+    cut = cheapest_cut([len(item.tokens) for item in mine], batch_size, cost)
+    batches = [collate([mine[index] for index in part], pad_id, len(chosen)) for part in cut]
     # A sharded backbone gathers its weights in every pass, so all processes must make equally many passes.
     if len(batches) < len(range(0, len(chosen[::stride]), batch_size)):
         filler = collate(chosen[:1], pad_id, len(chosen))

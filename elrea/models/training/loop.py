@@ -19,6 +19,7 @@ from elrea.models.training.batches import Step, steps
 from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
+from elrea.models.training.pass_cost import pass_cost
 
 if TYPE_CHECKING:
     from torch.optim import Adam
@@ -66,7 +67,7 @@ def fit(
         checkpoints = Checkpoints(folder / "checkpoint", module.settings.checkpoint_minutes)
         for step in steps(
             module.schedule, module.examples, pad_id=module.pad_id, batch_size=module.settings.batch_size,
-            done=len(module.curve), share=share(),
+            done=len(module.curve), share=share(), pass_cost=pass_cost(module.model),
         ):  # fmt: skip
             _take(step, module, optimizer, fabric)
             ended, epoch = module.schedule.ends_epoch(step.number), module.curve[-1]["epoch"]
@@ -99,7 +100,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
     for number, batch in enumerate(step.batches):
         with fabric.autocast():
             loss = module.training_step(batch.to(module.device), number)
-            loss.backward()
+            module.backward(loss)
         total += loss.detach()
     parameters = list(module.trained.values())
     for parameter in parameters:
@@ -107,6 +108,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
             parameter.grad is None
         ):  # no token went through its layer: zero, and Adam's moments with it
             parameter.grad = torch.zeros_like(parameter)
+    module.on_before_optimizer_step(optimizer)
     if processes > 1:
         sum_gradients(parameters, total)
     value = total.item()

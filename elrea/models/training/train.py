@@ -38,6 +38,7 @@ def train_adapter(
     keep_moments: bool,
     trainer: dict[str, Any] | None = None,
     dev: Sequence[Encoded] = (),
+    clusters: Sequence[int] | None = None,
     task: Task = SILENT,
 ) -> None:
     """Trains one adapter into `folder`, or resumes a killed training there.
@@ -63,6 +64,7 @@ def train_adapter(
         trainer: accelerator, precision and strategy, see `Device`; the accelerator follows from the model if it is
             missing. Of several processes that train together (see `parallel`) the first one writes.
         dev: The held-out examples of `training.early_stop`; without any, all epochs are trained.
+        clusters: Of each example, the cluster whose gradient is projected (`surgery`); None: the plain sum.
         task: Gets the number of examples and the curve's row of each step; on resuming, those of the steps already
             taken first.
 
@@ -73,7 +75,7 @@ def train_adapter(
     from elrea.models.lora import load, set_state
     from elrea.models.training.loop import fit
 
-    module = _module(model, encoded, recipe, pad_id, seed, stage, start)
+    module = _module(model, encoded, recipe, pad_id, seed, stage, start, clusters)
     write = partial(_write_adapter, model, lora, base_name)
     stop = _early_stop(dev, recipe.training, folder / "checkpoint" / "best", write)
     end_epoch = partial(_write_epoch, module, folder, write) if keep_moments else _write_no_epoch
@@ -93,6 +95,7 @@ def _module(
     seed: int,
     stage: str,
     start: dict[str, Tensor] | None,
+    clusters: Sequence[int] | None,
 ) -> AdapterModule:
     """The model with its adapter at the start of the training."""
     from elrea.models.lora import initialise, set_state
@@ -105,6 +108,11 @@ def _module(
     else:
         set_state(model, start)
     schedule = recipe.schedule(examples, seed, stage)
+    if clusters is not None:
+        from elrea.models.training.surgery import ProjectedModule
+
+        arguments = (model, schedule, examples, recipe.training, pad_id)
+        return ProjectedModule(*arguments, clusters=clusters)
     return AdapterModule(model, schedule, examples, recipe.training, pad_id)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.errors import ConfigError
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.ensemble.strategy import BASE, AdapterSpec
+from elrea.method.ensemble.tags import tagged
 from elrea.models.log import PASSES
 from elrea.models.start import folder_of, weights
 from elrea.models.training.settings import Recipe
@@ -104,11 +105,18 @@ class Adapter(Step):
                 "examples": spec.examples,
                 "cluster": spec.cluster,
             }
+        if spec.by_cluster is not None:
+            self._check_clusters(context)
+            inputs |= {"clusters": upstream["clusters"].key, "by_cluster": spec.by_cluster}
+            if spec.by_cluster == "tag":
+                inputs["tag"] = spec.tag
         return inputs
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         experiment, spec = context.experiment, self.spec
-        recipe = Recipe(spec.epochs, spec.learning_rate, experiment.training)
+        # Balanced draws are of all epochs together.
+        epochs = 1 if spec.by_cluster == "balance" else spec.epochs
+        recipe = Recipe(epochs, spec.learning_rate, experiment.training)
         seed, base = spec.seed(experiment.seed), self.name == BASE
         clusters: Sequence[int] = ()
         if spec.steering is None:
@@ -138,11 +146,32 @@ class Adapter(Step):
                     "seed": seed, "stage": self.name, "folder": folder, "start": weights(start) if start else None,
                     "trainer": experiment.device.lightning(), "task": task,
                 }  # fmt: skip
+                projected = _assignment(upstream) if spec.by_cluster == "project" else None
                 if spec.steering is not None:
                     from elrea.models.training.steered import train_steered
 
                     return train_steered(model, encoded, clusters, recipe, spec.steering, **shared)
-                train_adapter(model, encoded, recipe, keep_moments=base, dev=dev, **shared)
+                train_adapter(
+                    model, encoded, recipe, keep_moments=base, dev=dev, clusters=projected, **shared
+                )
+
+    def _check_clusters(self, context: Context) -> None:
+        """Refuses what a training by clusters cannot do, before anything is trained.
+
+        Raises:
+            ConfigError: Gradients to project are spread over processes, or texts have no instruction to tag.
+        """
+        plain = next((e for e in context.experiment.corpus.train if e.plain_text), None)
+        if self.spec.by_cluster == "tag" and plain is not None:
+            raise ConfigError(
+                f"{self.name}: {plain.id} is plain text, which has no instruction to write a tag before; leave its "
+                "strategy out"
+            )
+        if self.spec.by_cluster == "project" and context.experiment.device.together > 1:
+            raise ConfigError(
+                f"{self.name}: clusters' gradients are projected in one process; leave its strategy out, or set "
+                "trainer.devices=1"
+            )
 
     def _starts(self, context: Context) -> bool:
         """Whether it starts from `adapter.start`, as all adapters do that do not start from the base adapter.
@@ -199,7 +228,21 @@ def examples_of(
     spec: AdapterSpec, context: Context, upstream: Mapping[str, Stage]
 ) -> list[Encoded]:
     """The training examples that an adapter sees."""
+    if spec.by_cluster == "tag":
+        named = tagged(context.kept("train"), spec.tag, _assignment(upstream))
+        fitting, too_long = context.prompter.train(named)
+        if too_long:
+            log.warning(
+                "%d training examples are too long with their cluster's tag, and left out of that adapter: %s",
+                len(too_long), ", ".join(too_long[:5]),
+            )  # fmt: skip
+        return fitting
     encoded = context.encoded_train[0]
+    if spec.by_cluster == "balance":
+        from elrea.models.training.balanced import balanced
+
+        draws, seed = spec.epochs * len(encoded), spec.seed(context.experiment.seed)
+        return [encoded[i] for i in balanced(_assignment(upstream), draws, seed)]
     if spec.examples == "all":
         return encoded
     if spec.examples == "source":
@@ -231,6 +274,12 @@ def grouped(
     if missing := len(encoded) - len(pairs):
         log.warning("%d training examples have no feature and so no cluster: left out", missing)
     return [example for example, _ in pairs], [cluster for _, cluster in pairs]
+
+
+def _assignment(upstream: Mapping[str, Stage]) -> list[int]:
+    """The cluster of each training example that fits."""
+    found: list[int] = read_clusters(upstream["clusters"].folder)["assignment"].tolist()
+    return found
 
 
 def _must_fit(context: Context) -> list[Fitting]:

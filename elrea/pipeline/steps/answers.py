@@ -13,7 +13,7 @@ from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE, trained_as
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
-from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, routed_by
+from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, prompts_of, routed_by
 
 if TYPE_CHECKING:
     from elrea.pipeline.context import Context
@@ -97,9 +97,8 @@ class Answers(Step):
         experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
         own, backbone = experiment.evaluation, context.backbone
         chosen = written(experiment.corpus.test, own.by, strategy)
-        encoded, _ = context.prompter.test(
-            [experiment.corpus.test[i] for i in chosen], own.max_new_tokens
-        )
+        examples = prompts_of(strategy, context, upstream, self.clusters)
+        encoded, _ = context.prompter.test([examples[i] for i in chosen], own.max_new_tokens)
         prompts = {i: e.prompt for i, e in zip(chosen, encoded, strict=True)}
         too_long = [i for i, prompt in prompts.items() if not prompt]
         draws = Draws.of(strategy)

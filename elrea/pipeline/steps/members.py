@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elrea.method.ensemble.strategy import BACKBONE, Strategy, trained_as
+from elrea.method.ensemble.strategy import BACKBONE, Strategy, Tagging, trained_as
+from elrea.method.ensemble.tags import tagged
 from elrea.method.routing.student import read_cosines
 from elrea.method.routing.weights import Routing
 from elrea.models.lora import load
@@ -16,6 +17,7 @@ from elrea.pipeline.steps.router import cosines_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from elrea.data.examples import Example
     from elrea.evaluation.scoring import Mixture
     from elrea.method.ensemble.joint import Adapter, JointModel
     from elrea.pipeline.context import Context
@@ -64,6 +66,17 @@ def prompt_routing(context: Context, upstream: Mapping[str, Stage], clusters: in
     else:
         cosines = torch.zeros(len(sources), clusters)
     return Routing(cosines, context.experiment.router, sources, context.requirements.sources)
+
+
+def prompts_of(
+    strategy: Strategy, context: Context, upstream: Mapping[str, Stage], clusters: int
+) -> Sequence[Example]:
+    """The test examples as a strategy's members read them; arguments as for `prompt_routing`."""
+    test = context.experiment.corpus.test
+    if not isinstance(strategy, Tagging):
+        return test
+    nearest = prompt_routing(context, upstream, clusters).cosines.argmax(dim=1).tolist()
+    return tagged(test, strategy.tag, nearest)
 
 
 def prompt_mixtures(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from torch.nn.functional import one_hot
+
 from elrea.method.clustering.assignment import read_clusters
 from elrea.method.clustering.centroids import cosines
 from elrea.method.features.to_disk import NAME, open_features
@@ -50,8 +52,13 @@ class DistilledRouter(Step):
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         experiment, base = context.experiment, upstream["base"].folder
         kept, dev, judged = context.kept("train"), list(experiment.corpus.dev), None
-        learned = cosines_of(upstream["features-train"], upstream["clusters"], len(kept))
-        if dev:
+        by_cosines = context.distilled.learns == "cosines"
+        if by_cosines:
+            learned = cosines_of(upstream["features-train"], upstream["clusters"], len(kept))
+        else:
+            found = read_clusters(upstream["clusters"].folder)
+            learned = one_hot(found["assignment"].long(), len(found["centroids"])).float()
+        if dev and by_cosines:
             features = context.features_of(dev, epoch_folders(base), "features, dev prompts")
             centroids = read_clusters(upstream["clusters"].folder)["centroids"]
             judged = context.prompter.routing(dev), cosines(features.numpy(), centroids)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.evaluation.draws import written
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
 from elrea.evaluation.think import may_open, opens
+from elrea.method.ensemble.strategy import Tagging
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.gates import Gates
-from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, routed_by
+from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, prompts_of, routed_by
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -131,17 +132,32 @@ class Scores(Step):
         self, context: Context, upstream: Mapping[str, Stage]
     ) -> tuple[dict[str, Outcome], list[str]]:
         """Outcomes by one pass over the test prompts, and the ids of those that are too long."""
+        strategies = context.experiment.strategies
+        alike = [name for name in strategies if not isinstance(strategies[name], Tagging)]
+        found: dict[str, Outcome] = {}
+        too_long: list[str] = []
+        # A strategy that tags its prompts has passes of its own.
+        for names in (alike, *([name] for name in strategies if name not in alike)):
+            if names:
+                outcomes, long = self._likelihoods_of(names, context, upstream)
+                found |= outcomes
+                too_long += long
+        return found, too_long
+
+    def _likelihoods_of(
+        self, names: list[str], context: Context, upstream: Mapping[str, Stage]
+    ) -> tuple[dict[str, Outcome], list[str]]:
+        """The same for strategies with the same prompts."""
         from elrea.evaluation.scoring import questions_of, score
 
-        experiment, test = context.experiment, context.experiment.corpus.test
+        experiment = context.experiment
+        test = prompts_of(experiment.strategies[names[0]], context, upstream, self.clusters)
         encoded, too_long = context.prompter.test(test)
         choices = [context.prompter.choices(e) for e in test]
         questions = questions_of(
             encoded, choices, [e.answer for e in test], [e.choices for e in test]
         )
-        joint, mixed = prompt_mixtures(
-            context, upstream, list(experiment.strategies), self.clusters
-        )
+        joint, mixed = prompt_mixtures(context, upstream, names, self.clusters)
         if experiment.evaluation.mean_logits:
             mixed = {name: mixture.mean() for name, mixture in mixed.items()}
         text = f"score, {joint.count} members"

@@ -9,6 +9,7 @@ import pytest
 
 from elrea.errors import ClusterError, ConfigError
 from elrea.method.clustering import kmeans as module
+from elrea.method.clustering import lloyd
 from elrea.method.clustering import points as points_module
 from elrea.method.clustering.kmeans import FaissKMeans
 from tests.method.clustering.rows import groups, on_disk, points, same_partition
@@ -193,3 +194,31 @@ def test_euclidean_clusters_tell_lengths_apart_and_spherical_ones_do_not() -> No
 def test_settings_that_cannot_cluster_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"clustering\.{next(iter(settings))}=0"):
         FaissKMeans(**settings)
+
+
+def test_restarts_that_start_together_start_as_each_alone() -> None:
+    """Greedy k-means++ by a plain loop, a restart at a time."""
+    rows = groups([60, 60, 60, 60], d=32, noise=0.4)[0]
+
+    def alone(k: int, draw: np.random.Generator) -> np.ndarray:
+        chosen = [int(draw.integers(len(rows)))]
+        while len(chosen) < k:
+            left = ((rows[:, None] - rows[None, chosen]) ** 2).sum(2).min(1).astype(np.float64)
+            left[chosen] = 0
+            candidates = draw.choice(len(rows), 2 + int(np.log(k)), p=left / left.sum())
+            sums = [
+                np.minimum(left, ((rows - rows[c]) ** 2).sum(1)).sum() for c in candidates.tolist()
+            ]
+            chosen.append(int(candidates[int(np.argmin(sums))]))
+        return rows[chosen]
+
+    together = lloyd.starts(rows, 6, [np.random.default_rng(run) for run in range(5)])
+    for run, got in enumerate(together):
+        np.testing.assert_array_equal(got, alone(6, np.random.default_rng(run)))
+
+
+def test_few_restarts_at_once_find_the_same_centres(monkeypatch) -> None:
+    rows = groups([60, 60, 60, 60], d=32, noise=0.4)[0]
+    wanted = lloyd.train(rows, 4, True, 5, 20, seed=2)
+    monkeypatch.setattr(lloyd, "TOGETHER", 1)
+    np.testing.assert_array_equal(lloyd.train(rows, 4, True, 5, 20, seed=2), wanted)

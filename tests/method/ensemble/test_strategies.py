@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from peft import LoraConfig, get_peft_model
 
 from elrea.config import build, plain
 from elrea.errors import ConfigError
+from elrea.method.ensemble.requirements import Requirements
+from elrea.method.ensemble.strategies.balanced import Balanced
 from elrea.method.ensemble.strategies.continued import Continued
 from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategies.elrea_source import ElreaBySource
 from elrea.method.ensemble.strategies.instruction_embedding import InstructionEmbedding
 from elrea.method.ensemble.strategies.matched import Matched
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
@@ -20,11 +26,13 @@ from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.method.ensemble.strategies.mole import Mole
 from elrea.method.ensemble.strategies.oracle import Oracle
 from elrea.method.ensemble.strategies.other_features import ElreaByStates, ElreaByTokens
+from elrea.method.ensemble.strategies.projected import Projected
 from elrea.method.ensemble.strategies.random_cluster import RandomCluster
 from elrea.method.ensemble.strategies.seeds import SeedEnsemble
 from elrea.method.ensemble.strategies.self_consistency import SelfConsistency
 from elrea.method.ensemble.strategies.single import Single
 from elrea.method.ensemble.strategies.source import SourceAdapters
+from elrea.method.ensemble.strategies.tagged import Tagged
 from elrea.method.ensemble.strategies.uniform import Uniform
 from elrea.method.ensemble.strategy import (
     AdapterSpec,
@@ -35,9 +43,15 @@ from elrea.method.ensemble.strategy import (
     Setting,
     Voting,
 )
+from elrea.method.features.embedding import Embedding
+from elrea.method.features.gradient import GradientFeatures
+from elrea.method.features.protocol import Features
+from elrea.method.features.states import States
+from elrea.method.features.tokens import Tokens
 from elrea.method.routing.weights import Router, Routing
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
+from elrea.pipeline.experiment import key_fields
 
 CONF = Path(__file__).parents[3] / "conf" / "ensemble"
 LORA = Lora(r=3, alpha=6.0)
@@ -47,9 +61,14 @@ SETTING = Setting(LORA, TRAINING, clusters=3, sources=SOURCES)
 COSINES = torch.tensor([[0.2, 0.6, 0.1], [0.9, -0.3, 0.4]])
 ROUTING = Routing(COSINES, Router(), ["talk", "maths"], SOURCES)
 FILES = {
+    "balanced": Balanced(),
+    "projected": Projected(),
+    "tagged": Tagged(),
+    "elrea_source": ElreaBySource(),
     "backbone": Single("backbone"),
     "base": Single("base"),
     "compute_matched": Matched(),
+    "compute_matched_passes": Matched(count="passes"),
     "continued": Continued(),
     "elrea": Elrea(),
     "elrea_no_base": Elrea(base_share=False),
@@ -65,6 +84,7 @@ FILES = {
     "mole": Mole(),
     "oracle": Oracle(),
     "parameter_matched": Matched(rank_times_clusters=True),
+    "parameter_matched_rslora": Matched(rank_times_clusters=True, rslora=True),
     "random_cluster": RandomCluster(),
     "random_weighted": RandomCluster(weighted=True),
     "seed_ensemble": SeedEnsemble(size=None),
@@ -98,6 +118,13 @@ def test_there_is_a_test_for_every_file() -> None:
         (Single("base"), ["base"], False),
         (Matched(), ["compute-matched"], False),
         (Matched(True), ["parameter-matched"], False),
+        (Matched(count="passes"), ["compute-matched-passes"], False),
+        (Matched(True, rslora=True), ["parameter-matched-rslora"], False),
+        (Matched(True, rslora=False), ["parameter-matched-plain"], False),
+        (Balanced(), ["balanced"], False),
+        (Projected(False), ["projected-narrow"], False),
+        (Tagged(), ["tagged"], True),
+        (ElreaBySource(), ["base", *EXPERTS], True),
         (Continued(), ["continued"], False),
         (SeedEnsemble(), ["base", "seed-1", "seed-2", "seed-3"], False),
         (SeedEnsemble(2), ["base", "seed-1"], False),
@@ -180,6 +207,94 @@ def test_matched_adapters_get_elreas_steps_and_parameters() -> None:
     assert both.examples == "all" and not both.from_base
 
 
+@pytest.mark.parametrize(
+    ("features", "epochs"),
+    [
+        (
+            GradientFeatures(),
+            9,
+        ),  # 7, and a forward and backward pass over all prompts for each of 2 checkpoints
+        (GradientFeatures(epoch_weights=[0.0, 1.0]), 8),
+        (States(), 8),  # one forward pass: half an epoch, rounded up
+        (Tokens(), 7),
+    ],
+)
+def test_passes_over_the_features_prompts_count_as_epochs(features: Features, epochs: int) -> None:
+    setting = replace(SETTING, features=features)
+    assert Matched(count="passes").adapters(setting)["compute-matched-passes"].epochs == epochs
+    assert Matched().adapters(setting)["compute-matched"].epochs == 7
+    with pytest.raises(ConfigError, match="count=rounds: must be steps or passes"):
+        Matched(count="rounds")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("base", [LORA, Lora(r=3, alpha=5.0, rslora=True), Lora(r=4)])
+def test_forms_of_the_wide_adapters_scale(base: Lora) -> None:
+    """Against what PEFT scales by: as it is, the base adapter's; rank-stabilised, that over √C."""
+
+    def scale(lora: Lora) -> float:
+        options: dict[str, Any] = {"r": lora.r, "lora_alpha": lora.peft_alpha}
+        config = LoraConfig(**options, use_rslora=lora.rslora, target_modules=["0"])
+        layers: Any = torch.nn.Sequential(torch.nn.Linear(4, 4))
+        adapted: Any = get_peft_model(layers, config).base_model
+        return float(adapted.model[0].scaling["default"])
+
+    wide = {
+        form: next(iter(Matched(True, rslora=form).adapters(replace(SETTING, lora=base)).values()))
+        for form in (None, False, True)
+    }
+    assert {spec.lora.r for spec in wide.values()} == {3 * base.r}
+    scales = {form: scale(spec.lora) for form, spec in wide.items()}
+    assert scales[None] == scales[False] == pytest.approx(scale(base))
+    assert scales[True] == pytest.approx(scale(base) / math.sqrt(3))
+    assert wide[True].lora.rslora and not wide[False].lora.rslora
+    with pytest.raises(ConfigError, match=r"rslora=true: .* set rank_times_clusters=true"):
+        Matched(rslora=True)
+
+
+@pytest.mark.parametrize("kind", [Balanced, Projected, Tagged])
+def test_an_adapter_that_uses_clusters_is_the_wide_one_otherwise(kind: type) -> None:
+    wide = Matched(True).adapters(SETTING)["parameter-matched"]
+    (own,) = kind().adapters(SETTING).values()
+    assert replace(own, by_cluster=None, tag="") == wide
+    assert own.clustered and not wide.clustered
+    requirements = Requirements({"own": kind()}, LORA, TRAINING, SOURCES)
+    assert requirements.clustered and not requirements.any_count
+    assert not Requirements({"wide": Matched(True)}, LORA, TRAINING, SOURCES).clustered
+    assert wide.stops_early and own.stops_early == (kind is Projected)
+
+
+@pytest.mark.parametrize("tag", ["", "[3]", "{} {}", "{0}", "{}{"])
+def test_a_tag_has_room_for_one_number(tag: str) -> None:
+    with pytest.raises(ConfigError, match=r"must have \{\} once, for the cluster's number"):
+        Tagged(tag=tag)
+
+
+@pytest.mark.parametrize(
+    "kind", [Elrea, Uniform, Oracle, MoeRouting, InstructionEmbedding, ElreaByStates, ElreaByTokens]
+)
+def test_rows_of_one_run_can_have_experts_of_different_rates(kind: type) -> None:
+    """Experts of another rate have other names, so that each row's rate can be chosen."""
+    own = kind(rate=0.5)
+    names = [f"expert-x0.5-{c}" for c in range(3)]
+    assert own.members(ROUTING)[-3:] == names
+    rates = {name: spec.learning_rate for name, spec in own.adapters(SETTING).items()}
+    assert rates == dict.fromkeys(names, 0.005)
+    both = Requirements({"elrea": Elrea(), "own": own}, LORA, TRAINING, SOURCES).adapters(3)
+    assert set(both) == {*EXPERTS, *names}
+    torch.testing.assert_close(own.weights(ROUTING), kind().weights(ROUTING))
+    with pytest.raises(ConfigError, match="rate=0"):
+        kind(rate=0.0)
+
+
+def test_fields_of_a_later_version_change_no_key_at_their_defaults() -> None:
+    assert key_fields(Matched()) == {"class": "Matched", "rank_times_clusters": False, "rate": 1.0}
+    assert key_fields(Elrea()) == {"class": "Elrea", "top_k": None, "base_share": True}
+    assert key_fields(Uniform()) == {"class": "Uniform"}
+    changed = key_fields(Matched(True, count="passes", rslora=False))
+    assert changed["count"] == "passes" and changed["rslora"] is False
+    assert key_fields(Elrea(rate=2))["rate"] == 2
+
+
 @pytest.mark.parametrize("top_k", [0, -1])
 def test_fewer_than_one_expert_is_refused(top_k: int) -> None:
     with pytest.raises(ConfigError, match=f"top_k={top_k}"):
@@ -242,3 +357,9 @@ def test_a_vote_falls_as_often_as_the_draws_say() -> None:
 
 def test_instruction_embedding_groups_by_features_of_its_own() -> None:
     assert isinstance(InstructionEmbedding(), Regrouped) and not isinstance(Elrea(), Regrouped)
+
+
+def test_hidden_states_are_not_called_an_embedding() -> None:
+    assert InstructionEmbedding().label == "mean hidden state"
+    assert InstructionEmbedding(features=Embedding(model="all-MiniLM")).label == ""
+    assert Elrea().label == ElreaByTokens().label == ""

@@ -15,3 +15,8 @@ class InstructionEmbedding(Elrea, Regrouped):
 
     features: Embedding = field(default_factory=Embedding)
     """The embedding: the backbone's own, or a sentence-transformers model's."""
+
+    @property
+    def label(self) -> str:
+        """Without an embedding model it is no sentence embedding, and is not called one."""
+        return "" if self.features.model else "mean hidden state"

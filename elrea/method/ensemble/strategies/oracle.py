@@ -9,26 +9,36 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from elrea.method.ensemble.strategy import AdapterSpec, Picking, Setting, expert_names, experts
+from elrea.method.ensemble.strategy import (
+    AdapterSpec,
+    Picking,
+    Rated,
+    Setting,
+    expert_names,
+    experts,
+)
 
 if TYPE_CHECKING:
     from elrea.method.routing.weights import Routing
 
 
 @dataclass(frozen=True)
-class Oracle(Picking):
+class Oracle(Rated, Picking):
     """argmax_c of expert c's accuracy on all test prompts of a source: a bound for choosing one expert per source.
 
     It uses the right answers, so it is no method. With few prompts per source the bound is too high.
     """
 
+    rate: float = 1.0
+    """The experts' highest learning rate, as a multiple of training.expert_learning_rate."""
+    added_fields: ClassVar[tuple[str, ...]] = ("rate",)
     routed: ClassVar[bool] = False
 
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
-        return experts(setting, "cluster")
+        return experts(setting, "cluster", self.rate)
 
     def members(self, routing: Routing) -> list[str]:
-        return expert_names(routing.clusters)
+        return expert_names(routing.clusters, "cluster", self.rate)
 
     def weights(self, routing: Routing) -> Tensor:
         """All 1: every expert has to answer before the best one is known."""

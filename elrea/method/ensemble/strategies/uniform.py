@@ -11,6 +11,7 @@ from torch import Tensor
 from elrea.method.ensemble.strategy import (
     BASE,
     AdapterSpec,
+    Rated,
     Setting,
     Strategy,
     expert_names,
@@ -22,16 +23,19 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Uniform(Strategy):
+class Uniform(Rated, Strategy):
     """Σ_m logits_m over base adapter and experts: ELREA without routing."""
 
+    rate: float = 1.0
+    """The experts' highest learning rate, as a multiple of training.expert_learning_rate."""
+    added_fields: ClassVar[tuple[str, ...]] = ("rate",)
     routed: ClassVar[bool] = False
 
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
-        return experts(setting, "cluster")
+        return experts(setting, "cluster", self.rate)
 
     def members(self, routing: Routing) -> list[str]:
-        return [BASE, *expert_names(routing.clusters)]
+        return [BASE, *expert_names(routing.clusters, "cluster", self.rate)]
 
     def weights(self, routing: Routing) -> Tensor:
         return torch.ones(len(routing.cosines), 1 + routing.clusters)

@@ -1,0 +1,1 @@
+"""What a GPU is needed to measure, as one script of ten minutes that resumes (`make gpu`)."""

@@ -1,0 +1,187 @@
+"""Writes the tables and the frontier of this study from the folders of its finished runs, one per seed.
+
+    python -m experiments.real_model.table <work>/runs/test-small-4-0 <work>/runs/test-small-4-1 ... --into <folder>
+
+Two measures: accuracy on the items with choices (gsm8k and gigaword have none), and the loss in nats per token of the
+response on all items. Writes table.md, accuracy.json and loss.json (the schema of experiments/README.md), and
+frontier.png: accuracy against all that was computed before the first test prompt, in passes over the training data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from elrea.commands.messages import one_line_errors
+from elrea.errors import DataError
+from elrea.reporting.compare_markdown import LEGEND, markdown, note
+from elrea.reporting.compare_table import (
+    Comparison,
+    Scores,
+    command_line,
+    compare,
+    part,
+    save,
+    scores_of,
+)
+from elrea.reporting.plots.canvas import COLOURS, WIDTH
+from elrea.reporting.plots.canvas import save as save_plot
+from elrea.reporting.runs import FinishedRun, read_run
+from elrea.store.files import write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+LEADER, BASELINE, ALL = "elrea", "base", "all"
+FREE = ("gigaword", "gsm8k")
+"""Sources without choices."""
+POWER = 2.8
+"""Standard errors that a difference needs for 80 % power at the 5 % level: 1.96 + 0.84."""
+
+
+def sources_of(run: FinishedRun) -> list[str]:
+    """The source of each item, in the order of `run.items`."""
+    text = (run.folder / "predictions.jsonl").read_text(encoding="utf-8")
+    rows = {str(row["id"]): row["source"] for row in map(json.loads, text.splitlines())}
+    return [rows[str(identity)] for identity, _ in run.items]
+
+
+def scores(
+    runs: Sequence[FinishedRun], read: Callable[[FinishedRun, str], Sequence[Any]], free: bool
+) -> list[Scores]:
+    """Scores on all items and on each source's.
+
+    Args:
+        runs: One per seed.
+        read: A run's and strategy's scores, item by item; None where an item did not fit.
+        free: Whether items without choices count.
+    """
+    whole, sources = scores_of(runs), sources_of(runs[0])
+    named = {name: [read(run, name) for run in runs] for name in whole.items}
+    fits = [
+        all(None not in (row[i] for row in rows) for rows in named.values())
+        for i in range(len(sources))
+    ]
+    used = np.array(
+        [ok and (free or source not in FREE) for ok, source in zip(fits, sources, strict=True)]
+    )
+    found = []
+    for place in (ALL, *sorted(set(np.array(sources)[used]))):
+        mask = used if place == ALL else used & (np.array(sources) == place)
+        items = {
+            name: np.array(rows, dtype=object)[:, mask].astype(float)
+            for name, rows in named.items()
+        }
+        found.append(Scores(whole.seeds, items, (str(place),), passes=whole.passes))
+    return found
+
+
+def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
+    """What a row computes before the first test prompt, in passes over all training examples, forward and backward.
+
+    A feature by gradient is a pass over the prompts per checkpoint, one by hidden states a third of a pass.
+    """
+    base, experts = float(settings["training.epochs"]), float(settings["training.expert_epochs"])
+    if strategy in ("backbone", "base", "source"):
+        return {"backbone": 0.0}.get(strategy, base)
+    if strategy in (
+        "continued",
+        "compute_matched",
+        "parameter_matched",
+        "parameter_matched_rslora",
+        "random_cluster",
+    ):
+        return base + experts
+    if strategy in ("elrea_states", "instruction_embedding"):
+        return base + experts + 1 / 3
+    return base + experts + base  # one checkpoint per epoch of the base adapter
+
+
+def resolved(table: Comparison) -> float:
+    """The smallest difference to the leader that the study finds with 80 % power: a median over the rows."""
+    errors = []
+    for row in table.rows:
+        if row.leader_minus_row is not None:
+            low, high = row.leader_minus_row.seeds_items_ci95 or row.leader_minus_row.items_ci95
+            errors.append((high - low) / (2 * 1.96))
+    return POWER * float(np.median(errors))
+
+
+def draw_frontier(table: Comparison, passes: Sequence[float], path: Path) -> None:
+    """Accuracy of each row against its passes."""
+
+    def fill(figure: Figure) -> None:
+        axis = figure.subplots()
+        for number, (row, x) in enumerate(zip(table.rows, passes, strict=True)):
+            y = [100 * value for value in row.per_seed]
+            colour = COLOURS[number % len(COLOURS)]
+            axis.vlines(x, min(y), max(y), color=colour, linewidth=1)
+            axis.plot(x, 100 * row.mean, "o", color=colour)
+            axis.annotate(
+                row.strategy,
+                (x, 100 * row.mean),
+                xytext=(5, 3),
+                textcoords="offset points",
+                fontsize=8,
+            )
+        axis.set_xlabel("passes over the training data, those for features included")
+        axis.set_ylabel("accuracy, % (bars: seeds)")
+        axis.grid(True)
+
+    save_plot(fill, path, (WIDTH, 5.0), "Accuracy against compute", note(table))
+
+
+def text_of(accuracy: Comparison, loss: Comparison, passes: Sequence[float]) -> str:
+    """All tables as Markdown."""
+    whole = part(accuracy, ALL)
+    shown = {"training passes": [f"{x:.1f}" for x in passes]}
+    chapters = [
+        "# Accuracy", note(whole), markdown(whole, shown),
+        f"The study finds a difference of {100 * resolved(whole):.1f} points with 80 % power (half the width of the "
+        "interval over both, the median over rows).",
+        "# Loss", note(part(loss, ALL)), markdown(part(loss, ALL)),
+    ]  # fmt: skip
+    for title, table in (("Accuracy", accuracy), ("Loss", loss)):
+        for source in dict.fromkeys(row.setting["source"] for row in table.rows):
+            if source != ALL:
+                chapters += [f"## {title}: {source}", markdown(part(table, source))]
+    return "\n\n".join([*chapters, LEGEND, f"    {accuracy.command}"]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="a finished run of the study each")
+    parser.add_argument("--into", type=Path, default=HERE, help="folder for tables and plots")
+    given = parser.parse_args()
+    runs = [read_run(folder) for folder in given.folders]
+    if any(run.data != runs[0].data for run in runs):
+        raise DataError(
+            "the runs have different data; give those of one size and number of clusters"
+        )
+    common = {
+        "command": command_line(), "data": "seven real sources", "settings": ["source"], "leader": LEADER,
+        "baseline": BASELINE,
+    }  # fmt: skip
+    accuracy = compare(scores(runs, lambda run, name: run.correct[name], False), **common)
+    loss = compare(scores(runs, lambda run, name: run.losses[name], True), measure="loss", **common)
+    passes = [training_passes(row.strategy, runs[0].settings) for row in part(accuracy, ALL).rows]
+    text = text_of(accuracy, loss, passes)
+    print(text)
+    given.into.mkdir(parents=True, exist_ok=True)
+    write_text(given.into / "table.md", text)
+    save(accuracy, given.into / "accuracy.json")
+    save(loss, given.into / "loss.json")
+    draw_frontier(part(accuracy, ALL), passes, given.into / "frontier.png")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

@@ -1,0 +1,148 @@
+"""Writes the real text of `make run-real` as JSON lines in the layout of data=jsonl: train, dev and test.
+
+    python -m experiments.real_model.text data/real_model
+
+Without ELREA_DATA the questions are made from the installed packages' data (`experiments.real_model.installed`), as
+multiple choice with four options; with it they are drawn from the published data sets in that folder
+(`experiments.real_model.published`). The same seed writes the same bytes, as long as packages and data are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from elrea.errors import ElreaError
+from elrea.store.files import write_text
+from experiments.real_model.installed import SOURCES, Fact, facts
+
+Row = dict[str, Any]
+SPLITS = ("train", "dev", "test")
+SIZES = {"train": 28, "dev": 6, "test": 14}
+"""Questions of a source in each split; a source with fewer questions is divided in these proportions."""
+OPTIONS = 4
+
+
+@dataclass(frozen=True)
+class Text:
+    """Rows of data=jsonl.
+
+    Attributes:
+        splits: Split -> its rows.
+        lines: What to tell the user about them.
+    """
+
+    splits: dict[str, list[Row]]
+    lines: tuple[str, ...]
+
+    def write(self, folder: Path) -> dict[str, Path]:
+        """Writes a file per split, train.jsonl and so on, each at once.
+
+        Raises:
+            StoreError: A file cannot be written.
+        """
+        paths = {name: folder / f"{name}.jsonl" for name in self.splits}
+        for name, rows in self.splits.items():
+            write_text(paths[name], "".join(json.dumps(row) + "\n" for row in rows))
+        return paths
+
+
+def installed_text(seed: int) -> Text:
+    """Multiple-choice questions from the installed packages' data; a source whose data is not here is named."""
+    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    missing = []
+    for source in SOURCES:
+        found = facts(source)
+        if not found:
+            missing.append(source)
+        for split, part in divided(found, f"{source}/{seed}").items():
+            splits[split] += asked(part, source, f"{source}/{split}/{seed}")
+    lines = [counted("Real text from Python's and the installed packages' own data", splits)]
+    if missing:
+        lines.append(f"Left out: {', '.join(missing)}, whose data is not on this machine")
+    lines.append(
+        "For published data instead, let ELREA_DATA name a folder with mmlu/, gsm8k/, flan_cot/, mathqa/, t0/, ...,"
+        " each in its original layout: make run-real ELREA_DATA=path/to/data"
+    )
+    return Text(splits, tuple(lines))
+
+
+def divided(questions: Sequence[Fact], seed: str) -> dict[str, list[Fact]]:
+    """Draws each split's questions; no question is in two splits."""
+    drawn = list(questions)
+    random.Random(seed).shuffle(drawn)
+    share = min(1.0, len(drawn) / sum(SIZES.values()))
+    found, start = {}, 0
+    for name, size in SIZES.items():
+        end = start + int(share * size)
+        found[name], start = drawn[start:end], end
+    return found
+
+
+def asked(questions: Sequence[Fact], source: str, seed: str) -> list[Row]:
+    """The questions as rows, each with three wrong options; every place among the options is right equally often."""
+    rng = random.Random(seed)
+    places = [number % OPTIONS for number in range(len(questions))]
+    rng.shuffle(places)
+    rows = []
+    for number, (fact, place) in enumerate(zip(questions, places, strict=True)):
+        choices = rng.sample(fact.wrong, OPTIONS - 1)
+        choices.insert(place, fact.answer)
+        rows.append(
+            {
+                "id": f"{source}-{number}", "source": source, "instruction": fact.question,
+                "choices": choices, "answer": place,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def counted(what: str, splits: dict[str, list[Row]]) -> str:
+    """One line with the number of rows of each split and source."""
+    train, test = (Counter(row["source"] for row in splits[name]) for name in ("train", "test"))
+    each = ", ".join(f"{source} {train[source]}+{test[source]}" for source in train)
+    total = f"{sum(train.values())} to train, {sum(test.values())} to test"
+    return f"{what}: {total} ({each})"
+
+
+def text(seed: int = 0) -> Text:
+    """The text of this machine: ELREA_DATA's if it is set.
+
+    Raises:
+        DataError: ELREA_DATA names no folder with published data, or a file in it is not in its layout.
+    """
+    place = os.environ.get("ELREA_DATA")
+    make: Callable[[int], Text] = installed_text
+    if place:
+        from experiments.real_model.published import published_text
+
+        return published_text(Path(place), seed)
+    return make(seed)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the files and says what is in them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.real_model.text", description=__doc__
+    )
+    parser.add_argument("folder", type=Path, help="where to write train.jsonl and test.jsonl")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    given = parser.parse_args(argv)
+    try:
+        made = text(given.seed)
+        made.write(given.folder)
+    except ElreaError as error:
+        sys.exit(f"error: {error}")
+    print("\n".join(made.lines))
+
+
+if __name__ == "__main__":
+    main()
