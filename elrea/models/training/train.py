@@ -59,8 +59,7 @@ def train_adapter(
         folder: Gets `adapter/` (a PEFT folder), `curve.json` (one row per optimiser step, see `models.log.Task`), and
             `checkpoint/`, from which a second call resumes.
         start: The adapter to start from; None draws a fresh one. The optimiser is always fresh.
-        keep_moments: Write a folder `epoch_1`, `epoch_2`, … per epoch: the adapter at its end and Adam's moments. A
-            recipe of no epoch writes `epoch_0`: the adapter at its start, with moments of 0.
+        keep_moments: Write `epoch_1`, … (`epoch_0` without an epoch): the adapter at its end, and Adam's moments.
         trainer: accelerator, precision and strategy, see `Device`; the accelerator follows from the model if it is
             missing. Of several processes that train together (see `parallel`) the first one writes.
         dev: The held-out examples of `training.early_stop`; without any, all epochs are trained.
