@@ -64,8 +64,7 @@ def train_adapter(
             missing. Of several processes that train together (see `parallel`) the first one writes.
         dev: The held-out examples of `training.early_stop`; without any, all epochs are trained.
         clusters: Of each example, the cluster whose gradient is projected (`surgery`); None: the plain sum.
-        task: Gets the number of examples and the curve's row of each step; on resuming, those of the steps already
-            taken first.
+        task: Gets each step's number of examples and row of the curve; on resuming, first those of earlier steps.
 
     Raises:
         TrainingError: No examples, an example without loss, a loss that is not finite, or a checkpoint that cannot be
