@@ -235,7 +235,9 @@ def score(
     asked = [(questions[i].prompt, questions[i].continuations) for i in fitting]
     for batch, rows in batches(asked, batch_size, joint.model):
         indices = [fitting[i] for i in batch]
-        logits = rows.logits(joint, pad_id, _used(mixtures, indices, joint.count))
+        logits = torch.empty(0)  # where every strategy mixes inside the layers
+        if joint.count:
+            logits = rows.logits(joint, pad_id, _used(mixtures, indices, joint.count))
         for name, mixture in mixtures.items():
             log_probs = mixture.log_probs(logits, rows, indices, pad_id)
             _judge(outcomes[name], questions, indices, rows, log_probs, mixture.vote)

@@ -39,6 +39,7 @@ class Context:
         here: Whether data and backbone are on this machine; else the steps can be listed, but have no keys.
         part: Of the strategy whose clusters come from features of its own: its name.
         within: The context of which this is a part; its backbone and prompts are shared.
+        base_epochs: Epochs of the base adapter that features are taken with; None: training.epochs.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Context:
         here: bool = True,
         part: str = "",
         within: Context | None = None,
+        base_epochs: int | None = None,
     ) -> None:
         self.experiment, self.log, self.here, self.part, self.within = (
             experiment, log, here, part, within,
         )  # fmt: skip
+        self.base_epochs: int = experiment.training.epochs if base_epochs is None else base_epochs
 
     @cached_property
     def requirements(self) -> Requirements:

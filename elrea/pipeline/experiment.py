@@ -90,14 +90,14 @@ class Experiment:
 def key_fields(part: Any, *left_out: str) -> dict[str, Any]:
     """Class name and fields of a part, as they enter a stage's key.
 
-    Fields that the part's class names in `added` are left out at their defaults: stages that were made before the
-    class had them keep their keys.
+    Fields that the part's class names in `added_fields` are left out at their defaults: stages that were made before
+    the class had them keep their keys.
 
     Args:
         part: A dataclass instance; nested ones are described in the same way.
         left_out: Names of fields that cannot change the stage's output.
     """
-    added = getattr(part, "added", ())
+    added = getattr(part, "added_fields", ())
     defaults = {field.name: field.default for field in fields(part) if field.name in added}
     kept = {
         name: value

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elrea.errors import BackboneError
 from elrea.evaluation.draws import Draws, written
 from elrea.method.ensemble.requirements import Requirements
+from elrea.method.ensemble.strategies.steered import Steered
+from elrea.method.ensemble.strategy import STEERED
+from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
+from elrea.models.lora import parameters
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
+    from elrea.method.ensemble.strategy import AdapterSpec
+    from elrea.method.features.protocol import Features
     from elrea.pipeline.experiment import Experiment
 
 SAMPLE = 2_000
@@ -105,9 +111,7 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     """
     rows = []
     sources = tuple(sorted({example.source for example in experiment.corpus.train}))
-    needs = Requirements(
-        experiment.strategies, experiment.lora, experiment.training, sources, experiment.features
-    )
+    needs, steered = _requirements(experiment, sources, clusters)
     footprint = _footprint(experiment)
     if footprint is None:
         rows.append(("backbone", "not on this machine, and backbone.shape is not set"))
@@ -122,13 +126,53 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         rows.append(("adapters", f"{count}, of {size} each" if clusters else unknown))
         rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
         rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
-    rows += _tokens(experiment, needs, sizes, clusters)
+    rows += _tokens(experiment, needs, list(steered.values()), sizes, clusters)
     if footprint:
         try:
             rows += _memory(experiment, needs, sizes, footprint, clusters)
+            rows += [
+                row for n, spec in steered.items() for row in _steered(experiment, n, spec, sizes)
+            ]
         except BackboneError:
             rows.append(("memory", "cannot be estimated for this architecture and length"))
     return rows
+
+
+def _requirements(
+    experiment: Experiment, sources: Sequence[str], clusters: int | None
+) -> tuple[Requirements, dict[str, AdapterSpec]]:
+    """What the strategies need together, and by strategy the adapter that its clusters steer."""
+    own = {n: s for n, s in experiment.strategies.items() if isinstance(s, Steered)}
+    others = {n: s for n, s in experiment.strategies.items() if n not in own}
+    needs = Requirements(others, experiment.lora, experiment.training, sources, experiment.features)
+    steered = {
+        name: replace(needs, strategies={name: strategy}).adapters(clusters or 1)
+        for name, strategy in own.items()
+    }
+    return needs, {name: specs[STEERED] for name, specs in steered.items() if STEERED in specs}
+
+
+def _steered(
+    experiment: Experiment, name: str, spec: AdapterSpec, sizes: Sizes
+) -> list[tuple[str, str]]:
+    """Size of an adapter that clusters steer, and peak memory of its training.
+
+    Raises:
+        BackboneError: The memory cannot be estimated.
+    """
+    footprint, steering = _footprint(replace(experiment, lora=spec.lora)), spec.steering
+    assert footprint is not None and steering is not None
+    batch, settings = experiment.training.batch_size, experiment.training
+    layers = len(parameters(footprint.model)) // 2
+    each = steering.trunk ** (2 if steering.form == "full" else 1)
+    factors = layers * steering.clusters * each
+    saved = footprint.saved(batch, sizes.longest, batch * sizes.response, settings.recompute)
+    used = footprint.weights + OPTIMISED * (footprint.adapter + factors) + saved
+    shape = f"r={spec.lora.r}, {factors:,} of them factors of {steering.clusters} clusters"
+    return [
+        (name, f"{footprint.adapter + factors:,} parameters ({shape})"),
+        (f"memory, {name}", f"{_bytes(used)}: {batch} x {sizes.longest:,} tokens at most"),
+    ]
 
 
 def _sample(examples: Sequence[Example]) -> list[Example]:
@@ -164,16 +208,27 @@ def _on_gpu(experiment: Experiment) -> bool:
 
 
 def _tokens(
-    experiment: Experiment, needs: Requirements, sizes: Sizes, clusters: int | None
+    experiment: Experiment,
+    needs: Requirements,
+    steered: Sequence[AdapterSpec],
+    sizes: Sizes,
+    clusters: int | None,
 ) -> list[tuple[str, str]]:
     c = clusters or 1
     trained = experiment.training.epochs * sizes.train_tokens
     for job in needs.adapters(c).values():
         share = c if job.examples in ("cluster", "random") else 1
         trained += job.epochs * sizes.train_tokens // share
+    trained += sum(job.epochs * sizes.train_tokens for job in steered)
     first, later = experiment.training.epochs, experiment.training.expert_epochs
     taken = experiment.features.checkpoints(first)
     routed = taken * (sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed)
+    for features, epochs in _own_groupings(experiment, needs):
+        first_pass = features.from_base and epochs != first
+        trained += epochs * sizes.train_tokens * first_pass
+        if isinstance(features, GradientFeatures):
+            passes = features.checkpoints(max(1, epochs))
+            routed += passes * (sizes.prompt_tokens + sizes.routed_tokens)
     about = "about" if sizes.measured else "at most"
     after = f"each of {first}" if taken == first else f"{taken} of {first}"
     rows = [
@@ -187,6 +242,18 @@ def _tokens(
         texts = f"{sizes.texts:,} texts of {most:,} tokens"
         rows.append(("writing", f"at most {_count(sizes.texts * most)} tokens: {texts}"))
     return rows
+
+
+def _own_groupings(experiment: Experiment, needs: Requirements) -> list[tuple[Features, int]]:
+    """Features, and the epochs of their base adapter, of clusters that steer and that no other strategy has."""
+    run = experiment.features, experiment.training.epochs
+    found: list[tuple[Features, int]] = []
+    for strategy in experiment.strategies.values():
+        if isinstance(strategy, Steered) and strategy.routed:
+            own = strategy.grouped_by(*run)
+            if own not in found and not (own == run and needs.clustered):
+                found.append(own)
+    return found
 
 
 def _memory(

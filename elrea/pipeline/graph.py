@@ -176,12 +176,20 @@ class Builder:
         self.contexts = [main]
         for name, strategy in parts.items():
             # A router that is distilled from the run's features cannot know these.
+            features, epochs = strategy.grouped_by(experiment.features, experiment.training.epochs)
+            training = experiment.training
+            if epochs != training.epochs:  # an early stop would leave their number open
+                training = replace(training, early_stop=None)
+            elif training.early_stop:
+                features.check(None)
             part = replace(
-                experiment, features=strategy.features, strategies={name: strategy},
+                experiment, features=features, strategies={name: strategy}, training=training,
                 clustering=strategy.clustering or experiment.clustering,
                 router=strategy.router or experiment.router.by_gradient(),
             )  # fmt: skip
-            self.contexts.append(Context(part, log, here=here, part=name, within=main))
+            self.contexts.append(
+                Context(part, log, here=here, part=name, within=main, base_epochs=epochs)
+            )
 
     def graph(self, store: Store) -> Graph:
         """The graph as far as it is known now."""

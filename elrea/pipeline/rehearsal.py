@@ -32,6 +32,7 @@ from elrea.models import lora as adapters
 from elrea.models.layers import layers_of, short
 from elrea.models.loss import logits_at
 from elrea.models.training.settings import Recipe
+from elrea.models.training.steering import Steering
 from elrea.models.training.train import train_adapter
 from elrea.pipeline.experiment import key_fields
 from elrea.store.files import read_json, write_json
@@ -78,8 +79,10 @@ def rehearse(contexts: Sequence[Context], store: Store) -> None:
     features = [c.experiment.features for c in contexts if c.requirements.clustered]
     if context.distils and isinstance(context.distilled, Distilled):
         features.append(context.distilled.states)
-    stage = store.stage("rehearsal", VERSION, _inputs(context, features))
-    found = read_json(stage.run(partial(_make, context, features)) / RESULT)
+    steers = any(_steers(each) for each in contexts)
+    inputs = {**_inputs(context, features), **({"steered": True} if steers else {})}
+    stage = store.stage("rehearsal", VERSION, inputs)
+    found = read_json(stage.run(partial(_make, context, features, steers)) / RESULT)
     log.info("%s", found["adapted"])
     for note in found["left_out"]:
         log.warning("%s", note)
@@ -98,11 +101,16 @@ def _inputs(context: Context, features: Sequence[Features]) -> dict[str, Any]:
     }
 
 
+def _steers(context: Context) -> bool:
+    """Whether clusters steer an adapter."""
+    return any(spec.steering for spec in context.requirements.adapters(2).values())
+
+
 def _recompute(features: Features) -> bool:
     return bool(getattr(features, "recompute", False))
 
 
-def _make(context: Context, features: Sequence[Features], folder: Path) -> None:
+def _make(context: Context, features: Sequence[Features], steers: bool, folder: Path) -> None:
     """Does it, and writes what is adapted."""
     device, rows = context.experiment.device, two_rows(context.encoded_train[0])
     # Of several processes each loads its own backbone and needs the memory, so this one is not kept.
@@ -113,7 +121,7 @@ def _make(context: Context, features: Sequence[Features], folder: Path) -> None:
         context.task("rehearsal", "rehearse on two rows", len(rows)) as task,
         _random_states_kept(device.resolve()),
     ):
-        said = Rehearsal(context, backbone, rows, folder / CHECKPOINT).run(features)
+        said = Rehearsal(context, backbone, rows, folder / CHECKPOINT, steers).run(features)
         task.advance(len(rows))
     if not alone and device.resolve() == "cuda":
         del backbone
@@ -147,12 +155,14 @@ class Rehearsal:
         backbone: Loaded; it is left as it was.
         rows: Two training examples.
         folder: To write to.
+        steers: Whether clusters steer an adapter.
     """
 
     context: Context
     backbone: Backbone
     rows: Sequence[Encoded]
     folder: Path
+    steers: bool = False
 
     def run(self, features: Sequence[Features]) -> dict[str, Any]:
         """Every step.
@@ -175,6 +185,9 @@ class Rehearsal:
                 trained, _ = adapters.load(self.folder / "epoch_1")
                 if not _equal(trained, adapters.state(attached)):
                     raise _Wrong("what is read is not what was written")
+            if self.steers:
+                with self._step("one step of a steered adapter", layers.adapted):
+                    self._steer(attached)
             for each in features:
                 with self._step("a prompt's feature", layers.adapted):
                     self._feature(attached, each)
@@ -198,14 +211,31 @@ class Rehearsal:
         adapted = f"adapted: {short(layers.adapted)}; {count:,} parameters (r={experiment.lora.r})"
         return {"adapted": adapted, "left_out": [*layers.notes(), *_untouched(trained)]}
 
+    def _recipe(self) -> Recipe:
+        """One optimiser step on the rows."""
+        training = self.context.experiment.training
+        once = replace(
+            training, batch_size=len(self.rows), accumulate=1, early_stop=None, max_steps=1
+        )
+        return Recipe(1, RATE, once)
+
+    def _steer(self, model: PeftModel) -> None:
+        """One optimiser step on the rows, each of a cluster of its own."""
+        from elrea.models.training.steered import train_steered
+
+        experiment, clusters = self.context.experiment, range(len(self.rows))
+        steering = Steering("full", 1.0, len(clusters), "found", experiment.lora.r)
+        train_steered(
+            model, self.rows, clusters, self._recipe(), steering, pad_id=self.backbone.pad_id, lora=experiment.lora,
+            base_name=self.backbone.name, seed=experiment.seed, stage="rehearsal", folder=self.folder / "steered",
+            trainer=experiment.device.lightning(),
+        )  # fmt: skip
+
     def _train(self, model: PeftModel) -> None:
         """One optimiser step on the rows, as the base adapter takes them."""
         experiment = self.context.experiment
-        once = replace(
-            experiment.training, batch_size=len(self.rows), accumulate=1, early_stop=None, max_steps=1
-        )  # fmt: skip
         train_adapter(
-            model, self.rows, Recipe(1, RATE, once), pad_id=self.backbone.pad_id,
+            model, self.rows, self._recipe(), pad_id=self.backbone.pad_id,
             lora=experiment.lora, base_name=self.backbone.name, seed=experiment.seed, stage="rehearsal",
             folder=self.folder, keep_moments=True, trainer=experiment.device.lightning(),
         )  # fmt: skip

@@ -58,14 +58,24 @@ FORWARD = 1 / 3
 T = TypeVar("T")
 
 
-def rates_stage(context: Context, store: Store, clusters: int | None) -> Stage:
-    """The stage of the store that has the rates of a run: `run` it with `measure`."""
+def rates_stage(
+    context: Context, store: Store, clusters: int | None, *, clustered: bool = False
+) -> Stage:
+    """The stage of the store that has the rates of a run: `run` it with `measure`.
+
+    Args:
+        context: Of the run.
+        store: Where it is kept.
+        clusters: C.
+        clustered: Whether a part of the run clusters by the run's features.
+    """
     experiment = context.experiment
     training = experiment.training
     return store.stage(
         "timing",
         1,
         {
+            **({"clustered": True} if clustered and not context.requirements.clustered else {}),
             "prompts": context.prompts,
             "train": experiment.corpus.fingerprint("train"),
             "test": experiment.test,
@@ -81,7 +91,9 @@ def rates_stage(context: Context, store: Store, clusters: int | None) -> Stage:
     )  # fmt: skip
 
 
-def measure(context: Context, clusters: int | None, folder: Path) -> None:
+def measure(
+    context: Context, clusters: int | None, folder: Path, *, clustered: bool = False
+) -> None:
     """Writes `rates.json`: seconds per token of training (forward, backward and update), per token and checkpoint of
     features, per clustered example, per token of scoring (with all members and strategies), and per step of generating
     a batch of texts. Kinds of work that the run does not have are left out.
@@ -90,6 +102,7 @@ def measure(context: Context, clusters: int | None, folder: Path) -> None:
         context: Of the run; its backbone is loaded.
         clusters: Number of clusters C; None takes 4.
         folder: Where to write.
+        clustered: Whether a part of the run clusters by the run's features.
 
     Raises:
         ElreaError: A step cannot be made; the run would fail in the same way.
@@ -98,7 +111,7 @@ def measure(context: Context, clusters: int | None, folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder) as name:
         place = Path(name)
         rates["train"] = _training(context, place / "base")
-        if context.requirements.clustered:
+        if clustered or context.requirements.clustered:
             rates["features"] = _features(context, place, rates["train"])
             rates["clusters"] = _clusters(context, place)
         rates |= _answers(context, place / "base" / "adapter", clusters or 4, rates["train"])
@@ -128,11 +141,11 @@ def seconds(
         if step.spec.examples == "source":
             share = len(node.context.requirements.sources)
         return rates["train"] * step.spec.epochs * sizes.train_tokens / share
-    if isinstance(step, Features) and "features" in rates and node.context.part == "":
-        rounds = experiment.features.checkpoints(experiment.training.epochs)
+    if isinstance(step, Features) and "features" in rates and as_measured(node.context):
+        rounds = _rounds(node.context)
         tokens = sizes.prompt_tokens if step.split == "train" else sizes.routed_tokens
         return rates["features"] * rounds * tokens
-    if isinstance(step, Clusters) and "clusters" in rates and node.context.part == "":
+    if isinstance(step, Clusters) and "clusters" in rates and as_measured(node.context):
         return rates["clusters"] * sizes.train
     if isinstance(step, Scores) and "score" in rates:
         return rates["score"] * sizes.test_tokens
@@ -142,6 +155,20 @@ def seconds(
         batches = -(-count * Draws.of(strategy).samples // experiment.evaluation.batch_size)
         return rates["write"] * batches * experiment.evaluation.max_new_tokens
     return None
+
+
+def as_measured(context: Context) -> bool:
+    """Whether a part's features are the run's, at other checkpoints perhaps; the run's own are."""
+    own, measured = (
+        replace(each, epoch_weights=None) if isinstance(each, GradientFeatures) else each
+        for each in (c.experiment.features for c in (context, context.within or context))
+    )
+    return own == measured
+
+
+def _rounds(context: Context) -> int:
+    """Passes of the features over every prompt: one per checkpoint that has a weight."""
+    return context.experiment.features.checkpoints(max(1, context.base_epochs))
 
 
 class Clock:

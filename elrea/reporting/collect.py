@@ -12,13 +12,23 @@ from elrea.data.wording import wording_facts
 from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
 from elrea.method.ensemble.places import place_of
-from elrea.method.ensemble.strategy import Layerwise, Strategy, Voting, expert_names
+from elrea.method.ensemble.saved import steered_facts
+from elrea.method.ensemble.strategies.steered import Steered
+from elrea.method.ensemble.strategy import (
+    BASE,
+    STEERED,
+    Layerwise,
+    Strategy,
+    Voting,
+    expert_names,
+)
 from elrea.method.features.to_disk import NAME, read_skipped
 from elrea.method.routing.student import read_figures
 from elrea.method.routing.weights import Routing
+from elrea.models.training.steering import member_names
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
-from elrea.pipeline.steps.members import no_prompts, prompt_routing
+from elrea.pipeline.steps.members import member_folder, no_prompts, prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
@@ -57,6 +67,8 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
     tasks = [experiment.corpus.task_of(example) for example in experiment.corpus.test]
     scores = stages["scores"].folder
     grouping = _grouping(main) if requirements.clustered else None
+    steered = isinstance(experiment.strategies[chosen], Steered)
+    exported = _branch_of(graph, chosen) if steered else main
     return Report(
         chosen=chosen,
         command=command,
@@ -74,14 +86,14 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         gradient=_by_gradient(main, routing),
         router=read_figures(stages["router"].folder) if main.context.distils else {},
         grouping=grouping,
-        curves=_curves(main),
+        curves=_curves(main) | _steered_curves(graph),
         stages=_stages(pipeline),
         dropped=main.context.encoded_train[1],
         too_long=read_json(scores / TOO_LONG),
         shots=read_shots(scores),
         skipped=_skipped(main),
         warnings=list(_fewer_clusters(graph)),
-        members=_members(main, chosen) if requirements.routed else None,
+        members=_members(exported, chosen) if exported.context.requirements.routed else None,
         versions=versions(),
         name=name,
         note=experiment.corpus.details,
@@ -174,6 +186,20 @@ def _curves(branch: Branch) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _steered_curves(graph: Graph) -> dict[str, list[dict[str, Any]]]:
+    """Curves of the adapters that clusters steer, by the stages' names."""
+    return {
+        f"{branch.context.part}/{STEERED}": read_json(branch.stages[STEERED].folder / "curve.json")
+        for branch in graph.branches
+        if STEERED in branch.stages
+    }
+
+
+def _branch_of(graph: Graph, name: str) -> Branch:
+    """The branch that has a strategy."""
+    return next(b for b in graph.branches if name in b.context.experiment.strategies)
+
+
 def _stages(pipeline: Pipeline) -> dict[str, MadeStage]:
     graph = pipeline.graph
     for node in graph.nodes.values():
@@ -198,7 +224,7 @@ def needed_stages(graph: Graph) -> dict[str, set[str]]:
             own = replace(context.requirements, strategies={name: strategy})
             steps = {*strategy.members(no_prompts(context, clusters)), *own.adapters(clusters)}
             steps |= {f"gates-{name}"} | ({"clusters"} if own.clustered else set())
-            steps |= {"base", "router"} if own.routed else set()
+            steps |= {"router"} if own.routed else set()
             needed[name] = graph.with_upstream(
                 [names[stages[step].key] for step in steps if step in stages]
             )
@@ -244,10 +270,19 @@ def _experts(branch: Branch, chosen: str, count: int) -> list[str]:
 
 
 def _members(branch: Branch, chosen: str) -> Members:
+    """Parts of the exported ensemble: base adapter and experts, or the members of the chosen strategy if it is one
+    adapter that clusters steer."""
     experiment, stages = branch.context.experiment, branch.stages
+    strategy = experiment.strategies.get(chosen)
     centroids = read_clusters(stages["clusters"].folder)["centroids"]
-    experts = _experts(branch, chosen, len(centroids))
-    names = {"base": "base", **dict(zip(expert_names(len(experts)), experts, strict=True))}
+    if isinstance(strategy, Steered):
+        folders = {
+            name: member_folder(name, stages) for name in (BASE, *member_names(len(centroids)))
+        }
+    else:
+        experts = _experts(branch, chosen, len(centroids))
+        names = {BASE: BASE, **dict(zip(expert_names(len(experts)), experts, strict=True))}
+        folders = {name: stages[stage].folder / "adapter" for name, stage in names.items()}
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
@@ -264,9 +299,10 @@ def _members(branch: Branch, chosen: str) -> Members:
         "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
+        **(steered_facts(strategy) if isinstance(strategy, Steered) else {}),
     }
     return Members(
-        {name: stages[stage].folder / "adapter" for name, stage in names.items()},
+        folders,
         [] if distils else epoch_folders(stages["base"].folder),
         centroids,
         stages["router"].folder if distils else None,

@@ -67,12 +67,14 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
     if experiment.device.devices > 1:
         return {}, "not measured with several devices"
     context, clusters = graph.branches[0].context, graph.branches[0].clusters
-    stage = timing.rates_stage(context, pipeline.store, clusters)
+    parts = (branch.context for branch in graph.branches)
+    clustered = any(part.requirements.clustered and timing.as_measured(part) for part in parts)
+    stage = timing.rates_stage(context, pipeline.store, clusters, clustered=clustered)
     if not stage.done():
         say(screen(), "Measuring one step of each kind of work, for the expected times")
     try:
         with memory_explained("a measured step", missing[0].step):
-            stage.run(partial(timing.measure, context, clusters))
+            stage.run(partial(timing.measure, context, clusters, clustered=clustered))
     except NotCausal:  # no machine can run this plan
         raise
     except ElreaError as error:  # the plan is worth showing without times

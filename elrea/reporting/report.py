@@ -71,7 +71,7 @@ class Members:
     """Parts of the exported ensemble.
 
     Attributes:
-        adapters: Folders of the base adapter and the experts, by name.
+        adapters: Folders of the base adapter and the experts, or of a steered adapter's members, by name.
         epochs: Folders of the base adapter with Adam's moments at each epoch's end; empty with a distilled router.
         centroids: Of the clusters [C, d].
         router: Folder of the distilled router, or None.

@@ -114,6 +114,7 @@ def inference(run: Path, prompts: list[str]) -> dict[str, float]:
     from elrea.method.ensemble.decoding_settings import Decoding
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.method.ensemble.joint import JointModel
+    from elrea.method.ensemble.layerwise import LayerwiseModel
     from elrea.models import lora
 
     ensemble = Ensemble.load(run / "ensemble", backbone=str(run.parent / "backbone"))
@@ -123,7 +124,7 @@ def inference(run: Path, prompts: list[str]) -> dict[str, float]:
     encoded = [e.prompt for e in ensemble.prompter.test(examples, NEW)[0]]
     pad, tokenizer = ensemble.backbone.pad_id, ensemble.backbone.tokenizer
 
-    def answer(model: JointModel, weights: torch.Tensor) -> None:
+    def answer(model: JointModel | LayerwiseModel, weights: torch.Tensor) -> None:
         for i in range(0, len(weights), BATCH):
             some, own = encoded[i : i + BATCH], weights[i : i + BATCH]
             generate(model, some, own, decoding, tokenizer, pad_id=pad)

@@ -47,8 +47,8 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_the_number_of_choices() -> None:
-    assert len(EXPERIMENTS) == 14
-    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 30
+    assert len(EXPERIMENTS) == 15
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 33
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 

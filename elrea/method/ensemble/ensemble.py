@@ -17,10 +17,11 @@ from elrea.errors import ConfigError, DataError
 from elrea.method.clustering.centroids import cosines
 from elrea.method.ensemble.folder import ENSEMBLE
 from elrea.method.ensemble.joint import JointModel
+from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
 from elrea.method.ensemble.saved import Saved, read_ensemble
 from elrea.method.ensemble.strategies.elrea import Elrea
-from elrea.method.ensemble.strategy import BASE
+from elrea.method.ensemble.strategy import BASE, Layerwise
 from elrea.method.features.gradient import extract
 from elrea.method.routing.weights import LearnedRouter, Routing
 from elrea.models import lora as lora_files
@@ -29,6 +30,7 @@ from elrea.store.files import is_text
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.decoding_settings import Decoding
+    from elrea.method.ensemble.strategies.steered import Steered
     from elrea.models.backbone import Backbone
 
 Asked = str | Mapping[str, Any] | Example
@@ -59,26 +61,34 @@ class Ensemble:
     Args:
         saved: Contents of the ensemble's folder.
         backbone: The model that the adapters were trained on; it is changed in place while it is used.
-        strategy: How members are weighted: all experts or the k nearest, with or without the base adapter.
+        strategy: How members are weighted: all experts or the k nearest, with or without the base adapter; or that of
+            one adapter which clusters steer.
 
     Attributes:
-        members: Names of the members, the base adapter first.
-        joint: All members in one forward pass.
+        members: Names of the members; of base adapter and experts, the base adapter first.
+        joint: All members in one forward pass, or mixed inside the layers.
         prompter: Formats prompts as in training.
     """
 
-    def __init__(self, saved: Saved, backbone: Backbone, strategy: Elrea) -> None:
+    def __init__(self, saved: Saved, backbone: Backbone, strategy: Elrea | Steered) -> None:
         self.saved, self.backbone, self.strategy = saved, backbone, strategy
         self.members = strategy.members(Routing(torch.empty(0, len(saved.centroids)), saved.router))
         adapters = [lora_files.load(saved.folder / name) for name in self.members]
-        self._lora = adapters[0][1]
-        self.joint = JointModel(backbone.model, adapters)
+        self._lora = lora_files.load(saved.folder / BASE)[1]
+        self.joint: JointModel | LayerwiseModel = (
+            LayerwiseModel(backbone.model, adapters, strategy.delta)
+            if isinstance(strategy, Layerwise)
+            else JointModel(backbone.model, adapters)
+        )
         self._rows = PromptReader(saved.options)
         self.prompter = Prompter(backbone.tokenizer, saved.max_length(), saved.wording)
 
     def __repr__(self) -> str:
-        count = len(self.members) - 1
-        return f"<Ensemble of {count} experts in {self.saved.folder}, on {self.backbone.name}>"
+        count, what = (
+            len(self.saved.centroids),
+            "steered clusters" if self.saved.steered else "experts",
+        )
+        return f"<Ensemble of {count} {what} in {self.saved.folder}, on {self.backbone.name}>"
 
     @classmethod
     def load(
@@ -104,6 +114,7 @@ class Ensemble:
             trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
+            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer.
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
@@ -111,9 +122,14 @@ class Ensemble:
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
         saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)
+        if saved.steered and (top_k is not None or not base_share):
+            raise ConfigError(
+                "this ensemble has one adapter that clusters steer: top_k and base_share choose between experts, and "
+                "it has none; leave them out"
+            )
         device = device or Device()
         device.apply(measure=True)
-        return cls(saved, saved.backbone.load(device), Elrea(top_k, base_share))
+        return cls(saved, saved.backbone.load(device), saved.steered or Elrea(top_k, base_share))
 
     def examples(self, prompts: Sequence[Asked]) -> list[Example]:
         """Prompts as examples: a text is an instruction; a row is read as in data=jsonl, response or not.

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from elrea.data.batches import by_length, pad
 from elrea.data.prompts import Ids
+from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.mixing import mix
 from elrea.method.ensemble.prefix import Prompt, most_shared, shares_prompts
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from elrea.method.ensemble.joint import JointModel
-    from elrea.method.ensemble.layerwise import LayerwiseModel
 
 Asked = tuple[Ids, Sequence[Ids]]
 """A prompt's token ids, and those of its possible continuations; none is empty."""
@@ -183,7 +183,12 @@ def batches(
 
 
 def log_likelihoods(
-    joint: JointModel, asked: Sequence[Asked], weights: Tensor, *, batch_size: int, pad_id: int
+    joint: JointModel | LayerwiseModel,
+    asked: Sequence[Asked],
+    weights: Tensor,
+    *,
+    batch_size: int,
+    pad_id: int,
 ) -> list[list[float]]:
     """log P(continuation | prompt) under the mixed logits; arguments as for `likelihoods`."""
     found = likelihoods(joint, asked, weights, batch_size=batch_size, pad_id=pad_id)
@@ -191,7 +196,7 @@ def log_likelihoods(
 
 
 def likelihoods(
-    joint: JointModel,
+    joint: JointModel | LayerwiseModel,
     asked: Sequence[Asked],
     weights: Tensor,
     *,
@@ -202,7 +207,7 @@ def likelihoods(
     """Likelihoods under the mixed logits (5.10), for each prompt and continuation.
 
     Args:
-        joint: All members.
+        joint: All members. A `LayerwiseModel` mixes them inside its layers.
         asked: n prompts with at least one continuation each.
         weights: Weights of all members for each prompt [n, members].
         batch_size: Prompts (with their continuations) in one pass.
@@ -212,7 +217,10 @@ def likelihoods(
     found: list[list[Likelihood]] = [[] for _ in asked]
     for indices, rows in batches(asked, batch_size, joint.model):
         own = weights[indices]
-        log_probs = rows.mixed(rows.logits(joint, pad_id, own != 0), own)
+        if isinstance(joint, LayerwiseModel):
+            log_probs = rows.blended(joint, own, pad_id)
+        else:
+            log_probs = rows.mixed(rows.logits(joint, pad_id, own != 0), own)
         best = log_probs.argmax(-1).tolist()
         for number, i in enumerate(indices):
             greedy = [all(best[p] == token for p, token in pairs) for pairs in rows.wanted[number]]

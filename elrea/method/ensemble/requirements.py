@@ -43,9 +43,7 @@ class Requirements:
             return self._specs(clusters)
         one, two = self._specs(1), self._specs(2)
         return {
-            name: spec
-            for name, spec in one.items()
-            if spec == two.get(name) and spec.cluster is None
+            name: spec for name, spec in one.items() if spec == two.get(name) and not spec.clustered
         }
 
     def _specs(self, clusters: int) -> dict[str, AdapterSpec]:

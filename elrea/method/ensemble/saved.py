@@ -19,8 +19,11 @@ from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
 from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
+from elrea.method.ensemble.strategies.steered import Steered
+from elrea.method.ensemble.strategy import BASE, expert_names
 from elrea.method.features.protocol import Features
 from elrea.method.routing.weights import Router
+from elrea.models.training.steering import member_names
 from elrea.store.files import (
     checksums,
     publish,
@@ -40,9 +43,9 @@ base_model: {backbone}
 ---
 # ELREA ensemble on {backbone}
 
-One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt.
+{what}
 
-- `base/`, `expert-0/` ... are plain PEFT folders: `AutoPeftModelForCausalLM.from_pretrained("base")` loads one alone on
+- `base/`, `{first}/` ... are plain PEFT folders: `AutoPeftModelForCausalLM.from_pretrained("base")` loads one alone on
   the backbone where the run had it, `PeftModel.from_pretrained(backbone, "base")` on one that was moved.
 - `routing/` holds what a prompt's weights are computed from: {routing}
 - `ensemble.json` holds the settings of features and router, the backbone's name, place and fingerprint, and the SHA-256
@@ -55,6 +58,15 @@ One base adapter and {clusters} experts, trained on {data}. Routing weights mix 
 Scores: {note}
 """
 """README of an exported ensemble."""
+
+EXPERTS = "One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt."
+ONE = "One adapter that {clusters} clusters steer, trained on {data}. "
+NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
+MIXED = f"{ONE}Routing weights mix the clusters' adapters inside the layers, in one pass."
+"""What the README says of the members."""
+
+STEERED = "steered"
+"""Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed."""
 
 
 def save_ensemble(
@@ -91,7 +103,11 @@ def save_ensemble(
             for name in kind.files:
                 shutil.copy(router / name, new / ROUTING / name)
         save_file({"centroids": centroids}, new / ROUTING / CENTROIDS)
-        write_text(new / "README.md", CARD.format(**card, routing=kind.card))
+        steered = facts.get(STEERED)
+        what = EXPERTS if steered is None else MIXED if steered["soft"] else NEAREST
+        first = next((name for name in adapters if name != BASE), "expert-0")
+        texts = {"what": what.format(**card), "first": first, "routing": kind.card}
+        write_text(new / "README.md", CARD.format(**card, **texts))
         files = checksums(new)
         layout = {
             "format": FORMAT,
@@ -118,6 +134,7 @@ class Saved:
         wording: How prompts are worded, as in training.
         files: SHA-256 of every file.
         options: How prompts with choices are asked, as in training (`elrea.data.options`).
+        steered: The strategy, where the members are those of one adapter that clusters steer; None: experts.
     """
 
     folder: Path
@@ -129,6 +146,7 @@ class Saved:
     wording: Wording
     files: dict[str, str]
     options: Options = "text"
+    steered: Steered | None = None
 
     @property
     def routing(self) -> Path:
@@ -179,12 +197,13 @@ def read_ensemble(
             wording_of(facts["use_chat_template"], facts.get("prompts")),
             dict(facts["files"]),
             facts.get("options", "text"),  # ensembles of earlier versions have no such field
+            _steered(facts.get(STEERED)),
         )
         if saved.options not in get_args(Options):
             raise ValueError(f"options is {saved.options!r}")
         members = list(facts["members"])
-        experts = [f"expert-{i}" for i in range(len(members) - 1)]
-        if members != ["base", *experts][: len(members)]:
+        names_of = member_names if saved.steered else expert_names
+        if members != [BASE, *names_of(len(members) - 1)][: len(members)]:
             raise ValueError(f"its members are {members}")
     except ConfigError as error:
         raise StoreError(f"{path}: {error}") from error
@@ -195,14 +214,30 @@ def read_ensemble(
     return saved
 
 
+def _steered(facts: object) -> Steered | None:
+    """The strategy by what `steered_facts` wrote."""
+    if facts is None:
+        return None
+    if not isinstance(facts, dict) or facts.keys() != {"soft", "added"}:
+        raise ValueError(f"{STEERED} is {facts!r}")
+    soft, added = facts["soft"], facts["added"]
+    if type(soft) is not bool or type(added) is not int:
+        raise ValueError(f"{STEERED} is {facts!r}")
+    return Steered(soft=soft, added=added)
+
+
+def steered_facts(strategy: Steered) -> dict[str, Any]:
+    """What `ensemble.json` says of a steered adapter beside its members."""
+    return {STEERED: {"soft": strategy.soft, "added": strategy.added}}
+
+
 def _epochs(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
     """Folders of the base adapter per epoch; their number has to be the same in the list of files."""
-    count = len(
-        {name.split("/")[1] for name in facts["files"] if name.startswith(f"{ROUTING}/epoch_")}
-    )
-    if facts["epochs"] != count or type(facts["epochs"]) is not int:
-        raise ValueError(f"epochs is {facts['epochs']!r}, but {count} are there")
-    return [folder / ROUTING / f"epoch_{i}" for i in range(1, count + 1)]
+    names = {name.split("/")[1] for name in facts["files"] if name.startswith(f"{ROUTING}/epoch_")}
+    if facts["epochs"] != len(names) or type(facts["epochs"]) is not int:
+        raise ValueError(f"epochs is {facts['epochs']!r}, but {len(names)} are there")
+    numbers = sorted(int(name.removeprefix("epoch_")) for name in names)
+    return [folder / ROUTING / f"epoch_{number}" for number in numbers]
 
 
 def _centroids(path: Path) -> Tensor:

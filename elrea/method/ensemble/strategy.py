@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from elrea.method.features.protocol import (
 from elrea.models.adapter_shape import Lora
 from elrea.models.seeds import seed_of
 from elrea.models.training.settings import Training
+from elrea.models.training.steering import Steering
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +28,9 @@ ByCluster = Literal["balance", "project", "tag"]
 
 BACKBONE, BASE = "backbone", "base"
 """Members that every run has: the backbone without adapter, and the base adapter."""
+
+STEERED = "steered"
+"""The adapter that clusters steer: trained once, with a member for each cluster."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class AdapterSpec:
             `project` projects the clusters' gradients of a step where they conflict, `tag` writes the cluster before
             the instruction.
         tag: What is written for `tag`, with {} for the cluster's number.
+        steering: How clusters steer it; None for a plain adapter.
     """
 
     lora: Lora
@@ -58,16 +64,19 @@ class AdapterSpec:
     source: str | None = None
     by_cluster: ByCluster | None = None
     tag: str = ""
+    steering: Steering | None = None
 
     @property
     def stops_early(self) -> bool:
         """Whether training.early_stop acts: on trainings whose epochs see all examples as dev has them."""
-        return self.examples == "all" and self.by_cluster in (None, "project")
+        plain = self.by_cluster in (None, "project") and self.steering is None
+        return self.examples == "all" and plain
 
     @property
     def clustered(self) -> bool:
         """Whether its training reads the clusters."""
-        return self.cluster is not None or self.by_cluster is not None
+        steered = self.steering is not None and self.steering.by != "source"
+        return steered or self.cluster is not None or self.by_cluster is not None
 
     def seed(self, of_run: int) -> int:
         """Seed of its initial A, of the data's order and of dropout."""
@@ -101,11 +110,11 @@ class Strategy(ABC):
     below as well.
 
     Attributes:
-        added: Fields that the class has had since a later version than its first, with defaults that change nothing;
-            at these they are left out of stages' keys.
+        added_fields: Fields that the class has had since a later version than its first, with defaults that change
+            nothing; at these they are left out of stages' keys.
     """
 
-    added: ClassVar[tuple[str, ...]] = ()
+    added_fields: ClassVar[tuple[str, ...]] = ()
 
     @property
     def routed(self) -> bool:
@@ -168,6 +177,15 @@ class Regrouped(Strategy):
     features: Features
     clustering: Any = None
     router: Any = None
+
+    def grouped_by(self, features: Features, epochs: int) -> tuple[Features, int]:
+        """Its features, and the epochs of the base adapter that they are taken with.
+
+        Args:
+            features: The run's.
+            epochs: The run's.
+        """
+        return self.features, epochs
 
 
 class Tagging(Strategy):
@@ -236,6 +254,11 @@ def experts(
         )
         for cluster, name in enumerate(names)
     }
+
+
+def trained_as(member: str) -> str:
+    """Name of the adapter by whose training a member is made: its own, or that which clusters steer."""
+    return STEERED if re.fullmatch(rf"{STEERED}-\d+", member) else member
 
 
 def expert_names(clusters: int, examples: str = "cluster", rate: float = 1.0) -> list[str]:

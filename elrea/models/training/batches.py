@@ -24,6 +24,7 @@ class Item(NamedTuple):
     tokens: tuple[int, ...]
     first: int  # index of the first of the tokens at the end that carry loss
     earlier: tuple[int, ...] = ()  # indices of the tokens before them that carry loss too
+    group: int = 0  # its cluster, where clusters steer one adapter
 
     @property
     def counted(self) -> int:
@@ -38,6 +39,7 @@ class Batch(NamedTuple):
     places: Tensor  # LongTensor [n], positions in ids.flatten() that predict a target
     targets: Tensor  # LongTensor [n], the tokens to predict
     weights: Tensor  # FloatTensor [n], 1 / (tokens of the example · examples of the step)
+    groups: Tensor  # LongTensor [batch], each row's group
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on a device."""
@@ -112,7 +114,8 @@ def collate(chosen: Sequence[Item], pad_id: int, step_size: int) -> Batch:
         places.extend(row * width + place - 1 for place in at)
         targets.extend(item.tokens[place] for place in at)
         weights.extend([1 / (len(at) * step_size)] * len(at))
-    return Batch(ids, torch.tensor(places), torch.tensor(targets), torch.tensor(weights))
+    groups = torch.tensor([item.group for item in chosen])
+    return Batch(ids, torch.tensor(places), torch.tensor(targets), torch.tensor(weights), groups)
 
 
 def steps(

@@ -45,15 +45,15 @@ class Checkpoint:
     adapter: dict[str, Tensor]
     """The trained parameters by name."""
     optimizer: dict[str, Any]
-    """As the optimiser's `state_dict` gives it: one group, whose parameters are named."""
+    """As the optimiser's `state_dict` gives it; the parameters of its groups are named."""
     progress: dict[str, Any]
     """Plain JSON: `curve`, `epochs` (checksums of the epochs' folders) and `plan` (the schedule's fingerprint)."""
 
     @property
     def names(self) -> list[str]:
         """The trained parameters' names in the optimiser's order."""
-        (group,) = self.optimizer["param_groups"]
-        return list(group["param_names"])
+        groups = self.optimizer["param_groups"]
+        return [name for group in groups for name in group["param_names"]]
 
     def save(self, folder: Path) -> None:
         """Writes the folder, whole or not at all.
@@ -64,14 +64,19 @@ class Checkpoint:
         """
         from safetensors.torch import save_file
 
-        (group,), names = self.optimizer["param_groups"], self.names
+        names = self.names
         moments = {
             f"{kind}/{names[index]}": _plain(tensor)
             for index, entry in self.optimizer["state"].items()
             for kind, tensor in entry.items()
         }
-        settings = {key: value for key, value in group.items() if key != "params"}
-        state = jsonable({**self.progress, "optimizer": settings})
+        settings = [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in self.optimizer["param_groups"]
+        ]
+        state = jsonable(
+            {**self.progress, "optimizer": settings[0] if len(settings) == 1 else settings}
+        )
 
         def write(place: Path) -> None:
             save_file({n: _plain(t) for n, t in self.adapter.items()}, place / ADAPTER)
@@ -99,15 +104,18 @@ class Checkpoint:
             sums = {name: sha256(folder / name) for name in (ADAPTER, OPTIMIZER)}
             if written["sha256"] != sums or written["own_sha256"] != json_checksum(state):
                 raise ValueError("checksum mismatch")
-            group = state.pop("optimizer")
-            group["betas"] = tuple(group["betas"])
-            indices = {name: index for index, name in enumerate(group["param_names"])}
+            settings = state.pop("optimizer")
+            groups = settings if isinstance(settings, list) else [settings]
+            names = [name for group in groups for name in group["param_names"]]
+            indices = {name: index for index, name in enumerate(names)}
             entries: dict[int, dict[str, Tensor]] = {index: {} for index in indices.values()}
             for key, tensor in load_file(folder / OPTIMIZER).items():
                 kind, _, name = key.partition("/")
                 entries[indices[name]][kind] = tensor
-            group["params"] = list(entries)
-            optimizer = {"state": entries, "param_groups": [group]}
+            for group in groups:
+                group["betas"] = tuple(group["betas"])
+                group["params"] = [indices[name] for name in group["param_names"]]
+            optimizer = {"state": entries, "param_groups": groups}
             return cls(load_file(folder / ADAPTER), optimizer, state)
         except (
             StoreError, OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError

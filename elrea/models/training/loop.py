@@ -95,7 +95,7 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
     _seed(module.schedule.dropout_seed(step.number) + rank, module.device)
     rate = module.schedule.rate(step.number)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("multiple", 1)
     optimizer.zero_grad()
     total = torch.zeros((), device=module.device)
     for number, batch in enumerate(step.batches):
@@ -179,7 +179,7 @@ def _prepared(
         finally:
             if recompute:
                 _activation_checkpointing(backbone, "disable")()
-            model.zero_grad(set_to_none=True)
+            module.zero_grad(set_to_none=True)
             module.to(home).eval()
 
 

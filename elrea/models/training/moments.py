@@ -78,7 +78,7 @@ class Moments:
                 map(type, (rate, eps, beta1, beta2))
             ):
                 raise ValueError(f"{NUMBERS} holds values that are not numbers")
-            if not (0 < step < 2**53 and 0 <= rate < 1e9 and 0 < eps < 1e9):
+            if not (0 <= step < 2**53 and 0 <= rate < 1e9 and 0 < eps < 1e9):
                 raise ValueError(f"{NUMBERS}: step, learning_rate or eps is out of range")
             if not (0 <= beta1 < 1 and 0 <= beta2 < 1):
                 raise ValueError(f"{NUMBERS}: betas must be at least 0 and less than 1")

@@ -17,6 +17,7 @@ from elrea.models.lora import attach
 from elrea.models.processes import Member, launch
 from elrea.models.start import weights
 from elrea.models.training.settings import Recipe
+from elrea.models.training.steering import Steering
 from elrea.models.training.train import train_adapter
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ class Work:
     fitting: Sequence[Fitting] = ()
     dev: Sequence[Encoded] = ()
     """As for `train_adapter`."""
+    steering: Steering | None = None
+    """How clusters steer the adapter; None for a plain one."""
+    clusters: Sequence[int] = ()
+    """The cluster of each example, where clusters steer."""
 
 
 def train_shares(work: Work, task: Task = SILENT) -> None:
@@ -82,8 +87,17 @@ def _share(work: Work, member: Member, task: Task) -> None:
     for part in work.fitting:
         part.fits(model)
     trainer = {**member.device.lightning(), "strategy": work.device.strategy}
+    start = weights(work.start) if work.start else None
+    if work.steering is not None:
+        from elrea.models.training.steered import train_steered
+
+        return train_steered(
+            model, work.encoded, work.clusters, work.recipe, work.steering, pad_id=backbone.pad_id, lora=work.lora,
+            base_name=backbone.name, seed=work.seed, stage=work.stage, folder=work.folder, start=start,
+            trainer=trainer, task=task,
+        )  # fmt: skip
     train_adapter(
         model, work.encoded, work.recipe, pad_id=backbone.pad_id, lora=work.lora, base_name=backbone.name,
-        seed=work.seed, stage=work.stage, folder=work.folder, start=weights(work.start) if work.start else None,
+        seed=work.seed, stage=work.stage, folder=work.folder, start=start,
         keep_moments=work.keep_moments, trainer=trainer, dev=work.dev, task=task,
     )  # fmt: skip

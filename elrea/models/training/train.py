@@ -59,13 +59,12 @@ def train_adapter(
         folder: Gets `adapter/` (a PEFT folder), `curve.json` (one row per optimiser step, see `models.log.Task`), and
             `checkpoint/`, from which a second call resumes.
         start: The adapter to start from; None draws a fresh one. The optimiser is always fresh.
-        keep_moments: Write a folder `epoch_1`, `epoch_2`, … per epoch: the adapter at its end and Adam's moments.
+        keep_moments: Write `epoch_1`, … (`epoch_0` without an epoch): the adapter at its end, and Adam's moments.
         trainer: accelerator, precision and strategy, see `Device`; the accelerator follows from the model if it is
             missing. Of several processes that train together (see `parallel`) the first one writes.
         dev: The held-out examples of `training.early_stop`; without any, all epochs are trained.
         clusters: Of each example, the cluster whose gradient is projected (`surgery`); None: the plain sum.
-        task: Gets the number of examples and the curve's row of each step; on resuming, those of the steps already
-            taken first.
+        task: Gets each step's number of examples and row of the curve; on resuming, first those of earlier steps.
 
     Raises:
         TrainingError: No examples, an example without loss, a loss that is not finite, or a checkpoint that cannot be
@@ -79,6 +78,8 @@ def train_adapter(
     stop = _early_stop(dev, recipe.training, folder / "checkpoint" / "best", write)
     end_epoch = partial(_write_epoch, module, folder, write) if keep_moments else _write_no_epoch
     fit(module, folder, end_epoch, task, trainer or {}, stop)
+    if keep_moments and not recipe.epochs:
+        _write_start(module, folder, write)
     if stop:
         set_state(model, load(stop.best)[0])
     _write_result(module, folder, write)
@@ -150,6 +151,30 @@ def _write_epoch(
     name = f"epoch_{epoch}"
     publish(folder / name, write)
     module.epochs[name] = checksums(folder / name)
+
+
+def _write_start(
+    module: AdapterModule, folder: Path, write_adapter: Callable[[Path], None]
+) -> None:
+    """Writes `epoch_0`, in the first process: the adapter before its first step, and what Adam starts from."""
+    import torch
+
+    from elrea.models.training.distributed import share
+    from elrea.models.training.moments import Moments
+
+    def write(place: Path) -> None:
+        write_adapter(place)
+        first, second = (
+            {name: torch.zeros(p.shape) for name, p in module.trained.items()} for _ in range(2)
+        )
+        settings = module.settings
+        Moments(
+            first, second, step=0, learning_rate=module.schedule.learning_rate,
+            betas=(settings.beta1, settings.beta2), eps=settings.eps,
+        ).save(place)  # fmt: skip
+
+    if share()[0] == 0:
+        publish(folder / "epoch_0", write)
 
 
 def _write_no_epoch(epoch: int, optimizer: Adam) -> None:

@@ -95,6 +95,10 @@ class Adapter(Step):
             inputs |= {"early_stop": experiment.training.early_stop, "dev": dev}
         if spec.source is not None:
             inputs["source"] = spec.source
+        if spec.steering is not None:
+            inputs["steering"] = key_fields(spec.steering)
+            if spec.clustered:
+                inputs["clusters"] = upstream["clusters"].key
         if spec.cluster is not None:
             inputs |= {
                 "clusters": upstream["clusters"].key,
@@ -113,9 +117,12 @@ class Adapter(Step):
         # Balanced draws are of all epochs together.
         epochs = 1 if spec.by_cluster == "balance" else spec.epochs
         recipe = Recipe(epochs, spec.learning_rate, experiment.training)
-        encoded, seed, base = (
-            examples_of(spec, context, upstream), spec.seed(experiment.seed), self.name == BASE,
-        )  # fmt: skip
+        seed, base = spec.seed(experiment.seed), self.name == BASE
+        clusters: Sequence[int] = ()
+        if spec.steering is None:
+            encoded = examples_of(spec, context, upstream)
+        else:
+            encoded, clusters = grouped(spec.steering.by, context, upstream)
         start = upstream["base"].folder / "adapter" if spec.from_base else None
         if self._starts(context):
             start = folder_of(str(spec.lora.start))
@@ -128,19 +135,25 @@ class Adapter(Step):
 
                 work = Work(
                     folder, encoded, recipe, experiment.backbone, spec.lora, seed, self.name, start, base,
-                    experiment.device, fitting, dev,
+                    experiment.device, fitting, dev, spec.steering, clusters,
                 )  # fmt: skip
                 return train_shares(work, task)
             with context.peft(spec.lora) as model:
                 for part in fitting:
                     part.fits(model)
+                shared: dict[str, Any] = {
+                    "pad_id": context.backbone.pad_id, "lora": spec.lora, "base_name": context.backbone.name,
+                    "seed": seed, "stage": self.name, "folder": folder, "start": weights(start) if start else None,
+                    "trainer": experiment.device.lightning(), "task": task,
+                }  # fmt: skip
+                projected = _assignment(upstream) if spec.by_cluster == "project" else None
+                if spec.steering is not None:
+                    from elrea.models.training.steered import train_steered
+
+                    return train_steered(model, encoded, clusters, recipe, spec.steering, **shared)
                 train_adapter(
-                    model, encoded, recipe, pad_id=context.backbone.pad_id, lora=spec.lora,
-                    base_name=context.backbone.name, seed=seed, stage=self.name, folder=folder,
-                    start=weights(start) if start else None, keep_moments=base,
-                    trainer=experiment.device.lightning(), dev=dev, task=task,
-                    clusters=_assignment(upstream) if spec.by_cluster == "project" else None,
-                )  # fmt: skip
+                    model, encoded, recipe, keep_moments=base, dev=dev, clusters=projected, **shared
+                )
 
     def _check_clusters(self, context: Context) -> None:
         """Refuses what a training by clusters cannot do, before anything is trained.
@@ -199,7 +212,7 @@ class BaseAdapter(Adapter):
         experiment = context.experiment
         spec = AdapterSpec(
             experiment.lora,
-            experiment.training.epochs,
+            context.base_epochs,
             experiment.training.learning_rate,
             "all",
             from_base=False,
@@ -238,6 +251,29 @@ def examples_of(
     column = "assignment" if spec.examples == "cluster" else "random"
     members = read_clusters(upstream["clusters"].folder)[column].tolist()
     return [e for e, cluster in zip(encoded, members, strict=True) if cluster == spec.cluster]
+
+
+def grouped(
+    by: str, context: Context, upstream: Mapping[str, Stage]
+) -> tuple[list[Encoded], list[int]]:
+    """The training examples that have a cluster, and its number.
+
+    Args:
+        by: Field `by` of `Steering`.
+        context: Of the experiment.
+        upstream: With "clusters", unless sources are the clusters.
+    """
+    encoded = context.encoded_train[0]
+    if by == "source":
+        names = list(context.requirements.sources)
+        found = [names.index(example.source) for example in context.kept("train")]
+    else:
+        column = "assignment" if by == "found" else "random"
+        found = read_clusters(upstream["clusters"].folder)[column].tolist()
+    pairs = [(e, cluster) for e, cluster in zip(encoded, found, strict=True) if cluster >= 0]
+    if missing := len(encoded) - len(pairs):
+        log.warning("%d training examples have no feature and so no cluster: left out", missing)
+    return [example for example, _ in pairs], [cluster for _, cluster in pairs]
 
 
 def _assignment(upstream: Mapping[str, Stage]) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elrea.errors import ConfigError
 from elrea.evaluation.draws import Draws, written
 from elrea.method.ensemble.decoding_settings import Decoding
-from elrea.method.ensemble.strategy import BACKBONE
+from elrea.method.ensemble.strategy import BACKBONE, trained_as
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, prompts_of, routed_by
@@ -49,7 +49,8 @@ class Answers(Step):
         for name in _writers(context):
             strategy = context.experiment.strategies[name]
             members = tuple(strategy.members(no_prompts(context, count)))
-            upstream = [member for member in members if member != BACKBONE]
+            trained = dict.fromkeys(trained_as(member) for member in members)
+            upstream = [stage for stage in trained if stage != BACKBONE]
             upstream += [f"gates-{name}"] if name in gated else []
             upstream += ["clusters", routed_by(context)] if strategy.routed else []
             found.append(cls(f"answers-{name}", tuple(upstream), name, members, count))
@@ -69,7 +70,9 @@ class Answers(Step):
         all_of_them = len(written(test, own.by, strategy)) == len(test)
         inputs: dict[str, Any] = {
             "strategy": key_fields(strategy),
-            "members": {m: None if m == BACKBONE else upstream[m].key for m in self.members},
+            "members": {
+                m: None if m == BACKBONE else upstream[trained_as(m)].key for m in self.members
+            },
             "prompts": context.prompts,
             "test": experiment.test,
             "written": "all" if all_of_them else own.by,

@@ -45,7 +45,7 @@ class Features(Step):
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
         experiment = context.experiment
-        experiment.features.check(experiment.training.epochs)
+        experiment.features.check(max(1, context.base_epochs))  # without an epoch: at the start
         identity = experiment.features.identity() if context.here else {}
         inputs = {
             "features": {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elrea.method.ensemble.strategy import BACKBONE, Strategy, Tagging
+from elrea.method.ensemble.strategy import BACKBONE, Strategy, Tagging, trained_as
 from elrea.method.ensemble.tags import tagged
 from elrea.method.routing.student import read_cosines
 from elrea.method.routing.weights import Routing
@@ -15,6 +15,8 @@ from elrea.models.lora import load
 from elrea.pipeline.steps.router import cosines_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from elrea.data.examples import Example
     from elrea.evaluation.scoring import Mixture
     from elrea.method.ensemble.joint import Adapter, JointModel
@@ -39,7 +41,13 @@ def no_prompts(context: Context, clusters: int) -> Routing:
 
 def member_adapter(name: str, upstream: Mapping[str, Stage]) -> Adapter | None:
     """A finished adapter by its member's name; None for the bare backbone."""
-    return None if name == BACKBONE else load(upstream[name].folder / "adapter")
+    return None if name == BACKBONE else load(member_folder(name, upstream))
+
+
+def member_folder(name: str, upstream: Mapping[str, Stage]) -> Path:
+    """PEFT folder of a member: its stage's, or that of a cluster which steers the stage's adapter."""
+    stage = upstream[trained_as(name)]
+    return stage.folder / ("adapter" if trained_as(name) == name else name)
 
 
 def prompt_routing(context: Context, upstream: Mapping[str, Stage], clusters: int) -> Routing:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.evaluation.similarity import MEASURES
+from elrea.method.ensemble.saved import STEERED
 from elrea.reporting.predictions import predictions
 from elrea.reporting.summary import summary_of
 from elrea.store.files import sha256
@@ -57,6 +58,13 @@ def log_run(
     if ensemble is not None and report.members is not None:
         members = list(report.members.adapters)
         inputs = [n for n in (*members, "clusters", "router") if n in report.stages]
+        if STEERED in report.members.facts:
+            inputs = [
+                name
+                for name, stage in report.stages.items()
+                if stage.kind in ("base", "adapter", "clusters")
+                and report.chosen in stage.strategies
+            ]
         upstream = {name: report.stages[name].key for name in inputs}
         key = sha256(ensemble / "ensemble.json")[:16]
         facts = {"reused": False, "members": members, "upstream": upstream}

@@ -33,7 +33,7 @@ class Elrea(Rated, Strategy):
     """Include the base adapter with weight w_base, as in the paper."""
     rate: float = 1.0
     """The experts' highest learning rate, as a multiple of training.expert_learning_rate."""
-    added: ClassVar[tuple[str, ...]] = ("rate",)
+    added_fields: ClassVar[tuple[str, ...]] = ("rate",)
     routed: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -39,7 +39,7 @@ class Matched(Rated, Strategy):
     rslora: bool | None = None
     """Scale of the rank C·r. true: rank-stabilised, s/√C; false: the base adapter's s, as α/R; null: s, in the form of
     adapter.rslora."""
-    added: ClassVar[tuple[str, ...]] = ("count", "rslora")
+    added_fields: ClassVar[tuple[str, ...]] = ("count", "rslora")
     names: ClassVar[tuple[str, str]] = ("parameter-matched", "compute-matched")
     """Of its member: with rank C·r, and with rank r."""
     by_cluster: ClassVar[ByCluster | None] = None

@@ -40,20 +40,28 @@ class SourceAdapters(Rated, Strategy):
         return _names(len(routing.trained))
 
     def weights(self, routing: Routing) -> Tensor:
-        """1 for the adapter of the prompt's source, else 0.
+        return source_weights(routing, "ensemble=source")
 
-        Raises:
-            ConfigError: A prompt's source has no training examples.
-        """
-        weights = torch.zeros(len(routing.sources), len(routing.trained))
-        for row, source in zip(weights, routing.sources, strict=True):
-            if source not in routing.trained:
-                raise ConfigError(
-                    f"ensemble=source: test prompts of {source!r}, but no training examples of it "
-                    f"(there are: {', '.join(routing.trained)}); leave this strategy out"
-                )
-            row[list(routing.trained).index(source)] = 1
-        return weights
+
+def source_weights(routing: Routing, name: str) -> Tensor:
+    """1 for the member of each prompt's source, else 0 [n, sources].
+
+    Args:
+        routing: Of the prompts.
+        name: What needs the sources, for the message.
+
+    Raises:
+        ConfigError: A prompt's source has no training examples.
+    """
+    weights = torch.zeros(len(routing.sources), len(routing.trained))
+    for row, source in zip(weights, routing.sources, strict=True):
+        if source not in routing.trained:
+            raise ConfigError(
+                f"{name}: test prompts of {source!r}, but no training examples of it "
+                f"(there are: {', '.join(routing.trained)}); leave this strategy out"
+            )
+        row[list(routing.trained).index(source)] = 1
+    return weights
 
 
 def _names(count: int) -> list[str]:

@@ -28,7 +28,7 @@ class Uniform(Rated, Strategy):
 
     rate: float = 1.0
     """The experts' highest learning rate, as a multiple of training.expert_learning_rate."""
-    added: ClassVar[tuple[str, ...]] = ("rate",)
+    added_fields: ClassVar[tuple[str, ...]] = ("rate",)
     routed: ClassVar[bool] = False
 
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
