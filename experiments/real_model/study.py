@@ -3,7 +3,7 @@
     python -m experiments.real_model.study --data <folder of flan_cot/, t0/, gsm8k/> \
         --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
 
-In order: three rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates.
+In order: four rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates.
 All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
 same command goes on where it was stopped, since finished runs and stages are kept. `--jobs 2` runs two at a time, one
 thread each; `--until rates` stops before the test set is looked at. `table.py` writes the table.
@@ -33,7 +33,7 @@ from experiments.real_model.mixture import SIZES, write
 ROOT = Path(__file__).parents[2]
 TUNED = 10
 """Seed and draw of the runs that choose rates."""
-BASE_RATES = (2.5e-4, 5e-4, 1e-3)
+BASE_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 """Of `training.learning_rate`."""
 FACTORS = {
     "elrea": (0.25, 0.5, 1.0),

@@ -13,20 +13,23 @@ from omegaconf import DictConfig
 from elrea.config import build
 from elrea.method.ensemble.strategy import Setting
 from elrea.method.routing.weights import Router, Routing
+from elrea.models.training.steering import member_names
 from elrea.pipeline.assemble import strategy_nodes
 from tests.cli import frozen_keys
 from tests.cli.commands import EXAM, QUIET, ROOT, run
 
 CONF = ROOT / "conf"
-MOST_LINES = 700
+MOST_LINES = 800
 """Lines of conf/ that are neither blank nor comments. Where a file repeats another's, it can inherit them instead."""
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SWEEPS = {
     "cluster_count": ["evaluation.strategies=[elrea,random_cluster]"],
     "conflict": ["data.conflict=0,1", "evaluation.strategies=[elrea]"],
+    "features_cost": ["features.cost=cheap", "evaluation.strategies=[elrea]"],
     "projection": ["evaluation.strategies=[elrea]"],
     "rank": ["evaluation.strategies=[elrea,compute_matched]"],
     "real_text": [],
+    "steered": ["ensemble.rank=2", "evaluation.strategies=[steered]"],
     "strategies": ["evaluation.strategies=[elrea,source]"],
     "tune": ["hydra.sweeper.n_trials=2"],
 }
@@ -77,7 +80,9 @@ def test_a_ready_sweep_runs_for_one_step(name: str, tiny: list[str], tmp_path: P
     jobs = {"conflict": 2, "tune": 2}.get(name, 1)
     assert f"{jobs} of {jobs} jobs are done" in ended.out
     bases = list((tmp_path / ".elrea" / "base").glob("*/manifest.json"))
-    assert len(bases) == (2 if name == "conflict" else 1)
+    assert len(bases) == (
+        2 if name in ("conflict", "steered") else 1
+    )  # steered: one for its clusters
 
 
 def test_optuna_never_chooses_by_the_test_set(tiny: list[str], tmp_path: Path) -> None:
@@ -147,10 +152,17 @@ def test_every_strategy_says_what_it_needs() -> None:
     )
     routing = Routing(torch.zeros(1, 3), Router(), ["x"], ["x", "y"])
     nodes = strategy_nodes(CONF, ["all"])
-    assert len(nodes) == 30
+    assert len(nodes) == 33
     for name, node in nodes.items():
         strategy = build(node, name)
-        trained = {"backbone", "base", *strategy.adapters(setting)}
+        specs = strategy.adapters(setting)
+        steered = [spec.steering for spec in specs.values() if spec.steering]
+        trained = {
+            "backbone",
+            "base",
+            *specs,
+            *(n for each in steered for n in member_names(each.clusters)),
+        }
         assert set(strategy.members(routing)) <= trained, name
 
 
