@@ -28,6 +28,10 @@ FASTER = {"avx512_bf16", "amx_bf16"}
 """Flags of CPUs that multiply bfloat16 numbers faster than float32 ones."""
 
 
+OPTIONS = "data.options=text"
+"""How questions with choices are asked: with letters, this model is at chance before and after training."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Makes what is missing, prints the plan, and becomes the run.
 
@@ -77,7 +81,8 @@ def _text(words: Sequence[str]) -> list[str]:
     published = bool(os.environ.get("ELREA_DATA"))
     paths = made.write(FOLDER / ("published" if published else "installed"))
     print("\n".join(made.lines), flush=True)
-    return ["data=jsonl", *(f"data.{split}={path}" for split, path in paths.items())]
+    asked = [] if chosen(words, "data.options") else [OPTIONS]
+    return ["data=jsonl", *asked, *(f"data.{split}={path}" for split, path in paths.items())]
 
 
 def _seed(words: Sequence[str]) -> int:

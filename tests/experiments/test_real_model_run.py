@@ -85,7 +85,7 @@ def test_text_model_plan_and_run_in_this_order(commands: list[list[str]]) -> Non
     assert (text, model) == (["text 0"], ["model"])
     assert plan == [*last, "plan=true"]
     assert last == [
-        "+experiment=real_model", "backbone.name=models/SmolLM2-135M-Instruct", "data=jsonl",
+        "+experiment=real_model", "backbone.name=models/SmolLM2-135M-Instruct", "data=jsonl", "data.options=text",
         "data.train=data/real_model/installed/train.jsonl", "data.dev=data/real_model/installed/dev.jsonl",
         "data.test=data/real_model/installed/test.jsonl", "seed=1",
     ]  # fmt: skip
