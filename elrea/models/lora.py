@@ -210,6 +210,15 @@ def saved_targets(peft_model: PeftModel, lora: Lora) -> list[str] | None:
     return sorted(adapted) if any(ends(name, names) for name in others) else None
 
 
+def saved_as(peft_model: PeftModel, lora: Lora) -> dict[str, Any]:
+    """What `save` needs to know of the model that an adapter was trained on."""
+    config: Any = peft_model.peft_config[peft_model.active_adapter]
+    return {
+        "transposed": bool(getattr(config, "fan_in_fan_out", False)),
+        "targets": saved_targets(peft_model, lora),
+    }
+
+
 def load(folder: Path) -> tuple[dict[str, Tensor], Lora]:
     """Reads a PEFT LoRA folder: the tensors by name, and the shape.
 

@@ -14,6 +14,7 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.lora import attach
 from elrea.models.seeds import seed_of
 from elrea.models.training.balanced import balanced
+from elrea.models.training.batches import collate, items
 from elrea.models.training.schedule import Schedule
 from elrea.models.training.surgery import project
 from tests.models.builders import BUILDERS, examples, train
@@ -87,6 +88,26 @@ def test_training_takes_adams_step_on_the_projected_sum(tmp_path: Path) -> None:
     adapter, _ = lora_files.load(tmp_path / "adapter")
     for name, p in weights.items():
         torch.testing.assert_close(adapter[name], p.detach(), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.parametrize("loss_on", ["response", "all"])
+def test_a_groups_rows_are_a_batch_of_its_examples(loss_on: str) -> None:
+    made = items(examples(10), loss_on, CLUSTERS)
+    for group in set(CLUSTERS):
+        got = collate(made, 0, 10).of_group(group)
+        wanted = collate([item for item in made if item.group == group], 0, 10)
+        assert all(map(torch.equal, got, wanted))
+
+
+def test_a_step_that_is_cut_into_passes_gives_the_same_adapter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tmp_path / "whole", clusters=CLUSTERS)
+    monkeypatch.setattr("elrea.models.training.loop.pass_cost", lambda _model: 0.0)
+    train(tmp_path / "cut", clusters=CLUSTERS)
+    whole, cut = (lora_files.load(tmp_path / name / "adapter")[0] for name in ("whole", "cut"))
+    for name, tensor in whole.items():
+        torch.testing.assert_close(cut[name], tensor, rtol=1e-3, atol=1e-5)
 
 
 def test_one_cluster_trains_as_without_any(tmp_path: Path) -> None:

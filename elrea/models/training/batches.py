@@ -24,7 +24,7 @@ class Item(NamedTuple):
     tokens: tuple[int, ...]
     first: int  # index of the first of the tokens at the end that carry loss
     earlier: tuple[int, ...] = ()  # indices of the tokens before them that carry loss too
-    group: int = 0  # its cluster, where clusters steer one adapter
+    group: int = 0  # its cluster, where training tells clusters apart
 
     @property
     def counted(self) -> int:
@@ -45,6 +45,19 @@ class Batch(NamedTuple):
         """The same batch on a device."""
         return Batch(*(tensor.to(device) for tensor in self))
 
+    def of_group(self, group: int) -> Batch:
+        """The rows of one group, without the padding that only longer rows of others need; there must be one."""
+        width = self.ids.shape[1]
+        rows = (self.groups == group).nonzero()[:, 0]
+        counted = torch.isin(self.places // width, rows)
+        row = torch.searchsorted(rows, self.places[counted] // width)
+        column = self.places[counted] % width
+        narrow = int(column.max()) + 2  # up to the target of the last place
+        return Batch(
+            self.ids[rows, :narrow], row * narrow + column,
+            self.targets[counted], self.weights[counted], self.groups[rows],
+        )  # fmt: skip
+
 
 class Step(NamedTuple):
     """One optimiser step: the batches whose gradients are summed."""
@@ -54,11 +67,14 @@ class Step(NamedTuple):
     batches: tuple[Batch, ...]
 
 
-def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
+def items(
+    encoded: Sequence[Encoded], loss_on: str, groups: Sequence[int] | None = None
+) -> list[Item]:
     """Training examples, with the tokens that carry loss.
 
     Args:
         encoded: Prompts and responses as token ids.
+        groups: Of each example, its cluster; None where training does not tell them apart.
         loss_on: "response", with what `Encoded.prompt_loss` adds; or "all": every token, except what
             `Encoded.no_loss` takes out. The first token never carries loss, since nothing predicts it.
 
@@ -68,8 +84,8 @@ def items(encoded: Sequence[Encoded], loss_on: str) -> list[Item]:
     if not encoded:
         raise TrainingError("no training examples: 0 examples were given")
     made = []
-    for example in encoded:
-        item = _item(example, loss_on)
+    for example, group in zip(encoded, groups or [0] * len(encoded), strict=True):
+        item = _item(example, loss_on)._replace(group=group)
         if item.counted < 1:
             raise TrainingError(f"example {example.id} has no {loss_on} token that carries loss")
         made.append(item)

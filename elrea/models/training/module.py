@@ -69,10 +69,14 @@ class AdapterModule(pl.LightningModule):
         lora.check_trainable(self.model)
         return lora.parameters(self.model)
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What Adam optimises, by name; `multiple` of a group is its learning rate over the schedule's."""
+        return [{"params": list(self.trained.items())}]
+
     def configure_optimizers(self) -> Adam:
         """Adam over the named parameters; fused, since a step updates hundreds of small tensors."""
         return Adam(
-            list(self.trained.items()),
+            self.parameter_groups(),
             lr=self.schedule.learning_rate,
             betas=(self.settings.beta1, self.settings.beta2),
             eps=self.settings.eps,

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Adam
 
 from elrea.models import lora as lora_files
 from elrea.models.log import SILENT, Task
@@ -151,20 +150,14 @@ class SteeredModule(AdapterModule):
         if factors.trainable:
             self.trained = {**self.trained, **factors.by_name()}
 
-    def configure_optimizers(self) -> Adam:
-        """Adam with a group of its own for the factors, at `rate` times the adapter's learning rate."""
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The factors in a group of their own, at `rate` times the adapter's learning rate."""
         factors = self.factors.by_name() if self.factors.trainable else {}
         adapter = [(name, p) for name, p in self.trained.items() if name not in factors]
         groups: list[dict[str, Any]] = [{"params": adapter}]
         if factors:
             groups.append({"params": list(factors.items()), "multiple": self.factors.steering.rate})
-        return Adam(
-            groups,
-            lr=self.schedule.learning_rate,
-            betas=(self.settings.beta1, self.settings.beta2),
-            eps=self.settings.eps,
-            fused=self.device.type in ("cpu", "cuda"),
-        )
+        return groups
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one pass, each row with its own cluster's factors."""
@@ -211,8 +204,7 @@ def train_steered(
     Raises:
         TrainingError: As `train_adapter`.
     """
-    groups = zip(items(encoded, recipe.training.loss_on), clusters, strict=True)
-    examples = [item._replace(group=group) for item, group in groups]
+    examples = items(encoded, recipe.training.loss_on, clusters)
     if start is None:
         lora_files.initialise(model, seed)
     else:
@@ -231,10 +223,8 @@ def _write(module: SteeredModule, lora: Lora, base_name: str, folder: Path) -> N
     model, steering = module.model, module.factors.steering
     tensors = lora_files.state(model)
     factors = lora_files.copied(module.factors.by_name())
-    config = model.peft_config[model.active_adapter]
     write = partial(
-        lora_files.save, lora=steering.member(lora), base_name=base_name,
-        transposed=bool(getattr(config, "fan_in_fan_out", False)), targets=lora_files.saved_targets(model, lora),
+        lora_files.save, lora=steering.member(lora), base_name=base_name, **lora_files.saved_as(model, lora),
     )  # fmt: skip
     for cluster, name in enumerate(member_names(steering.clusters)):
         publish(folder / name, partial(write, tensors=folded(tensors, factors, steering, cluster)))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from elrea.models.training.batches import collate
 from elrea.models.training.module import AdapterModule
 
 if TYPE_CHECKING:
@@ -42,35 +39,22 @@ def project(gradients: Tensor, generator: torch.Generator) -> Tensor:
 
 
 class ProjectedModule(AdapterModule):
-    """An adapter in training by the projected sum of its clusters' gradients.
+    """An adapter in training by the projected sum of its clusters' gradients; examples have their clusters as groups.
 
     The forward and backward passes are made cluster by cluster, over as many tokens as without.
-
-    Attributes:
-        clusters: Of each example, its cluster.
     """
 
-    clusters: Sequence[int] = ()
-
-    def __init__(self, *args: Any, clusters: Sequence[int]) -> None:
+    def __init__(self, *args: Any) -> None:
         """`args` as for `AdapterModule`."""
         super().__init__(*args)
-        self.clusters = clusters
         self._sums: dict[int, Tensor] = {}
-        self._epoch, self._order = 0, list[list[int]]()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of one forward pass, without a graph: its clusters' gradients are kept."""
-        chosen = self._indices()
-        first = batch_idx * self.settings.batch_size
-        groups: dict[int, list[int]] = defaultdict(list)
-        for index in chosen[first : first + self.settings.batch_size]:
-            groups[self.clusters[index]].append(index)
         parameters = list(self.trained.values())
         total = torch.zeros((), device=batch.ids.device)
-        for cluster, indices in sorted(groups.items()):
-            part = collate([self.examples[i] for i in indices], self.pad_id, len(chosen))
-            loss = super().training_step(part.to(batch.ids.device), batch_idx)
+        for cluster in batch.groups.unique().tolist():
+            loss = super().training_step(batch.of_group(cluster), batch_idx)
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             flat = torch.cat(
                 [
@@ -87,22 +71,11 @@ class ProjectedModule(AdapterModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Gives every parameter its part of the projected sum."""
-        generator = torch.Generator().manual_seed(self.schedule.dropout_seed(self._number))
+        step = len(self.curve) + 1  # the curve gets its row after the step
+        generator = torch.Generator().manual_seed(self.schedule.dropout_seed(step))
         rows = torch.stack([self._sums[cluster] for cluster in sorted(self._sums)])
         self._sums = {}
         parameters = list(self.trained.values())
         parts = project(rows, generator).split([p.numel() for p in parameters])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
-
-    @property
-    def _number(self) -> int:
-        """Of the step that is being taken."""
-        return len(self.curve) + 1
-
-    def _indices(self) -> list[int]:
-        """The examples of the step that is being taken."""
-        epoch = self.schedule.epoch(self._number)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, self.schedule.order(epoch)
-        return self._order[(self._number - 1) % self.schedule.steps_per_epoch]

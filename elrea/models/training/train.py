@@ -100,7 +100,7 @@ def _module(
     from elrea.models.training.batches import items
     from elrea.models.training.module import AdapterModule
 
-    examples = items(encoded, recipe.training.loss_on)
+    examples = items(encoded, recipe.training.loss_on, clusters)
     if start is None:
         initialise(model, seed)
     else:
@@ -109,8 +109,7 @@ def _module(
     if clusters is not None:
         from elrea.models.training.surgery import ProjectedModule
 
-        arguments = (model, schedule, examples, recipe.training, pad_id)
-        return ProjectedModule(*arguments, clusters=clusters)
+        return ProjectedModule(model, schedule, examples, recipe.training, pad_id)
     return AdapterModule(model, schedule, examples, recipe.training, pad_id)
 
 
@@ -128,11 +127,9 @@ def _early_stop(
 
 def _write_adapter(model: PeftModel, lora: Lora, base_name: str, folder: Path) -> None:
     """Writes the model's adapter as a PEFT folder."""
-    from elrea.models.lora import save, saved_targets, state
+    from elrea.models.lora import save, saved_as, state
 
-    transposed = bool(getattr(model.peft_config[model.active_adapter], "fan_in_fan_out", False))
-    targets = saved_targets(model, lora)
-    save(folder, state(model), lora, base_name, transposed=transposed, targets=targets)
+    save(folder, state(model), lora, base_name, **saved_as(model, lora))
 
 
 def _write_epoch(
