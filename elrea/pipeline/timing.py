@@ -73,7 +73,7 @@ def rates_stage(
     training = experiment.training
     return store.stage(
         "timing",
-        1,
+        2,
         {
             **({"clustered": True} if clustered and not context.requirements.clustered else {}),
             "prompts": context.prompts,
@@ -95,8 +95,8 @@ def measure(
     context: Context, clusters: int | None, folder: Path, *, clustered: bool = False
 ) -> None:
     """Writes `rates.json`: seconds per token of training (forward, backward and update), per token and checkpoint of
-    features, per clustered example, per token of scoring (with all members and strategies), and per step of generating
-    a batch of texts. Kinds of work that the run does not have are left out.
+    features, per clustered example, per token and member of scoring, and per step of generating a batch of texts. Kinds
+    of work that the run does not have are left out.
 
     Args:
         context: Of the run; its backbone is loaded.
@@ -148,7 +148,8 @@ def seconds(
     if isinstance(step, Clusters) and "clusters" in rates and as_measured(node.context):
         return rates["clusters"] * sizes.train
     if isinstance(step, Scores) and "score" in rates:
-        return rates["score"] * sizes.test_tokens
+        count = len(step.members) + 1 + (BACKBONE in experiment.strategies)
+        return rates["score"] * count * sizes.test_tokens
     if isinstance(step, Answers) and "write" in rates:
         strategy = experiment.strategies[step.strategy]
         count = len(written(experiment.corpus.test, experiment.evaluation.by, strategy))
@@ -268,7 +269,14 @@ def _clusters(context: Context, place: Path) -> float:
 
 
 def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -> dict[str, float]:
-    """Seconds per prompt token of scoring, and per step of generating a batch of texts. `per_token`: of training."""
+    """Seconds per prompt token and member of scoring, and per step of generating a batch of texts.
+
+    Args:
+        context: Of the run.
+        adapter: A trained adapter's folder, which stands for every member.
+        clusters: C.
+        per_token: Seconds per token of training.
+    """
     from elrea.evaluation.scoring import mixtures, questions_of, score
 
     experiment, settings = context.experiment, context.experiment.evaluation
@@ -300,7 +308,7 @@ def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -
             advance=lambda count: clock.advance(count) if count else None,
         )  # fmt: skip
         tokens = sum(len(e.prompt) for e in encoded)
-        rates["score"] = clock.per_unit() * len(encoded) / max(1, tokens)
+        rates["score"] = clock.per_unit() * len(encoded) / max(1, tokens) / joint.count
     if any(step for step in Answers.of(context, clusters)):
         size = settings.batch_size
         prompts = [e.prompt for e in (encoded * size)[:size] if e.prompt]

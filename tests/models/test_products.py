@@ -129,3 +129,14 @@ def test_training_uses_them(tmp_path, monkeypatch) -> None:
     ours = losses("ours")
     monkeypatch.setattr(loop, "fast_products", lambda _model: nullcontext())
     assert used == [28] and ours == pytest.approx(losses("peft"), rel=1e-4)
+
+
+def test_a_hook_between_the_matrices_still_acts() -> None:
+    """As that of steered adapters, which changes A·x."""
+    model = set_small(attach(llama(), Lora(r=2, dropout=0.0), 0))
+    plain, _ = passed(model, True)
+    for name, module in model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_hook(lambda _module, _inputs, low: 3 * low)
+    agree(model)
+    assert not torch.allclose(passed(model, True)[0], plain, atol=1e-3)

@@ -162,14 +162,15 @@ def test_a_cluster_alone_is_its_folded_adapter_by_hand(kind: str, form: Any, add
 def test_without_factors_rate_it_is_the_wide_adapter(
     form: Any, dropout: float, tmp_path: Path
 ) -> None:
-    """The corner of the family: M_c = 1 for all clusters, bit for bit."""
+    """The corner of the family: M_c = 1 for all clusters, up to the rounding of products in another order."""
     steered(tmp_path / "one", Steering(form, 0.0, 3, "found", 4), dropout=dropout)
     train(tmp_path / "wide", lora=Lora(r=4, dropout=dropout), keep_moments=False)
     wide, _ = lora_files.load(tmp_path / "wide" / "adapter")
-    assert losses(tmp_path / "one") == losses(tmp_path / "wide")
+    assert losses(tmp_path / "one") == pytest.approx(losses(tmp_path / "wide"), rel=1e-5)
     for cluster in range(3):
         member, _ = lora_files.load(tmp_path / "one" / f"steered-{cluster}")
-        assert all(torch.equal(member[name], wide[name]) for name in wide)
+        for name in wide:
+            torch.testing.assert_close(member[name], wide[name], rtol=0, atol=1e-4)
 
 
 def test_experts_alone_are_trained_on_their_own_examples(tmp_path: Path) -> None:

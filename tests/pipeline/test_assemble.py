@@ -21,7 +21,7 @@ WITH_RATE = (
     "elrea_source", "elrea_states", "elrea_tokens", "elrea_top1", "elrea_top3", "instruction_embedding",
     "lora_ensembles", "moe_merging", "moe_routing", "mole", "oracle", "parameter_matched",
     "parameter_matched_rslora", "projected", "random_cluster", "random_weighted", "seed_ensemble", "source",
-    "tagged", "uniform",
+    "steered", "steered_diagonal", "steered_random", "tagged", "uniform",
 )  # fmt: skip
 
 

@@ -35,7 +35,11 @@ def fast_products(model: nn.Module) -> Iterator[None]:
 
 
 def _update(layer: Any) -> Callable[[Tensor], Tensor] | None:
-    """The forward pass of a plain LoRA layer; None for one that adds something else to its output."""
+    """The forward pass of a plain LoRA layer.
+
+    None for one that adds something else to its output, whose forward pass is replaced already, or whose A or B is
+    hooked: a hook there changes or reads what passes between them (steered adapters do).
+    """
     from peft.tuners.lora.layer import Linear
 
     if type(layer) is not Linear or layer.merged or layer.disable_adapters or layer.lora_variant:
@@ -43,6 +47,8 @@ def _update(layer: Any) -> Callable[[Tensor], Tensor] | None:
     (name,) = layer.active_adapters
     down, up, scale = layer.lora_A[name], layer.lora_B[name], float(layer.scaling[name])
     dropout, base = layer.lora_dropout[name], layer.base_layer
+    if _watched(layer, down, up):
+        return None
     weights = (*down.parameters(), *up.parameters())
     if len(weights) != 2 or any(weight.dtype != torch.float32 for weight in weights):
         return None
@@ -56,6 +62,13 @@ def _update(layer: Any) -> Callable[[Tensor], Tensor] | None:
         return updated
 
     return forward
+
+
+def _watched(layer: nn.Module, *inside: nn.Module) -> bool:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return "forward" in vars(layer) or any(
+        getattr(module, name) for module in inside for name in hooks
+    )
 
 
 class _Update(torch.autograd.Function):
