@@ -36,6 +36,7 @@ class FinishedRun:
         figures: By strategy, its row in summary.json.
         data: Name of the data.
         words: The overrides that were typed for it.
+        sources: Of each item, in the order of `items`.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class FinishedRun:
     figures: dict[str, dict[str, Any]] = field(default_factory=dict)
     data: str = ""
     words: Sequence[str] = ()
+    sources: Sequence[str] = ()
 
     def strategy_settings(self, name: str) -> dict[str, Any]:
         """Settings that the run's config has for a strategy, besides the strategy's own file."""
@@ -145,6 +147,7 @@ def read_run(folder: Path) -> FinishedRun:
             job["strategies"],
             job["data"],
             job["words"],
+            [str(row.get("source", "")) for row in rows],
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: invalid predictions ({error!r})") from error

@@ -10,7 +10,6 @@ frontier.png: accuracy against all that was computed before the first test promp
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,13 +44,6 @@ POWER = 2.8
 """Standard errors that a difference needs for 80 % power at the 5 % level: 1.96 + 0.84."""
 
 
-def sources_of(run: FinishedRun) -> list[str]:
-    """The source of each item, in the order of `run.items`."""
-    text = (run.folder / "predictions.jsonl").read_text(encoding="utf-8")
-    rows = {str(row["id"]): row["source"] for row in map(json.loads, text.splitlines())}
-    return [rows[str(identity)] for identity, _ in run.items]
-
-
 def scores(
     runs: Sequence[FinishedRun], read: Callable[[FinishedRun, str], Sequence[Any]], free: bool
 ) -> list[Scores]:
@@ -62,7 +54,7 @@ def scores(
         read: A run's and strategy's scores, item by item; None where an item did not fit.
         free: Whether items without choices count.
     """
-    whole, sources = scores_of(runs), sources_of(runs[0])
+    whole, sources = scores_of(runs), runs[0].sources
     named = {name: [read(run, name) for run in runs] for name in whole.items}
     fits = [
         all(None not in (row[i] for row in rows) for rows in named.values())
@@ -85,11 +77,18 @@ def scores(
 def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
     """What a row computes before the first test prompt, in passes over all training examples, forward and backward.
 
-    A feature by gradient is a pass over the prompts per checkpoint, one by hidden states a third of a pass.
+    Features by gradient count as one pass per checkpoint, those by hidden states, which need no backward pass, as a
+    third of one: a little too much, since features read the prompts without their responses.
+
+    Args:
+        strategy: The row's name.
+        settings: Of its run, with dotted keys.
     """
     base, experts = float(settings["training.epochs"]), float(settings["training.expert_epochs"])
-    if strategy in ("backbone", "base", "source"):
-        return {"backbone": 0.0}.get(strategy, base)
+    if strategy == "backbone":
+        return 0.0
+    if strategy in ("base", "source"):
+        return base
     if strategy in (
         "continued",
         "compute_matched",
