@@ -51,9 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f"elrea {command}: no such command{did_you_mean(command, COMMANDS)} (`elrea --help` lists them)"
             )
         module, _ = COMMANDS[command]
-        if (
-            command != "run"
-        ):  # a run decides itself: on cores of its own it is faster with threads that spin
+        # A run decides itself: on cores of its own it is faster with threads that spin.
+        if command != "run":
             idle_threads_sleep()
         import_module(f"elrea.commands.{module}").main(rest)
 

@@ -98,10 +98,8 @@ def cheapest_cut(lengths: Sequence[int], most: int, cost: float) -> list[list[in
     if cost == float("inf"):
         return _cut(list(range(len(lengths))), most)
     order = sorted(range(len(lengths)), key=lambda index: -lengths[index])
-    best, starts = (
-        [0.0],
-        [0],
-    )  # of the first n examples: their least cost, and where the last pass begins
+    # Of the first n examples: their least cost, and where their last pass begins.
+    best, starts = [0.0], [0]
     for end in range(1, len(order) + 1):
         found = [
             (best[start] + (end - start) * lengths[order[start]] + cost, start)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from elrea.errors import StoreError
 from elrea.store.files import read_json, write_json
+from elrea.store.manifest import versions
 
 DONE, FAILED, SKIPPED, UNFINISHED = "done", "failed", "skipped", "unfinished"
 
@@ -69,19 +71,15 @@ class Record:
 
 def machine() -> dict[str, Any]:
     """The device, and the versions of the libraries that decide a figure."""
-    import platform
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
 
-    versions = {"python": platform.python_version(), "cuda": torch.version.cuda}
-    for name in ("torch", "transformers", "peft", "pytorch-lightning", "bitsandbytes", "elrea"):
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
+    found: dict[str, str | None] = {**versions(), "cuda": torch.version.cuda}
+    with suppress(PackageNotFoundError):
+        found["bitsandbytes"] = version("bitsandbytes")
     there = torch.cuda.is_available()
-    return {"device": torch.cuda.get_device_name() if there else "cpu", "versions": versions}
+    return {"device": torch.cuda.get_device_name() if there else "cpu", "versions": found}
 
 
 class Watch:

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 NEEDS = ("hydra", "faiss", "sklearn", "wandb")
 SEEDS = (0, 1, 2)
-HERE = {
+REPLACED = {
     "trainer.accelerator=cpu": "trainer.accelerator=gpu",
     "backbone.dtype=mixed": "backbone.dtype=float32",
 }
-"""Settings of the study that differ on a GPU."""
+"""Settings of the study -> those in their place on a GPU."""
 
 
 def measure(setting: Setting, record: Record) -> None:
@@ -51,7 +51,7 @@ def on_gpu(model: Any, work: Any) -> Any:
 
     class OnGpu(Study):
         def command(self, *given: Any, **named: Any) -> list[str]:
-            return [HERE.get(word, word) for word in super().command(*given, **named)]
+            return [REPLACED.get(word, word) for word in super().command(*given, **named)]
 
     return OnGpu(model, work, 1, "large", 4)
 

@@ -38,6 +38,7 @@ COUNTS = {
 }  # fmt: skip
 """Questions of each source: test, dev, small training set, large one."""
 DRAWS = (0, 1, 2, 3, 4, 10, 11)
+"""Draws of the training sets: a seed's run trains on the draw of its number, 10 and 11 are for choosing settings."""
 LONGEST = 600
 """Characters of a question and its solution."""
 
@@ -58,7 +59,7 @@ def flan(root: Path, task: str) -> Iterator[Row]:
 
 
 def _sentence(choice: str) -> str:
-    """He drinks milk., of `Sentence A: "He drinks milk."`."""
+    """The sentence in `Sentence A: "He drinks milk."`, without label and quotation marks."""
     return re.sub(r'^Sentence [AB]: "?|"$', "", choice)
 
 
@@ -137,6 +138,9 @@ def distinct(rows: Iterable[Row]) -> list[Row]:
 def build(root: Path) -> dict[str, list[Row]]:
     """All files by name, without suffix.
 
+    Args:
+        root: Folder of flan_cot/, t0/ and gsm8k/.
+
     Raises:
         DataError: A source lacks questions.
         OSError: A file is missing.
@@ -171,12 +175,12 @@ def build(root: Path) -> dict[str, list[Row]]:
 
 
 def named(source: str, rows: Iterable[Row]) -> list[Row]:
-    """The rows with their source."""
+    """The rows, each with its source."""
     return [{**each, "source": source} for each in rows]
 
 
 def write(root: Path, folder: Path) -> None:
-    """Writes all files."""
+    """Writes all files of `build` into a folder, as JSON lines."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in build(root).items():
         text = "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in rows)

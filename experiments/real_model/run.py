@@ -26,8 +26,6 @@ FOLDER = Path("data/real_model")
 CPUINFO = Path("/proc/cpuinfo")
 FASTER = {"avx512_bf16", "amx_bf16"}
 """Flags of CPUs that multiply bfloat16 numbers faster than float32 ones."""
-
-
 OPTIONS = "data.options=text"
 """How questions with choices are asked: with letters, this model is at chance before and after training."""
 

@@ -15,7 +15,7 @@ import os
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,12 +120,11 @@ def text(seed: int = 0) -> Text:
         DataError: ELREA_DATA names no folder with published data, or a file in it is not in its layout.
     """
     place = os.environ.get("ELREA_DATA")
-    make: Callable[[int], Text] = installed_text
-    if place:
-        from experiments.real_model.published import published_text
+    if not place:
+        return installed_text(seed)
+    from experiments.real_model.published import published_text
 
-        return published_text(Path(place), seed)
-    return make(seed)
+    return published_text(Path(place), seed)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -133,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.real_model.text", description=__doc__
     )
-    parser.add_argument("folder", type=Path, help="where to write train.jsonl and test.jsonl")
+    parser.add_argument("folder", type=Path, help="for train.jsonl, dev.jsonl and test.jsonl")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     given = parser.parse_args(argv)
     try:

@@ -65,7 +65,7 @@ NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
 MIXED = f"{ONE}Routing weights mix the clusters' adapters inside the layers, in one pass."
 """What the README says of the members."""
 
-STEERED = "steered"
+STEERING = "steered"
 """Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed."""
 
 
@@ -103,7 +103,7 @@ def save_ensemble(
             for name in kind.files:
                 shutil.copy(router / name, new / ROUTING / name)
         save_file({"centroids": centroids}, new / ROUTING / CENTROIDS)
-        steered = facts.get(STEERED)
+        steered = facts.get(STEERING)
         what = EXPERTS if steered is None else MIXED if steered["soft"] else NEAREST
         first = next((name for name in adapters if name != BASE), "expert-0")
         texts = {"what": what.format(**card), "first": first, "routing": kind.card}
@@ -197,7 +197,7 @@ def read_ensemble(
             wording_of(facts["use_chat_template"], facts.get("prompts")),
             dict(facts["files"]),
             facts.get("options", "text"),  # ensembles of earlier versions have no such field
-            _steered(facts.get(STEERED)),
+            _steered(facts.get(STEERING)),
         )
         if saved.options not in get_args(Options):
             raise ValueError(f"options is {saved.options!r}")
@@ -219,16 +219,16 @@ def _steered(facts: object) -> Steered | None:
     if facts is None:
         return None
     if not isinstance(facts, dict) or facts.keys() != {"soft", "added"}:
-        raise ValueError(f"{STEERED} is {facts!r}")
+        raise ValueError(f"{STEERING} is {facts!r}")
     soft, added = facts["soft"], facts["added"]
     if type(soft) is not bool or type(added) is not int:
-        raise ValueError(f"{STEERED} is {facts!r}")
+        raise ValueError(f"{STEERING} is {facts!r}")
     return Steered(soft=soft, added=added)
 
 
 def steered_facts(strategy: Steered) -> dict[str, Any]:
     """What `ensemble.json` says of a steered adapter beside its members."""
-    return {STEERED: {"soft": strategy.soft, "added": strategy.added}}
+    return {STEERING: {"soft": strategy.soft, "added": strategy.added}}
 
 
 def _epochs(folder: Path, facts: Mapping[str, Any]) -> list[Path]:

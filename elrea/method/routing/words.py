@@ -39,7 +39,6 @@ class Words(LearnedRouter):
     held_out: float = 0.1
     """Share of the training prompts on which the accuracy is measured; the router itself learns from all."""
     learns: ClassVar[Literal["cosines", "clusters"]] = "clusters"
-    fixed_fields: ClassVar[tuple[str, ...]] = LearnedRouter.fixed_fields
     files: ClassVar[tuple[str, ...]] = (WEIGHTS, FIGURES)
     card: ClassVar[str] = """a logistic regression on counts of a prompt's tokens
   (`router.safetensors`)."""
@@ -121,7 +120,13 @@ class Words(LearnedRouter):
         return torch.softmax(logits, dim=1).float()
 
     def _fit(self, inputs: csr_matrix, clusters: Any, count: int) -> tuple[Any, Any]:
-        """W [C, words] and b [C]; a cluster without examples has probability 0."""
+        """W [C, words] and b [C]; a cluster without examples has probability 0.
+
+        Args:
+            inputs: As `counts` gives them [n, words].
+            clusters: The cluster of each prompt [n].
+            count: C.
+        """
         from sklearn.linear_model import LogisticRegression
 
         found = np.unique(clusters)

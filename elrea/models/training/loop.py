@@ -105,9 +105,8 @@ def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) ->
         total += loss.detach()
     parameters = list(module.trained.values())
     for parameter in parameters:
-        if (
-            parameter.grad is None
-        ):  # no token went through its layer: zero, and Adam's moments with it
+        # No token went through its layer: zero, and Adam's moments decay with it.
+        if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     module.on_before_optimizer_step(optimizer)
     if processes > 1:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.evaluation.similarity import MEASURES
-from elrea.method.ensemble.saved import STEERED
+from elrea.method.ensemble.saved import STEERING
 from elrea.reporting.predictions import predictions
 from elrea.reporting.summary import summary_of
 from elrea.store.files import sha256
@@ -58,7 +58,7 @@ def log_run(
     if ensemble is not None and report.members is not None:
         members = list(report.members.adapters)
         inputs = [n for n in (*members, "clusters", "router") if n in report.stages]
-        if STEERED in report.members.facts:
+        if STEERING in report.members.facts:
             inputs = [
                 name
                 for name, stage in report.stages.items()
