@@ -40,6 +40,7 @@ def write_run(
         {
             "id": f"item/{i}",
             "answer": answer,
+            "source": f"source-{i}",
             "strategies": {name: {"correct": bool(c[i])} for name, c in strategies.items()},
         }
         for i in range(N)
@@ -162,6 +163,11 @@ def test_equal_answers_with_three_seeds_are_no_more_evidence_than_with_one(
     turned = compare.compare(runs, "base", "elrea", 200)["settings"][0]["pooled"]
     assert turned["difference"] == -several["pooled"]["difference"]
     assert (turned["only_a"], turned["p"]) == (0, several["pooled"]["p"])
+
+
+def test_sources_are_in_the_order_of_the_items(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", 0, {"base": BASE[0]}, turned=True, chosen="base"))
+    assert run.sources == [f"source-{identity.rpartition('/')[2]}" for identity, _ in run.items]
 
 
 def test_strategies_of_several_runs_with_one_seed(tmp_path: Path) -> None:

@@ -65,6 +65,7 @@ def _update(layer: Any) -> Callable[[Tensor], Tensor] | None:
 
 
 def _watched(layer: nn.Module, *inside: nn.Module) -> bool:
+    """Whether somebody has replaced the layer's forward pass, or hooked one of the modules inside it."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return "forward" in vars(layer) or any(
         getattr(module, name) for module in inside for name in hooks
