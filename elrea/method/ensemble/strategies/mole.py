@@ -35,7 +35,7 @@ class Mole(Rated, Gated):
     epochs: int = 1
     """Passes over all training examples: 1 in the paper."""
     rate: float = 1.0
-    """The highest learning rate, as a multiple of training.expert_learning_rate (2e-5 for both in the paper)."""
+    """The gates' highest learning rate, as a multiple of training.expert_learning_rate (2e-5 for both in the paper)."""
     routed: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
