@@ -23,7 +23,7 @@ from elrea.models.lora import attach
 from elrea.models.training.batches import collate, items
 from elrea.models.training.checkpoint import latest
 from elrea.models.training.settings import Recipe, Training
-from elrea.models.training.steered import FACTORS, Factors, SteeredModule, train_steered
+from elrea.models.training.steered import FACTORS, ClusterFactors, SteeredModule, train_steered
 from elrea.models.training.steering import Steering
 from tests.models.architectures import built
 from tests.models.builders import (
@@ -68,7 +68,7 @@ def module_of(steering: Steering, kind: str, seed: int = 5) -> SteeredModule:
     backbone = BUILDERS[kind]() if kind in BUILDERS else built(kind)
     model = attach(backbone.double(), lora, 0)
     lora_files.set_state(model, {n: 0.3 * t for n, t in random_state(model).items()})
-    factors = Factors(model, steering).double()
+    factors = ClusterFactors(model, steering).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for value in factors.values:
@@ -216,7 +216,7 @@ def test_folders_give_peft_the_logits_of_the_training(
     steering = Steering(form, 3.0, 3, "found", 2, added)
     model = steered(tmp_path, steering, kind, epochs=6)
     model.double()  # the folders hold float32, so that only their own rounding is left
-    factors = Factors(model, steering).double()
+    factors = ClusterFactors(model, steering).double()
     with torch.no_grad():
         for name, value in factors.by_name().items():
             value.copy_(load_file(tmp_path / FACTORS)[name])

@@ -42,7 +42,7 @@ FACTORS = "factors.safetensors"
 _A = ".lora_A.weight"
 
 
-class Factors(nn.Module):
+class ClusterFactors(nn.Module):
     """The factors M_c of every adapted layer, and the hooks by which they act.
 
     Args:
@@ -139,7 +139,7 @@ class SteeredModule(AdapterModule):
     def __init__(
         self,
         model: PeftModel,
-        factors: Factors,
+        factors: ClusterFactors,
         schedule: Schedule,
         examples: Sequence[Item],
         settings: Training,
@@ -209,7 +209,7 @@ def train_steered(
         lora_files.initialise(model, seed)
     else:
         lora_files.set_state(model, start)
-    factors = Factors(model, steering)
+    factors = ClusterFactors(model, steering)
     schedule = recipe.schedule(examples, seed, stage)
     module = SteeredModule(model, factors, schedule, examples, recipe.training, pad_id)
     with factors.acting(model):
