@@ -12,7 +12,6 @@ thread each; `--until rates` stops before the test set is looked at. `table.py` 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -121,15 +120,11 @@ class Study:
 
     def dev_loss(self, name: str) -> dict[str, float]:
         """Of a run scored on dev, by strategy: the mean over sources of the loss per token, in nats."""
-        folder = self.work / "runs" / name
-        run = read_run(folder)
-        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        source_of = {row["id"]: row["source"] for row in map(json.loads, lines)}
+        run = read_run(self.work / "runs" / name)
         found = {}
         for strategy, losses in run.losses.items():
             by_source = defaultdict(list)
-            for (identity, _), loss in zip(run.items, losses, strict=True):
-                source = source_of[identity]
+            for source, loss in zip(run.sources, losses, strict=True):
                 if loss is not None:
                     by_source[source].append(loss)
             found[strategy] = fmean(fmean(each) for each in by_source.values())

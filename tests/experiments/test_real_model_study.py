@@ -1,0 +1,88 @@
+"""The study of a real model: its data, its rows, and the overrides of its runs."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from experiments.real_model import study
+from experiments.real_model.mixture import COUNTS, DRAWS, write
+from experiments.real_model.study import FACTORS, ROWS, SHARED, Study, _overrides
+from experiments.real_model.table import training_passes
+from tests.real_files import real_data
+
+CONF = study.ROOT / "conf"
+
+
+def test_every_row_is_a_choice_with_a_rate_chosen_or_shared() -> None:
+    assert set(ROWS) <= {path.stem for path in (CONF / "ensemble").glob("*.yaml")}
+    untrained = {"backbone", "base", "uniform", "elrea_top1", "elrea_one"}
+    assert set(ROWS) == untrained | set(FACTORS) | set(SHARED)
+    assert set(SHARED.values()) <= set(FACTORS)
+
+
+def test_a_run_trains_each_row_at_its_own_rate() -> None:
+    """A row's `rate` multiplies the base adapter's or the experts' rate; its factor is of the base adapter's in both."""
+    own = {row: rates[1] for row, rates in FACTORS.items()}
+    words = _overrides(2e-3, own | {new: own[old] for new, old in SHARED.items()})
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", [*study.SETTINGS, *words])
+    assert (config.training.learning_rate, config.training.expert_learning_rate) == (2e-3, 1e-3)
+    rates = {row: node.rate for row, node in config.evaluation.settings.items()}
+    experts = {"random_cluster", "random_weighted", "continued"}
+    for row, rate in rates.items():
+        of = 1e-3 if row in experts else 2e-3
+        assert rate * of == pytest.approx(own[SHARED.get(row, row)] * 2e-3), row
+    assert set(rates) == set(ROWS) - {
+        "backbone", "base", "uniform", "elrea", "elrea_top1", "elrea_one", "elrea_states", "instruction_embedding",
+    }  # fmt: skip
+
+
+def test_passes_count_the_features() -> None:
+    settings = {"training.epochs": 2, "training.expert_epochs": 3}
+    found = {row: training_passes(row, settings) for row in ROWS}
+    assert (found["backbone"], found["base"], found["source"]) == (0, 2, 2)
+    assert found["compute_matched"] == found["continued"] == found["random_cluster"] == 5
+    assert found["elrea"] == found["elrea_top1"] == found["compute_matched_passes"] == 7
+    assert found["elrea_states"] == pytest.approx(5 + 1 / 3)
+
+
+def test_an_unfinished_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Study, "_one", lambda self, name, command: int(name == "b"))
+    found = Study(tmp_path, tmp_path, 1, "small", 4)
+    with pytest.raises(study.ElreaError, match=r"logs/b\.txt says why this run failed; 1 did"):
+        found.run({"a": [], "b": []})
+
+
+def test_no_question_is_in_two_splits_and_draws_differ(tmp_path: Path) -> None:
+    root = real_data("t0").parent
+    real_data("flan_cot")
+    real_data("gsm8k")
+    write(root, tmp_path / "one")
+    write(root, tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert len(names) == 2 + 2 * len(DRAWS)
+    questions: dict[str, set[str]] = {}
+    for name in names:
+        text = (tmp_path / "one" / name).read_text(encoding="utf-8")
+        assert text == (tmp_path / "two" / name).read_text(encoding="utf-8"), "the same again"
+        rows = [json.loads(line) for line in text.split("\n") if line]
+        counts: dict[str, int] = defaultdict(int)
+        for row in rows:
+            counts[row["source"]] += 1
+            assert "choices" not in row or 0 <= row["answer"] < len(set(row["choices"]))
+        number = ("test", "dev", "small", "large").index(
+            name.split(".")[0].split("-")[min(1, name.count("-"))]
+        )
+        assert counts == {source: each[number] for source, each in COUNTS.items()}
+        questions[name] = {f"{row['instruction']} {row.get('choices')}" for row in rows}
+        assert len(questions[name]) == len(rows)
+    held = questions["test.jsonl"] | questions["dev.jsonl"]
+    assert not questions["test.jsonl"] & questions["dev.jsonl"]
+    drawn = [each for name, each in questions.items() if name.startswith("train")]
+    assert not any(each & held for each in drawn)
+    assert len({frozenset(each) for each in drawn}) == len(drawn)
