@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from elrea.errors import ElreaError
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
 from experiments.real_model.study import FACTORS, ROWS, SHARED, Study, _overrides
@@ -26,7 +27,7 @@ def test_every_row_is_a_choice_with_a_rate_chosen_or_shared() -> None:
 
 
 def test_a_run_trains_each_row_at_its_own_rate() -> None:
-    """A row's `rate` multiplies the base adapter's or the experts' rate; its factor is of the base adapter's in both."""
+    """A row's `rate` multiplies the base adapter's or the experts' rate; its factor is always of the former."""
     own = {row: rates[1] for row, rates in FACTORS.items()}
     words = _overrides(2e-3, own | {new: own[old] for new, old in SHARED.items()})
     with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -54,7 +55,7 @@ def test_passes_count_the_features() -> None:
 def test_an_unfinished_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Study, "_one", lambda self, name, command: int(name == "b"))
     found = Study(tmp_path, tmp_path, 1, "small", 4)
-    with pytest.raises(study.ElreaError, match=r"logs/b\.txt says why this run failed; 1 did"):
+    with pytest.raises(ElreaError, match=r"logs/b\.txt says why this run failed; 1 did"):
         found.run({"a": [], "b": []})
 
 
