@@ -55,6 +55,11 @@ class Adapter(Step):
 
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        if clusters is None:  # their stages are listed when others have been made already
+            for name, spec in context.requirements.adapters(2).items():
+                found = cls(name, (), spec)
+                found._check_clusters(context)
+                found._starts(context)
         return [
             cls(name, ("base",) * spec.from_base + ("clusters",) * spec.clustered, spec)
             for name, spec in context.requirements.adapters(clusters).items()
