@@ -27,7 +27,7 @@ from elrea.commands.arguments import (
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
 from elrea.errors import ConfigError, DataError, StoreError
-from elrea.method.ensemble.folder import checked, read_facts
+from elrea.method.ensemble.folder import STEERING, checked, read_facts
 from elrea.method.ensemble.places import point
 from elrea.store.files import publish, read_json, write_text
 
@@ -150,7 +150,9 @@ def merge(
 
 
 def members_of(folder: Path) -> list[str]:
-    """Names of an ensemble's members, the base adapter first.
+    """Names of the members that an ensemble mixes, the base adapter first.
+
+    Where clusters steer one adapter, the base adapter is there for the routing alone and no member.
 
     Raises:
         StoreError: There is no ensemble in the folder, or it is damaged.
@@ -159,7 +161,7 @@ def members_of(folder: Path) -> list[str]:
     names = [str(name) for name in facts.get("members", ())]
     if not names or not all(f"{name}/adapter_config.json" in facts["files"] for name in names):
         raise StoreError(f"{folder / 'ensemble.json'}: does not list its members' files")
-    return names
+    return names[1:] if STEERING in facts else names
 
 
 def check_rank(rank: int | None, folder: Path, names: Sequence[str]) -> None:

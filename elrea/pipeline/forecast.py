@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from elrea.errors import BackboneError
 from elrea.evaluation.draws import Draws, written
 from elrea.method.ensemble.requirements import Requirements
 from elrea.method.ensemble.strategies.steered import Steered
-from elrea.method.ensemble.strategy import STEERED
+from elrea.method.ensemble.strategy import STEERED, Regrouped
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.models.lora import parameters
@@ -111,7 +112,10 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     """
     rows = []
     sources = tuple(sorted({example.source for example in experiment.corpus.train}))
-    needs, steered = _requirements(experiment, sources, clusters)
+    needs, parts = _requirements(experiment, sources, clusters)
+    steered = {name: specs[STEERED] for name, specs in parts.items() if STEERED in specs}
+    jobs = [*needs.adapters(clusters or 1).values()]
+    jobs += [spec for specs in parts.values() for spec in specs.values()]
     footprint = _footprint(experiment)
     if footprint is None:
         rows.append(("backbone", "not on this machine, and backbone.shape is not set"))
@@ -122,11 +126,11 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         )
         size = f"{footprint.adapter:,} parameters (r={experiment.lora.r})"
         unknown = f"{size} each; number not known yet"
-        count = len(needs.adapters(clusters or 1)) + 1
-        rows.append(("adapters", f"{count}, of {size} each" if clusters else unknown))
+        plain = [experiment.lora.r, *(job.lora.r for job in jobs if job.steering is None)]
+        rows.append(("adapters", _sizes(plain, footprint.adapter) if clusters else unknown))
         rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
         rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
-    rows += _tokens(experiment, needs, list(steered.values()), sizes, clusters)
+    rows += _tokens(experiment, needs, jobs, sizes, clusters)
     if footprint:
         try:
             rows += _memory(experiment, needs, sizes, footprint, clusters)
@@ -140,16 +144,28 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
 
 def _requirements(
     experiment: Experiment, sources: Sequence[str], clusters: int | None
-) -> tuple[Requirements, dict[str, AdapterSpec]]:
-    """What the strategies need together, and by strategy the adapter that its clusters steer."""
-    own = {n: s for n, s in experiment.strategies.items() if isinstance(s, Steered)}
+) -> tuple[Requirements, dict[str, dict[str, AdapterSpec]]]:
+    """What the strategies need together, and the adapters of each that has clusters of its own: it shares none."""
+    own = {n: s for n, s in experiment.strategies.items() if isinstance(s, Regrouped)}
     others = {n: s for n, s in experiment.strategies.items() if n not in own}
     needs = Requirements(others, experiment.lora, experiment.training, sources, experiment.features)
-    steered = {
-        name: replace(needs, strategies={name: strategy}).adapters(clusters or 1)
-        for name, strategy in own.items()
-    }
-    return needs, {name: specs[STEERED] for name, specs in steered.items() if STEERED in specs}
+    parts: dict[str, dict[str, AdapterSpec]] = {}
+    for name, strategy in own.items():
+        count = clusters or 1
+        if strategy.clustering is not None:
+            count = strategy.clustering.known_k() or max(1, len(sources))
+        parts[name] = replace(needs, strategies={name: strategy}).adapters(count)
+    return needs, parts
+
+
+def _sizes(ranks: Sequence[int], of_first: int) -> str:
+    """Number and parameters of adapters by their ranks, of which the first has `of_first` parameters."""
+    counts = Counter(ranks)
+    each = [f"{r * of_first // ranks[0]:,} parameters (r={r})" for r in sorted(counts)]
+    if len(counts) == 1:
+        return f"{len(ranks)}, of {each[0]} each"
+    parts = (f"{counts[r]} of {text}" for r, text in zip(sorted(counts), each, strict=True))
+    return ", ".join(parts)
 
 
 def _steered(
@@ -210,16 +226,15 @@ def _on_gpu(experiment: Experiment) -> bool:
 def _tokens(
     experiment: Experiment,
     needs: Requirements,
-    steered: Sequence[AdapterSpec],
+    jobs: Sequence[AdapterSpec],
     sizes: Sizes,
     clusters: int | None,
 ) -> list[tuple[str, str]]:
-    c = clusters or 1
     trained = experiment.training.epochs * sizes.train_tokens
-    for job in needs.adapters(c).values():
-        share = c if job.examples in ("cluster", "random") else 1
-        trained += job.epochs * sizes.train_tokens // share
-    trained += sum(job.epochs * sizes.train_tokens for job in steered)
+    # Clusters have all the examples between them, and sources do.
+    of_all = [job.epochs for job in jobs if job.cluster in (None, 0) and job.source is None]
+    of_all += [job.epochs for job in jobs if job.source in needs.sources[:1]]
+    trained += sum(of_all) * sizes.train_tokens
     first, later = experiment.training.epochs, experiment.training.expert_epochs
     taken = experiment.features.checkpoints(first)
     routed = taken * (sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed)
@@ -268,7 +283,12 @@ def _memory(
     Buffers of the libraries and of the operating system are not included.
     """
     batch, length = experiment.training.batch_size, sizes.longest
-    adapter = OPTIMISED * footprint.adapter
+    wide = [spec for spec in needs.adapters(clusters or 4).values() if spec.steering is None]
+    adapter = max(
+        _optimised(footprint.adapter * rank // experiment.lora.r, held)
+        for rank, held in [(experiment.lora.r, 0)]
+        + [(spec.lora.r, (clusters or 4) * (spec.by_cluster == "project")) for spec in wide]
+    )
     saved = footprint.saved(batch, length, batch * sizes.response, experiment.training.recompute)
     rows = [
         (
@@ -290,6 +310,11 @@ def _memory(
             )
         )
     return rows
+
+
+def _optimised(parameters: int, gradients: int) -> int:
+    """Bytes of an adapter in training; `gradients` of clusters are held beside it twice, while they are projected."""
+    return (OPTIMISED + 8 * gradients) * parameters
 
 
 def _bytes(count: float) -> str:

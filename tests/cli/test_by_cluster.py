@@ -196,7 +196,14 @@ def test_a_text_router_of_the_run_is_exported(
     assert all(json.loads(line)["w_base"] < 0.5 for line in lines)
 
 
-def test_what_tags_and_projections_cannot_do_is_said(home: Path, words: list[str]) -> None:
+@pytest.mark.parametrize("clustering", [None, "source"])
+def test_what_tags_and_projections_cannot_do_is_said(
+    clustering: str | None, home: Path, words: list[str]
+) -> None:
+    """Before anything is trained; also where the number of clusters is open until they are made."""
+    if clustering:
+        words = [word for word in words if not word.startswith("clustering.k=")]
+        words.append(f"clustering={clustering}")
     (home / "text.jsonl").write_text(
         "".join(json.dumps({"text": f"Text {i}."}) + "\n" for i in range(20))
     )
@@ -206,3 +213,4 @@ def test_what_tags_and_projections_cannot_do_is_said(home: Path, words: list[str
     more = ["trainer=ddp", "trainer.devices=2", "ensemble=projected", "hydra.run.dir=no"]
     ended = run(home, *words, *more)
     assert "projected: clusters' gradients are projected in one process" in ended.error
+    assert "train base" not in ended.out

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from elrea.commands import merge
 from elrea.data.exam.exam import Exam
 from elrea.errors import ConfigError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -94,6 +96,27 @@ def test_the_exported_ensemble_scores_as_the_run(
     assert len(texts) == 2
     with pytest.raises(ConfigError, match="one adapter that clusters steer: top_k"):
         Ensemble.load(folder, backbone=str(small_model), device=CPU, top_k=1)
+
+
+def test_the_base_adapter_of_its_routing_is_not_merged(hard: Ended, tmp_path: Path) -> None:
+    """ΔW is the mean of the clusters' updates, by hand."""
+    folder = hard.folder / "out"
+    merge.main([str(folder), "--out", str(tmp_path / "merged"), "--threads", "1"])
+    names = [folder / "ensemble" / f"steered-{c}" for c in range(2)] + [tmp_path / "merged"]
+    updates: list[dict[str, torch.Tensor]] = []
+    for place in names:
+        shape = json.loads((place / "adapter_config.json").read_text())
+        tensors = load_file(place / "adapter_model.safetensors")
+        updates.append({
+            a: shape["lora_alpha"] / shape["r"] * tensors[a.replace("lora_A", "lora_B")] @ tensors[a]
+            for a in tensors if "lora_A" in a
+        })  # fmt: skip
+    for name, update in updates[2].items():
+        mean = (updates[0][name] + updates[1][name]) / 2
+        torch.testing.assert_close(update, mean, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="base"):
+        words = [str(folder), "--out", str(tmp_path / "other"), "--weights", "base=1"]
+        merge.main(words)
 
 
 def test_every_cluster_is_a_plain_peft_folder(hard: Ended, small_model: Path) -> None:

@@ -13,6 +13,10 @@ FORMAT = 1
 
 ENSEMBLE = "ensemble.json"
 
+STEERING = "steered"
+"""Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed. Its base adapter is
+there for the routing alone."""
+
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """The contents of `ensemble.json`, which carries its own checksum; the other files are not read.

@@ -16,7 +16,7 @@ from torch import Tensor
 from elrea.data.options import Options
 from elrea.data.wording import Wording, wording_of
 from elrea.errors import ConfigError, StoreError
-from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, checked
+from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, STEERING, checked
 from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.strategies.steered import Steered
@@ -64,9 +64,6 @@ ONE = "One adapter that {clusters} clusters steer, trained on {data}. "
 NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
 MIXED = f"{ONE}Routing weights mix the clusters' adapters inside the layers, in one pass."
 """What the README says of the members."""
-
-STEERING = "steered"
-"""Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed."""
 
 
 def save_ensemble(

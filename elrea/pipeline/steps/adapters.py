@@ -55,6 +55,11 @@ class Adapter(Step):
 
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        if clusters is None:  # their stages are listed when others have been made already
+            for name, spec in context.requirements.adapters(2).items():
+                found = cls(name, (), spec)
+                found._check_clusters(context)
+                found._starts(context)
         return [
             cls(name, ("base",) * spec.from_base + ("clusters",) * spec.clustered, spec)
             for name, spec in context.requirements.adapters(clusters).items()
@@ -119,10 +124,12 @@ class Adapter(Step):
         recipe = Recipe(epochs, spec.learning_rate, experiment.training)
         seed, base = spec.seed(experiment.seed), self.name == BASE
         clusters: Sequence[int] = ()
-        if spec.steering is None:
-            encoded = examples_of(spec, context, upstream)
-        else:
+        if spec.steering is not None:
             encoded, clusters = grouped(spec.steering.by, context, upstream)
+        elif spec.by_cluster == "project":
+            encoded, clusters = grouped("found", context, upstream)
+        else:
+            encoded = examples_of(spec, context, upstream)
         start = upstream["base"].folder / "adapter" if spec.from_base else None
         if self._starts(context):
             start = folder_of(str(spec.lora.start))
@@ -146,13 +153,18 @@ class Adapter(Step):
                     "seed": seed, "stage": self.name, "folder": folder, "start": weights(start) if start else None,
                     "trainer": experiment.device.lightning(), "task": task,
                 }  # fmt: skip
-                projected = _assignment(upstream) if spec.by_cluster == "project" else None
                 if spec.steering is not None:
                     from elrea.models.training.steered import train_steered
 
                     return train_steered(model, encoded, clusters, recipe, spec.steering, **shared)
                 train_adapter(
-                    model, encoded, recipe, keep_moments=base, dev=dev, clusters=projected, **shared
+                    model,
+                    encoded,
+                    recipe,
+                    keep_moments=base,
+                    dev=dev,
+                    clusters=clusters or None,
+                    **shared,
                 )
 
     def _check_clusters(self, context: Context) -> None:
@@ -229,7 +241,9 @@ def examples_of(
 ) -> list[Encoded]:
     """The training examples that an adapter sees."""
     if spec.by_cluster == "tag":
-        named = tagged(context.kept("train"), spec.tag, _assignment(upstream))
+        found = _with_cluster("found", context, upstream)
+        kept = context.kept("train")
+        named = tagged([kept[i] for i, _ in found], spec.tag, [cluster for _, cluster in found])
         fitting, too_long = context.prompter.train(named)
         if too_long:
             log.warning(
@@ -241,8 +255,9 @@ def examples_of(
     if spec.by_cluster == "balance":
         from elrea.models.training.balanced import balanced
 
-        draws, seed = spec.epochs * len(encoded), spec.seed(context.experiment.seed)
-        return [encoded[i] for i in balanced(_assignment(upstream), draws, seed)]
+        kept_encoded, clusters = grouped("found", context, upstream)
+        draws, seed = spec.epochs * len(kept_encoded), spec.seed(context.experiment.seed)
+        return [kept_encoded[i] for i in balanced(clusters, draws, seed)]
     if spec.examples == "all":
         return encoded
     if spec.examples == "source":
@@ -263,23 +278,24 @@ def grouped(
         context: Of the experiment.
         upstream: With "clusters", unless sources are the clusters.
     """
-    encoded = context.encoded_train[0]
+    encoded, pairs = context.encoded_train[0], _with_cluster(by, context, upstream)
+    return [encoded[index] for index, _ in pairs], [cluster for _, cluster in pairs]
+
+
+def _with_cluster(
+    by: str, context: Context, upstream: Mapping[str, Stage]
+) -> list[tuple[int, int]]:
+    """Number and cluster of each training example that fits and has a cluster; arguments as for `grouped`."""
     if by == "source":
         names = list(context.requirements.sources)
         found = [names.index(example.source) for example in context.kept("train")]
     else:
         column = "assignment" if by == "found" else "random"
         found = read_clusters(upstream["clusters"].folder)[column].tolist()
-    pairs = [(e, cluster) for e, cluster in zip(encoded, found, strict=True) if cluster >= 0]
-    if missing := len(encoded) - len(pairs):
+    pairs = [(index, cluster) for index, cluster in enumerate(found) if cluster >= 0]
+    if missing := len(found) - len(pairs):
         log.warning("%d training examples have no feature and so no cluster: left out", missing)
-    return [example for example, _ in pairs], [cluster for _, cluster in pairs]
-
-
-def _assignment(upstream: Mapping[str, Stage]) -> list[int]:
-    """The cluster of each training example that fits."""
-    found: list[int] = read_clusters(upstream["clusters"].folder)["assignment"].tolist()
-    return found
+    return pairs
 
 
 def _must_fit(context: Context) -> list[Fitting]:

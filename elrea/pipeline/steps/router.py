@@ -55,9 +55,12 @@ class DistilledRouter(Step):
         by_cosines = context.distilled.learns == "cosines"
         if by_cosines:
             learned = cosines_of(upstream["features-train"], upstream["clusters"], len(kept))
-        else:
+        else:  # an example without a feature has no cluster to learn
             found = read_clusters(upstream["clusters"].folder)
-            learned = one_hot(found["assignment"].long(), len(found["centroids"])).float()
+            grouped = found["assignment"] >= 0
+            kept = [example for example, has in zip(kept, grouped.tolist(), strict=True) if has]
+            assigned = found["assignment"][grouped].long()
+            learned = one_hot(assigned, len(found["centroids"])).float()
         if dev and by_cosines:
             features = context.features_of(dev, epoch_folders(base), "features, dev prompts")
             centroids = read_clusters(upstream["clusters"].folder)["centroids"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.evaluation.similarity import MEASURES
-from elrea.method.ensemble.saved import STEERING
+from elrea.method.ensemble.folder import STEERING
 from elrea.reporting.predictions import predictions
 from elrea.reporting.summary import summary_of
 from elrea.store.files import sha256
