@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from elrea.data.batches import cheapest_cut
 from elrea.models.adapter_shape import Lora
 from elrea.models.lora import attach, parameters
 from elrea.models.loss import batch_loss
 from elrea.models.training.batches import Item, steps
-from elrea.models.training.pass_cost import PER_LAYER, pass_cost
+from elrea.models.training.pass_cost import PER_LAYER, READING, pass_cost
 from elrea.models.training.schedule import Schedule
 from tests.models.builders import PAD, gpt2, llama
 
@@ -87,3 +89,18 @@ def test_the_cost_follows_from_layers_and_weights() -> None:
         if layer is not None:
             assert found == pytest.approx(PER_LAYER * 2 / (2 * layer + 16))
         assert math.isfinite(found)
+
+
+def test_a_large_models_pass_still_has_to_read_its_weights() -> None:
+    """Layers of 1.6 billion weights each: their calls alone would cost less than a token."""
+    large = nn.Linear(40_000, 40_000, bias=False, device="meta").requires_grad_(False)
+    backbone = SimpleNamespace(
+        device=torch.device("cpu"), parameters=lambda: iter([large.weight]), modules=lambda: [],
+        get_input_embeddings=lambda: None, get_output_embeddings=lambda: None,
+        config=SimpleNamespace(
+            get_text_config=lambda: SimpleNamespace(num_hidden_layers=1), to_dict=dict
+        ),
+    )  # fmt: skip
+    model: Any = SimpleNamespace(get_base_model=lambda: backbone)
+    assert PER_LAYER / large.weight.numel() < 1
+    assert pass_cost(model) == READING
