@@ -160,7 +160,8 @@ class Scores(Step):
         joint, mixed = prompt_mixtures(context, upstream, names, self.clusters)
         if experiment.evaluation.mean_logits:
             mixed = {name: mixture.mean() for name, mixture in mixed.items()}
-        text = f"score, {joint.count} members"
+        inside = (mixture.model.count for mixture in mixed.values() if mixture.model)
+        text = f"score, {joint.count or max(inside)} members"
         with context.task(self.name, text, len(questions)) as task:
             found = score(
                 joint, questions, mixed, batch_size=experiment.evaluation.batch_size,
