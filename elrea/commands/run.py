@@ -35,13 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Hydra's parser takes no option between two overrides.
     sys.argv[1:] = [*flags, *(word for word in sys.argv[1:] if word not in flags)]
     conf = config_folder()
-    busy_threads_sleep()
+    helps = bool({"--help", "-h"} & set(sys.argv[1:]))
+    if not helps:  # it looks at the machine for 20 ms
+        busy_threads_sleep()
     import hydra
 
     from elrea.commands.job import run  # with it comes ${sweep_folder:} of conf/config.yaml
 
     start = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)
-    if not {"--help", "-h"} & set(sys.argv[1:]):
+    if not helps:
         return start()
     text = StringIO()
     try:

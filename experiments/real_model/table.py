@@ -103,7 +103,11 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
 
 
 def resolved(table: Comparison) -> float:
-    """The smallest difference to the leader that the study finds with 80 % power: a median over the rows."""
+    """The smallest difference to the leader that the study finds with 80 % power.
+
+    It is the median over rows of `POWER` standard errors, each from the width of the interval over seeds and items, or
+    over items alone with one seed.
+    """
     errors = []
     for row in table.rows:
         if row.leader_minus_row is not None:
@@ -142,8 +146,8 @@ def text_of(accuracy: Comparison, loss: Comparison, passes: Sequence[float]) -> 
     shown = {"training passes": [f"{x:.1f}" for x in passes]}
     chapters = [
         "# Accuracy", note(whole), markdown(whole, shown),
-        f"The study finds a difference of {100 * resolved(whole):.1f} points with 80 % power (half the width of the "
-        "interval over both, the median over rows).",
+        f"The study finds a difference of {100 * resolved(whole):.1f} points with 80 % power (2.8 standard errors by "
+        "the interval over both, the median over rows).",
         "# Loss", note(part(loss, ALL)), markdown(part(loss, ALL)),
     ]  # fmt: skip
     for title, table in (("Accuracy", accuracy), ("Loss", loss)):

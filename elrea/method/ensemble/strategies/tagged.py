@@ -1,4 +1,4 @@
-"""One adapter for all examples that is told their clusters."""
+"""One adapter for all examples; a tag in the prompt says which cluster the example is in."""
 
 from __future__ import annotations
 
