@@ -99,8 +99,9 @@ def scores(
 def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
     """What a row computes before the first test prompt, in passes over all training examples, forward and backward.
 
-    Features by gradient count as one pass per checkpoint, those by hidden states, which need no backward pass, as a
-    third of one: a little too much, since features read the prompts without their responses.
+    Features by gradient count as one pass per checkpoint, those by hidden states, which need no backward pass, as half
+    of one, since a backward pass computes no gradients of the frozen weights (`Features.passes`). It is a little too
+    much: features read the prompts without their responses.
 
     Args:
         strategy: The row's name.
@@ -120,9 +121,9 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
     ):
         return base + experts
     if strategy in ("elrea_states", "instruction_embedding"):
-        return base + experts + 1 / 3
+        return base + experts + 1 / 2
     if strategy in DISTILLED:
-        return base + experts + base + 1 / 3
+        return base + experts + base + 1 / 2
     return base + experts + base  # one checkpoint per epoch of the base adapter
 
 
