@@ -59,7 +59,7 @@ def test_the_picture_is_small() -> None:
 def test_commands_and_options_exist(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = import_module("elrea.commands.cli").COMMANDS
     for line in command_lines(page):
-        found = re.search(r"(?:^|[|$] )elrea ([a-z]+)(.*)", line)
+        found = re.search(r"(?:^|[|$] )elrea ([a-z-]+)(.*)", line)
         if not found:
             continue
         command, rest = found.groups()

@@ -20,6 +20,7 @@ COMMANDS = {
     "chat": ("chat", "talk with a finished ensemble"),
     "predict": ("predict", "answer a file of prompts with a finished ensemble"),
     "merge": ("merge", "merge an ensemble's adapters into one LoRA adapter"),
+    "route-proxy": ("route_proxy", "route requests to an engine that serves the experts"),
     "neighbours": ("neighbours", "list the training examples nearest to a prompt by gradient"),
     "compare": ("compare", "test whether one strategy is better than another, over seeds"),
     "store": ("store", "list, verify and clean up the store of finished stages"),
