@@ -137,7 +137,7 @@ def test_a_template_that_carries_no_loss_changes_the_features_of_one_turn(
     (chat / "chat_template.jinja").write_text(template)
     now = experiment(chat)
     history = (("user", "Hi"), ("assistant", "Yes?")) * (turns - 1)
-    made = {
+    made: dict[str, Any] = {
         split: tuple(replace(example, history=history) for example in getattr(now.corpus, split))
         for split in ("train", "dev", "test")
     }

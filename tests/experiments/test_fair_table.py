@@ -6,11 +6,14 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from elrea.errors import ConfigError
-from experiments.fair_table import rates
+from elrea.errors import ConfigError, DataError
+from elrea.evaluation.seed_intervals import seeds_items_interval
+from elrea.reporting.compare_table import Scores, compare, load, save
+from experiments.fair_table import rates, table
 from tests.cli.test_configs import CONF
 from tests.experiments.sweeps import SCORE, write_job
 
@@ -73,3 +76,36 @@ def test_what_was_not_scored_on_dev_or_varies_more_is_refused(tmp_path: Path) ->
     path.write_text(json.dumps(status))
     with pytest.raises(ConfigError, match=r"varies evaluation\.rate, data\.form; sweep"):
         rates.accuracies(folder)
+
+
+def test_one_table_has_every_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = np.array([[1, 1, 0, 1], [1, 1, 1, 1]])
+    worse = np.array([[1, 0, 0, 1], [1, 1, 0, 0]])
+    for name, rows in (
+        ("standard", {"base": worse, "elrea": right}),
+        ("blended", {"base": right, "elrea": worse}),
+    ):
+        (tmp_path / name).mkdir()
+        scores = [Scores([0, 1], rows)]
+        save(
+            compare(scores, command="x", data="made up", leader="elrea"),
+            tmp_path / name / "results.json",
+        )
+    monkeypatch.setattr(
+        sys, "argv", ["table.py", str(tmp_path / "standard"), str(tmp_path / "blended")]
+    )
+    table.main()
+    lines = capsys.readouterr().out.splitlines()
+    heads = [
+        f"{name}: accuracy, % | elrea minus it [95 %, both]" for name in ("standard", "blended")
+    ]
+    assert lines[0] == f"| row | {' | '.join(heads)} |"
+    low, high = (100 * x for x in seeds_items_interval(right - worse))
+    wanted = f"| `base` | 50.0 | +37.5 [{low:+.1f}, {high:+.1f}] | 87.5 | -37.5 [{0 - high:+.1f}, {0 - low:+.1f}] |"
+    assert lines[2] == wanted
+    assert lines[3] == "| `elrea` | 87.5 | - | 50.0 | - |"
+    one = load(tmp_path / "standard" / "results.json")
+    with pytest.raises(DataError, match="different rows, or no leader"):
+        table.table([one, one.model_copy(update={"rows": one.rows[:1]})], ["a", "b"])
