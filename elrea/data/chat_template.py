@@ -88,25 +88,32 @@ class ChatTemplate:
         """The end of the assistant's turn with the white space before it, e.g. "<|im_end|>"."""
         return self._shape(("user",)).closing
 
-    def render(self, example: Example, shots: bool) -> Rendered:
+    def render(self, example: Example, shots: bool, words: bool = False) -> Rendered:
         """The prompt as text, up to the beginning of the assistant's words.
+
+        Args:
+            example: the example.
+            shots: put its solved examples before the instruction.
+            words: find the user's words in a chat without earlier turns too.
 
         Raises:
             DataError: the template raises an error for these turns, or changes the words of a user.
         """
         said = turns(example, shots)
         prompt = self._prompt(example, said)
-        if not example.history:
+        if not example.history and not words:
             return prompt
 
         def text_of(others: list[Turn]) -> str:
             return self._prompt(example, others).text
 
+        spans = user_words(said, prompt.text, text_of, example.id)
+        if not example.history:
+            return replace(prompt, spans=spans)
         learned, unlearned = places(
             prompt.text, _messages(said), [turn.loss for turn in said],
             lambda messages: self.renderer(messages, open_turn=True), self.closing.strip(), self._specials, example.id,
         )  # fmt: skip
-        spans = user_words(said, prompt.text, text_of, example.id)
         return replace(prompt, spans=spans, learned=learned, unlearned=unlearned)
 
     def answered(self, example: Example, shots: bool) -> Answered:

@@ -37,8 +37,8 @@ class Encoded:
     response: Ids
     """x_resp, ending with EOS if the tokenizer has one; empty for routing."""
     loss_mask: tuple[bool, ...] | None = None
-    """For a chat with earlier turns, one flag per prompt token: True on the users' words, whose loss gives the gradient
-    features. None: all prompt tokens count."""
+    """One flag per prompt token: True on the user's words, whose loss gives the gradient features, in a chat with
+    earlier turns and, with a chat template, in every prompt for routing. None: all prompt tokens count."""
     shots: int = 0
     """Number of solved examples in the prompt."""
     prompt_loss: tuple[bool, ...] | None = None
@@ -91,6 +91,11 @@ class Prompter:
         self.template = ChatTemplate(tokenizer, wording) if self.chat else PlainTemplate()
         # Many questions end with the same line and have the same choices.
         self._continue = lru_cache(maxsize=4096)(self._continuation)
+
+    @property
+    def masks_template(self) -> bool:
+        """Whether the template's tokens carry no loss of the features in a chat without earlier turns either."""
+        return self.chat and self.wording.words_alone and bool(self.tokenizer.is_fast)
 
     @cached_property
     def start(self) -> Ids:
@@ -186,14 +191,18 @@ class Prompter:
 
         A prompt longer than `max_length` keeps its first tokens. Its loss mask becomes None if none of the users' words
         are left.
+
+        Raises:
+            DataError: the chat template changes a user's words, or the tokenizer cannot tell where they are.
         """
         encoded = []
         for example in examples:
             if example.plain_text:
                 prompt, words = self.encode(example, end=False).prompt, None
             else:
-                rendered = self.template.render(example, shots=False)
-                prompt, (words, *_) = self._prompt(rendered, bool(example.history), example.id)
+                masked = bool(example.history) or self.masks_template
+                rendered = self.template.render(example, shots=False, words=masked)
+                prompt, (words, *_) = self._prompt(rendered, masked, example.id)
             cut = (words or ())[: self.max_length]
             kept = prompt[: self.max_length]
             encoded.append(Encoded(example.id, kept, (), cut if any(cut) else None))

@@ -29,7 +29,8 @@ class Rendered:
     separator: str
     """The text between prompt and response: a space, or nothing if the prompt ends with white space of its own."""
     spans: tuple[tuple[int, int], ...]
-    """Character positions [start, end) of the user's words in `text`, in order; of chats with a history only."""
+    """Character positions [start, end) of the user's words in `text`, in order; with a chat template, where they were
+    asked for."""
     learned: tuple[tuple[int, int], ...] = ()
     """Those of the earlier turns that carry loss in training, each with its end of turn."""
     unlearned: tuple[tuple[int, int], ...] = ()
@@ -86,8 +87,8 @@ class PlainTemplate:
     A user's turn and its answer are one block, "{instruction} {response}".
     """
 
-    def render(self, example: Example, shots: bool) -> Rendered:
-        """The prompt as text, without a trailing space."""
+    def render(self, example: Example, shots: bool, words: bool = False) -> Rendered:
+        """The prompt as text, without a trailing space; the user's words are always found."""
         text = ""
         spans = []
         losses: dict[bool | None, list[tuple[int, int]]] = {None: [], True: [], False: []}

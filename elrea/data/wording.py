@@ -33,6 +33,9 @@ class Wording:
     thoughts: bool = False
     """Responses may begin with a thought: a prompt then ends as the template's prompt for generation does. Otherwise it
     ends as the template words it before a response without a thought."""
+    words_alone: bool = True
+    """With a chat template, the user's words alone carry the loss of the features, whatever the number of turns. False:
+    in a chat without earlier turns the template's tokens carry it too, as in ensembles of older versions."""
 
     def __post_init__(self) -> None:
         try:
@@ -54,18 +57,21 @@ def wording_of(use_chat_template: bool | None, facts: object) -> Wording:
     Args:
         use_chat_template: as in training.
         facts: what `wording_facts` made; None for an ensemble of an older version, where BOS, if there is one, begins
-            plain prompts.
+            plain prompts. What later versions added is as it was before.
 
     Raises:
         ValueError, TypeError, KeyError: it is in another form.
         ConfigError: the date is none.
     """
     if facts is None:
-        return Wording(use_chat_template, add_bos=True)
+        return Wording(use_chat_template, add_bos=True, words_alone=False)
     if not isinstance(facts, dict):
         raise ValueError(f"prompts is {facts!r}")
+    facts = {"words_alone": False, **facts}
     known = {name: facts[name] for name in wording_facts(Wording())}
-    is_bool = type(known["add_bos"]) in (bool, type(None)) and type(known["thoughts"]) is bool
+    is_bool = type(known["add_bos"]) in (bool, type(None)) and all(
+        type(known[name]) is bool for name in ("thoughts", "words_alone")
+    )
     if not is_bool or not isinstance(known["chat_template_kwargs"], dict):
         raise ValueError(f"prompts is {facts!r}")
     return Wording(use_chat_template, **known)

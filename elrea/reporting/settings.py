@@ -10,17 +10,24 @@ from elrea.reporting.runs import OLD_OPTIONS, FinishedRun
 from elrea.reporting.sweeps import CHANGE_NO_RESULT, is_below, varied_values
 
 MAY_DIFFER = (
-    *CHANGE_NO_RESULT, "seed", "evaluation.resamples", "evaluation.strategies", "evaluation.settings", "ensemble",
+    *CHANGE_NO_RESULT, "seed", "data.train_seed", "evaluation.resamples", "evaluation.strategies",
+    "evaluation.settings", "ensemble",
 )  # fmt: skip
-"""Config keys, with all keys below them, that may differ between runs of one group: the seed, where and how fast a run
-was made, and its strategies. The settings of the compared strategies are looked at separately."""
+"""Config keys, with all keys below them, that may differ between runs of one group: the seed, and that of a draw of the
+training questions; where and how fast a run was made; and its strategies. The settings of the compared strategies are
+looked at separately."""
 ADDED = {
     "adapter.rslora": False,
     "adapter.start": None,
     "evaluation.think": "strip",
     "features.cost": "paper",
 }
-ADDED_TO_DATA = {"options": OLD_OPTIONS, "turns": "last", "bad_rows": "refuse"}
+ADDED_TO_DATA = {
+    "options": OLD_OPTIONS,
+    "turns": "last",
+    "bad_rows": "refuse",
+    "form": "standard",
+}
 """Config keys that runs of older versions do not have, and the values that they are taken to have had; of data, by the
 last part of the key."""
 UNKNOWN = ("backbone.add_bos", "backbone.template_date")

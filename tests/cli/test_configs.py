@@ -50,7 +50,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_the_number_of_choices() -> None:
-    assert len(EXPERIMENTS) == 15
+    assert len(EXPERIMENTS) == 16
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 33
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
@@ -114,7 +114,18 @@ def test_a_scale_sets_data_and_training(name: str, data: str) -> None:
     assert (built["features"].projection.d, built["features"].form) == (8192, "adam")
     assert type(built["features"].projection).__name__ == "Rademacher"
     assert type(built["clustering"]).__name__ == "Birch"
-    assert (built["evaluation"].by, built["evaluation"].max_new_tokens) == ("generation", 848)
+    longest = 248 if name == "mmlu" else 848
+    assert (built["evaluation"].by, built["evaluation"].max_new_tokens) == ("generation", longest)
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", ["", *EXPERIMENTS])
+def test_no_other_model_gets_rates_that_were_tuned_for_the_built_in_one(
+    name: str, scale: str
+) -> None:
+    """The files in ensemble/ have such rates: without `evaluation.rate` a control would train at 0.25 of a model's."""
+    config = composed(f"scale={scale}", *([f"+experiment={name}"] if name else []))
+    assert config.evaluation.rate == (None if config.backbone._target_.endswith("Tiny") else 1)
 
 
 def test_a_run_without_experts(tiny: list[str], tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ LORA = "elrea.models.adapter_shape.Lora"
             (lambda c, k=k, v=v: change(c / "ensemble.json", lambda f: f["prompts"].update({k: v})), said)
             for k, v, said in (
                 ("add_bos", "yes", "prompts is"), ("thoughts", 1, "prompts is"), ("template_date", "now", "be a date"),
-                ("chat_template_kwargs", "{}", "prompts is"),
+                ("chat_template_kwargs", "{}", "prompts is"), ("words_alone", None, "prompts is"),
             )
         ),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(prompts=3)), "prompts is 3"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from elrea.data.prompts import Prompter
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.graph import Node, graph_of
@@ -120,6 +121,31 @@ def test_a_changed_model_changes_all_but_its_name_nothing(
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
     assert changed(before, keys(experiment(moved), tmp_path)) == ALL
+
+
+@pytest.mark.parametrize(("turns", "stages"), [(1, ALL - {"base"}), (2, set())])
+def test_a_template_that_carries_no_loss_changes_the_features_of_one_turn(
+    turns: int,
+    stages: set[str],
+    small_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of several turns the users' words alone have always carried it."""
+    chat = shutil.copytree(small_model, tmp_path / "chat")
+    template = "{% for m in messages %}{{ '[' + m['role'] + ']' + m['content'] }}{% endfor %}"
+    (chat / "chat_template.jinja").write_text(template)
+    now = experiment(chat)
+    history = (("user", "Hi"), ("assistant", "Yes?")) * (turns - 1)
+    made: dict[str, Any] = {
+        split: tuple(replace(example, history=history) for example in getattr(now.corpus, split))
+        for split in ("train", "dev", "test")
+    }
+    now = replace(now, corpus=replace(now.corpus, **made))
+    assert now.prompter.masks_template
+    found = keys(now, tmp_path)
+    monkeypatch.setattr(Prompter, "masks_template", False)
+    assert changed(keys(now, tmp_path), found) == stages
 
 
 @pytest.mark.parametrize(

@@ -291,7 +291,7 @@ def test_an_ensemble_of_an_older_version_begins_prompts_with_bos(
     write_json(folder / "ensemble.json", with_checksum(facts))
     device = Device("cpu", threads=1)
     ensemble = Ensemble.load(folder, backbone=str(trained.backbone), device=device)
-    assert ensemble.prompter.wording == Wording(add_bos=True)
+    assert ensemble.prompter.wording == Wording(add_bos=True, words_alone=False)
     assert ensemble.saved.options == "text"
     del seen
 

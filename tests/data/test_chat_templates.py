@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from elrea.data.examples import Example
 from elrea.data.prompts import Prompter
-from elrea.data.wording import Wording
+from elrea.data.wording import Wording, wording_facts, wording_of
 from elrea.data.wording_key import has_thoughts, wording_key
 from elrea.errors import ConfigError, DataError
 
@@ -289,9 +289,12 @@ WORDS = [
 
 @pytest.mark.parametrize("template", BY_HAND)
 @pytest.mark.parametrize("words", WORDS)
-def test_the_mask_marks_the_users_words_alone(template: str, words: str, templated: With) -> None:
+@pytest.mark.parametrize("several", [True, False], ids=["several turns", "one turn"])
+def test_the_mask_marks_the_users_words_alone(
+    template: str, words: str, several: bool, templated: With
+) -> None:
     tokenizer = templated(template)
-    history = (
+    history = several * (
         ("system", "user assistant"), ("user", words), ("assistant", words), ("user", words), ("assistant", "yes")
     )  # fmt: skip
     example = replace(asked(header="Think about user."), instruction=words, history=history)
@@ -303,12 +306,30 @@ def test_the_mask_marks_the_users_words_alone(template: str, words: str, templat
         text += piece
         marked += ("x" if flag else "-") * len(piece)
     turns = [*history, ("user", words)]
-    turns[1] = ("user", f"Think about user.\n\n{words}")
+    first = 1 if several else 0
+    turns[first] = ("user", f"Think about user.\n\n{words}")
     pieces = BY_HAND[template](turns)
     assert text == "".join(piece for piece, _ in pieces)
     wanted = "".join(("x" if own else "-") * len(piece) for piece, own in pieces)
     shown = [(a, b) for a, b, char in zip(marked, wanted, text, strict=True) if not char.isspace()]
     assert [a for a, _ in shown] == [b for _, b in shown]
+
+
+def test_one_turn_has_no_mask_where_the_template_carries_loss(templated: With) -> None:
+    """As in ensembles of older versions, without a template, and with a tokenizer that does not tell positions."""
+    tokenizer = templated(PLAIN)
+    (now,) = Prompter(tokenizer, 1000).routing([asked()])
+    assert now.loss_mask is not None and not all(now.loss_mask)
+    for wording in (Wording(words_alone=False), Wording(use_chat_template=False)):
+        assert Prompter(tokenizer, 1000, wording).routing([asked()])[0].loss_mask is None
+    assert Prompter(tokenizer, 1000, Wording(words_alone=False)).routing([asked()])[0] == replace(
+        now, loss_mask=None
+    )
+    assert wording_of(None, None).words_alone is False
+    facts = wording_facts(Wording())
+    assert wording_of(None, facts) == Wording()
+    del facts["words_alone"]
+    assert wording_of(None, facts) == Wording(words_alone=False)
 
 
 def test_the_mask_of_a_thinking_template(templated: With) -> None:

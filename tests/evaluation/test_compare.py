@@ -364,6 +364,8 @@ def test_runs_of_two_versions_are_one_setting(tmp_path: Path) -> None:
         return len(by_setting([read_run(old), read_run(new)], ["base", "elrea"]))
 
     assert groups() == 1, "no row has options"
+    drawn = write_run(tmp_path / "drawn", 2, both, data={"form": "standard", "train_seed": 2})
+    assert len(by_setting([read_run(old), read_run(drawn)], ["base", "elrea"])) == 1
     path = new / "predictions.jsonl"
     rows = [{**json.loads(line), "answer_text": "red"} for line in path.read_text().splitlines()]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -2,9 +2,13 @@
 
 A board never states its conventions. They must be learnt from its training questions, and at test time only the form of
 the prompt shows which board it is. The text that the built-in backbone is trained on has none of these wordings
-(`elrea/models/tiny/corpus.py`), just as a real backbone has not seen a new source. Four wordings and two orders of
-question and options give eight forms. Neither the wording alone nor the order alone identifies a board, and all forms
-end with the same word, so the last tokens of the prompt do not identify it either.
+(`elrea/models/tiny/corpus.py`), just as a real backbone has not seen a new source. All forms end with the same word, so
+the last tokens of the prompt do not identify a board.
+
+There are two sets of forms. In the standard one, four wordings and two orders of question and options give eight forms;
+neither the wording alone nor the order alone identifies a board. In the blended one, all boards print the same words,
+each as often, and three orders tell the boards apart: options before or after the question, the note before or after
+both, and which of the note's two verbs comes first. A count of words then says nothing of the board.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ class Form:
         between: The text between two options.
         tail: The last words before the answer's letter.
         options_first: Whether the options come before the question.
+        note: A line of its own; empty for none.
+        note_last: Whether the note comes after question and options instead of before them.
     """
 
     head: str
@@ -34,6 +40,8 @@ class Form:
     between: str
     tail: str
     options_first: bool = False
+    note: str = ""
+    note_last: bool = False
 
     def render(self, stem: str, options: Sequence[str]) -> str:
         """The text of one question. The answer's letter follows it after one space."""
@@ -41,8 +49,10 @@ class Form:
         listed = self.between.join(
             self.option.format(letter, text) for letter, text in zip(LETTERS, options, strict=True)
         )
-        first, second = (listed, question) if self.options_first else (question, listed)
-        return f"{first}\n{second}\n{self.tail}"
+        lines = [listed, question] if self.options_first else [question, listed]
+        if self.note:
+            lines.insert(2 if self.note_last else 0, self.note)
+        return "\n".join([*lines, self.tail])
 
 
 BOARDS: dict[str, Form] = {
@@ -56,6 +66,20 @@ BOARDS: dict[str, Form] = {
     "Rowan": Form("Paper 2, please: {}", "({0}) {1}", " ", "Answer:", options_first=True),
 }
 """Board -> form. `data.boards=N` uses the first N."""
+
+_NOTES = ("Note: look then think.", "Note: think then look.")
+
+BLENDED: dict[str, Form] = {
+    board: Form(
+        "Give {}.", "({0}) {1}", " ", "Answer:",
+        options_first=bool(number & 4), note=_NOTES[number & 1], note_last=bool(number & 2),
+    )
+    for number, board in enumerate(BOARDS)
+}  # fmt: skip
+"""The same boards in forms of the same words."""
+
+FORMS = {"standard": BOARDS, "blended": BLENDED}
+"""`data.form` -> the form of each board."""
 
 
 def reading(board: int, convention: str, conflict: float) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 from elrea.data.corpus import Corpus, Splits
-from elrea.data.exam.boards import BOARDS, LETTERS, reading
+from elrea.data.exam.boards import BOARDS, FORMS, LETTERS, reading
 from elrea.data.exam.items import Item, make_item, split_of
 from elrea.data.exam.subjects import HARD, SUBJECTS
 from elrea.data.examples import Example
@@ -16,6 +17,8 @@ from elrea.data.sampling import stratified, with_shots
 from elrea.errors import ConfigError, did_you_mean
 
 NOTE = "built-in exam, not MMLU"
+NOTES = {"standard": NOTE, "blended": "built-in exam, blended form, not MMLU"}
+"""What a reader of the results must know, by form."""
 
 _TRIES = 20_000
 """Number of draws after which a subject is considered to have no more questions."""
@@ -38,8 +41,9 @@ class Exam:
     """Share of the conventions on which boards may differ: 0 is none, 1 is all."""
     subjects: str | list[str] = "mastered"
     """"mastered": the 17 that the built-in backbone can answer; "all": 23; or a list of names."""
-    train_per_board: int = 1200
-    """Number of training questions of each board."""
+    train_per_board: int | list[int] = 1200
+    """Number of training questions of each board; or a list, one number for each board. A board with 0 is in the test
+    and not in the training."""
     dev_per_board: int = 60
     """Number of dev questions of each board: for shots and for choosing settings."""
     test_per_board: int = 300
@@ -52,6 +56,11 @@ class Exam:
     """As `limit_train`, for test."""
     seed: int = 0
     """Seed of the questions. It is not the run's seed: runs of several seeds are scored on the same questions."""
+    train_seed: int | None = None
+    """Seed of the training questions alone, so that runs on several draws are scored on the same test; None: `seed`."""
+    form: Literal["standard", "blended"] = "standard"
+    """How boards print their questions. `standard`: in words of their own, by which counts of words find some boards.
+    `blended`: all in the same words, in an order of their own, so that counts of words find none."""
     allow_overlap: bool = False
     """Skip the check for overlap, as in every source. The exam never has overlap."""
 
@@ -76,31 +85,38 @@ class Exam:
             raise ConfigError(
                 f"data.shots={self.shots} must be 0 to data.dev_per_board={self.dev_per_board}"
             )
-        sizes = {
-            "train": self.train_per_board,
-            "dev": self.dev_per_board,
-            "test": self.test_per_board,
-        }
-        splits = {name: tuple(self._split(name, size)) for name, size in sizes.items()}
+        splits = {name: tuple(self._split(name)) for name in ("train", "dev", "test")}
         dev = splits["dev"]
         test = stratified(splits["test"], self.limit_test, self.seed, "test")
         if self.shots:
             pools = {board: [e for e in dev if e.source == board] for board in BOARDS}
             test = tuple(with_shots(example, pools[example.source], self.shots) for example in test)
-        train = stratified(splits["train"], self.limit_train, self.seed, "train")
-        corpus = Corpus("exam", train, dev, test, NOTE)
+        train = stratified(splits["train"], self.limit_train, self._seed("train"), "train")
+        corpus = Corpus("exam", train, dev, test, NOTES[self.form])
         corpus.check()
         if not self.allow_overlap:
             resolve_overlap(Splits(train, dev, test), "refuse", corpus.name)
         return corpus
 
-    def _split(self, split: str, per_board: int) -> Iterator[Example]:
+    def _sizes(self, split: str) -> list[int]:
+        """The number of questions of each board in a split."""
+        key = f"{split}_per_board"
+        given = getattr(self, key)
+        sizes = list(given) if isinstance(given, list) else [given] * self.boards
+        if len(sizes) != self.boards:
+            raise ConfigError(
+                f"data.{key} has {len(sizes)} numbers for data.boards={self.boards}; give one number for each, or one "
+                "for all"
+            )
+        if min(sizes) < 0:
+            raise ConfigError(f"data.{key}={given} must be 0 or more")
+        return sizes
+
+    def _split(self, split: str) -> Iterator[Example]:
         """One split, board after board. A board asks no question with the same options twice."""
-        if per_board < 0:
-            raise ConfigError(f"data.{split}_per_board={per_board} must be 0 or more")
         names = self._subjects()
-        for number, board in enumerate(list(BOARDS)[: self.boards]):
-            rng = Random(f"exam/{self.seed}/{split}/{board}")
+        for number, (board, per_board) in enumerate(zip(BOARDS, self._sizes(split), strict=False)):
+            rng = Random(f"exam/{self._seed(split)}/{split}/{board}")
             used: set[str] = set()
             letters = [letter for letter in range(4) for _ in range(-(-per_board // 4))]
             rng.shuffle(letters)
@@ -110,6 +126,11 @@ class Exam:
                 yield self._example(
                     item, board, number, letters[i], rng, f"exam/{split}/{board}/{i:05d}"
                 )
+
+    def _seed(self, split: str) -> int:
+        if split == "train" and self.train_seed is not None:
+            return self.train_seed
+        return self.seed
 
     def _subjects(self) -> list[str]:
         if self.subjects == "all":
@@ -143,7 +164,7 @@ class Exam:
         options.insert(letter, right)
         return Example(
             id=name,
-            instruction=BOARDS[board].render(item.stem, options),
+            instruction=FORMS[self.form][board].render(item.stem, options),
             response=LETTERS[letter],
             source=board,
             category=item.subject,

@@ -71,6 +71,7 @@ class GradientFeatures(Features):
     """Activation checkpointing: compute the activations inside the layers again in the backward pass instead of keeping
     them. A third more time for a fraction of the memory."""
     from_base: ClassVar[bool] = True
+    by_loss: ClassVar[bool] = True
     added_fields: ClassVar[tuple[str, ...]] = ("cost",)
     speed_fields: ClassVar[tuple[str, ...]] = (*Features.speed_fields, "buffer_mb", "recompute")
 

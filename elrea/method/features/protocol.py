@@ -57,6 +57,7 @@ class Features(ABC):
         batch_tokens: Tokens in one pass at most, padding included.
         normalise: Whether a feature is scaled to length 1.
         from_base: Whether the features depend on the base adapter's checkpoints, or on the backbone alone.
+        by_loss: Whether they depend on which of a prompt's tokens carry loss (`Encoded.loss_mask`).
         speed_fields: Fields that change speed and memory, and features by rounding at most: they are left out of the
             stage's key.
     """
@@ -65,6 +66,7 @@ class Features(ABC):
     batch_tokens: int
     normalise: bool
     from_base: ClassVar[bool] = True
+    by_loss: ClassVar[bool] = False
     speed_fields: ClassVar[tuple[str, ...]] = ("batch_size", "batch_tokens")
 
     def check_sizes(self, *names: str) -> None:

@@ -57,7 +57,19 @@ class Features(Step):
         }
         if experiment.features.from_base:
             inputs["base"] = upstream["base"].key
+        if self._masks_template(context):
+            inputs["loss_on"] = "the user's words"
         return inputs
+
+    def _masks_template(self, context: Context) -> bool:
+        """Whether a template's tokens carry no loss in chats of one turn; in stages of older versions they did."""
+        if not (
+            context.here and context.experiment.features.by_loss and context.prompter.masks_template
+        ):
+            return False
+        corpus = context.experiment.corpus
+        examples = corpus.train if self.split == "train" else corpus.test
+        return any(not example.history and not example.plain_text for example in examples)
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         experiment, prompts = context.experiment, context.prompter.routing(context.kept(self.split))
