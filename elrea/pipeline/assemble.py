@@ -83,6 +83,7 @@ def assemble(
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
+    _check_decided(experiment, chosen)
     return experiment
 
 
@@ -266,6 +267,23 @@ def _check_early_stop(experiment: Experiment) -> None:
             f"training.early_stop needs dev examples, but {why}; set training.early_stop=null"
         )
     experiment.features.check(None)
+
+
+def _check_decided(experiment: Experiment, chosen: str) -> None:
+    """Refuses a strategy that dev examples decide where there are none."""
+    from elrea.method.ensemble.strategy import Deciding
+
+    for name, strategy in experiment.strategies.items():
+        if isinstance(strategy, Deciding) and strategy.undecided and not experiment.corpus.dev:
+            why = (
+                "evaluation.split=dev scores them; score test"
+                if experiment.evaluation.split == "dev"
+                else "this data has none; give some (data.dev, data.dev_size or data.dev_per_source)"
+            )
+            key = "ensemble" if name == chosen else f"evaluation.settings.{name}"
+            raise ConfigError(
+                f"ensemble={name}: dev examples decide which experts serve, but {why}, or set {key}.serves=[...]"
+            )
 
 
 def _check_root_keys(cfg: DictConfig, folder: Path) -> None:

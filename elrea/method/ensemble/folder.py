@@ -17,6 +17,10 @@ STEERING = "steered"
 """Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed. Its base adapter is
 there for the routing alone."""
 
+SERVED, GATE = "strategy", "gate"
+"""Keys of `ensemble.json`: the strategy that the ensemble answers by, where it is not ELREA's, and what dev said of
+each cluster, where dev decided it."""
+
 
 def read_facts(folder: Path) -> dict[str, Any]:
     """The contents of `ensemble.json`, which carries its own checksum; the other files are not read.
