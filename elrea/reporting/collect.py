@@ -300,8 +300,8 @@ def _members(branch: Branch, chosen: str) -> Members:
     if strategy is not None and strategy.exported:
         answers, own = served(chosen, strategy, stages)
         routes = answers.routed
-        names = answers.members(no_prompts(branch.context, len(centroids)))
-        folders |= {name: member_folder(name, stages) for name in names if name not in folders}
+        mixed = answers.members(no_prompts(branch.context, len(centroids)))
+        folders |= {name: member_folder(name, stages) for name in mixed if name not in folders}
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {

@@ -48,12 +48,12 @@ class Route:
         cosines: cos_c of the prompt's feature with each cluster's centroid.
         nearest: Number of the cluster with the highest cosine, whose expert has the largest weight.
 
-    A strategy that does not route by prompts has no cosines, and None for the nearest cluster.
+    A strategy that does not route by prompts has no cosines, and -1 for the nearest cluster.
     """
 
     weights: dict[str, float]
     cosines: list[float]
-    nearest: int | None
+    nearest: int
 
 
 class Ensemble:
@@ -176,7 +176,7 @@ class Ensemble:
         if not self.strategy.routed:
             blank = torch.zeros(len(examples), len(self.saved.centroids))
             rows = self.strategy.weights(Routing(blank, self.saved.router)).tolist()
-            return [Route(dict(zip(self.members, w, strict=True)), [], None) for w in rows]
+            return [Route(dict(zip(self.members, w, strict=True)), [], -1) for w in rows]
         routing = self._routing(examples)
         weights = self.strategy.weights(routing)
         return [

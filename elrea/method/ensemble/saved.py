@@ -16,7 +16,7 @@ from torch import Tensor
 from elrea.data.options import Options
 from elrea.data.wording import Wording, wording_of
 from elrea.errors import ConfigError, StoreError
-from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, SERVED, STEERING, checked
+from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, SERVED, SERVED_FORMAT, STEERING, checked
 from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.strategies.steered import Steered
@@ -60,6 +60,7 @@ Scores: {note}
 """README of an exported ensemble."""
 
 EXPERTS = "One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt."
+CLUSTERS_ONLY = "the clusters' centroids (`centroids.safetensors`); no prompt is routed."
 ANSWERS = "One base adapter and {clusters} experts, trained on {data}. "
 ONE = "One adapter that {clusters} clusters steer, trained on {data}. "
 NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
@@ -103,14 +104,17 @@ def save_ensemble(
         save_file({"centroids": centroids}, new / ROUTING / CENTROIDS)
         steered = facts.get(STEERING)
         what = EXPERTS if steered is None else MIXED if steered["soft"] else NEAREST
+        routing = kind.card
         if SERVED in facts:
-            what = ANSWERS + make(facts[SERVED], Strategy, SERVED).card
+            strategy: Strategy = make(facts[SERVED], Strategy, SERVED)
+            what = ANSWERS + strategy.card
+            routing = kind.card if strategy.routed else CLUSTERS_ONLY
         first = next((name for name in adapters if name != BASE), "expert-0")
-        texts = {"what": what.format(**card), "first": first, "routing": kind.card}
+        texts = {"what": what.format(**card), "first": first, "routing": routing}
         write_text(new / "README.md", CARD.format(**card, **texts))
         files = checksums(new)
         layout = {
-            "format": FORMAT,
+            "format": SERVED_FORMAT if SERVED in facts else FORMAT,
             "members": list(adapters),
             "epochs": len(epochs),
             "files": files,

@@ -31,7 +31,7 @@ def by_hand(x: Tensor, crowd: list[Adapter], name: str, k: int, temperature: flo
     near = torch.stack([(torch.linalg.svd(update).Vh[0] @ x).abs() for update in updates])
     kept = near.topk(k).indices
     shares = torch.softmax(near[kept] / temperature, 0)
-    return sum(w * updates[int(c)] @ x for w, c in zip(shares, kept, strict=True))  # type: ignore[return-value]
+    return sum(w * updates[int(c)] @ x for w, c in zip(shares, kept, strict=True))
 
 
 @pytest.mark.parametrize(("k", "temperature"), [(1, 1.0), (2, 0.3), (9, 1.0)])
@@ -111,4 +111,4 @@ def test_members_of_other_shapes_are_refused() -> None:
         LayerwiseModel.of(model, [None, one], Arrow())
     for wrong in ({"top_k": 0}, {"temperature": 0.0}, {"rate": -1.0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
-            Arrow(**wrong)  # type: ignore[arg-type]
+            Arrow(**wrong)

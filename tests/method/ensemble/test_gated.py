@@ -20,7 +20,7 @@ from elrea.method.routing.weights import Router, Routing
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 
-DEV = [[1, 1, 0, 0, 1, 1, 1], [-1, 0, 1, -1], [], [0.25, -0.5, 0.125]]
+DEV: list[list[float]] = [[1, 1, 0, 0, 1, 1, 1], [-1, 0, 1, -1], [], [0.25, -0.5, 0.125]]
 DIFFERENCES = st.lists(st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=12), max_size=6)
 
 
@@ -33,7 +33,7 @@ def test_it_is_a_t_interval_with_imaginary_examples_that_favour_neither() -> Non
         mean, size = np.mean(sample), len(sample)
         low = stats.t(df=size, loc=mean, scale=np.std(sample) / math.sqrt(size)).ppf(0.1)
         assert (found.examples, found.difference) == (len(each), np.mean(each) if each else 0)
-        assert (found.shrunk, found.low) == (pytest.approx(mean), pytest.approx(low))
+        assert [found.shrunk, found.low] == pytest.approx([mean, low])
         assert found.shrunk == pytest.approx(found.difference * len(each) / size)
         assert found.serves == (low > 0)
     assert [v.serves for v in decide(DEV, 4, 0.9)] == [True, False, False, False]
@@ -75,10 +75,13 @@ def test_without_dev_examples_the_trunk_answers() -> None:
     assert not one.serves, "one example decides nothing"
 
 
-def drawn(gain: float, count: int, draws: np.random.Generator) -> np.ndarray:
+def drawn(gain: float, count: int, draws: np.random.Generator) -> list[list[float]]:
     """Of 8 clusters, correctness differences of `count` dev examples each; a quarter of them differ."""
     right, wrong = (0.25 + gain) / 2, (0.25 - gain) / 2
-    return draws.choice([1.0, -1.0, 0.0], size=(8, count), p=[right, wrong, 0.75])
+    found: list[list[float]] = draws.choice(
+        [1.0, -1.0, 0.0], size=(8, count), p=[right, wrong, 0.75]
+    ).tolist()
+    return found
 
 
 @pytest.mark.parametrize(

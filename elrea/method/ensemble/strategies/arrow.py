@@ -120,7 +120,7 @@ def _exact_arrow() -> type:
     """PEFT's layer with exact prototypes; importing PEFT takes seconds."""
     from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 
-    class ExactArrow(ArrowLoraLinearLayer):  # type: ignore[misc]
+    class ExactArrow(ArrowLoraLinearLayer):
         def top_right_singular_vec_from_BA(
             self,
             A: Tensor,
