@@ -164,6 +164,9 @@ def test_data_without_dev_examples_needs_the_clusters(words: list[str], tmp_path
     assert "ensemble=gated: dev examples decide" in said and "ensemble.serves=[...]" in said
     on_dev = run(tmp_path / "dev", *words, "ensemble=gated", "evaluation.split=dev")
     assert "evaluation.split=dev scores them" in on_dev.error
+    rows = "evaluation.strategies=[all]"
+    listed = run(tmp_path / "all", *words, "data.dev=null", "ensemble=elrea", rows, "plan=true")
+    assert "left out, since dev examples decide them and this data has none" in listed.err
     by_hand = run(tmp_path / "hand", *without, "ensemble.serves=[1]")
     assert (by_hand.code, by_hand.err) == (0, "")
     assert "gates" not in by_hand.summary and "paired-gated" not in by_hand.summary["stages"]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from elrea.method.ensemble.layerwise import Factors
     from elrea.method.routing.weights import Routing
 
+HELD = 2**24
+"""Largest number of values that the experts' outputs of a layer may have at once, 64 MB in float32."""
+
 
 @dataclass(frozen=True)
 class Arrow(Rated, Layerwise):
@@ -96,8 +99,10 @@ class Arrow(Rated, Layerwise):
         layer = self._layer(a)
         layer.register_buffer("prototypes", factors.gate, persistent=False)
         scaled = dict.fromkeys(_named(a), 1.0)  # (α/r) is in b
-        delta: Tensor = layer(x.contiguous(), _named(a), _named(b), nn.Identity(), scaled)
-        return delta
+        # Tokens are independent: some at a time, since PEFT's layer holds every expert's output of each.
+        tokens = x.reshape(-1, x.shape[-1]).split(max(1, HELD // (len(b) * b.shape[1])))
+        parts = [layer(each, _named(a), _named(b), nn.Identity(), scaled) for each in tokens]
+        return torch.cat(parts).view(*x.shape[:-1], -1)
 
     def _layer(self, a: Tensor) -> Any:
         """PEFT's layer for experts of these A."""
