@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
+
+log = logging.getLogger(__name__)
 
 BASE = "base"
 """The strategy that is always scored: the results show each strategy's difference to it."""
@@ -80,6 +83,7 @@ def assemble(
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         short = f"{corpus.short}; scored on dev" if corpus.short else ""
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
+    strategies = _with_dev(strategies, corpus, evaluation, chosen)
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
@@ -266,6 +270,37 @@ def _check_early_stop(experiment: Experiment) -> None:
             f"training.early_stop needs dev examples, but {why}; set training.early_stop=null"
         )
     experiment.features.check(None)
+
+
+def _with_dev(
+    strategies: dict[str, Any], corpus: Corpus, evaluation: Any, chosen: str
+) -> dict[str, Any]:
+    """The strategies that can be decided: without dev examples, those that only `all` names are left out.
+
+    Raises:
+        ConfigError: One that is named needs dev examples, and there are none.
+    """
+    from elrea.method.ensemble.strategy import Deciding
+
+    if corpus.dev:
+        return strategies
+    open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
+    on_dev = evaluation.split == "dev"
+    for name in open_:
+        if name == chosen or name in evaluation.strategies:
+            why = (
+                "evaluation.split=dev scores them; score test"
+                if on_dev
+                else "this data has none; give some (data.dev, data.dev_size or data.dev_per_source)"
+            )
+            key = "ensemble" if name == chosen else f"evaluation.settings.{name}"
+            raise ConfigError(
+                f"ensemble={name}: dev examples decide which experts serve, but {why}, or set {key}.serves=[...]"
+            )
+    if open_:
+        why = "evaluation.split=dev scores them" if on_dev else "this data has none"
+        log.warning("left out, since dev examples decide them and %s: %s", why, ", ".join(open_))
+    return {name: strategy for name, strategy in strategies.items() if name not in open_}
 
 
 def _check_root_keys(cfg: DictConfig, folder: Path) -> None:

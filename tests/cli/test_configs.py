@@ -51,7 +51,7 @@ def composed(*words: str) -> DictConfig:
 
 def test_the_number_of_choices() -> None:
     assert len(EXPERIMENTS) == 16
-    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 33
+    assert len([option for group, option in OPTIONS if group == "ensemble"]) == 36
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
 
@@ -163,7 +163,7 @@ def test_every_strategy_says_what_it_needs() -> None:
     )
     routing = Routing(torch.zeros(1, 3), Router(), ["x"], ["x", "y"])
     nodes = strategy_nodes(CONF, ["all"])
-    assert len(nodes) == 33
+    assert len(nodes) == 36
     for name, node in nodes.items():
         strategy = build(node, name)
         specs = strategy.adapters(setting)
