@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
@@ -22,6 +22,7 @@ from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
+from elrea.plugins import allow, named
 from elrea.reporting.log import Logs
 from elrea.reporting.progress import Terminal, say, screen
 from elrea.store.files import key_of, read_json, write_json
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from elrea.reporting.wandb.tracker import Tracker
 
 SUMMARY = "summary.json"
-NOT_RESULTS = ("debug", "plan", "until", "name")
-"""Keys that only look at a job, end it early or name it."""
+NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")
+"""Keys that only look at a job, end it early or name it, or allow what other keys name."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,23 @@ class Job:
         return float(-row["loss"] if row["accuracy"] is None else row["accuracy"])
 
 
+@dataclass(frozen=True)
+class Task:
+    """What Hydra calls for each job, in this process or in a launcher's: it takes along what the user allowed.
+
+    Attributes:
+        plugins: As they were typed; a config file could have set those of the config.
+    """
+
+    plugins: tuple[str, ...] = ()
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """As `run`."""
+        with one_line_errors():
+            allow(self.plugins)
+        return run(cfg)
+
+
 def run(cfg: DictConfig) -> float | None:
     """Runs one job.
 
@@ -103,6 +121,7 @@ def run(cfg: DictConfig) -> float | None:
     accuracy = None
     with one_line_errors(), _started(cfg) as (job, record):  # else Hydra adds a line to every error
         _check_optuna(job)
+        _check_plugins(cfg)
         experiment, log = _experiment(job), Logs(Terminal())
         pipeline = _pipeline(job, experiment, log) if experiment else None
         if pipeline is None:
@@ -201,6 +220,19 @@ def _check_optuna(job: Job) -> None:
     if job.sweep and "optuna" in sweeper and job.cfg.evaluation.split != "dev":
         raise ConfigError(
             "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
+        )
+
+
+def _check_plugins(cfg: DictConfig) -> None:
+    """Refuses plugins that a config file allows, as one of a folder that somebody else made."""
+    given = OmegaConf.select(cfg, "plugins") or []
+    untyped = [
+        name for name in ([given] if isinstance(given, str) else given) if name not in named()
+    ]
+    if untyped:
+        raise ConfigError(
+            f"plugins: {untyped[0]} comes from a config file; only the command line allows a plugin: type "
+            f"plugins=[{untyped[0]}]"
         )
 
 
