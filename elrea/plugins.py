@@ -79,6 +79,10 @@ def installed() -> frozenset[str]:
 
 def is_allowed(module: str) -> bool:
     """Whether a module is a plugin's."""
+    if (
+        module.partition(".")[0] in sys.stdlib_module_names
+    ):  # the distributions need not be read for it
+        return False
     return any(f"{module}.".startswith(f"{name}.") for name in (*_named, *installed()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from elrea.errors import ConfigError
@@ -35,6 +35,27 @@ def install(extra: str = "") -> str:
     if extra:
         return f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
     return "make setup, and then . .venv/bin/activate"
+
+
+def check_added(conf: Path, folders: Iterable[Path]) -> None:
+    """Refuses a file of an added folder with the name of one of ours, which Hydra would take instead of it.
+
+    Args:
+        conf: Our folder.
+        folders: Of --config-dir and hydra.searchpath.
+
+    Raises:
+        ConfigError: There is such a file.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            inner = path.relative_to(folder)
+            if (conf / inner).is_file() and not (conf / inner).samefile(path):
+                group = inner.parent.as_posix()
+                choice = inner.stem if group == "." else f"{group}={inner.stem}"
+                raise ConfigError(
+                    f"{path}: {choice} is elrea's own already; give the file another name"
+                )
 
 
 def known_keys() -> dict[str, list[str]]:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from elrea.commands.config_files import check_added
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
@@ -68,11 +69,14 @@ class Job:
         """The job that Hydra has started.
 
         Raises:
-            ConfigError: A sweep that chooses by what it scores would look at test.
+            ConfigError: A file of an added config folder has the name of one of ours.
         """
         hydra = HydraConfig.get()
         sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-        (conf,) = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
+        sources = hydra.runtime.config_sources
+        (conf,) = [s.path for s in sources if s.provider == "main"]
+        added = [s.path for s in sources if s.provider != "main" and s.schema == "file"]
+        check_added(Path(conf), map(Path, added))
         choices = hydra.runtime.choices
         return cls(
             cfg, Path(hydra.runtime.output_dir), Path(conf), sweep, hydra.job.num if sweep else 0,
@@ -225,10 +229,9 @@ def _check_optuna(job: Job) -> None:
 
 def _check_plugins(cfg: DictConfig) -> None:
     """Refuses plugins that a config file allows, as one of a folder that somebody else made."""
-    given = OmegaConf.select(cfg, "plugins") or []
-    untyped = [
-        name for name in ([given] if isinstance(given, str) else given) if name not in named()
-    ]
+    given = OmegaConf.select(cfg, "plugins")
+    names = list(given) if isinstance(given, ListConfig) else [given] if given else []
+    untyped = [name for name in names if name not in named()]
     if untyped:
         raise ConfigError(
             f"plugins: {untyped[0]} comes from a config file; only the command line allows a plugin: type "

@@ -2,8 +2,8 @@
 
     elrea harness --model elrea --model_args path=outputs/<day>/<time> --tasks arc_easy
 
-The options are those of lm-eval. It finds no models outside its own package, so this command
-registers the model first.
+The options are those of lm-eval. Up to 0.4.13 it finds no models outside its own package, so this
+command registers the model first; later releases find it by the entry point `lm_eval.models`.
 """
 
 from __future__ import annotations

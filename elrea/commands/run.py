@@ -15,6 +15,7 @@ from contextlib import redirect_stdout
 from io import StringIO
 from textwrap import fill
 
+from elrea.commands.completion import OPTIONS
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
@@ -37,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: There is no `conf/`, or the job fails with an error that the user can fix.
     """
     if argv is not None:
-        sys.argv = ["elrea run", *argv]  # Hydra reads its words there
+        # Hydra reads its words there; completion is the program's.
+        completes = bool({*OPTIONS} & {*argv})
+        sys.argv = ["elrea" if completes else "elrea run", *argv]
     sys.argv[1:] = options_first(sys.argv[1:])
     conf = config_folder()
     helps = bool({"--help", "-h"} & set(sys.argv[1:]))

@@ -75,16 +75,16 @@ def told(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.fixture(scope="module")
-def words(small_model: Path) -> list[str]:
+def of_page(small_model: Path) -> list[str]:
     mine = [word for word in TINY if not word.startswith(("features.", "clustering."))]
     return ["+experiment=elrea_mmlu", *mine, QUIET, f"backbone.name={small_model}"]
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, words: list[str]) -> Ended:
+def trained(tmp_path_factory: pytest.TempPathFactory, of_page: list[str]) -> Ended:
     """A run of all the page's parts at once."""
     folder = lay_out(tmp_path_factory.mktemp("outside"))
-    ended = run(folder, *words, *OUTSIDE, *CHOICES)
+    ended = run(folder, *of_page, *OUTSIDE, *CHOICES)
     assert (ended.code, ended.err) == (0, "")
     return ended
 
@@ -121,12 +121,16 @@ def test_the_pages_parts_train_and_score(trained: Ended) -> None:
     assert inputs["scores"]["strategies"]["elrea"]["class"] == "Elrea"
 
 
-def test_a_changed_plugin_is_another_key(trained: Ended, words: list[str], tmp_path: Path) -> None:
+def test_a_changed_plugin_is_another_key(
+    trained: Ended, of_page: list[str], tmp_path: Path
+) -> None:
     """Stages that the plugin takes part in are to be made again; the base adapter is found."""
     shutil.copytree(trained.folder, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "mypkg" / "halves.py").open("a") as file:
         file.write("# another version\n")
-    plan = run(tmp_path, *words, *OUTSIDE, *CHOICES, "plan=true", f"store={trained.folder}/.elrea")
+    plan = run(
+        tmp_path, *of_page, *OUTSIDE, *CHOICES, "plan=true", f"store={trained.folder}/.elrea"
+    )
     assert (plan.code, plan.err) == (0, "")
     states = {line.split()[0]: line.split()[-1] for line in plan.out.splitlines() if line.split()}
     assert states["base"] == states["answers-base"] == "reused"
@@ -179,6 +183,7 @@ def sign(tmp_path: Path) -> Path:
         ("ensemble/x.yaml", "_target_: evil.part.Part", ["evaluation.strategies=[x]"]),
         ("ensemble/x.yaml", "defaults: [elrea]\nof: {_target_: evil.part.Part}", ["ensemble=x"]),
         ("experiment/x.yaml", f"{ALL}plugins: [evil]", ["+experiment=x"]),
+        ("experiment/x.yaml", f"{ALL}plugins: 3", ["+experiment=x"]),
         ("experiment/x.yaml", f"{ALL}plugins: evil\nclustering: {{_target_: evil.part.Part}}", ["+experiment=x"]),
         ("experiment/x.yaml", f"{ALL}hydra: {{sweeper: {{params: {{plugins: '[evil]'}}}}}}", ["+experiment=x", "-m"]),
         ("data/x.yaml", "_target_: evil.part.Part", ["data=x", "plugins=[mine]"]),
@@ -193,14 +198,18 @@ def test_a_config_folder_allows_nothing(
     ended = run(tmp_path, *tiny, *EXAM, QUIET, "--config-dir", "mine", *words)
     assert ended.code == 1 and not sign.exists()
     (line,) = [line for line in ended.err.splitlines() if line.startswith(("error: ", "job 0"))]
-    assert "plugins=[evil]" in line or "unknown key" in line
+    assert any(
+        part in line for part in ("plugins=[evil]", "unknown key", "comes from a config file")
+    )
 
 
 def test_data_allows_nothing(tiny: list[str], tmp_path: Path, sign: Path) -> None:
-    rows = [{"instruction": f"Say {i}.", "response": "a", "judge": "evil.part"} for i in range(20)]
     for name in ("train", "test"):
+        rows = [
+            {"instruction": f"{name} {i}", "response": "a", "judge": "evil.part"} for i in range(20)
+        ]
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = ["data=jsonl", "data.train=train.jsonl", "data.test=test.jsonl", "data.overlap=keep"]
+    data = ["data=jsonl", "data.train=train.jsonl", "data.test=test.jsonl"]
     ended = run(tmp_path, *tiny, *data, QUIET)
     assert "the judge 'evil.part' is refused" in ended.error and not sign.exists()
 
@@ -229,8 +238,7 @@ def test_a_run_that_somebody_made_allows_nothing(
         (["-m", "plugins=a,b"], "plugins: wants the names of packages, as plugins=[mypkg]"),
         (["plugins=[broken]", "clustering._target_=broken.X"], "clustering._target_: the plugin broken cannot be "),
         (["plugins=[fine]", "clustering._target_=fine.Fin"], "'fine.Fin' is not a config class; did you mean Fine?"),
-        (["plugins=[fine]", "clustering._target_=fine.Fine"], "clustering.k: unknown key"),
-        (["plugins=[fine]", "++data={_target_: fine.Fine}"], "data"),
+        (["plugins=[fine]", "clustering._target_=fine.Fine"], "fine.Fine is not a subclass of Clustering"),
         (["clustering._target_=fine.Fine"], "type plugins=[fine] (--plugins fine after other commands than run), or"),
     ],
 )  # fmt: skip
@@ -242,6 +250,25 @@ def test_mistakes_are_one_line(
         "from dataclasses import dataclass\n\n@dataclass\nclass Fine:\n    size: int = 1\n"
     )
     assert said in run(tmp_path, *tiny, *EXAM, QUIET, *words).error
+
+
+def test_a_class_that_is_no_data_source(tiny: list[str], tmp_path: Path) -> None:
+    (tmp_path / "fine.py").write_text(
+        "from dataclasses import dataclass\n\n@dataclass\nclass Fine:\n    name: str = 'x'\n\n"
+        "    def load(self):\n        return [1]\n\n@dataclass\nclass Bare:\n    size: int = 1\n"
+    )
+    for name, said in (
+        ("Bare", "data._target_: Bare is no data source: it needs a name and load() -> Corpus"),
+        ("Fine", "data=x: load() returned list, not a Corpus"),
+    ):
+        path = tmp_path / "mine" / "data" / f"{name.lower()}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"_target_: fine.{name}\n")
+        words = ["--config-dir", "mine", "plugins=[fine]", f"data={name.lower()}"]
+        assert run(tmp_path, *tiny, QUIET, *words).error == said
+    path = path.rename(path.with_name("less.yaml"))
+    said = run(tmp_path, *tiny, *EXAM, QUIET, "--config-dir", "mine").error
+    assert said == f"{path}: data=less is elrea's own already; give the file another name"
 
 
 def test_settings_alone_are_found_on_the_search_path(tiny: list[str], tmp_path: Path) -> None:

@@ -29,11 +29,12 @@ def _has_backend() -> bool:
 pytestmark = pytest.mark.skipif(not _has_backend(), reason=NO_BACKEND)
 
 
-def done(*words: str, cwd: Path, path: Path | None = None) -> str:
-    """Runs a command that succeeds; `path` is its PYTHONPATH."""
+def done(*words: str, cwd: Path, path: Path | None = None, **more: str) -> str:
+    """Runs a command that succeeds; `path` is its PYTHONPATH, and `more` goes into its environment."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if path:
         env["PYTHONPATH"] = str(path)
+    env.update(more)
     ended = subprocess.run(
         words, cwd=cwd, env=env, capture_output=True, text=True, timeout=LIMIT, check=False
     )
@@ -64,9 +65,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder into which pip has unpacked it."""
     place = tmp_path_factory.mktemp("installed")
-    words = (
-        "-m pip --quiet --disable-pip-version-check install --no-deps --no-index --target".split()
-    )
+    words = "-m pip --quiet --disable-pip-version-check install --no-compile --no-deps --no-index --target".split()
     done(sys.executable, *words, str(place), str(wheel), cwd=place)
     return place
 
@@ -77,6 +76,9 @@ def test_it_has_every_config_file_and_nothing_of_the_clone(wheel: Path) -> None:
         for path in (ROOT / "conf").rglob("*.yaml"):
             inside = f"elrea/conf/{path.relative_to(ROOT / 'conf').as_posix()}"
             assert archive.read(inside) == path.read_bytes()
+        points = archive.read(next(name for name in names if name.endswith("/entry_points.txt")))
+        assert b"elrea = elrea.commands.lm_eval_model:ElreaLM" in points
+        assert b"\nclass ElreaLM(" in archive.read("elrea/commands/lm_eval_model.py")
     ours = [name for name in names if name.startswith("elrea/conf/")]
     assert len(ours) == len(list((ROOT / "conf").rglob("*.yaml")))
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"elrea"}
@@ -87,7 +89,7 @@ def test_it_has_every_config_file_and_nothing_of_the_clone(wheel: Path) -> None:
 def test_an_installed_elrea_runs_in_any_folder(
     installed: Path, tmp_path: Path, small_model: Path
 ) -> None:
-    """The command as pip makes it, the main job with a strategy from a config folder, and -m."""
+    """The command as pip makes it, and a sweep of the main job with a strategy from a config folder."""
     elrea = (sys.executable, str(installed / "bin" / "elrea"))
     listed = done(*elrea, "--help", cwd=tmp_path, path=installed)
     assert all(f"\n  {command} " in listed for command in COMMANDS)
@@ -101,14 +103,13 @@ def test_an_installed_elrea_runs_in_any_folder(
     (tmp_path / "mine" / "ensemble" / "elrea_top2.yaml").write_text("defaults: [elrea]\ntop_k: 2\n")
     words = ["+experiment=elrea_mmlu", *TINY, *EXAM, QUIET, f"backbone.name={small_model}"]
     words += ["--config-dir", "mine", "ensemble=elrea_top2", "evaluation.strategies=[elrea]"]
+    words += ["-m", "seed=1", "hydra.sweep.dir=out"]
     said = done(*elrea, "run", *words, cwd=tmp_path, path=installed)
-    assert "Everything is in out" in said
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert "1 of 1 jobs are done" in said and "Everything is in out" in said
+    summary = json.loads((tmp_path / "out" / "0" / "summary.json").read_text())
     assert set(summary["strategies"]) == {"base", "elrea", "elrea_top2"}
     assert {path.name for path in tmp_path.iterdir()} == {"mine", "out", ".elrea"}
-    swept = done(*elrea, "run", "-m", *words, "seed=0,1", "plan=true", cwd=tmp_path, path=installed)
-    assert "seed 0" in swept and "seed 1" in swept
-    assert str(ROOT) not in (tmp_path / "out" / ".hydra" / "hydra.yaml").read_text()
+    assert str(ROOT) not in (tmp_path / "out" / "0" / ".hydra" / "hydra.yaml").read_text()
 
 
 def test_help_of_the_installed_run_names_its_command(installed: Path, tmp_path: Path) -> None:
@@ -116,3 +117,20 @@ def test_help_of_the_installed_run_names_its_command(installed: Path, tmp_path: 
     said = done(*elrea, "run", "--help", cwd=tmp_path, path=installed)
     assert "elrea run -m +experiment=elrea_mmlu" in said and "run.py" not in said
     assert "elrea_top3" in said
+
+
+def test_the_shell_completes_the_installed_command(installed: Path, tmp_path: Path) -> None:
+    """As Hydra's script in bash calls it."""
+    elrea = (sys.executable, str(installed / "bin" / "elrea"), "-sc")
+    script = done(*elrea, "install=bash", cwd=tmp_path, path=installed)
+    assert script.rstrip().endswith("-F hydra_bash_completion elrea")
+    for line, wanted in (
+        ("elrea run clustering=", "clustering=birch"),
+        ("elrea run +experiment=elrea_mm", "+experiment=elrea_mmlu"),
+        ("elrea st", "store"),
+    ):
+        found = done(*elrea, "query=bash", cwd=tmp_path, path=installed, COMP_LINE=line).split()
+        assert wanted in found, line
+    assert not done(
+        *elrea, "query=bash", cwd=tmp_path, path=installed, COMP_LINE="elrea chat r"
+    ).split()

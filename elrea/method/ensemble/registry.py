@@ -64,7 +64,8 @@ def find_class(base: type, name: object) -> Any:
 
 def _of_plugin(base: type, name: str, source: str) -> type:
     """The class of a plugin by its full name; it is said if its code is another than when the name was written."""
-    cls = find(name, base.__name__)
+    own = name.partition(".")[0] == PACKAGE  # ours are named by `classes_of`, without their module
+    cls = find(name, base.__name__) if not own else object
     if not issubclass(cls, base):
         raise ConfigError(f"{name!r} is not a subclass of {base.__name__}")
     if source != plugins.source_of(cls.__module__):
