@@ -181,7 +181,7 @@ def test_a_key_names_the_code(package: Path) -> None:
     (package / ".hidden" / "a.py").write_text("")
     plugins.source_of.cache_clear()
     assert plugins.key_name(sys.modules["outer.part"].Part) == found[-1]
-    assert plugins.key_name(plugins.ConfigError) == "ConfigError", "ours has its name alone"
+    assert plugins.key_name(ConfigError) == "ConfigError", "ours has its name alone"
 
 
 def test_a_folder_without_init_and_a_single_module(tmp_path: Path) -> None:

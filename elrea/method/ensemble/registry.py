@@ -113,7 +113,7 @@ def _component(hint: Any) -> type | None:
     for part in (hint, *get_args(hint)):
         home = part.__module__ if isinstance(part, type) else ""
         if home.partition(".")[0] == PACKAGE or plugins.is_allowed(home):
-            return part  # type: ignore[no-any-return]
+            return part
     return None
 
 
