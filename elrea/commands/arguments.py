@@ -10,6 +10,7 @@ from elrea.commands.messages import announce
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
 from elrea.method.ensemble.places import find_backbone
+from elrea.plugins import allow
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
@@ -43,6 +44,7 @@ def ensemble_parser(
         "--trust-remote-code", action="store_true",
         help="run the code that comes with the backbone, if the run did (default: no)",
     )  # fmt: skip
+    add_plugins(parser)
     parser.add_argument(
         "--top-k", type=int, help="use only the k experts nearest to a prompt (default: all)"
     )
@@ -57,6 +59,20 @@ def ensemble_parser(
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
     return parser
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plugins`, which allows what it names while the words are read."""
+    parser.add_argument(
+        "--plugins", type=_allowed, metavar="NAME[,NAME]",
+        help="packages outside elrea whose parts the run has (default: those that are installed as plugins)",
+    )  # fmt: skip
+
+
+def _allowed(names: str) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in names.split(","))
+    allow(found)
+    return found
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

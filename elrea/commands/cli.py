@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from elrea.commands import completion
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError, did_you_mean
 from elrea.models.device import idle_threads_sleep
@@ -42,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     command, *rest = words or [""]
     with one_line_errors(resumable=command in RESUMABLE):
+        if command in completion.OPTIONS:
+            found = completion.words_of_run(words, COMMANDS)
+            if found is None:
+                return
+            command, rest = "run", found
         if not command or command.startswith("-"):
             parser = _parser()
             parser.parse_args(words)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from elrea.commands.config_files import check_added
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
@@ -22,6 +23,7 @@ from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
+from elrea.plugins import allow, named
 from elrea.reporting.log import Logs
 from elrea.reporting.progress import Terminal, say, screen
 from elrea.store.files import key_of, read_json, write_json
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from elrea.reporting.wandb.tracker import Tracker
 
 SUMMARY = "summary.json"
-NOT_RESULTS = ("debug", "plan", "until", "name")
-"""Keys that only look at a job, end it early or name it."""
+NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")
+"""Keys that only look at a job, end it early or name it, or allow what other keys name."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,14 @@ class Job:
         """The job that Hydra has started.
 
         Raises:
-            ConfigError: A sweep that chooses by what it scores would look at test.
+            ConfigError: A file of an added config folder has the name of one of ours.
         """
         hydra = HydraConfig.get()
         sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-        (conf,) = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
+        sources = hydra.runtime.config_sources
+        (conf,) = [s.path for s in sources if s.provider == "main"]
+        added = [s.path for s in sources if s.provider != "main" and s.schema == "file"]
+        check_added(Path(conf), map(Path, added))
         choices = hydra.runtime.choices
         return cls(
             cfg, Path(hydra.runtime.output_dir), Path(conf), sweep, hydra.job.num if sweep else 0,
@@ -90,6 +95,23 @@ class Job:
         return float(-row["loss"] if row["accuracy"] is None else row["accuracy"])
 
 
+@dataclass(frozen=True)
+class Task:
+    """What Hydra calls for each job, in this process or in a launcher's: it takes along what the user allowed.
+
+    Attributes:
+        plugins: As they were typed; a config file could have set those of the config.
+    """
+
+    plugins: tuple[str, ...] = ()
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """As `run`."""
+        with one_line_errors():
+            allow(self.plugins)
+        return run(cfg)
+
+
 def run(cfg: DictConfig) -> float | None:
     """Runs one job.
 
@@ -103,6 +125,7 @@ def run(cfg: DictConfig) -> float | None:
     accuracy = None
     with one_line_errors(), _started(cfg) as (job, record):  # else Hydra adds a line to every error
         _check_optuna(job)
+        _check_plugins(cfg)
         experiment, log = _experiment(job), Logs(Terminal())
         pipeline = _pipeline(job, experiment, log) if experiment else None
         if pipeline is None:
@@ -201,6 +224,18 @@ def _check_optuna(job: Job) -> None:
     if job.sweep and "optuna" in sweeper and job.cfg.evaluation.split != "dev":
         raise ConfigError(
             "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
+        )
+
+
+def _check_plugins(cfg: DictConfig) -> None:
+    """Refuses plugins that a config file allows, as one of a folder that somebody else made."""
+    given = OmegaConf.select(cfg, "plugins")
+    names = list(given) if isinstance(given, ListConfig) else [given] if given else []
+    untyped = [name for name in names if name not in named()]
+    if untyped:
+        raise ConfigError(
+            f"plugins: {untyped[0]} comes from a config file; only the command line allows a plugin: type "
+            f"plugins=[{untyped[0]}]"
         )
 
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elrea.config import Misfit, build, fit, load_config, spell
+from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ ROOT = {
     "plan": bool,
     "until": str | None,
     "debug": bool,
+    "plugins": list[str] | str,
 }
 """Types of the keys that belong to no config group."""
 
@@ -70,7 +71,7 @@ def assemble(
     parts = _light_parts(
         cfg, words
     )  # its errors come before torch is imported, which takes seconds
-    corpus = build(cfg.data, "data").load()
+    corpus = _corpus(cfg)
     announce("Importing torch")
     parts |= _torch_parts(cfg)
 
@@ -119,7 +120,7 @@ def experiment_of(folder: Path) -> tuple[Experiment, Path]:
         ElreaError: The config or the data cannot be read.
     """
     cfg = _run_config(folder)
-    corpus = build(cfg.data, "data").load()
+    corpus = _corpus(cfg)
     evaluation = build(cfg.evaluation, "evaluation")
     parts = _light_parts(cfg) | _torch_parts(cfg)
     return _experiment(cfg, parts, corpus, {}, evaluation), Path(cfg.store)
@@ -177,6 +178,26 @@ def _evaluation_and_strategies(
             )
     cfg.ensemble = nodes[chosen]  # config.yaml has to show the settings that are used
     return evaluation, strategies
+
+
+def _corpus(cfg: DictConfig) -> Corpus:
+    """The examples; what the class of a plugin returns is checked, as our sources check theirs themselves."""
+    from elrea.data.corpus import Corpus
+
+    source = build(cfg.data, "data")
+    if type(source).__module__.startswith(f"{PACKAGE}."):
+        found: Corpus = source.load()
+        return found
+    load = getattr(source, "load", None)
+    if not callable(load) or not isinstance(getattr(source, "name", None), str):
+        raise ConfigError(
+            f"data._target_: {type(source).__name__} is no data source: it needs a name and load() -> Corpus"
+        )
+    found = load()
+    if not isinstance(found, Corpus):
+        raise DataError(f"data={source.name}: load() returned {type(found).__name__}, not a Corpus")
+    found.check()
+    return found
 
 
 def _run_config(folder: Path) -> DictConfig:
@@ -312,7 +333,7 @@ def _check_root_keys(cfg: DictConfig, folder: Path) -> None:
             known = [*ROOT, *(path.name for path in folder.iterdir() if path.is_dir())]
             raise ConfigError(f"{name}: unknown key{did_you_mean(name, known)}")
         try:
-            fit(value, ROOT[name])
+            fit(_contained(value), ROOT[name])
         except Misfit as misfit:
             raise ConfigError(
                 f"{name}: wants {spell(ROOT[name])}, not {misfit.args[0]}"
@@ -321,6 +342,10 @@ def _check_root_keys(cfg: DictConfig, folder: Path) -> None:
         raise ConfigError("store='': give the folder in which stages are kept")
     if cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed} must be 0 or more")
+
+
+def _contained(value: Any) -> Any:
+    return OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
 
 
 def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
@@ -343,7 +368,10 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
         if hydra.is_initialized()
         else initialize_config_dir(str(folder.resolve()), version_base="1.3")
     ):
-        choices = hydra.config_loader().get_group_options("ensemble", ObjectType.CONFIG)
+        places = _search_path()
+        choices = hydra.config_loader().get_group_options(
+            "ensemble", ObjectType.CONFIG, None, places
+        )
         wanted = dict.fromkeys(name for n in names for name in (choices if n == "all" else [n]))
         if BASE not in wanted:
             wanted = {BASE: None, **wanted}
@@ -353,6 +381,17 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
                     f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(choices)})"
                 )
         # Composes all strategies at once: each gets its own package s0, s1, ...
-        cfg = compose(None, [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)])
+        words = [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)]
+        cfg = compose(None, [*places, *words])
     nodes = (OmegaConf.to_container(cfg[f"s{i}"], resolve=False) for i in range(len(wanted)))
     return dict(zip(wanted, map(OmegaConf.create, nodes), strict=True))
+
+
+def _search_path() -> list[str]:
+    """The folders that a job's hydra.searchpath adds, as a word for another composition."""
+    from hydra.core.hydra_config import HydraConfig
+
+    found = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
+    escaped = (str(place).replace("\\", "\\\\").replace("'", "\\'") for place in found)
+    listed = ",".join(f"'{place}'" for place in escaped)
+    return [f"hydra.searchpath=[{listed}]"] if found else []

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.evaluation.draws import written
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
+from elrea.evaluation.judge import plugin_sources
 from elrea.evaluation.think import may_open, opens
 from elrea.method.ensemble.strategy import Tagging
 from elrea.pipeline.experiment import key_fields
@@ -96,6 +97,8 @@ class Scores(Step):
                 name.removeprefix("answers-"): upstream[name].key for name in self.answers
             }
             inputs["judges"] = JUDGES_VERSION
+            if outside := plugin_sources(experiment.corpus.test):
+                inputs["plugin_judges"] = outside
             inputs["loss"] = experiment.evaluation.by != "generation"
             if experiment.evaluation.think != "strip":
                 inputs["think"] = experiment.evaluation.think
