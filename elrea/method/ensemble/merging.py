@@ -25,8 +25,9 @@ class Merged:
         adapter: The sum, at scale 1.
         exact: Rank of the exact sum, the ranks' sum over adapters of a weight other than 0.
         kept: Share of the sum's squared norm that a lower rank keeps; None if it is exact.
-        averaged: ‖B̄Ā - ΔW‖ / ‖ΔW‖, where Ā and B̄ are weighted sums of the factors (PEFT's combination_type=linear)
-            and ΔW is the exact sum; None where ranks or layers differ, or a weight is negative.
+        averaged: ‖Σw·B̄Ā - ΔW‖ / ‖ΔW‖, where Ā = Σ λ_m A_m and B̄ = Σ λ_m s_m B_m with λ = w/Σw are averages of the
+            factors, as in MoE Merging (D.1), and ΔW is the exact sum; None where ranks or layers differ, or a weight is
+            negative.
     """
 
     adapter: PeftFolder
@@ -116,22 +117,22 @@ def _targets(folders: Sequence[PeftFolder]) -> list[str]:
 def _averaged(
     pairs: Sequence[tuple[dict[str, Tensor], Lora]], shares: Sequence[float], exact: Mapping[str, Tensor]
 ) -> float | None:  # fmt: skip
-    """How far the product of weighted sums of the factors is from the sum of the products."""
+    """How far the product of the factors' averages is from the average of the products, relative to it."""
     import torch
 
     ranks = {lora.r for _, lora in pairs}
     layers = {frozenset(tensors) for tensors, _ in pairs}
     if len(pairs) < 2 or len(ranks) > 1 or len(layers) > 1 or min(shares) < 0:
         return None
-    roots = [math.sqrt(share * lora.scale) for share, (_, lora) in zip(shares, pairs, strict=True)]
+    total = sum(shares)
+    means = [share / total for share in shares]
     whole = off = 0.0
     for one in (name for name in exact if ".lora_A." in name):
         two = one.replace(".lora_A.", ".lora_B.")
-        a, b = (
-            sum(root * tensors[name].double() for root, (tensors, _) in zip(roots, pairs, strict=True))
-            for name in (one, two)
-        )  # fmt: skip
-        assert isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor)
+        a, b = torch.zeros(1), torch.zeros(1)
+        for mean, (tensors, lora) in zip(means, pairs, strict=True):
+            a = a + mean * tensors[one].double()
+            b = b + total * mean * lora.scale * tensors[two].double()
         left, right = exact[two].double(), exact[one].double()
         whole += _squared(left, right)
         off += _squared(torch.cat([b, -left], 1), torch.cat([a, right]))
