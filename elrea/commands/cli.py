@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": ("predict", "answer a file of prompts with a finished ensemble"),
     "merge": ("merge", "merge LoRA adapters, an ensemble's or others, into one"),
     "export": ("export", "write an ensemble for PEFT, transformers or llama.cpp"),
+    "push": ("push", "upload a finished ensemble to the Hugging Face hub"),
     "neighbours": ("neighbours", "list the training examples nearest to a prompt by gradient"),
     "compare": ("compare", "test whether one strategy is better than another, over seeds"),
     "store": ("store", "list, verify and clean up the store of finished stages"),
