@@ -173,11 +173,11 @@ def _backbone(given: argparse.Namespace, plan: Plan) -> tuple[Pretrained | None,
             plan.facts, plan.ensemble, given.backbone, trust_remote_code=given.trust_remote_code, verify=whole
         )  # fmt: skip
     else:
-        config = config_of(next(iter(plan.folders.values())))
-        place = given.backbone or config.get("base_model_name_or_path")
+        named = config_of(next(iter(plan.folders.values())))
+        place = given.backbone or named.get("base_model_name_or_path")
         if not place:
             raise ConfigError(f"{given.run}: names no backbone; give its folder as --backbone")
-        revision = None if given.backbone else config.get("revision")
+        revision = None if given.backbone else named.get("revision")
         backbone = Pretrained(str(place), revision, trust_remote_code=given.trust_remote_code)
     if whole:
         from elrea.models.full_weights import check_dtype

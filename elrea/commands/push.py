@@ -80,7 +80,7 @@ def _upload(given: argparse.Namespace, place: Path) -> str:
         NotHere: The hub refuses, or cannot be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.utils.tqdm import disable_progress_bars
 
     disable_progress_bars()
     api: Any = HfApi()

@@ -43,7 +43,7 @@ class Model:
 def is_hub_id(name: str) -> bool:
     """Whether a name can be a hub id with its owner, `owner/name`."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
         validate_repo_id(name)
@@ -118,9 +118,10 @@ def card(
     """
     from huggingface_hub import ModelCardData
 
+    stated: Any = dict(model.licence)
     data = ModelCardData(
         base_model=model.hub, library_name=library, pipeline_tag="text-generation",
-        tags=["elrea", *([] if library == "transformers" else ["lora"])], **model.licence,
+        tags=["elrea", *([] if library == "transformers" else ["lora"])], **stated,
     )  # fmt: skip
     parts = [f"---\n{data.to_yaml()}\n---\n\n# {title}\n\n{what.strip()}"]
     for heading, text in {**(sections or {}), "Licence": licence_text(model)}.items():

@@ -49,7 +49,9 @@ def made(folder: Path, model: PreTrainedModel, seed: int, **settings: Any) -> Pa
 def updates(model: PreTrainedModel, folder: Path) -> dict[str, Tensor]:
     """ΔW of every layer, as PEFT computes it from a folder; layers that change nothing are left out."""
     peft = PeftModel.from_pretrained(model, str(folder))
-    layers = {name: m for name, m in peft.named_modules() if isinstance(m, LoraLayer)}
+    layers: dict[str, Any] = {
+        name: m for name, m in peft.named_modules() if isinstance(m, LoraLayer)
+    }
     found = {name: layer.get_delta_weight("default").detach() for name, layer in layers.items()}
     return {name: delta for name, delta in found.items() if delta.abs().sum() > 0}
 
@@ -108,7 +110,9 @@ def test_peft_s_own_sum_and_the_average_of_the_factors(
     peft = PeftModel.from_pretrained(llama(), str(one), adapter_name="one")
     peft.load_adapter(str(other), adapter_name="other")
     peft.add_weighted_adapter(["one", "other"], [0.7, 0.3], "cat", combination_type="cat")
-    layers = {name: m for name, m in peft.named_modules() if isinstance(m, LoraLayer)}
+    layers: dict[str, Any] = {
+        name: m for name, m in peft.named_modules() if isinstance(m, LoraLayer)
+    }
     cat = {name: layer.get_delta_weight("cat").detach() for name, layer in layers.items()}
     same(updates(llama(), tmp_path / "merged"), cat)
     off = 0.0

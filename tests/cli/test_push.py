@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ def test_what_is_pushed_is_loaded_at_its_commit(
     texts = [data for name, data in files.items() if not name.endswith(".safetensors")]
     for place in (small_model, whole.folder, Path.home()):
         assert not any(str(place).encode() in text for text in texts), place
-    card = ModelCard(files["README.md"].decode())
+    card: Any = ModelCard(files["README.md"].decode())
     assert card.data.library_name == "peft" and card.data.base_model is None
     assert "| elrea |" in card.text and REPO in card.text
 
@@ -64,7 +65,7 @@ def test_what_is_pushed_is_loaded_at_its_commit(
         "other.json": b"{}",
     }
     hub.commit(REPO, later)
-    options = {"backbone": str(small_model), "device": Device("cpu", threads=1)}
+    options: Any = {"backbone": str(small_model), "device": Device("cpu", threads=1)}
     for revision in (commit, None):
         hub.downloads.clear()
         found = Ensemble.load(REPO, revision=revision, **options)
@@ -86,7 +87,8 @@ def test_the_backbone_s_hub_id_is_named(hub: Hub, whole: Ended, small_model: Pat
     ((_, files),) = hub.commits[REPO]
     config = json.loads(files["expert-0/adapter_config.json"])
     assert config["base_model_name_or_path"] == "org/small"
-    assert ModelCard(files["README.md"].decode()).data.base_model == "org/small"
+    card: Any = ModelCard(files["README.md"].decode())
+    assert card.data.base_model == "org/small"
     folder = tmp_path / "expert-0"
     folder.mkdir()
     for name in ("adapter_config.json", "adapter_model.safetensors"):

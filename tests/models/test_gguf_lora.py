@@ -54,7 +54,9 @@ def adapted(kind: str, folder: Path, **settings: Any) -> dict[str, torch.Tensor]
             if "lora_" in name:
                 parameter.normal_()
     peft.save_pretrained(str(folder))
-    layers = {name: m for name, m in peft.named_modules() if isinstance(m, LoraLayer)}
+    layers: dict[str, Any] = {
+        name: m for name, m in peft.named_modules() if isinstance(m, LoraLayer)
+    }
     return {
         name.removeprefix("base_model.model."): layer.get_delta_weight("default").detach()
         for name, layer in layers.items()

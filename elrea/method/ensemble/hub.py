@@ -31,7 +31,8 @@ def fetched(repo: str, revision: str | None = None) -> Path:
 
     Args:
         repo: `owner/name`.
-        revision: A commit of 40 hexadecimal digits, which needs no network once it is here, a branch or tag; None: main.
+        revision: A commit of 40 hexadecimal digits, which needs no network once it is here, a branch, or a tag; None is
+            main.
 
     Raises:
         NotHere: There is no such repository or revision, or the hub cannot be reached.
