@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def ensemble_parser(
-    command: str, description: str | None, *, generates: bool = True
+    command: str, description: str | None, *, generates: bool = True, folders: bool = False
 ) -> argparse.ArgumentParser:
     """A parser of `elrea <command>` with the arguments of every command on a finished ensemble.
 
@@ -26,15 +26,20 @@ def ensemble_parser(
         command: Its name.
         description: The beginning of `--help`.
         generates: Whether the command generates text, so that it takes the settings of decoding.
+        folders: Whether it takes PEFT folders too, one or several; `run` is then a list.
     """
     parser = argparse.ArgumentParser(
         prog=f"elrea {command}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run", type=Path, help="folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
-    )
+    what = "folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
+    if folders:
+        parser.add_argument(
+            "run", type=Path, nargs="+", help=f"{what}; or PEFT folders, from anywhere"
+        )
+    else:
+        parser.add_argument("run", type=Path, help=what)
     parser.add_argument(
         "--backbone",
         help="folder or hub id of the backbone (default: found from where the run had it)",

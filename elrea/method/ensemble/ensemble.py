@@ -16,6 +16,7 @@ from elrea.data.readers.asked import PromptReader
 from elrea.errors import ConfigError, DataError
 from elrea.method.clustering.centroids import cosines
 from elrea.method.ensemble.folder import ENSEMBLE
+from elrea.method.ensemble.hub import fetched, is_repo
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
@@ -96,6 +97,7 @@ class Ensemble:
         cls,
         folder: Path | str,
         *,
+        revision: str | None = None,
         backbone: str | None = None,
         top_k: int | None = None,
         base_share: bool = True,
@@ -105,7 +107,8 @@ class Ensemble:
         """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
-            folder: Of a run, or `ensemble/` in it.
+            folder: Of a run, or `ensemble/` in it; or a hub id, `owner/name`, of what `elrea push` made.
+            revision: Of the hub id: a commit, which pins what is loaded, a branch or a tag; None: main.
             backbone: Folder or hub id of the backbone. None finds it: at its commit on the hub, where the run had
                 it, or at the same place relative to the ensemble or the working folder, as after moving both.
             top_k: Use the k nearest experts only; None uses all.
@@ -115,11 +118,17 @@ class Ensemble:
             trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
-            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer.
+            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer; or revision
+                is given, and it is a folder.
+            NotHere: There is no such folder, and the hub has it not or cannot be reached.
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
         place = Path(folder).expanduser()
+        if isinstance(folder, str) and is_repo(folder):
+            place = fetched(folder, revision)
+        elif revision is not None:
+            raise ConfigError(f"revision={revision}: {folder} is a folder, not a hub id owner/name")
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
         saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)

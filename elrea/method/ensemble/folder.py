@@ -13,6 +13,9 @@ FORMAT, SERVED_FORMAT = 1, 2
 
 ENSEMBLE = "ensemble.json"
 
+FREE = frozenset({"README.md", ".gitattributes"})
+"""Files that nothing reads: one that the list leaves out may be there or not, as in a copy from the hub."""
+
 STEERING = "steered"
 """Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed. Its base adapter is
 there for the routing alone."""
@@ -72,5 +75,5 @@ def _check(folder: Path, files: dict[str, str]) -> None:
             raise StoreError(f"{path}: checksum mismatch; copy the ensemble again")
     for path in walk(folder):
         name = path.relative_to(folder).as_posix()
-        if name not in files and name != ENSEMBLE:
+        if name not in files and name not in (ENSEMBLE, *FREE):
             raise StoreError(f"{path} does not belong to the ensemble; remove it")
