@@ -89,8 +89,9 @@ def judge(
         words = [f"data.rows={part.rows}", f"seed={part.seed}"]
         folders.append(run_part(number, part_config(cfg, part, folder.name), words))
     found = report.verdict_of(
-        settings, ladder, folders, data=experiment.corpus.title, seed=experiment.seed,
-        resamples=experiment.evaluation.resamples,
+        settings, ladder, folders, data=experiment.corpus.title,
+        judged=all(example.choices or example.judge for example in experiment.corpus.test),
+        seed=experiment.seed, resamples=experiment.evaluation.resamples,
     )  # fmt: skip
     write_json(folder / FOUND, found, ordered=True)
     last: dict[str, Any] = read_json(folders[-1] / SUMMARY)

@@ -31,7 +31,7 @@ class Verdict:
     seeds: int = 1
     """Number of seeds at each share, from the run's own on. More seeds narrow the interval, and cost the more."""
     measure: Literal["accuracy", "loss"] | None = None
-    """What decides; null: the accuracy on dev where its examples have a right answer, else the loss."""
+    """What decides; null: the accuracy on dev where its examples have choices or a judge, else the loss."""
 
     def __post_init__(self) -> None:
         if not 0 < self.budget < float("inf"):

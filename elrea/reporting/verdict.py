@@ -29,6 +29,7 @@ def verdict_of(
     folders: Sequence[Path],
     *,
     data: str,
+    judged: bool,
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
@@ -39,6 +40,7 @@ def verdict_of(
         ladder: The parts, and what the candidates cost.
         folders: Of the parts' finished runs.
         data: Name of the data.
+        judged: Whether every dev example has choices or a judge; else the loss says more than a word-for-word match.
         seed: Of the draws.
         resamples: Bootstrap resamples.
 
@@ -48,12 +50,15 @@ def verdict_of(
     runs, names = [read_run(folder) for folder in folders], list(ladder.costs)
     shares = [part.share for part in ladder.parts]
     scores = _scores(runs, names)
-    measure = settings.measure or ("accuracy" if "accuracy" in scores else "loss")
-    if measure not in scores:
+    first = "accuracy" if judged or "loss" not in scores else "loss"
+    if (measure := settings.measure or first) not in scores:
         raise DataError(f"verdict.measure={measure}: the dev examples have no {measure}")
-    last = runs[max(range(len(runs)), key=lambda i: shares[i])]
-    passes = {name: float(last.figures[name]["forward_passes"]) for name in names}
-    costs = {name: (round(ladder.costs[name], 9), passes[name]) for name in names}
+    candidates = _candidates(runs[-1], ladder)
+    for kind, rows in scores.items():
+        curves = Curves(rows, shares)
+        for k, name in enumerate(names):
+            candidates[name][kind] = _line(curves, k)
+    costs = {n: (round(c["cost"], 9), c["passes_per_prompt"]) for n, c in candidates.items()}
     decisions = {
         kind: decide(
             names, rows, shares, costs, lower_is_better=kind == "loss", seed=seed,
@@ -61,14 +66,12 @@ def verdict_of(
         )
         for kind, rows in scores.items()
     }  # fmt: skip
-    job, largest = read_job(last.folder), max(shares)
-    seconds = {name: training_seconds(job, name) for name in names}
     return {
         "schema_name": "elrea-verdict",
         "version": 1,
         "data": data,
         "measure": measure,
-        "items": len(last.items),
+        "items": len(runs[-1].items),
         "rows": ladder.rows,
         "parts": [
             {"rows": p.rows, "share": p.share, "seed": p.seed, "cost": p.cost, "folder": folder.name}
@@ -77,17 +80,23 @@ def verdict_of(
         "budget": settings.budget,
         "spent": ladder.spent,
         "elrea_passes_x_tokens": ladder.elrea,
-        "candidates": {
-            name: {
-                "cost": ladder.costs[name],
-                "passes_per_prompt": passes[name],
-                "seconds_of_training": None if (s := seconds[name]) is None else s / largest,
-                **{kind: _line(rows, shares, k) for kind, rows in scores.items()},
-            }
-            for k, name in enumerate(names)
-        },
+        "candidates": candidates,
         **{kind: _decision(decision) for kind, decision in decisions.items()},
     }  # fmt: skip
+
+
+def _candidates(largest: FinishedRun, ladder: Ladder) -> dict[str, dict[str, Any]]:
+    """By candidate, what it costs at the full size; seconds are those of the largest part, by its share."""
+    job, share = read_job(largest.folder), ladder.parts[-1].share
+    found: dict[str, dict[str, Any]] = {}
+    for name, cost in ladder.costs.items():
+        seconds = training_seconds(job, name)
+        found[name] = {
+            "cost": cost,
+            "passes_per_prompt": float(largest.figures[name]["forward_passes"]),
+            "seconds_of_training": None if seconds is None else seconds / share,
+        }
+    return found
 
 
 def _scores(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -108,9 +117,8 @@ def _scores(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, np.n
     return found
 
 
-def _line(scores: np.ndarray, shares: Sequence[float], k: int) -> dict[str, Any]:
+def _line(curves: Curves, k: int) -> dict[str, Any]:
     """A candidate's curve."""
-    curves = Curves(scores, shares)
     return {
         "means": [round(float(mean), 6) for mean in curves.means[k]],
         "full": round(float(curves.full[k]), 6),
@@ -237,8 +245,8 @@ def verdict_table(found: Mapping[str, Any]) -> Table:
 
 def ladder_table(ladder: Ladder) -> Table:
     """The parts and their costs, before anything is trained."""
-    table = plain_table("Parts of the training data", "cost: passes x tokens, of a full ELREA run")
-    for i, head in enumerate(("share", "rows", "seed", "cost")):
+    table = plain_table("Parts of the training data")
+    for i, head in enumerate(("share", "rows", "seed", "cost, full ELREA runs")):
         table.add_column(head, justify="right" if i else "left")
     for part in ladder.parts:
         table.add_row(share_text(part.share), f"{part.rows:,}", str(part.seed), f"{part.cost:.3f}")

@@ -153,7 +153,8 @@ def predicted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     lost = []
     for left in range(len(rows)):
         others = np.arange(len(rows)) != left
-        cuts = [-np.inf, *np.sort(x[others])]
+        known = np.sort(x[others])
+        cuts = [-np.inf, *(known[1:] + known[:-1]) / 2, np.inf]
         regrets = [_lost(x[others] > cut, gain[others]).mean() for cut in cuts]
         lost.append(float(_lost(x[left] > cuts[int(np.argmin(regrets))], gain[left])))
     rank = float(spearmanr(x, gain).statistic) if np.ptp(x) and np.ptp(gain) else None

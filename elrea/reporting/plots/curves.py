@@ -56,7 +56,10 @@ def _curve(
     line = found["candidates"][name][measure]
     rows = np.array([part["rows"] for part in found["parts"]])
     ends = np.array([rows.min(), found["rows"]])
-    style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+    style: dict[str, Any] = {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+    }
     fitted = line["full"] + line["per_doubling"] * np.log2(ends / found["rows"])
     axis.plot(
         ends, scale * fitted, linewidth=1.2, color=style["color"],
