@@ -6,6 +6,7 @@ python run.py +experiment=does_it_pay
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,7 +101,7 @@ def judge(
     out.print(report.verdict_table(found))
     for line in report.sentences(found):
         say(out, wrapped(line))
-    say(out, f"Everything is in {folder}")
+    say(out, f"Everything is in {os.path.relpath(folder)}")
     record.end(key)
 
 

@@ -99,8 +99,10 @@ DEV = {
 
 def _dev_advice(cfg: DictConfig) -> str:
     """What to do where there are no dev examples."""
-    known = [words for key, words in DEV.items() if key in cfg.data]
-    return f"say {' or '.join(known)}, or score test" if known else "score test"
+    advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
+    if "verdict" not in cfg:  # which must not look at test
+        advice.append("score test")
+    return ", or ".join(advice) or "choose data that has some"
 
 
 def assemble_without_data(

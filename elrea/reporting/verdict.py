@@ -199,7 +199,7 @@ def heads(found: Mapping[str, Any]) -> list[str]:
         "candidate",
         *parts,
         f"all, {measure}{unit}",
-        "best less it",
+        "lead of the first",
         "cost",
         "passes/prompt",
     ]

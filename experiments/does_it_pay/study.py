@@ -37,7 +37,7 @@ LADDERS = {"halves": "verdict.budget=20", "half_a_run": "verdict.budget=0.5"}
 
 def settings() -> list[tuple[int, float, int]]:
     """(questions a board, conflict, rank) of all settings, the cheap ones first."""
-    return list(itertools.product(SIZES, CONFLICTS, RANKS))
+    return [(n, c, r) for n, r, c in itertools.product(SIZES, RANKS, CONFLICTS)]
 
 
 def run(folder: Path, most: int) -> None:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from elrea.errors import DataError
+from elrea.reporting.runs import read_run, run_folders
 from tests.cli.commands import EXAM, QUIET, Ended, run
 
 ROWS = 160
@@ -91,6 +93,14 @@ def test_the_report_has_the_verdict_and_its_pictures(judged: Ended) -> None:
     assert f"Spent: {found['spent']:.3f} of a full ELREA run" in page
     assert '<a href="0/report.html">' in page
     assert "<script" not in page
+
+
+def test_it_has_no_answers_of_its_own(judged: Ended) -> None:
+    """So that a sweep of verdicts leaves their intervals out, and compares take the parts."""
+    folder = judged.folder / "out"
+    with pytest.raises(DataError, match=r"predictions.jsonl: not there"):
+        read_run(folder)
+    assert [path.name for path in run_folders([folder])[0]] == ["0", "1", "2"]
 
 
 def test_the_same_command_resumes(judged: Ended, tiny: list[str]) -> None:
