@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from elrea.reporting.wandb.tracker import Tracker
 
 SUMMARY = "summary.json"
+VERDICT = "verdict"
+"""Key of a verdict's settings, which `+experiment=does_it_pay` adds."""
 NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")
 """Keys that only look at a job, end it early or name it, or allow what other keys name."""
 
@@ -53,6 +55,7 @@ class Job:
         launcher: Name of the sweep's launcher.
         chosen: The strategy that `ensemble=` names.
         words: What was typed for this job.
+        part: Whether it is one of a verdict's trainings.
     """
 
     cfg: DictConfig
@@ -63,6 +66,7 @@ class Job:
     launcher: str
     chosen: str
     words: list[str]
+    part: bool = False
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Job:
@@ -126,38 +130,75 @@ def run(cfg: DictConfig) -> float | None:
     with one_line_errors(), _started(cfg) as (job, record):  # else Hydra adds a line to every error
         _check_optuna(job)
         _check_plugins(cfg)
-        experiment, log = _experiment(job), Logs(Terminal())
-        pipeline = _pipeline(job, experiment, log) if experiment else None
-        if pipeline is None:
-            return None  # a plan of what is not here
-        key = job_key(plain(cfg), pipeline)
-        if (
-            job.sweep
-            and not cfg.plan
-            and (record.finished(key) or _was_done(job, record, pipeline))
-        ):
-            say(screen(), f"Job {job.number} is done already: {os.path.relpath(job.folder)}")
-            return job.accuracy
-        _check_device(pipeline, cfg)
-        _show_plan(pipeline, forecasts=cfg.plan)
-        if cfg.plan:
-            return None
-        check_version(job.folder, cfg, pipeline.graph.keys)
-        record.begin(key, pipeline.graph.keys)
-        if cfg.until is not None:
-            pipeline.run(cfg.until, record.needs)
-            end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
-            say(screen(), end)
-            record.prepared()
-            return None
-        with _tracker(job) as tracker:
-            log.add(tracker)
-            pipeline.run(on_stages=record.needs)
-            report = _write(job, pipeline, tracker, record)
-        _show(report, job, tracker)
-        record.end(job_key(plain(cfg), pipeline))
-        accuracy = job.accuracy
+        if cfg.get(VERDICT) is None:
+            accuracy = _make(job, record)
+        else:
+            _judge(job, record)
     return accuracy
+
+
+def _make(job: Job, record: Record) -> float | None:
+    """Makes the stages and the results; returns what `run` does.
+
+    Raises:
+        ElreaError: As `run`.
+    """
+    cfg = job.cfg
+    experiment, log = _experiment(job), Logs(Terminal())
+    pipeline = _pipeline(job, experiment, log) if experiment else None
+    if pipeline is None:
+        return None  # a plan of what is not here
+    key = job_key(plain(cfg), pipeline)
+    repeats = (job.sweep or job.part) and not cfg.plan
+    if repeats and (record.finished(key) or _was_done(job, record, pipeline)):
+        name = "Part" if job.part else "Job"
+        say(screen(), f"{name} {job.number} is done already: {os.path.relpath(job.folder)}")
+        return job.accuracy
+    _check_device(pipeline, cfg)
+    _show_plan(pipeline, forecasts=cfg.plan)
+    if cfg.plan:
+        return None
+    check_version(job.folder, cfg, pipeline.graph.keys)
+    record.begin(key, pipeline.graph.keys)
+    if cfg.until is not None:
+        pipeline.run(cfg.until, record.needs)
+        end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
+        say(screen(), end)
+        record.prepared()
+        return None
+    with _tracker(job) as tracker:
+        log.add(tracker)
+        pipeline.run(on_stages=record.needs)
+        report = _write(job, pipeline, tracker, record)
+    _show(report, job, tracker)
+    record.end(job_key(plain(cfg), pipeline))
+    return job.accuracy
+
+
+def _judge(job: Job, record: Record) -> None:
+    """Trains on parts of the data, each in a run's folder within the job's, and says what they tell of all of it.
+
+    Raises:
+        ElreaError: As `run`.
+    """
+    from elrea.commands.verdict import judge, settings_of
+
+    def run_part(number: int, cfg: DictConfig, words: list[str]) -> Path:
+        folder = job.folder / str(number)
+        check_run_folder(folder, cfg, "hydra.run.dir")
+        part = replace(
+            job, cfg=cfg, folder=folder, words=[*job.words, *words], number=number, part=True
+        )
+        facts = {"words": part.words, "command": part.command, "chosen": part.chosen}
+        with Record(folder, facts) as part_record:
+            _make(part, part_record)
+        return folder
+
+    settings = settings_of(job.cfg)
+    experiment = _experiment(job)
+    if experiment is not None:
+        key = key_of({"config": _settings(plain(job.cfg)), "version": __version__})
+        judge(experiment, settings, job.cfg, job.folder, job.command, record, key, run_part)
 
 
 @contextmanager

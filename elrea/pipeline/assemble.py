@@ -80,7 +80,9 @@ def assemble(
     evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     if evaluation.split == "dev":
         if not corpus.dev:
-            raise DataError("evaluation.split=dev: this data has no dev examples; score test")
+            raise DataError(
+                f"evaluation.split=dev: this data has no dev examples; {_dev_advice(cfg)}"
+            )
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         short = f"{corpus.short}; scored on dev" if corpus.short else ""
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
@@ -89,6 +91,23 @@ def assemble(
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
     return experiment
+
+
+DEV = {
+    "dev": "data.dev=<file>",
+    "dev_size": "data.dev_size=<number of training questions to hold out>",
+    "dev_per_source": "data.dev_per_source=<number of questions>",
+    "dev_per_board": "data.dev_per_board=<number of questions>",
+}
+"""What to say to get dev examples, by the key that a choice of data has for them."""
+
+
+def _dev_advice(cfg: DictConfig) -> str:
+    """What to do where there are no dev examples."""
+    advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
+    if "verdict" not in cfg:  # which must not look at test
+        advice.append("score test")
+    return ", or ".join(advice) or "choose data that has some"
 
 
 def assemble_without_data(

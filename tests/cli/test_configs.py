@@ -34,6 +34,8 @@ SWEEPS = {
     "tune": ["hydra.sweeper.n_trials=2"],
 }
 """Experiments that are sweeps -> words that make them small, beside those of `tiny`, which fix most keys they vary."""
+ENOUGH = {"does_it_pay": ["data.train_per_board=64", "verdict.budget=5"]}
+"""Experiments that need more examples than the small run has -> words that give them."""
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.glob("*/**/*.yaml")
@@ -50,7 +52,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_the_number_of_choices() -> None:
-    assert len(EXPERIMENTS) == 16
+    assert len(EXPERIMENTS) == 17
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 36
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)
@@ -66,7 +68,8 @@ def test_an_experiment_composes_with_any_data(name: str, data: str) -> None:
 
 @pytest.mark.parametrize("name", sorted({*EXPERIMENTS} - {*SWEEPS}))
 def test_an_experiment_runs_for_one_step(name: str, tiny: list[str], tmp_path: Path) -> None:
-    ended = run(tmp_path, f"+experiment={name}", *tiny, *EXAM, QUIET, "training.max_steps=1")
+    words = [*tiny, *EXAM, QUIET, "training.max_steps=1", *ENOUGH.get(name, [])]
+    ended = run(tmp_path, f"+experiment={name}", *words)
     assert (ended.code, ended.err) == (0, "")
     wanted = build(composed(f"+experiment={name}").evaluation, "evaluation").strategies
     assert sorted(ended.summary["strategies"]) == sorted(wanted)
