@@ -5,12 +5,13 @@
     elrea export outputs/<day>/<time> --to llama --as gguf --prompts prompts.jsonl
     elrea export merged --to llama --as gguf
 
-peft: a plain PEFT folder for each member, base adapter and experts. A prompt's nearest expert alone
-answers it; routing.json says which expert is which cluster's. merged: whole models, for
-transformers; name members with --only, or merge them with --weights. gguf: LoRA files for llama.cpp,
-and scales.json with the list of scales that it takes. With --weights, the members' weighted sum is
-the one adapter (`elrea merge` has more ways). With --prompts, routes.jsonl has each prompt's nearest
-expert and its scales by MoE Routing, which llama.cpp computes in one pass.
+peft: a plain PEFT folder for each member, base adapter and experts. A prompt's nearest expert
+alone answers it; routing.json says which expert is which cluster's. merged: whole models, for
+transformers; name members with --only, or merge them with --weights. gguf: LoRA files for
+llama.cpp, and scales.json with the list of scales that it takes. With --weights, the members'
+weighted sum is the one adapter (`elrea merge` has more ways). With --prompts, routes.jsonl has
+each prompt's nearest expert and its scales by MoE Routing, which llama.cpp computes in one
+pass.
 """
 
 from __future__ import annotations

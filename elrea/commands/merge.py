@@ -5,11 +5,12 @@
     elrea merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
     elrea merge adapters/maths adapters/code --out merged --weights 0.7,0.3
 
-The merged update is ΔW = Σ w_m s_m B_m A_m, with s = α/r or α/√r. It is exact, and its rank is the
-sum of the adapters' ranks; --rank takes the nearest update of a lower rank, by an SVD. The factors A
-and B are not averaged, which would be another update. An ensemble's weights are scaled to a sum of
-1; those of folders are taken as they are given. With --prompts, w is the mean of the prompts'
-routing weights (a line is `{"prompt": ...}`). PEFT loads the folder that is written.
+The merged update is ΔW = Σ w_m s_m B_m A_m, with s = α/r or α/√r. It is exact, and its rank is
+the sum of the adapters' ranks; --rank takes the nearest update of a lower rank, by an SVD. The
+factors A and B are not averaged, which would be another update. An ensemble's weights are
+scaled to a sum of 1; those of folders are taken as they are given. With --prompts, w is the
+mean of the prompts' routing weights (a line is `{"prompt": ...}`). PEFT loads the folder that
+is written.
 """
 
 from __future__ import annotations
