@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 
-from elrea.commands.config_files import check_added
+from elrea.commands.config_files import check_added, check_plugins
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
@@ -23,7 +23,7 @@ from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
-from elrea.plugins import allow, named
+from elrea.plugins import allow
 from elrea.reporting.log import Logs
 from elrea.reporting.progress import Terminal, say, screen
 from elrea.store.files import key_of, read_json, write_json
@@ -129,7 +129,7 @@ def run(cfg: DictConfig) -> float | None:
     accuracy = None
     with one_line_errors(), _started(cfg) as (job, record):  # else Hydra adds a line to every error
         _check_optuna(job)
-        _check_plugins(cfg)
+        check_plugins(cfg)
         if cfg.get(VERDICT) is None:
             accuracy = _make(job, record)
         else:
@@ -265,18 +265,6 @@ def _check_optuna(job: Job) -> None:
     if job.sweep and "optuna" in sweeper and job.cfg.evaluation.split != "dev":
         raise ConfigError(
             "hydra/sweeper=optuna chooses by what a job scores: say evaluation.split=dev, and look at test once"
-        )
-
-
-def _check_plugins(cfg: DictConfig) -> None:
-    """Refuses plugins that a config file allows, as one of a folder that somebody else made."""
-    given = OmegaConf.select(cfg, "plugins")
-    names = list(given) if isinstance(given, ListConfig) else [given] if given else []
-    untyped = [name for name in names if name not in named()]
-    if untyped:
-        raise ConfigError(
-            f"plugins: {untyped[0]} comes from a config file; only the command line allows a plugin: type "
-            f"plugins=[{untyped[0]}]"
         )
 
 
