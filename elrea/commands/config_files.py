@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError
-from elrea.plugins import named
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
 
 
 def config_folder() -> Path:
@@ -61,24 +56,6 @@ def check_added(conf: Path, folders: Iterable[Path]) -> None:
                 raise ConfigError(
                     f"{path}: {choice} is elrea's own already; give the file another name"
                 )
-
-
-def check_plugins(cfg: DictConfig) -> None:
-    """Refuses plugins that a config file allows, as one of a folder that somebody else made.
-
-    Raises:
-        ConfigError: The config has one that was not typed.
-    """
-    from omegaconf import ListConfig, OmegaConf
-
-    given = OmegaConf.select(cfg, "plugins")
-    names = list(given) if isinstance(given, ListConfig) else [given] if given else []
-    untyped = [name for name in names if name not in named()]
-    if untyped:
-        raise ConfigError(
-            f"plugins: {untyped[0]} comes from a config file; only the command line allows a plugin: type "
-            f"plugins=[{untyped[0]}]"
-        )
 
 
 def known_keys() -> dict[str, list[str]]:

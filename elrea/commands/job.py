@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from elrea.commands.config_files import check_added, check_plugins
+from elrea.commands.config_files import check_added
+from elrea.commands.job_checks import check_device, check_plugins, check_processes
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
@@ -154,7 +155,7 @@ def _make(job: Job, record: Record) -> float | None:
         name = "Part" if job.part else "Job"
         say(screen(), f"{name} {job.number} is done already: {os.path.relpath(job.folder)}")
         return job.accuracy
-    _check_device(pipeline, cfg)
+    check_device(pipeline, cfg)
     _show_plan(pipeline, forecasts=cfg.plan)
     if cfg.plan:
         return None
@@ -290,7 +291,7 @@ def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
     cfg, device = job.cfg, experiment.device
     device.apply()
     if job.sweep:
-        _check_processes(job, device.strategy)
+        check_processes(job.launcher, device.strategy)
         if not cfg.plan:
             device.take(job.number)
     try:
@@ -302,34 +303,6 @@ def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
         return None
     pipeline.check(cfg.until)
     return pipeline
-
-
-def _check_device(pipeline: Pipeline, cfg: DictConfig) -> None:
-    """Refuses a device that is not here where something is to be made; a plan for another machine says it.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-    graph = pipeline.graph
-    needed = graph.needed(cfg.until)
-    if all(node.stage.done() for name, node in graph.nodes.items() if name in needed):
-        return
-    try:
-        pipeline.experiment.device.resolve()
-    except ConfigError as error:
-        if not cfg.plan:
-            raise
-        say(screen(), f"Not on this machine: {error}")
-
-
-def _check_processes(job: Job, strategy: str) -> None:
-    """Refuses several processes in each of several jobs that share this one."""
-    if strategy != "one" and not job.launcher.startswith("submitit"):
-        raise ConfigError(
-            f"trainer.strategy={strategy} in a sweep: its jobs share this machine's devices and this process, "
-            "which one failed group of processes would block; run the jobs one by one, sweep with trainer=auto, or "
-            "give each job a machine of its own (hydra/launcher=submitit_slurm)"
-        )
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from tests.cli import frozen_keys
 from tests.cli.commands import EXAM, QUIET, ROOT, run
 
 CONF = ROOT / "conf"
-MOST_LINES = 800
+MOST_LINES = 850
 """Lines of conf/ that are neither blank nor comments. Where a file repeats another's, it can inherit them instead."""
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 SWEEPS = {

@@ -67,7 +67,8 @@ def test_a_distilled_row_has_the_experts_of_its_seed(
 
 def test_the_distilled_rows_stand_beside_the_others() -> None:
     def run(rows: list[str], right: bool) -> FinishedRun:
-        correct, losses = {row: [right] for row in rows}, {row: [0.5] for row in rows}
+        correct = {row: [right] for row in rows}
+        losses: dict[str, list[float | None]] = {row: [0.5] for row in rows}
         return FinishedRun(
             Path("x"), 0, [("a", "1")], correct, "elrea", {}, losses, {row: {} for row in rows}
         )

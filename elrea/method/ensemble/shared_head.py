@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from itertools import groupby, takewhile
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -47,6 +47,7 @@ class Head(NamedTuple):
         of = torch.tensor([self.reader[row] for row in rows])[:, None]
         # What stands where there is padding does not matter: the mask hides it.
         column = (torch.arange(self.size) - padding[:, None]).clamp(min=0)
+        layer: Any
         for layer in own.layers:
             if layer.is_initialized:
                 place = of.to(layer.keys.device), column.to(layer.keys.device)
@@ -58,9 +59,10 @@ class Head(NamedTuple):
 def joined(parts: Sequence[DynamicCache]) -> DynamicCache:
     """The rows of several caches of the same model and length in one."""
     first = parts[0]
+    layer: Any
     for number, layer in enumerate(first.layers):
         if len(parts) > 1 and layer.is_initialized:
-            each = [part.layers[number] for part in parts]
+            each: list[Any] = [part.layers[number] for part in parts]
             layer.keys = torch.cat([one.keys for one in each])
             layer.values = torch.cat([one.values for one in each])
     return first
