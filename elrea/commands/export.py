@@ -5,12 +5,13 @@
     elrea export outputs/<day>/<time> --to llama --as gguf --prompts prompts.jsonl
     elrea export merged --to llama --as gguf
 
-peft: a plain PEFT folder for each member, base adapter and experts. A prompt's nearest expert alone
-answers it; routing.json says which expert is which cluster's. merged: whole models, for
-transformers; name members with --only, or merge them with --weights. gguf: LoRA files for llama.cpp,
-and scales.json with the list of scales that it takes. With --weights, the members' weighted sum is
-the one adapter (`elrea merge` has more ways). With --prompts, routes.jsonl has each prompt's nearest
-expert and its scales by MoE Routing, which llama.cpp computes in one pass.
+peft: a plain PEFT folder for each member, base adapter and experts. A prompt's nearest expert
+alone answers it; routing.json says which expert is which cluster's. merged: whole models, for
+transformers; name members with --only, or merge them with --weights. gguf: LoRA files for
+llama.cpp, and scales.json with the list of scales that it takes. With --weights, the members'
+weighted sum is the one adapter (`elrea merge` has more ways). With --prompts, routes.jsonl has
+each prompt's nearest expert and its scales by MoE Routing, which llama.cpp computes in one
+pass.
 """
 
 from __future__ import annotations
@@ -29,13 +30,19 @@ from elrea.commands.arguments import (
     ensemble_parser,
     load_ensemble,
 )
-from elrea.commands.merge import check_out, check_rank, members_of, parse_weights, shared
+from elrea.commands.merge import (
+    check_out,
+    check_rank,
+    members_of,
+    parse_weights,
+    publish_new,
+    shared,
+)
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.folder import read_facts
 from elrea.models.peft_folders import config_of, is_peft
-from elrea.store.files import publish
 
 if TYPE_CHECKING:
     from elrea.models.backbone import Pretrained
@@ -91,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         plan.ensemble, plan.facts, plan.single, lines,
     )  # fmt: skip
     announce("writing ...")
-    publish(given.to, export.write)
+    publish_new(given.to, export.write)
     width = max(map(len, adapters))
     for name in adapters:
         print(f"{name:{width}}  {given.to / export.path(name)}")

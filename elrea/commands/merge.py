@@ -5,18 +5,20 @@
     elrea merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
     elrea merge adapters/maths adapters/code --out merged --weights 0.7,0.3
 
-The merged update is ΔW = Σ w_m s_m B_m A_m, with s = α/r or α/√r. It is exact, and its rank is the
-sum of the adapters' ranks; --rank takes the nearest update of a lower rank, by an SVD. The factors A
-and B are not averaged, which would be another update. An ensemble's weights are scaled to a sum of
-1; those of folders are taken as they are given. With --prompts, w is the mean of the prompts'
-routing weights (a line is `{"prompt": ...}`). PEFT loads the folder that is written.
+The merged update is ΔW = Σ w_m s_m B_m A_m, with s = α/r or α/√r. It is exact, and its rank is
+the sum of the adapters' ranks; --rank takes the nearest update of a lower rank, by an SVD. The
+factors A and B are not averaged, which would be another update. An ensemble's weights are
+scaled to a sum of 1; those of folders are taken as they are given. With --prompts, w is the
+mean of the prompts' routing weights (a line is `{"prompt": ...}`). PEFT loads the folder that
+is written.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,7 @@ from elrea.commands.arguments import (
 )
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
-from elrea.errors import ConfigError, DataError, StoreError
+from elrea.errors import ConfigError, DataError, ElreaError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, STEERING, checked, read_facts
 from elrea.models.peft_folders import config_of, is_peft
 from elrea.store.files import publish, read_json, write_text
@@ -113,6 +115,15 @@ def check_out(out: Path) -> None:
         raise ConfigError(f"{out}: exists already; name another folder")
     if (aside := out.with_name(f"{out.name}.partial")).exists():
         raise DataError(f"{aside} exists already, perhaps from an interrupted merge; remove it")
+
+
+def publish_new(out: Path, write: Callable[[Path], None]) -> None:
+    """As `publish`, for a folder that is not there yet: after an error nothing is left of it."""
+    try:
+        publish(out, write)
+    except ElreaError:
+        shutil.rmtree(out.with_name(f"{out.name}.partial"), ignore_errors=True)
+        raise
 
 
 def merge(
@@ -258,7 +269,7 @@ def _write(
         text = card(f"Merged adapter on {model.name}", what, model, sections=sections)
         write_text(aside / README, text)
 
-    publish(out, write)
+    publish_new(out, write)
     width = max(len(kind), *map(len, weights))
     print(f"{kind:{width}}  weight")
     for name, weight in weights.items():

@@ -1,11 +1,12 @@
 """Uploads a finished ensemble to the Hugging Face hub: a folder per adapter, routing files and a card.
 
     elrea push outputs/<day>/<time> --repo user/name
-    elrea push outputs/<day>/<time> --repo user/name --private --branch seed-1 --backbone-id org/model
+    elrea push outputs/<day>/<time> --repo user/name --branch seed-1 --backbone-id org/model
 
-`Ensemble.load("user/name", revision=...)` loads it. Only JSON, safetensors and README.md are uploaded.
-Places on this machine are left out: the adapters and the card name the backbone by its hub id, which
---backbone-id gives for a model that the run had in a folder. Log in by `hf auth login`, or set HF_TOKEN.
+`Ensemble.load("user/name", revision=...)` loads it. Only JSON, safetensors and README.md are
+uploaded. Places on this machine are left out: the adapters and the card name the backbone by
+its hub id, which --backbone-id gives for a model that the run had in a folder. Log in by `hf
+auth login`, or set HF_TOKEN.
 """
 
 from __future__ import annotations

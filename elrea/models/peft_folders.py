@@ -196,6 +196,8 @@ def _evened(
     tensors: Mapping[str, Tensor], config: Mapping[str, Any], lora: Lora
 ) -> tuple[dict[str, Tensor], Lora]:
     """The same updates with one rank and scale 1, where PEFT has patterns of them."""
+    import re
+
     from peft.utils.other import get_pattern_key
     from torch.nn.functional import pad
 
@@ -204,8 +206,11 @@ def _evened(
     found: dict[str, Tensor] = {}
     for one in (name for name in tensors if ".lora_A." in name):
         layer, two = one.removeprefix(PREFIX).rpartition(".lora_")[0], one.replace("_A.", "_B.")
-        r = ranks.get(get_pattern_key(list(ranks), layer), lora.r)
-        alpha = alphas.get(get_pattern_key(list(alphas), layer), lora.peft_alpha)
+        try:
+            r = ranks.get(get_pattern_key(list(ranks), layer), lora.r)
+            alpha = alphas.get(get_pattern_key(list(alphas), layer), lora.peft_alpha)
+        except re.error as error:
+            raise ValueError(f"a pattern of ranks or scales cannot be read ({error})") from error
         if two not in tensors or tensors[one].shape[0] != r or tensors[two].shape[1] != r:
             raise ValueError(f"{one} is {list(tensors[one].shape)}, for rank {r} (rank_pattern)")
         scale = Lora(r, float(alpha), 0.0, lora.targets, lora.rslora).scale

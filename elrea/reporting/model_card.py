@@ -33,6 +33,8 @@ class Model:
     @classmethod
     def of(cls, place: str, revision: str | None = None, name: str | None = None) -> Model:
         """The model at a place: a folder, or a hub id whose card is in the cache or can be downloaded."""
+        if not place:
+            return cls(name or "a backbone that is not named")
         here = Path(place).expanduser().is_dir()
         shown = name or (Path(place).name if here or place.startswith(("/", "~", ".")) else place)
         return cls(
@@ -151,7 +153,22 @@ def about_run(ensemble: Path) -> str:
     first = body.partition("\n\n")[0]
     table = "\n".join(line for line in body.splitlines() if line.startswith("|"))
     scores = "\n".join(line for line in body.splitlines() if line.startswith("Scores:"))
-    return "\n\n".join(part for part in (first, table, scores) if part)
+    return "\n\n".join(part for part in (first, _counts(ensemble.parent), table, scores) if part)
+
+
+def _counts(run: Path) -> str:
+    """Numbers of examples and sizes of clusters, where the folder of the run is there."""
+    try:
+        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        examples, sizes = found["examples"], found["clusters"]["sizes"]
+        left_out = examples["train_dropped_too_long"] + examples["train_without_feature"]["count"]
+        clusters = ", ".join(f"{size:,}" for size in sizes)
+        return (
+            f"{examples['train']:,} training examples ({left_out:,} left out: too long, or without a feature), in "
+            f"clusters of {clusters}; {examples['test']:,} test questions."
+        )
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return ""
 
 
 def configuration(lora: Lora, facts: Mapping[str, Any]) -> str:

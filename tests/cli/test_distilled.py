@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from elrea.commands import export
 from elrea.data.exam.exam import Exam
 from elrea.errors import StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -139,6 +140,23 @@ def test_the_folder_answers_as_the_run_did_and_takes_no_gradient(
         assert sorted(route.weights.values()) == [0, 0, 1]
     ensemble.generate(test[:2], Decoding(max_new_tokens=2))
     assert graded and not any(graded)
+
+
+def test_an_export_has_what_its_router_needs(distilled: Ended, tmp_path: Path) -> None:
+    """The base adapter too, whose hidden states it reads, where it is not among the adapters."""
+    ensemble, to = distilled.folder / "out" / "ensemble", tmp_path / "to"
+    export.main([str(ensemble), "--to", str(to), "--as", "peft", "--only", "expert-0"])
+    routing = json.loads((to / "routing.json").read_text())
+    assert routing["learned"] and routing["nearest"] == ["expert-0", None]
+    assert (
+        routing["router"]["class"] == "Distilled"
+        and "routing/router.safetensors" in routing["files"]
+    )
+    for name in routing["files"]:
+        assert (to / name).read_bytes() == (ensemble / name).read_bytes()
+    for path in (ensemble / "base").iterdir():
+        assert (to / "routing" / "base" / path.name).read_bytes() == path.read_bytes()
+    assert "the trained router" in (to / "README.md").read_text()
 
 
 def test_a_damaged_router_is_refused(distilled: Ended, small_model: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from elrea.commands import export
 from elrea.commands.messages import one_line_errors
@@ -53,6 +53,8 @@ def test_a_peft_folder_for_each_cluster(
     saved = load_file(run / "ensemble" / "routing" / "centroids.safetensors")["centroids"]
     assert torch.equal(centroids, saved)
     card = (to / "README.md").read_text()
+    examples = json.loads((run / "summary.json").read_text())["examples"]
+    assert f"{examples['train']} training examples (0 left out" in card
     assert "| elrea |" in card and "rank 2" in card and "state no licence" in card
     assert str(small_model) not in card and str(run) not in card
     assert [path.name for path in to.parent.iterdir()] == ["served"]
@@ -124,6 +126,10 @@ def test_an_error_is_one_line(whole: Ended, small_model: Path, tmp_path: Path, c
     adapter = str(whole.folder / "out" / "ensemble" / "base")
     other = tmp_path / "other"
     other.mkdir()
+    wide = tmp_path / "wide"
+    config = LlamaConfig.from_pretrained(small_model, hidden_size=32, head_dim=8)
+    LlamaForCausalLM(config).save_pretrained(wide)
+    AutoTokenizer.from_pretrained(small_model).save_pretrained(wide)
     neox = {
         "model_type": "gpt_neox",
         "hidden_size": 16,
@@ -141,6 +147,7 @@ def test_an_error_is_one_line(whole: Ended, small_model: Path, tmp_path: Path, c
         ([run, "--as", "merged", "--only", "base", "--dtype", "int8"], "--dtype int8: must be one"),
         ([adapter, "--as", "gguf", "--only", "base"], "base is one adapter; give the folder of a"),
         ([adapter, "--as", "gguf", "--backbone", str(other)], "other: an adapter of 'gpt_neox'"),
+        ([adapter, "--as", "merged", "--backbone", str(wide)], "is [32, 24] in the backbone and [16, 24]"),
         ([str(tmp_path), "--as", "peft"], "no ensemble.json there"),
         ([run, "--as", "peft", "--to", str(tmp_path)], "exists already; name another folder"),
     ):  # fmt: skip
@@ -149,4 +156,4 @@ def test_an_error_is_one_line(whole: Ended, small_model: Path, tmp_path: Path, c
             export.main([*words, *where])
         err = capsys.readouterr().err
         assert ended.value.code == 1 and line in err and len(err.splitlines()) == 1, err
-        assert not Path(to).exists()
+        assert not list(tmp_path.glob("to*")), "nothing is left of it"

@@ -12,7 +12,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from elrea.commands import merge
+from elrea.commands import export, merge
 from elrea.data.exam.exam import Exam
 from elrea.errors import ConfigError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -118,6 +118,16 @@ def test_the_base_adapter_of_its_routing_is_not_merged(hard: Ended, tmp_path: Pa
     with pytest.raises(ConfigError, match="base"):
         words = [str(folder), "--out", str(tmp_path / "other"), "--weights", "base=1"]
         merge.main(words)
+    export.main([str(folder), "--to", str(tmp_path / "served"), "--as", "peft"])
+    routing = json.loads((tmp_path / "served" / "routing.json").read_text())
+    assert routing["nearest"] == ["steered-0", "steered-1"] and not routing["steered"]["soft"]
+    assert not (tmp_path / "served" / "base").exists()
+    for name in routing["nearest"]:
+        found, own = (
+            load_file(at / name / "adapter_model.safetensors")
+            for at in (tmp_path / "served", folder / "ensemble")
+        )
+        assert all(torch.equal(found[key], own[key]) for key in own)
 
 
 def test_every_cluster_is_a_plain_peft_folder(hard: Ended, small_model: Path) -> None:
