@@ -1,4 +1,4 @@
-"""Finds the folder of the config files, in the clone or in the installed package, and the keys in it."""
+"""The config files: their folder in the clone or in the installed package, what others may add, and all keys."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from elrea.commands.arguments import ensemble_folder
+from elrea.commands.arguments import add_plugins, ensemble_folder
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError, ElreaError, NotHere
 from elrea.method.ensemble.folder import ENSEMBLE, checked
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repo", required=True, help="hub id to upload to, owner/name")
     parser.add_argument("--branch", help="branch to upload to (default: main)")
     parser.add_argument("--private", action="store_true", help="if it is made: only you see it")
+    add_plugins(parser)
     parser.add_argument("--backbone-id", help="hub id of the backbone (default: the run's, if any)")
     return parser
 

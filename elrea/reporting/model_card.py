@@ -179,7 +179,8 @@ def configuration(lora: Lora, facts: Mapping[str, Any]) -> str:
     for name in ("features", "router"):
         settings = facts.get(name)
         if isinstance(settings, dict) and "class" in settings:
-            lines.append(f"- {name}: {settings['class']}")
+            shown = str(settings["class"]).partition("@")[0]  # a plugin's has a checksum
+            lines.append(f"- {name}: {shown}")
     return "\n".join(lines)
 
 

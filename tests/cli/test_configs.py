@@ -14,7 +14,7 @@ from elrea.config import build
 from elrea.method.ensemble.strategy import Setting
 from elrea.method.routing.weights import Router, Routing
 from elrea.models.training.steering import member_names
-from elrea.pipeline.assemble import strategy_nodes
+from elrea.pipeline.choices import strategy_nodes
 from tests.cli import frozen_keys
 from tests.cli.commands import EXAM, QUIET, ROOT, run
 
