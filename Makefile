@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-sweep bench-training gpu clean
+.PHONY: help setup run test test-pre test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-sweep bench-training gpu clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -54,6 +54,12 @@ test-faults: $(STAMP) ## Kill, stop and share small runs, fill their disk, and c
 
 fuzz: $(STAMP) ## Give every reader files that are almost valid (ten minutes; ARGS='--minutes 60')
 	$(BIN)/python -m tests.fuzz.harness $(ARGS)
+
+# Beside .venv, not in it: the pinned versions stay what they are.
+test-pre: $(STAMP) ## Try the tests with the pre-releases of Hydra 1.4 and OmegaConf, and Optuna 5 (may fail)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --pre --upgrade --no-deps --target build/pre \
+	  'hydra-core>=1.4.0rc1' omegaconf hydra-joblib-launcher hydra-optuna-sweeper hydra-submitit-launcher 'optuna>=5'
+	-PYTHONPATH=build/pre $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(STAMP) ## Lint, check the format, check the types
 	$(BIN)/python -m ruff check .

@@ -1,8 +1,7 @@
 """Builds the objects that a config names, validates their fields, and loads and saves configs.
 
-A config node names a dataclass of this package (`_target_`), and its other keys are that class's fields. Every mistake
-is an error of one line that begins with the key. Classes of other packages are refused; a class of this package has to
-create them.
+A config node names a dataclass of this package or of a plugin (`_target_`), and its other keys are that class's fields.
+Every mistake is an error of one line that begins with the key. Classes of other packages are refused (`elrea.plugins`).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from omegaconf.resolvers import oc
 from pydantic import AfterValidator, ConfigDict, Strict, TypeAdapter, ValidationError
 from yaml import YAMLError  # type: ignore[import-untyped]  # OmegaConf's own reader
 
+from elrea import plugins
 from elrea.errors import ConfigError, ElreaError, did_you_mean
 from elrea.store.files import write_text
 
@@ -75,7 +75,7 @@ def build(node: Any, key: str, base: type | None = None) -> Any:
     contained = _contain(node, key)
     if base is not None:
         target = contained.get(TARGET) if isinstance(contained, dict) else None
-        if not issubclass(_find(target, f"{key}.{TARGET}"), base):
+        if not issubclass(find(target, f"{key}.{TARGET}"), base):
             raise ConfigError(f"{key}.{TARGET}: {target} is not a subclass of {base.__name__}")
     return _build(contained, key)
 
@@ -88,7 +88,7 @@ def _build(node: Any, key: str) -> Any:
     children = {name: _build(child, f"{key}.{name}") for name, child in node.items()}
     if TARGET not in children:
         return children
-    cls = _find(children.pop(TARGET), f"{key}.{TARGET}")
+    cls = find(children.pop(TARGET), f"{key}.{TARGET}")
     return _make(cls, children, key)
 
 
@@ -124,34 +124,44 @@ def _make(cls: type, given: dict[Any, Any], key: str) -> Any:
         raise ConfigError(f"{key}: {error}") from error
 
 
-def _find(target: Any, key: str) -> type:
+def find(target: Any, key: str) -> type:
     """The class that a `_target_` names, if a config may name it.
 
     A check of the prefix is not enough, because a name can lead elsewhere (`elrea.store.stage.shutil.rmtree`). So one
-    module of this package is imported, one name is looked up in it, and the result has to be a dataclass whose
-    `__module__` is in this package.
+    module of this package or of a plugin is imported, one name is looked up in it, and the result has to be a
+    dataclass whose `__module__` is there too.
+
+    Args:
+        target: Full name of the class.
+        key: What names it, for the messages.
+
+    Raises:
+        ConfigError: It is no such class, or of a package that is neither this one nor a plugin.
     """
     if not isinstance(target, str):
         raise ConfigError(f"{key}: wants the name of a class, not {target!r}")
-    if not re.fullmatch(rf"{PACKAGE}(\.[A-Za-z]\w*)+", target):
-        raise ConfigError(
-            f"{key}: {target!r} is refused: a config may name classes of {PACKAGE} only"
-        )
     home, _, name = target.rpartition(".")
-    home = _moved(home)
+    if not re.fullmatch(rf"{PACKAGE}(\.[A-Za-z]\w*)+", target):
+        plugins.check(home, f"{key}: {target!r}")
+        module = plugins.load(home, key)
+    else:
+        module = _own_module(_moved(home), target, key)
+    cls = vars(module).get(name)
+    if cls is None or not _may_be_named(cls):
+        classes = [name for name, value in vars(module).items() if _may_be_named(value)]
+        raise ConfigError(f"{key}: {target!r} is not a config class{_nearest(name, classes)}")
+    return cls
+
+
+def _own_module(home: str, target: str, key: str) -> types.ModuleType:
     try:
-        module = importlib.import_module(home)
+        return importlib.import_module(home)
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not f"{home}.".startswith(f"{missing}."):
             line = f"{key}: {target} needs {missing}, which is not installed"
             raise ConfigError(f"{line}: pip install {missing}") from error
         raise ConfigError(f"{key}: there is no {target}: no module {missing}") from error
-    cls = vars(module).get(name)
-    if cls is None or not _may_be_named(cls):
-        classes = [name for name, value in vars(module).items() if _may_be_named(value)]
-        raise ConfigError(f"{key}: {target!r} is not a config class{_nearest(name, classes)}")
-    return cls
 
 
 def _moved(home: str) -> str:
@@ -182,7 +192,7 @@ def _may_be_named(value: Any) -> bool:
     return (
         isinstance(value, type)
         and dataclasses.is_dataclass(value)
-        and value.__module__.partition(".")[0] == PACKAGE
+        and (value.__module__.partition(".")[0] == PACKAGE or plugins.is_allowed(value.__module__))
     )
 
 

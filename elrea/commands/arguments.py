@@ -10,6 +10,7 @@ from elrea.commands.messages import announce
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
 from elrea.method.ensemble.places import find_backbone
+from elrea.plugins import allow
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def ensemble_parser(
-    command: str, description: str | None, *, generates: bool = True
+    command: str, description: str | None, *, generates: bool = True, folders: bool = False
 ) -> argparse.ArgumentParser:
     """A parser of `elrea <command>` with the arguments of every command on a finished ensemble.
 
@@ -25,15 +26,20 @@ def ensemble_parser(
         command: Its name.
         description: The beginning of `--help`.
         generates: Whether the command generates text, so that it takes the settings of decoding.
+        folders: Whether it takes PEFT folders too, one or several; `run` is then a list.
     """
     parser = argparse.ArgumentParser(
         prog=f"elrea {command}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "run", type=Path, help="folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
-    )
+    what = "folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
+    if folders:
+        parser.add_argument(
+            "run", type=Path, nargs="+", help=f"{what}; or PEFT folders, from anywhere"
+        )
+    else:
+        parser.add_argument("run", type=Path, help=what)
     parser.add_argument(
         "--backbone",
         help="folder or hub id of the backbone (default: found from where the run had it)",
@@ -43,6 +49,7 @@ def ensemble_parser(
         "--trust-remote-code", action="store_true",
         help="run the code that comes with the backbone, if the run did (default: no)",
     )  # fmt: skip
+    add_plugins(parser)
     parser.add_argument(
         "--top-k", type=int, help="use only the k experts nearest to a prompt (default: all)"
     )
@@ -57,6 +64,20 @@ def ensemble_parser(
     )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: 0)")
     return parser
+
+
+def add_plugins(parser: argparse.ArgumentParser) -> None:
+    """Adds `--plugins`, which allows what it names while the words are read."""
+    parser.add_argument(
+        "--plugins", type=_allowed, metavar="NAME[,NAME]",
+        help="packages outside elrea whose parts the run has (default: those that are installed as plugins)",
+    )  # fmt: skip
+
+
+def _allowed(names: str) -> tuple[str, ...]:
+    found = tuple(name.strip() for name in names.split(","))
+    allow(found)
+    return found
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:

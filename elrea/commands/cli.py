@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from elrea.commands import completion
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError, did_you_mean
 from elrea.models.device import idle_threads_sleep
@@ -19,7 +20,10 @@ COMMANDS = {
     "run": ("run", "train an ensemble and score it, or run a sweep (the same as run.py)"),
     "chat": ("chat", "talk with a finished ensemble"),
     "predict": ("predict", "answer a file of prompts with a finished ensemble"),
-    "merge": ("merge", "merge an ensemble's adapters into one LoRA adapter"),
+    "merge": ("merge", "merge LoRA adapters, an ensemble's or others, into one"),
+    "export": ("export", "write an ensemble for PEFT, transformers or llama.cpp"),
+    "push": ("push", "upload a finished ensemble to the Hugging Face hub"),
+    "route-proxy": ("route_proxy", "route requests to an engine that serves the experts"),
     "neighbours": ("neighbours", "list the training examples nearest to a prompt by gradient"),
     "compare": ("compare", "test whether one strategy is better than another, over seeds"),
     "store": ("store", "list, verify and clean up the store of finished stages"),
@@ -41,6 +45,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     command, *rest = words or [""]
     with one_line_errors(resumable=command in RESUMABLE):
+        if command in completion.OPTIONS:
+            found = completion.words_of_run(words, COMMANDS)
+            if found is None:
+                return
+            command, rest = "run", found
         if not command or command.startswith("-"):
             parser = _parser()
             parser.parse_args(words)

@@ -1,25 +1,61 @@
-"""Finds the folder `conf/` of the clone, and the keys of the config files in it."""
+"""Finds the folder of the config files, in the clone or in the installed package, and the keys in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from elrea.errors import ConfigError
 
 
 def config_folder() -> Path:
-    """`conf/` beside the package, or else in the working folder.
+    """`conf/` in the package, where a wheel has it, or beside it, as in a clone, or else in the working folder.
 
     Raises:
-        ConfigError: Neither is there: the package was installed without its clone.
+        ConfigError: None is there: a part of the package was copied.
     """
-    for place in (Path(__file__).resolve().parents[2], Path.cwd()):
+    package = Path(__file__).resolve().parents[1]
+    for place in (package, package.parent, Path.cwd()):
         if (place / "conf" / "config.yaml").is_file():
             return place / "conf"
     raise ConfigError(
         "no conf/config.yaml beside the package or in this folder: run the command in a clone of the repository"
     )
+
+
+def in_clone() -> bool:
+    """Whether the package lies in a clone, which has the Makefile, rather than among installed ones."""
+    return (Path(__file__).resolve().parents[2] / "Makefile").is_file()
+
+
+def install(extra: str = "") -> str:
+    """The command that installs what is missing: of the clone, or of the package."""
+    if not in_clone():
+        return f"pip install 'elrea[{extra}]'" if extra else "pip install elrea"
+    if extra:
+        return f".venv/bin/pip install -c constraints.txt -e '.[{extra}]'"
+    return "make setup, and then . .venv/bin/activate"
+
+
+def check_added(conf: Path, folders: Iterable[Path]) -> None:
+    """Refuses a file of an added folder with the name of one of ours, which Hydra would take instead of it.
+
+    Args:
+        conf: Our folder.
+        folders: Of --config-dir and hydra.searchpath.
+
+    Raises:
+        ConfigError: There is such a file.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            inner = path.relative_to(folder)
+            if (conf / inner).is_file() and not (conf / inner).samefile(path):
+                group = inner.parent.as_posix()
+                choice = inner.stem if group == "." else f"{group}={inner.stem}"
+                raise ConfigError(
+                    f"{path}: {choice} is elrea's own already; give the file another name"
+                )
 
 
 def known_keys() -> dict[str, list[str]]:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from elrea.commands.config_files import check_added
+from elrea.commands.job_checks import check_device, check_plugins, check_processes
 from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
@@ -22,6 +24,7 @@ from elrea.config import build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
+from elrea.plugins import allow
 from elrea.reporting.log import Logs
 from elrea.reporting.progress import Terminal, say, screen
 from elrea.store.files import key_of, read_json, write_json
@@ -34,8 +37,10 @@ if TYPE_CHECKING:
     from elrea.reporting.wandb.tracker import Tracker
 
 SUMMARY = "summary.json"
-NOT_RESULTS = ("debug", "plan", "until", "name")
-"""Keys that only look at a job, end it early or name it."""
+VERDICT = "verdict"
+"""Key of a verdict's settings, which `+experiment=does_it_pay` adds."""
+NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")
+"""Keys that only look at a job, end it early or name it, or allow what other keys name."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Job:
         launcher: Name of the sweep's launcher.
         chosen: The strategy that `ensemble=` names.
         words: What was typed for this job.
+        part: Whether it is one of a verdict's trainings.
     """
 
     cfg: DictConfig
@@ -61,17 +67,21 @@ class Job:
     launcher: str
     chosen: str
     words: list[str]
+    part: bool = False
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Job:
         """The job that Hydra has started.
 
         Raises:
-            ConfigError: A sweep that chooses by what it scores would look at test.
+            ConfigError: A file of an added config folder has the name of one of ours.
         """
         hydra = HydraConfig.get()
         sweep = Path(hydra.sweep.dir) if hydra.mode == RunMode.MULTIRUN else None
-        (conf,) = [s.path for s in hydra.runtime.config_sources if s.provider == "main"]
+        sources = hydra.runtime.config_sources
+        (conf,) = [s.path for s in sources if s.provider == "main"]
+        added = [s.path for s in sources if s.provider != "main" and s.schema == "file"]
+        check_added(Path(conf), map(Path, added))
         choices = hydra.runtime.choices
         return cls(
             cfg, Path(hydra.runtime.output_dir), Path(conf), sweep, hydra.job.num if sweep else 0,
@@ -90,6 +100,23 @@ class Job:
         return float(-row["loss"] if row["accuracy"] is None else row["accuracy"])
 
 
+@dataclass(frozen=True)
+class Task:
+    """What Hydra calls for each job, in this process or in a launcher's: it takes along what the user allowed.
+
+    Attributes:
+        plugins: As they were typed; a config file could have set those of the config.
+    """
+
+    plugins: tuple[str, ...] = ()
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """As `run`."""
+        with one_line_errors():
+            allow(self.plugins)
+        return run(cfg)
+
+
 def run(cfg: DictConfig) -> float | None:
     """Runs one job.
 
@@ -103,38 +130,76 @@ def run(cfg: DictConfig) -> float | None:
     accuracy = None
     with one_line_errors(), _started(cfg) as (job, record):  # else Hydra adds a line to every error
         _check_optuna(job)
-        experiment, log = _experiment(job), Logs(Terminal())
-        pipeline = _pipeline(job, experiment, log) if experiment else None
-        if pipeline is None:
-            return None  # a plan of what is not here
-        key = job_key(plain(cfg), pipeline)
-        if (
-            job.sweep
-            and not cfg.plan
-            and (record.finished(key) or _was_done(job, record, pipeline))
-        ):
-            say(screen(), f"Job {job.number} is done already: {os.path.relpath(job.folder)}")
-            return job.accuracy
-        _check_device(pipeline, cfg)
-        _show_plan(pipeline, forecasts=cfg.plan)
-        if cfg.plan:
-            return None
-        check_version(job.folder, cfg, pipeline.graph.keys)
-        record.begin(key, pipeline.graph.keys)
-        if cfg.until is not None:
-            pipeline.run(cfg.until, record.needs)
-            end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
-            say(screen(), end)
-            record.prepared()
-            return None
-        with _tracker(job) as tracker:
-            log.add(tracker)
-            pipeline.run(on_stages=record.needs)
-            report = _write(job, pipeline, tracker, record)
-        _show(report, job, tracker)
-        record.end(job_key(plain(cfg), pipeline))
-        accuracy = job.accuracy
+        check_plugins(cfg)
+        if cfg.get(VERDICT) is None:
+            accuracy = _make(job, record)
+        else:
+            _judge(job, record)
     return accuracy
+
+
+def _make(job: Job, record: Record) -> float | None:
+    """Makes the stages and the results; returns what `run` does.
+
+    Raises:
+        ElreaError: As `run`.
+    """
+    cfg = job.cfg
+    experiment, log = _experiment(job), Logs(Terminal())
+    pipeline = _pipeline(job, experiment, log) if experiment else None
+    if pipeline is None:
+        return None  # a plan of what is not here
+    key = job_key(plain(cfg), pipeline)
+    repeats = (job.sweep or job.part) and not cfg.plan
+    if repeats and (record.finished(key) or _was_done(job, record, pipeline)):
+        name = "Part" if job.part else "Job"
+        say(screen(), f"{name} {job.number} is done already: {os.path.relpath(job.folder)}")
+        return job.accuracy
+    check_device(pipeline, cfg)
+    _show_plan(pipeline, forecasts=cfg.plan)
+    if cfg.plan:
+        return None
+    check_version(job.folder, cfg, pipeline.graph.keys)
+    record.begin(key, pipeline.graph.keys)
+    if cfg.until is not None:
+        pipeline.run(cfg.until, record.needs)
+        end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
+        say(screen(), end)
+        record.prepared()
+        return None
+    with _tracker(job) as tracker:
+        log.add(tracker)
+        pipeline.run(on_stages=record.needs)
+        report = _write(job, pipeline, tracker, record)
+    _show(report, job, tracker)
+    record.end(job_key(plain(cfg), pipeline))
+    return job.accuracy
+
+
+def _judge(job: Job, record: Record) -> None:
+    """Trains on parts of the data, each in a run's folder within the job's, and says what they tell of all of it.
+
+    Raises:
+        ElreaError: As `run`.
+    """
+    from elrea.commands.verdict import judge, settings_of
+
+    def run_part(number: int, cfg: DictConfig, words: list[str]) -> Path:
+        folder = job.folder / str(number)
+        check_run_folder(folder, cfg, "hydra.run.dir")
+        part = replace(
+            job, cfg=cfg, folder=folder, words=[*job.words, *words], number=number, part=True
+        )
+        facts = {"words": part.words, "command": part.command, "chosen": part.chosen}
+        with Record(folder, facts) as part_record:
+            _make(part, part_record)
+        return folder
+
+    settings = settings_of(job.cfg)
+    experiment = _experiment(job)
+    if experiment is not None:
+        key = key_of({"config": _settings(plain(job.cfg)), "version": __version__})
+        judge(experiment, settings, job.cfg, job.folder, job.command, record, key, run_part)
 
 
 @contextmanager
@@ -226,7 +291,7 @@ def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
     cfg, device = job.cfg, experiment.device
     device.apply()
     if job.sweep:
-        _check_processes(job, device.strategy)
+        check_processes(job.launcher, device.strategy)
         if not cfg.plan:
             device.take(job.number)
     try:
@@ -238,34 +303,6 @@ def _pipeline(job: Job, experiment: Experiment, log: Logs) -> Pipeline | None:
         return None
     pipeline.check(cfg.until)
     return pipeline
-
-
-def _check_device(pipeline: Pipeline, cfg: DictConfig) -> None:
-    """Refuses a device that is not here where something is to be made; a plan for another machine says it.
-
-    Raises:
-        ConfigError: There is no such device.
-    """
-    graph = pipeline.graph
-    needed = graph.needed(cfg.until)
-    if all(node.stage.done() for name, node in graph.nodes.items() if name in needed):
-        return
-    try:
-        pipeline.experiment.device.resolve()
-    except ConfigError as error:
-        if not cfg.plan:
-            raise
-        say(screen(), f"Not on this machine: {error}")
-
-
-def _check_processes(job: Job, strategy: str) -> None:
-    """Refuses several processes in each of several jobs that share this one."""
-    if strategy != "one" and not job.launcher.startswith("submitit"):
-        raise ConfigError(
-            f"trainer.strategy={strategy} in a sweep: its jobs share this machine's devices and this process, "
-            "which one failed group of processes would block; run the jobs one by one, sweep with trainer=auto, or "
-            "give each job a machine of its own (hydra/launcher=submitit_slurm)"
-        )
 
 
 @contextmanager

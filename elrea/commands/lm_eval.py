@@ -2,8 +2,8 @@
 
     elrea harness --model elrea --model_args path=outputs/<day>/<time> --tasks arc_easy
 
-The options are those of lm-eval. It finds no models outside its own package, so this command
-registers the model first.
+The options are those of lm-eval. Up to 0.4.13 it finds no models outside its own package, so this
+command registers the model first; later releases find it by the entry point `lm_eval.models`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from elrea.commands.arguments import ensemble_folder
+from elrea.commands.config_files import install
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
@@ -48,9 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _missing(module: str) -> ConfigError:
-    return ConfigError(
-        f"{module} is not installed: .venv/bin/pip install -c constraints.txt -e '.[harness]'"
-    )
+    return ConfigError(f"{module} is not installed: {install('harness')}")
 
 
 if __name__ == "__main__":

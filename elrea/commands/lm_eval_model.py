@@ -33,13 +33,16 @@ from elrea.method.ensemble.likelihood import Asked, Likelihood, likelihoods
 from elrea.method.routing.weights import Routing
 from elrea.models.device import Device
 from elrea.pipeline.assemble import ensemble_of
+from elrea.plugins import allow
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from elrea.data.prompts import Ids
 
-ARGUMENTS = ("path", "backbone", "top_k", "base_share", "device", "batch_size", "max_batch_size")
+ARGUMENTS = (
+    "path", "backbone", "top_k", "base_share", "device", "batch_size", "max_batch_size", "plugins",
+)  # fmt: skip
 """Arguments of `ElreaLM`, which lm-eval gets as --model_args."""
 DEVICES = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps", "auto": "auto"}
 """torch's name of a device -> ours."""
@@ -68,6 +71,7 @@ class ElreaLM(LM):
         device: `cpu`, `cuda` or `mps`; None: a GPU if there is one.
         batch_size: Contexts in one joint pass; `auto` is 16. It changes only speed and memory.
         max_batch_size: Ignored; lm-eval passes it.
+        plugins: Packages outside elrea whose parts the run has (`elrea.plugins`), with + between them.
 
     Raises:
         ElreaError: An argument, the folder or the backbone cannot be used.
@@ -82,6 +86,7 @@ class ElreaLM(LM):
         device: str | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
+        plugins: str = "",
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -93,6 +98,7 @@ class ElreaLM(LM):
             raise ConfigError(
                 f"model_args: top_k={top_k!r}, base_share={base_share!r}: must be a number, and true or false"
             )
+        allow(name for name in str(plugins).split("+") if name)
         self.batch_size = batch_size_of(batch_size)
         self.ensemble = ensemble_of(
             Path(str(path)), backbone, top_k=top_k, base_share=base_share, device=device_of(device)

@@ -1,12 +1,15 @@
-"""Merges an ensemble's adapters into one plain LoRA adapter by fixed weights, without routing.
+"""Merges LoRA adapters into one by fixed weights: an ensemble's, or PEFT folders from anywhere.
 
     elrea merge outputs/<day>/<time> --out merged
     elrea merge outputs/<day>/<time> --out merged --weights base=0.2,expert-0=0.5 --rank 2
     elrea merge outputs/<day>/<time> --out merged --prompts prompts.jsonl
+    elrea merge adapters/maths adapters/code --out merged --weights 0.7,0.3
 
-The merged update is ΔW = Σ λ_m (α/r) B_m A_m with λ = w/Σw. It is exact, and its rank is the sum of
-the members' ranks; --rank takes the nearest update of a lower rank. With --prompts, w is the mean
-of the prompts' routing weights (a line is `{"prompt": ...}`). PEFT loads the folder.
+The merged update is ΔW = Σ w_m s_m B_m A_m, with s = α/r or α/√r. It is exact, and its rank is the
+sum of the adapters' ranks; --rank takes the nearest update of a lower rank, by an SVD. The factors A
+and B are not averaged, which would be another update. An ensemble's weights are scaled to a sum of
+1; those of folders are taken as they are given. With --prompts, w is the mean of the prompts'
+routing weights (a line is `{"prompt": ...}`). PEFT loads the folder that is written.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import argparse
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from elrea.commands.arguments import (
     check_arguments,
@@ -27,43 +30,40 @@ from elrea.commands.arguments import (
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
 from elrea.errors import ConfigError, DataError, StoreError
-from elrea.method.ensemble.folder import STEERING, checked, read_facts
-from elrea.method.ensemble.places import point
+from elrea.method.ensemble.folder import ENSEMBLE, STEERING, checked, read_facts
+from elrea.models.peft_folders import config_of, is_peft
 from elrea.store.files import publish, read_json, write_text
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
     from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.method.ensemble.merging import Merged
+    from elrea.models.peft_folders import PeftFolder
 
-CARD = """---
-library_name: peft
-base_model: {backbone}
----
-# One adapter of an ELREA ensemble on {backbone}
-
-A plain LoRA of rank {rank}: ΔW = Σ λ_m (α/r) B_m A_m over the ensemble's members, {how}.
-Every prompt gets these weights; the ensemble itself would route each prompt.
+WHAT = """A plain LoRA of rank {rank}: ΔW = Σ w_m s_m B_m A_m over the adapters below ({how}). {warning}.
 
 `PeftModel.from_pretrained(backbone, folder)` loads it.
 
-| member | λ |
+| {kind} | w |
 |---|---|
 {rows}
 
-λ: {source}.
-"""
+w: {source}."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command with these words, or with those of the process.
 
     Raises:
-        ElreaError: An argument, the ensemble or a prompt cannot be used.
+        ElreaError: An argument, the ensemble, a folder or a prompt cannot be used.
     """
     given = _parser().parse_args(argv)
+    check_out(given.out)
+    if len(given.run) > 1 or is_peft(given.run[0]):
+        _merge_folders(given)
+        return
+    (given.run,) = given.run
     folder, prompts = ensemble_folder(given.run), []
-    if given.out.exists():
-        raise ConfigError(f"{given.out}: exists already; name another folder")
     if given.top_k is not None and given.prompts is None:
         raise ConfigError("--top-k changes how prompts are routed; give --prompts too")
     if given.prompts:
@@ -72,24 +72,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = device_of(given)
     members = members_of(folder)
     weights = parse_weights(given.weights, members)
-    check_rank(given.rank, folder, [name for name, weight in weights.items() if weight])
+    check_rank(given.rank, [folder / name for name, weight in weights.items() if weight])
     if given.prompts:
         weights = mean_weights(load_ensemble(given), prompts)
         source = f"mean routing weights of the prompts in {given.prompts.name}, over their sum"
     else:
         announce("loading the adapters ...")
-        source = "alike" if given.weights == "uniform" else "given by hand"
+        source = "alike" if given.weights == "uniform" else "given by hand, over their sum"
         device.apply()
     merge(folder, given.out, weights, given.rank, source)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = ensemble_parser("merge", __doc__, generates=False)
+    parser = ensemble_parser("merge", __doc__, generates=False, folders=True)
     parser.add_argument("--out", type=Path, required=True, help="PEFT folder to write")
     weighing = parser.add_mutually_exclusive_group()
     weighing.add_argument(
         "--weights", default="uniform",
-        help="uniform, or weights as base=0.2,expert-0=0.5; other members get 0 (default: uniform)",
+        help="uniform; weights as base=0.2,expert-0=0.5, where others get 0; or, for folders, numbers in their order "
+        "as --weights=0.7,-0.3 (default: uniform)",
     )  # fmt: skip
     weighing.add_argument(
         "--prompts", type=Path,
@@ -101,10 +102,23 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def check_out(out: Path) -> None:
+    """Refuses a folder that is there already, or a part of it from an interrupted command.
+
+    Raises:
+        ConfigError: It exists.
+        DataError: Its part does.
+    """
+    if out.exists():
+        raise ConfigError(f"{out}: exists already; name another folder")
+    if (aside := out.with_name(f"{out.name}.partial")).exists():
+        raise DataError(f"{aside} exists already, perhaps from an interrupted merge; remove it")
+
+
 def merge(
     folder: Path, out: Path, weights: Mapping[str, float], rank: int | None, source: str
 ) -> None:
-    """Writes the merged adapter, whole or not at all, and prints the members' weights.
+    """Writes the merged adapter of an ensemble, whole or not at all, and prints the members' weights.
 
     Args:
         folder: Folder of the ensemble, already verified.
@@ -116,36 +130,142 @@ def merge(
     Raises:
         ElreaError: The rank does not fit, or a file cannot be read or written.
     """
-    from elrea.method.ensemble.weighted_sum import reduced, weighted_sum
-    from elrea.models import lora as lora_files
+    from elrea.method.ensemble.merging import merged
+    from elrea.reporting.model_card import Model, about_run, configuration
 
+    shares, facts = shared(weights), read_facts(folder)
+    found = merged(read_members(folder, shares), shares, rank)
+    model = Model.of(found.adapter.backbone, found.adapter.revision, facts["backbone"]["name"])
+    sections = {
+        "Configuration": configuration(found.adapter.lora, facts),
+        "The ensemble": about_run(folder),
+    }
+    _write(out, found, shares, "member", source, model, sections)
+
+
+def shared(weights: Mapping[str, float]) -> dict[str, float]:
+    """λ = w/Σw."""
     total = sum(weights.values())
-    shares = {name: weight / total for name, weight in weights.items()}
-    adapter = weighted_sum([lora_files.load(folder / name) for name in shares], [*shares.values()])
-    exact, how = adapter[1].r, "exactly"
-    if rank is not None:
-        adapter, kept = reduced(adapter, rank)
-        how = f"the nearest of that rank: it keeps {100 * kept:.2f} % of the sum's squared norm"
-    tensors, lora = adapter
-    member = read_json(folder / next(iter(shares)) / lora_files.CONFIG)
-    backbone, transposed = str(member["base_model_name_or_path"]), bool(member["fan_in_fan_out"])
-    shown = read_facts(folder)["backbone"]["name"]
-    rows = "\n".join(f"| {name} | {share:.4f} |" for name, share in shares.items())
+    return {name: weight / total for name, weight in weights.items()}
+
+
+def read_members(folder: Path, names: Mapping[str, Any]) -> dict[str, PeftFolder]:
+    """The adapters of an ensemble's members, by name."""
+    from elrea.models.peft_folders import read_folder
+
+    return {name: read_folder(folder / name) for name in names}
+
+
+def _merge_folders(given: argparse.Namespace) -> None:
+    """Merges PEFT folders, whoever made them."""
+    for option in ("prompts", "top_k"):
+        if getattr(given, option) is not None:
+            raise ConfigError(
+                f"--{option.replace('_', '-')}: routes prompts, which needs the folder of one run, not adapters"
+            )
+    device, paths = device_of(given), named(given.run)
+    configs = {name: config_of(path) for name, path in paths.items()}
+    weights = folder_weights(given.weights, list(paths))
+    places = {c.get("base_model_name_or_path") or "" for c in configs.values()} - {""}
+    if given.backbone is None and len(places) > 1:
+        raise ConfigError(
+            f"the folders name different backbones ({', '.join(sorted(places))}); if they are one model, give its "
+            "place as --backbone"
+        )
+    if not given.rank or not any(config.get("rank_pattern") for config in configs.values()):
+        check_rank(given.rank, [paths[name] for name, weight in weights.items() if weight])
+    announce("loading the adapters ...")
+    device.apply()
+
+    from dataclasses import replace
+
+    from elrea.method.ensemble.merging import merged
+    from elrea.models.peft_folders import read_folder
+    from elrea.reporting.model_card import Model, configuration
+
+    found = merged({name: read_folder(path) for name, path in paths.items()}, weights, given.rank)
+    if given.backbone is not None:
+        adapter = replace(found.adapter, backbone=given.backbone, revision=None)
+        found = replace(found, adapter=adapter)
+    model = Model.of(found.adapter.backbone, found.adapter.revision)
+    source = "the mean" if given.weights == "uniform" else "given by hand"
+    sections = {"Configuration": configuration(found.adapter.lora, {})}
+    _write(given.out, found, weights, "folder", source, model, sections)
+
+
+def named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Folders by their own names where these differ, else by their paths as they were typed.
+
+    Raises:
+        ConfigError: A folder is given twice.
+    """
+    resolved = [path.resolve() for path in paths]
+    for path, place in zip(paths, resolved, strict=True):
+        if resolved.count(place) > 1:
+            raise ConfigError(f"{path}: given twice; give it once, with the sum of its weights")
+    short = [place.name for place in resolved]
+    names = short if len(set(short)) == len(short) else list(map(str, paths))
+    return dict(zip(names, paths, strict=True))
+
+
+def folder_weights(text: str, names: list[str]) -> dict[str, float]:
+    """Every folder's weight, from `uniform` (the mean), numbers in the folders' order, or `name=number`.
+
+    Raises:
+        ConfigError: The text is malformed, or all weights are 0.
+    """
+    if text == "uniform":
+        return dict.fromkeys(names, 1 / len(names))
+    parts = [part.strip() for part in text.split(",")]
+    pairs = [part.rpartition("=")[::2] for part in parts]
+    if not any(name for name, _ in pairs):
+        if len(parts) != len(names):
+            raise ConfigError(f"--weights: {len(parts)} numbers for {len(names)} folders")
+        pairs = list(zip(names, parts, strict=True))
+    weights: dict[str, float] = {}
+    for name, number in ((name.strip(), number) for name, number in pairs):
+        try:
+            weight = float(number)
+        except ValueError:
+            weight = math.nan
+        if not math.isfinite(weight):
+            raise ConfigError(f"--weights: {number.strip()!r} is not a finite number")
+        if name not in names:
+            raise ConfigError(f"--weights: no folder {name!r} (there is: {', '.join(names)})")
+        if name in weights:
+            raise ConfigError(f"--weights: the folder {name!r} appears twice")
+        weights[name] = weight
+    if not any(weights.values()):
+        raise ConfigError("--weights: all are 0; give a folder another weight")
+    return {name: weights.get(name, 0.0) for name in names}
+
+
+def _write(
+    out: Path, found: Merged, weights: Mapping[str, float], kind: str, source: str, model: Any,
+    sections: Mapping[str, str],
+) -> None:  # fmt: skip
+    """Writes the folder with its card, and prints what was merged."""
+    from elrea.reporting.model_card import README, card
+
+    rows = "\n".join(f"| {name} | {weight:.4f} |" for name, weight in weights.items())
+    rank = found.adapter.lora.r
+    what = WHAT.format(
+        rank=rank, how=found.how, warning=found.warning, kind=kind, rows=rows, source=source
+    )
 
     def write(aside: Path) -> None:
-        lora_files.save(aside, tensors, lora, backbone, transposed=transposed)
-        point(aside, {"absolute": backbone, "commit": member.get("revision")})
-        card = CARD.format(backbone=shown, rank=lora.r, how=how, rows=rows, source=source)
-        write_text(aside / "README.md", card)
+        found.adapter.save(aside)
+        text = card(f"Merged adapter on {model.name}", what, model, sections=sections)
+        write_text(aside / README, text)
 
-    if (aside := out.with_name(f"{out.name}.partial")).exists():
-        raise DataError(f"{aside} exists already, perhaps from an interrupted merge; remove it")
     publish(out, write)
-    width = max(map(len, shares))
-    print(f"{'member':{width}}  weight")
-    for name, share in shares.items():
-        print(f"{name:{width}}  {share:6.4f}")
-    print(f"rank {lora.r}" + (f" of {exact}; {how.partition(': ')[2]}" if rank else ", exact"))
+    width = max(len(kind), *map(len, weights))
+    print(f"{kind:{width}}  weight")
+    for name, weight in weights.items():
+        print(f"{name:{width}}  {weight:6.4f}")
+    print(f"rank {rank}" + (f" of {found.exact}" if found.kept is not None else "")
+          + ("; " if found.kept is not None else ", ") + found.how)  # fmt: skip
+    print(found.warning)
     print(f"{out} is a plain PEFT folder")
 
 
@@ -160,12 +280,12 @@ def members_of(folder: Path) -> list[str]:
     facts = checked(folder)
     names = [str(name) for name in facts.get("members", ())]
     if not names or not all(f"{name}/adapter_config.json" in facts["files"] for name in names):
-        raise StoreError(f"{folder / 'ensemble.json'}: does not list its members' files")
+        raise StoreError(f"{folder / ENSEMBLE}: does not list its members' files")
     return names[1:] if STEERING in facts else names
 
 
-def check_rank(rank: int | None, folder: Path, names: Sequence[str]) -> None:
-    """Checks --rank against the rank of the exact sum, which is the sum of these members' ranks.
+def check_rank(rank: int | None, folders: Sequence[Path]) -> None:
+    """Checks --rank against the rank of the exact sum, which is the sum of these adapters' ranks.
 
     Raises:
         ConfigError: The rank is below 1 or above that.
@@ -173,8 +293,8 @@ def check_rank(rank: int | None, folder: Path, names: Sequence[str]) -> None:
     if rank is None:
         return
     exact = 0
-    for name in names:
-        path = folder / name / "adapter_config.json"
+    for folder in folders:
+        path = folder / "adapter_config.json"
         config = read_json(path)
         if not isinstance(config, dict) or type(config.get("r")) is not int:
             raise StoreError(f"{path}: has no rank r")

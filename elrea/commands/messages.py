@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from elrea.commands.config_files import install, known_keys
 from elrea.errors import ElreaError, Terminated, did_you_mean
 
 INTERRUPTED = 130
@@ -112,7 +113,7 @@ def line_of(error: Exception) -> str | None:
     if isinstance(error, ElreaError):
         return str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in REQUIRED:
-        return f"{error.name} is not installed here: make setup, and then . .venv/bin/activate"
+        return f"{error.name} is not installed here: {install()}"
     # Imported here: most errors are our own, and Hydra takes a while to import.
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -163,8 +164,6 @@ def line_of_hydra(error: BaseException) -> str:
             return f"{group}={name} is not installed: pip install 'elrea[sweep]'"
         return f"{group}={name}: no such choice{did_you_mean(name, names)} ({there})"
     if key := re.match(r"Could not override '([^']+)'\.?\s+To append", text):
-        from elrea.commands.config_files import known_keys
-
         choices = known_keys()
         if key[1] in choices:
             return f"{key[1]}: unknown key here; it belongs to {' or '.join(choices[key[1]])}"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from elrea.commands.arguments import add_threads, device_of
+from elrea.commands.arguments import add_plugins, add_threads, device_of
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
@@ -122,6 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--store", type=Path, help="folder of the run's stages (default: where the run had it)"
     )
     add_threads(parser)
+    add_plugins(parser)
     given = parser.parse_args(argv)
     device_of(given)
     nearest = neighbours(given.run, given.prompt, given.k, given.store, threads=given.threads)

@@ -189,7 +189,7 @@ def _answers(
             rows[i]["option"] = prompts[i].options[best]
         rows[i]["log_likelihoods"] = [round(value, 6) for value in logs]
     for row, route in zip(rows, routes, strict=True):
-        row["nearest"] = route.nearest
+        row["nearest"] = route.nearest if route.cosines else None
         row["weights"] = {name: round(weight, 6) for name, weight in route.weights.items()}
     return rows
 

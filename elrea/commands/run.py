@@ -8,16 +8,24 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from textwrap import fill
 
+from elrea.commands.completion import OPTIONS
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
+from elrea.errors import ConfigError
 from elrea.models.device import busy_threads_sleep
+from elrea.plugins import allow
 from elrea.reporting.progress import WIDTH
+
+FLAGS = ("-m", "--multirun")
+VALUED = tuple("--config-dir -cd --config-path -cp --config-name -cn".split())
+"""Options of Hydra that may be typed anywhere; these take a value."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -30,19 +38,22 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: There is no `conf/`, or the job fails with an error that the user can fix.
     """
     if argv is not None:
-        sys.argv = ["elrea run", *argv]  # Hydra reads its words there
-    flags = [word for word in sys.argv[1:] if word in ("-m", "--multirun")]
-    # Hydra's parser takes no option between two overrides.
-    sys.argv[1:] = [*flags, *(word for word in sys.argv[1:] if word not in flags)]
+        # Hydra reads its words there; completion is the program's.
+        completes = bool({*OPTIONS} & {*argv})
+        sys.argv = ["elrea" if completes else "elrea run", *argv]
+    sys.argv[1:] = options_first(sys.argv[1:])
     conf = config_folder()
     helps = bool({"--help", "-h"} & set(sys.argv[1:]))
+    plugins = () if helps else typed_plugins(sys.argv[1:])
+    allow(plugins)
     if not helps:  # it looks at the machine for 20 ms
         busy_threads_sleep()
     import hydra
 
-    from elrea.commands.job import run  # with it comes ${sweep_folder:} of conf/config.yaml
+    from elrea.commands.job import Task  # with it comes ${sweep_folder:} of conf/config.yaml
 
-    start = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run)
+    job = Task(plugins)
+    start = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)
     if not helps:
         return start()
     text = StringIO()
@@ -50,7 +61,41 @@ def main(argv: Sequence[str] | None = None) -> None:
         with redirect_stdout(text):
             start()  # ends the process
     finally:
-        print(wrapped(text.getvalue()), end="")
+        said = text.getvalue()
+        print(wrapped(said if argv is None else said.replace("python run.py", "elrea run")), end="")
+
+
+def options_first(words: Sequence[str]) -> list[str]:
+    """The words with Hydra's options before the overrides: its parser takes none between two overrides."""
+    options, overrides, rest = list[str](), list[str](), list(words)
+    while rest:
+        word = rest.pop(0)
+        if word in VALUED and rest:
+            options += [word, rest.pop(0)]
+        elif word in FLAGS or word.partition("=")[0] in VALUED:
+            options.append(word)
+        else:
+            overrides.append(word)
+    return [*options, *overrides]
+
+
+def typed_plugins(words: Sequence[str]) -> tuple[str, ...]:
+    """The names in `plugins=[mypkg]` on the command line, the last one if there are several.
+
+    Raises:
+        ConfigError: It is no list of names.
+    """
+    given: object = []
+    for word in words:
+        if re.match(r"\+{0,2}plugins=", word):
+            from hydra.core.override_parser.overrides_parser import OverridesParser
+
+            override = OverridesParser.create().parse_override(word)
+            given = None if override.is_sweep_override() else override.value()
+    names = [given] if isinstance(given, str) else given
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("plugins: wants the names of packages, as plugins=[mypkg]")
+    return tuple(map(str, names))
 
 
 def wrapped(text: str) -> str:

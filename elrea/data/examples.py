@@ -38,8 +38,9 @@ class Example:
     header: str = ""
     """First line of the prompt, such as MMLU's about the subject. Routing prompts include it."""
     judge: str = ""
-    """Name of the judge of a generated response, a module of `elrea.evaluation.judges`: "maths", "letter", "answer".
-    Empty: "letter" if there are choices, else a comparison word for word."""
+    """Name of the judge of a generated response: "maths", "letter" and "answer" are modules of
+    `elrea.evaluation.judges`; that of a plugin has its full name. Empty: "letter" if there are choices, else a
+    comparison word for word."""
     options: tuple[str, ...] = field(default=(), repr=False)
     """The texts of `choices` where these are letters that stand for them (`elrea.data.options`); else empty."""
     turn_loss: tuple[bool | None, ...] = field(default=(), repr=False)

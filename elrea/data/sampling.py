@@ -67,6 +67,36 @@ def stratified(
     return tuple(examples[index] for index in sorted(drawn))
 
 
+def nested(examples: Sequence[Example], count: int, seed: int) -> tuple[Example, ...]:
+    """Draw `count` examples, of each source in proportion; a smaller draw with the same seed is a part of a larger one.
+
+    Each source's examples are put in a drawn order, the q-th of n (from 0) at (q + 1/2) / n, and the first `count` of
+    all places are taken, ties by the sources' order (Sainte-Laguë's numbers, as in `stratified`, which are not nested:
+    `random.sample` may draw others for another number).
+
+    Args:
+        examples: the examples to draw from; those that are drawn keep their order.
+        count: number of examples to draw, 1 to all.
+        seed: of the order.
+
+    Raises:
+        ConfigError: `count` is out of range.
+    """
+    if not 1 <= count <= len(examples):
+        raise ConfigError(
+            f"data.rows={count} must be 1 to {len(examples):,}, the training examples"
+        )
+    members: dict[str, list[int]] = {}
+    for index, example in enumerate(examples):
+        members.setdefault(example.source, []).append(index)
+    places = []
+    for number, (source, indices) in enumerate(members.items()):
+        order = random.Random(f"nested/{seed}/{source}").sample(indices, len(indices))
+        places += [((q + 0.5) / len(order), number, index) for q, index in enumerate(order)]
+    drawn = sorted(index for _, _, index in sorted(places)[:count])
+    return tuple(examples[index] for index in drawn)
+
+
 def _seats(sizes: Mapping[str, int], limit: int) -> dict[str, int]:
     """The number of examples of each source: `limit` in all, less than the sum of `sizes`."""
     seats = dict.fromkeys(sizes, 1 if limit >= len(sizes) else 0)

@@ -1,4 +1,4 @@
-"""Finds the judge of an example: the module of `elrea.evaluation.judges` that decides whether a text is right."""
+"""Finds the judge of an example: the module, ours or a plugin's, that decides whether a text is right."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
 
+from elrea import plugins
 from elrea.data.examples import Example
-from elrea.errors import DataError, did_you_mean
+from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.evaluation import judges
 
 VERSION = 3
@@ -84,6 +85,9 @@ def check_name(example: Example) -> None:
     Raises:
         DataError: One line with the example's id and the valid names.
     """
+    if "." in name_of(example):
+        _of_plugin(example)
+        return
     if (name := name_of(example)) not in (valid := names()):
         raise DataError(
             f"{example.id}: unknown judge {name!r}{did_you_mean(name, valid)} (there is: {', '.join(valid)})"
@@ -101,6 +105,29 @@ def check(examples: Iterable[Example]) -> None:
             check_example(example)
 
 
+def plugin_sources(examples: Iterable[Example]) -> dict[str, str]:
+    """The judges that are modules of plugins, with the SHA-256 of their code: a part of the key of what they judge."""
+    names = {name for example in examples if "." in (name := name_of(example))}
+    return {name: plugins.source_of(name) for name in sorted(names)}
+
+
 def _module(example: Example) -> Any:
+    if "." in name_of(example):
+        return _of_plugin(example)
     check_name(example)
     return import_module(f"{judges.__name__}.{name_of(example)}")
+
+
+def _of_plugin(example: Example) -> Any:
+    """The module `mypkg.first_word` that an example's `judge` names: imported from an allowed plugin alone."""
+    name = name_of(example)
+    try:
+        plugins.check(name, f"{example.id}: the judge {name!r}")
+        module = plugins.load(name, f"{example.id}: judge {name!r}")
+    except ConfigError as error:
+        raise DataError(str(error)) from error
+    if not callable(getattr(module, "judge", None)):
+        raise DataError(
+            f"{example.id}: judge {name!r}: {name} has no function judge(text, example)"
+        )
+    return module

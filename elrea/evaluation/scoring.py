@@ -84,7 +84,7 @@ def mixtures(
         members, weights = strategy.members(routing), strategy.weights(routing)
         if isinstance(strategy, Layerwise):
             tensors = [adapter(member) for member in members]
-            model = LayerwiseModel(backbone, tensors, strategy.delta, gates(name))
+            model = LayerwiseModel.of(backbone, tensors, strategy, gates(name))
             mixed[name] = Mixture([], weights, model=model)
             continue
         names += [member for member in members if member not in names]

@@ -14,44 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import ConfigError, StoreError, TrainingError
-from elrea.models.adapter_shape import ALL_LINEAR, LARGEST, Lora
+from elrea.models.adapter_shape import ALL_LINEAR, Lora
 from elrea.models.headers import shapes
+from elrea.models.peft_folders import CONFIG, PICKLE, PREFIX, WEIGHTS, not_plain
 from elrea.store.files import read_json, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedConfig
 
-CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
-PREFIX = "base_model.model."
-"""Before a layer's name in a PEFT file."""
-
 TAKEN = ("r", "alpha", "targets", "rslora")
 """Fields of `Lora` that a start decides."""
-
-OTHER_KINDS = {
-    "use_dora": "DoRA",
-    "lora_bias": "LoRA with biases",
-    "modules_to_save": "whole layers that were trained beside the adapter",
-    "rank_pattern": "ranks that differ between layers",
-    "alpha_pattern": "scales that differ between layers",
-    "layers_to_transform": "a choice of layers by number",
-    "layers_pattern": "a choice of layers by number",
-    "exclude_modules": "a list of layers to leave out",
-    "layer_replication": "a backbone with repeated layers",
-    "target_parameters": "adapters of parameters outside of linear layers",
-    "trainable_token_indices": "trained rows of the embedding",
-    "alora_invocation_tokens": "activated LoRA",
-    "use_qalora": "QA-LoRA",
-    "use_bdlora": "block-diagonal LoRA",
-    "arrow_config": "Arrow routing",
-    "kasa_config": "KaSA",
-    "monteclora_config": "MonteCLoRA",
-}
-"""Settings of PEFT's LoRA with which the same tensors are another adapter, and what they are."""
-
-PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal", "eva")
-"""Values of init_lora_weights that leave the backbone as it is; others (PiSSA, OLoRA, LoftQ, ...) change it."""
 
 
 def started(lora: Lora, typed: Collection[str] = ()) -> Lora:
@@ -199,28 +172,10 @@ def _read(folder: Path) -> dict[str, Any]:
 def _check(folder: Path, config: Mapping[str, Any]) -> None:
     """Refuses everything but plain LoRA, by the name of the setting."""
 
-    def refuse(what: str) -> None:
+    if what := not_plain(config):
         raise ConfigError(
             f"adapter.start={folder}: {what}; only plain LoRA can be gone on from, with or without rsLoRA"
         )
-
-    if (kind := config.get("peft_type")) != "LORA":
-        refuse(f"is of type {kind} (peft_type)")
-    if (bias := config.get("bias", "none")) not in ("none", None):
-        refuse(f"has trained biases (bias={bias})")
-    for name, what in OTHER_KINDS.items():
-        if config.get(name):
-            refuse(f"has {what} ({name})")
-    first = config.get("init_lora_weights")
-    if not any(
-        first is plain or (isinstance(plain, str) and first == plain) for plain in PLAIN_STARTS
-    ):
-        refuse(f"changes the backbone's own weights (init_lora_weights={first})")
-    r, alpha = config.get("r"), config.get("lora_alpha")
-    if type(r) is not int or r < 1:
-        refuse(f"its rank is {r!r} (r)")
-    if type(alpha) not in (int, float) or not 0 < (alpha or 0) <= LARGEST:
-        refuse(f"its scale is {alpha!r} (lora_alpha)")
 
 
 def _targets(folder: Path, config: Mapping[str, Any]) -> Any:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elrea.config import Misfit, build, fit, load_config, spell
+from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
+
+log = logging.getLogger(__name__)
 
 BASE = "base"
 """The strategy that is always scored: the results show each strategy's difference to it."""
@@ -39,6 +42,7 @@ ROOT = {
     "plan": bool,
     "until": str | None,
     "debug": bool,
+    "plugins": list[str] | str,
 }
 """Types of the keys that belong to no config group."""
 
@@ -67,7 +71,7 @@ def assemble(
     parts = _light_parts(
         cfg, words
     )  # its errors come before torch is imported, which takes seconds
-    corpus = build(cfg.data, "data").load()
+    corpus = _corpus(cfg)
     announce("Importing torch")
     parts |= _torch_parts(cfg)
 
@@ -76,14 +80,34 @@ def assemble(
     evaluation, strategies = _evaluation_and_strategies(cfg, chosen, folder, words)
     if evaluation.split == "dev":
         if not corpus.dev:
-            raise DataError("evaluation.split=dev: this data has no dev examples; score test")
+            raise DataError(
+                f"evaluation.split=dev: this data has no dev examples; {_dev_advice(cfg)}"
+            )
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         short = f"{corpus.short}; scored on dev" if corpus.short else ""
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
+    strategies = _with_dev(strategies, corpus, evaluation, chosen)
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
     return experiment
+
+
+DEV = {
+    "dev": "data.dev=<file>",
+    "dev_size": "data.dev_size=<number of training questions to hold out>",
+    "dev_per_source": "data.dev_per_source=<number of questions>",
+    "dev_per_board": "data.dev_per_board=<number of questions>",
+}
+"""What to say to get dev examples, by the key that a choice of data has for them."""
+
+
+def _dev_advice(cfg: DictConfig) -> str:
+    """What to do where there are no dev examples."""
+    advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
+    if "verdict" not in cfg:  # which must not look at test
+        advice.append("score test")
+    return ", or ".join(advice) or "choose data that has some"
 
 
 def assemble_without_data(
@@ -115,7 +139,7 @@ def experiment_of(folder: Path) -> tuple[Experiment, Path]:
         ElreaError: The config or the data cannot be read.
     """
     cfg = _run_config(folder)
-    corpus = build(cfg.data, "data").load()
+    corpus = _corpus(cfg)
     evaluation = build(cfg.evaluation, "evaluation")
     parts = _light_parts(cfg) | _torch_parts(cfg)
     return _experiment(cfg, parts, corpus, {}, evaluation), Path(cfg.store)
@@ -173,6 +197,26 @@ def _evaluation_and_strategies(
             )
     cfg.ensemble = nodes[chosen]  # config.yaml has to show the settings that are used
     return evaluation, strategies
+
+
+def _corpus(cfg: DictConfig) -> Corpus:
+    """The examples; what the class of a plugin returns is checked, as our sources check theirs themselves."""
+    from elrea.data.corpus import Corpus
+
+    source = build(cfg.data, "data")
+    if type(source).__module__.startswith(f"{PACKAGE}."):
+        found: Corpus = source.load()
+        return found
+    load = getattr(source, "load", None)
+    if not callable(load) or not isinstance(getattr(source, "name", None), str):
+        raise ConfigError(
+            f"data._target_: {type(source).__name__} is no data source: it needs a name and load() -> Corpus"
+        )
+    found = load()
+    if not isinstance(found, Corpus):
+        raise DataError(f"data={source.name}: load() returned {type(found).__name__}, not a Corpus")
+    found.check()
+    return found
 
 
 def _run_config(folder: Path) -> DictConfig:
@@ -268,6 +312,37 @@ def _check_early_stop(experiment: Experiment) -> None:
     experiment.features.check(None)
 
 
+def _with_dev(
+    strategies: dict[str, Any], corpus: Corpus, evaluation: Any, chosen: str
+) -> dict[str, Any]:
+    """The strategies that can be decided: without dev examples, those that only `all` names are left out.
+
+    Raises:
+        ConfigError: One that is named needs dev examples, and there are none.
+    """
+    from elrea.method.ensemble.strategy import Deciding
+
+    if corpus.dev:
+        return strategies
+    open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
+    on_dev = evaluation.split == "dev"
+    for name in open_:
+        if name == chosen or name in evaluation.strategies:
+            why = (
+                "evaluation.split=dev scores them; score test"
+                if on_dev
+                else "this data has none; give some (data.dev, data.dev_size or data.dev_per_source)"
+            )
+            key = "ensemble" if name == chosen else f"evaluation.settings.{name}"
+            raise ConfigError(
+                f"ensemble={name}: dev examples decide which experts serve, but {why}, or set {key}.serves=[...]"
+            )
+    if open_:
+        why = "evaluation.split=dev scores them" if on_dev else "this data has none"
+        log.warning("left out, since dev examples decide them and %s: %s", why, ", ".join(open_))
+    return {name: strategy for name, strategy in strategies.items() if name not in open_}
+
+
 def _check_root_keys(cfg: DictConfig, folder: Path) -> None:
     """Checks the names and types of the keys that belong to no config group."""
     for name, value in ((str(key), cfg[key]) for key in cfg):
@@ -277,7 +352,7 @@ def _check_root_keys(cfg: DictConfig, folder: Path) -> None:
             known = [*ROOT, *(path.name for path in folder.iterdir() if path.is_dir())]
             raise ConfigError(f"{name}: unknown key{did_you_mean(name, known)}")
         try:
-            fit(value, ROOT[name])
+            fit(_contained(value), ROOT[name])
         except Misfit as misfit:
             raise ConfigError(
                 f"{name}: wants {spell(ROOT[name])}, not {misfit.args[0]}"
@@ -286,6 +361,10 @@ def _check_root_keys(cfg: DictConfig, folder: Path) -> None:
         raise ConfigError("store='': give the folder in which stages are kept")
     if cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed} must be 0 or more")
+
+
+def _contained(value: Any) -> Any:
+    return OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
 
 
 def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
@@ -308,7 +387,10 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
         if hydra.is_initialized()
         else initialize_config_dir(str(folder.resolve()), version_base="1.3")
     ):
-        choices = hydra.config_loader().get_group_options("ensemble", ObjectType.CONFIG)
+        places = _search_path()
+        choices = hydra.config_loader().get_group_options(
+            "ensemble", ObjectType.CONFIG, None, places
+        )
         wanted = dict.fromkeys(name for n in names for name in (choices if n == "all" else [n]))
         if BASE not in wanted:
             wanted = {BASE: None, **wanted}
@@ -318,6 +400,17 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
                     f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(choices)})"
                 )
         # Composes all strategies at once: each gets its own package s0, s1, ...
-        cfg = compose(None, [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)])
+        words = [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)]
+        cfg = compose(None, [*places, *words])
     nodes = (OmegaConf.to_container(cfg[f"s{i}"], resolve=False) for i in range(len(wanted)))
     return dict(zip(wanted, map(OmegaConf.create, nodes), strict=True))
+
+
+def _search_path() -> list[str]:
+    """The folders that a job's hydra.searchpath adds, as a word for another composition."""
+    from hydra.core.hydra_config import HydraConfig
+
+    found = list(HydraConfig.get().searchpath) if HydraConfig.initialized() else []
+    escaped = (str(place).replace("\\", "\\\\").replace("'", "\\'") for place in found)
+    listed = ",".join(f"'{place}'" for place in escaped)
+    return [f"hydra.searchpath=[{listed}]"] if found else []

@@ -164,9 +164,10 @@ class Context:
         return tuple(found.lines())
 
     def kept(self, split: str) -> list[Example]:
-        """Examples whose prompts get features: all test examples, and the training examples that fit."""
-        if split == "test":
-            return list(self.experiment.corpus.test)
+        """Examples whose prompts get features: all dev or test examples, and the training examples that fit."""
+        if split != "train":
+            corpus = self.experiment.corpus
+            return list(corpus.dev if split == "dev" else corpus.test)
         dropped = set(self.encoded_train[1])
         return [e for e in self.experiment.corpus.train if e.id not in dropped]
 

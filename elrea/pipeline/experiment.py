@@ -19,6 +19,7 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.training.settings import Training
+from elrea.plugins import key_name
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Experiment:
 
 
 def key_fields(part: Any, *left_out: str) -> dict[str, Any]:
-    """Class name and fields of a part, as they enter a stage's key.
+    """Class (`plugins.key_name`) and fields of a part, as they enter a stage's key.
 
     Fields that the part's class names in `added_fields` are left out at their defaults: stages that were made before
     the class had them keep their keys.
@@ -108,4 +109,4 @@ def key_fields(part: Any, *left_out: str) -> dict[str, Any]:
         inner = getattr(part, name)
         if hasattr(inner, "__dataclass_fields__"):
             kept[name] = key_fields(inner)
-    return {"class": type(part).__name__, **kept}
+    return {"class": key_name(type(part)), **kept}

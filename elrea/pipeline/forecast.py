@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 from elrea.errors import BackboneError
 from elrea.evaluation.draws import Draws, written
-from elrea.method.ensemble.requirements import Requirements
 from elrea.method.ensemble.strategies.steered import Steered
-from elrea.method.ensemble.strategy import STEERED, Regrouped
+from elrea.method.ensemble.strategy import STEERED
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.models.lora import parameters
+from elrea.pipeline.passes import requirements
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
+    from elrea.method.ensemble.requirements import Requirements
     from elrea.method.ensemble.strategy import AdapterSpec
     from elrea.method.features.protocol import Features
     from elrea.pipeline.experiment import Experiment
@@ -112,7 +113,7 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     """
     rows = []
     sources = tuple(sorted({example.source for example in experiment.corpus.train}))
-    needs, parts = _requirements(experiment, sources, clusters)
+    needs, parts = requirements(experiment, sources, clusters)
     steered = {name: specs[STEERED] for name, specs in parts.items() if STEERED in specs}
     jobs = [*needs.adapters(clusters or 1).values()]
     jobs += [spec for specs in parts.values() for spec in specs.values()]
@@ -140,22 +141,6 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         except BackboneError:
             rows.append(("memory", "cannot be estimated for this architecture and length"))
     return rows
-
-
-def _requirements(
-    experiment: Experiment, sources: Sequence[str], clusters: int | None
-) -> tuple[Requirements, dict[str, dict[str, AdapterSpec]]]:
-    """What the strategies need together, and the adapters of each that has clusters of its own: it shares none."""
-    own = {n: s for n, s in experiment.strategies.items() if isinstance(s, Regrouped)}
-    others = {n: s for n, s in experiment.strategies.items() if n not in own}
-    needs = Requirements(others, experiment.lora, experiment.training, sources, experiment.features)
-    parts: dict[str, dict[str, AdapterSpec]] = {}
-    for name, strategy in own.items():
-        count = clusters or 1
-        if strategy.clustering is not None:
-            count = strategy.clustering.known_k() or max(1, len(sources))
-        parts[name] = replace(needs, strategies={name: strategy}).adapters(count)
-    return needs, parts
 
 
 def _sizes(ranks: Sequence[int], of_first: int) -> str:

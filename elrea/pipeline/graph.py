@@ -16,8 +16,9 @@ from elrea.pipeline.step import Step
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
-from elrea.pipeline.steps.features import Features, FeaturesForTest
+from elrea.pipeline.steps.features import Features, FeaturesForDev, FeaturesForTest
 from elrea.pipeline.steps.gates import Gates
+from elrea.pipeline.steps.paired import Paired
 from elrea.pipeline.steps.router import DistilledRouter, DistilledRouting
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.stage import Stage, Store
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
 
 ORDER: tuple[type[Step], ...] = (
-    BaseAdapter, Features, Clusters, DistilledRouter, DistilledRouting, Adapter, Gates, FeaturesForTest, Answers,
-    Scores,
+    BaseAdapter, Features, Clusters, DistilledRouter, DistilledRouting, Adapter, Gates, FeaturesForDev, Paired,
+    FeaturesForTest, Answers, Scores,
 )  # fmt: skip
 """Every kind of step, in the order of the work: each comes after all that it reads."""
 

@@ -20,7 +20,7 @@ import torch
 
 from elrea.evaluation.draws import Draws, written
 from elrea.method.clustering.assignment import make_clusters
-from elrea.method.ensemble.strategy import BACKBONE, Gated
+from elrea.method.ensemble.strategy import BACKBONE, Deciding, Gated
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.to_disk import NAME, SKIPPED, create, open_features, stream, write_rows
 from elrea.method.routing.weights import Routing
@@ -33,6 +33,7 @@ from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
 from elrea.pipeline.steps.features import Features
+from elrea.pipeline.steps.paired import Paired
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.files import read_json, write_json
 
@@ -143,13 +144,17 @@ def seconds(
         return rates["train"] * step.spec.epochs * sizes.train_tokens / share
     if isinstance(step, Features) and "features" in rates and as_measured(node.context):
         rounds = _rounds(node.context)
-        tokens = sizes.prompt_tokens if step.split == "train" else sizes.routed_tokens
+        dev = len(experiment.corpus.dev) / max(1, sizes.test) * sizes.routed_tokens
+        tokens = {"train": sizes.prompt_tokens, "dev": dev, "test": sizes.routed_tokens}[step.split]
         return rates["features"] * rounds * tokens
     if isinstance(step, Clusters) and "clusters" in rates and as_measured(node.context):
         return rates["clusters"] * sizes.train
     if isinstance(step, Scores) and "score" in rates:
         count = len(step.members) + 1 + (BACKBONE in experiment.strategies)
         return rates["score"] * count * sizes.test_tokens
+    if isinstance(step, Paired) and "score" in rates:
+        dev = sizes.test_tokens / max(1, sizes.test) * len(experiment.corpus.dev)
+        return 2 * rates["score"] * dev
     if isinstance(step, Answers) and "write" in rates:
         strategy = experiment.strategies[step.strategy]
         count = len(written(experiment.corpus.test, experiment.evaluation.by, strategy))
@@ -290,7 +295,11 @@ def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -
         torch.rand(len(test), clusters, generator=torch.Generator().manual_seed(0)), experiment.router,
         [e.source for e in test], context.requirements.sources,
     )  # fmt: skip
-    strategies = {n: s for n, s in experiment.strategies.items() if not isinstance(s, Gated)}
+    strategies = {
+        n: s.serving(range(clusters)) if isinstance(s, Deciding) and s.undecided else s
+        for n, s in experiment.strategies.items()
+        if not isinstance(s, Gated)
+    }
     tensors = load(adapter)
     joint, mixed = mixtures(
         strategies,

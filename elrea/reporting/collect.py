@@ -28,10 +28,12 @@ from elrea.method.routing.weights import Routing
 from elrea.models.training.steering import member_names
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
+from elrea.pipeline.steps.decisions import decided
 from elrea.pipeline.steps.members import member_folder, no_prompts, prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
+from elrea.reporting.served import gates_of, served
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
 
@@ -93,10 +95,11 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         shots=read_shots(scores),
         skipped=_skipped(main),
         warnings=list(_fewer_clusters(graph)),
-        members=_members(exported, chosen) if exported.context.requirements.routed else None,
+        members=_members(exported, chosen) if _exports(exported, chosen) else None,
         versions=versions(),
         name=name,
         note=experiment.corpus.details,
+        gates=dict(gates_of(graph)),
     )
 
 
@@ -128,7 +131,8 @@ def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
         per_prompt = _routing_passes(branch)
         for name, strategy in context.experiment.strategies.items():
             outcomes[name] = scored[name]
-            mixed = _mixing_passes(strategy, strategy.weights(routing), scored[name])
+            weights = decided(name, strategy, stages).weights(routing)
+            mixed = _mixing_passes(strategy, weights, scored[name])
             passes[name] = mixed + per_prompt * bool(strategy.routed)
     return outcomes, passes
 
@@ -195,6 +199,12 @@ def _steered_curves(graph: Graph) -> dict[str, list[dict[str, Any]]]:
     }
 
 
+def _exports(branch: Branch, chosen: str) -> bool:
+    """Whether there is an ensemble that could answer: one that routes, or whose strategy needs no routing."""
+    strategy = branch.context.experiment.strategies.get(chosen)
+    return branch.context.requirements.routed or (strategy is not None and strategy.exported)
+
+
 def _branch_of(graph: Graph, name: str) -> Branch:
     """The branch that has a strategy."""
     return next(b for b in graph.branches if name in b.context.experiment.strategies)
@@ -223,7 +233,9 @@ def needed_stages(graph: Graph) -> dict[str, set[str]]:
         for name, strategy in context.experiment.strategies.items():
             own = replace(context.requirements, strategies={name: strategy})
             steps = {*strategy.members(no_prompts(context, clusters)), *own.adapters(clusters)}
-            steps |= {f"gates-{name}"} | ({"clusters"} if own.clustered else set())
+            steps |= {f"gates-{name}", f"paired-{name}"} | (
+                {"clusters"} if own.clustered else set()
+            )
             steps |= {"router"} if own.routed else set()
             needed[name] = graph.with_upstream(
                 [names[stages[step].key] for step in steps if step in stages]
@@ -283,6 +295,13 @@ def _members(branch: Branch, chosen: str) -> Members:
         experts = _experts(branch, chosen, len(centroids))
         names = {BASE: BASE, **dict(zip(expert_names(len(experts)), experts, strict=True))}
         folders = {name: stages[stage].folder / "adapter" for name, stage in names.items()}
+    own: Mapping[str, Any] = steered_facts(strategy) if isinstance(strategy, Steered) else {}
+    routes = True
+    if strategy is not None and strategy.exported:
+        answers, own = served(chosen, strategy, stages)
+        routes = answers.routed
+        mixed = answers.members(no_prompts(branch.context, len(centroids)))
+        folders |= {name: member_folder(name, stages) for name in mixed if name not in folders}
     distils, identity = branch.context.distils, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
@@ -299,12 +318,12 @@ def _members(branch: Branch, chosen: str) -> Members:
         "options": experiment.corpus.options,
         "features": key_fields(experiment.features),
         "router": key_fields(experiment.router),
-        **(steered_facts(strategy) if isinstance(strategy, Steered) else {}),
+        **own,
     }
     return Members(
         folders,
-        [] if distils else epoch_folders(stages["base"].folder),
+        [] if distils or not routes else epoch_folders(stages["base"].folder),
         centroids,
-        stages["router"].folder if distils else None,
+        stages["router"].folder if distils and routes else None,
         facts,
     )

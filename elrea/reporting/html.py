@@ -33,6 +33,8 @@ CAPTIONS = {
     "trend": "Accuracy against what the sweep varies, mean over seeds; bars: 95 % intervals.",
     "gain": "Gain over the base adapter against what the sweep varies; bars: paired 95 % intervals.",
     "cost": "Accuracy against forward passes per prompt.",
+    "curves_accuracy": "Accuracy on dev against the training examples, with the lines through them to the full size.",
+    "curves_loss": "Loss on dev against the training examples, with the lines through them to the full size.",
     "training_cost": "Accuracy against the seconds of training that a strategy needs, whichever run made its stages.",
 }
 """Caption of each plot, in the order of the page."""
@@ -121,6 +123,33 @@ def sweep_report(
         folder, "sweep.html", title=f"Sweep of {len(jobs)} jobs", jobs=job_rows, data=data_of(jobs),
         done=sum(job["state"] == "done" for job in jobs), images=_images(pictures), figures=FIGURES,
         settings=list(settings), varied=list(varied), overall=overall, command=shlex.join(words),
+    )  # fmt: skip
+
+
+def verdict_report(
+    folder: Path,
+    words: Sequence[str],
+    *,
+    parts: Sequence[Sequence[str]],
+    pictures: Mapping[str, Path],
+    **values: Any,
+) -> Path:
+    """Writes a verdict's report.html.
+
+    Args:
+        folder: Of the verdict.
+        words: The command line after `run.py`.
+        parts: Of the training data: folder of the run, rows, share, seed, cost.
+        pictures: As for `run_report`.
+        values: Of the template: `data`, `items`, `lines`, `heads`, `rows`.
+
+    Raises:
+        StoreError: The report cannot be written.
+    """
+    linked = [(_link(number), *cells) for number, *cells in parts]
+    return _write(
+        folder, "verdict.html", title=f"Verdict: {values['data']}", parts=linked,
+        images=_images(pictures), command=shlex.join(words), **values,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from elrea.method.routing.weights import Routing
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from elrea.method.ensemble.dev_gate import Verdict
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,21 @@ class Grouping:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """How a strategy was decided on dev.
+
+    Attributes:
+        measure: `correct`: differences are shares of 1; `loss`: nats per token.
+        clusters: What dev says of each.
+        left_out: Dev examples that are too long, or have no feature.
+    """
+
+    measure: str
+    clusters: Sequence[Verdict]
+    left_out: int
+
+
+@dataclass(frozen=True)
 class Members:
     """Parts of the exported ensemble.
 
@@ -92,6 +109,7 @@ class Report:
     Attributes:
         chosen: The strategy that `ensemble=` selects.
         name: The run's name (`name=`); empty if it has none.
+        gates: By strategy that dev examples decide, what they say.
         command: The command line after `run.py`.
         data: Name of the data, with any caveat (such as "built-in exam, not MMLU").
         note: More on the data where `data` is a short form: the sources of a mix and their sizes.
@@ -147,3 +165,4 @@ class Report:
     versions: Mapping[str, str]
     name: str = ""
     note: str = ""
+    gates: Mapping[str, Gate] = field(default_factory=dict)

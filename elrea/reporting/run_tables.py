@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.method.ensemble.strategy import expert_names
 from elrea.reporting.summary import routing_figures, shot_figures
-from elrea.reporting.terminal import percent
+from elrea.reporting.terminal import difference, percent
 
 if TYPE_CHECKING:
     from elrea.evaluation.scoring import Outcome
@@ -164,6 +164,25 @@ def cluster_table(report: Report) -> Table | None:
     return ["cluster", "training examples", "%", "nearest test prompts", "largest sources"], rows
 
 
+def gate_tables(report: Report) -> list[tuple[str, Table]]:
+    """By strategy that dev decided: a row per cluster with the gain of its expert over the trunk."""
+    tables = []
+    for name, gate in report.gates.items():
+        unit = "points" if gate.measure == "correct" else "nats per token"
+        rows = [
+            (
+                str(c),
+                f"{v.examples:,}",
+                *(difference(gate, gain) for gain in (v.difference, v.shrunk, v.low)),
+                "the expert" if v.serves else "the trunk",
+            )
+            for c, v in enumerate(gate.clusters)
+        ]
+        heads = ["cluster", "dev examples", f"gain, {unit}", "shrunk", "lower bound", "serves"]
+        tables.append((name, (heads, rows)))
+    return tables
+
+
 def quality_rows(report: Report) -> list[tuple[str, str]]:
     """Figures of the clustering in words; those that could not be computed are left out."""
     found = report.grouping.quality if report.grouping else {}
@@ -230,5 +249,6 @@ def values(report: Report) -> dict[str, Any]:
         "data": data_rows(report),
         "clusters": cluster_table(report),
         "quality": quality_rows(report),
+        "gates": gate_tables(report),
         "samples": list(samples(report)),
     }

@@ -127,6 +127,8 @@ def read_run(folder: Path) -> FinishedRun:
         )
     settings = leaves(load_config(folder / "config.yaml"))
     path = folder / PREDICTIONS
+    if not path.is_file():  # a verdict has answers in its parts alone
+        raise DataError(f"{path}: not there; give the folder of a run with answers, or run again")
     try:
         rows = list(_rows(path))
         _check_predictions(rows, job["strategies"], path)

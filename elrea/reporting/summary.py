@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -25,6 +26,11 @@ def summary_of(report: Report) -> dict[str, Any]:
         "strategies": dict(report.strategies),
         "clusters": _clusters(report.grouping) if report.grouping else {},
         "routing": routing_figures(report),
+        **(
+            {"gates": {name: asdict(gate) for name, gate in report.gates.items()}}
+            if report.gates
+            else {}
+        ),
         "examples": {
             "train": report.train,
             "train_dropped_too_long": len(report.dropped),

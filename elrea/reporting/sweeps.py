@@ -15,8 +15,8 @@ from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
 CHANGE_NO_RESULT = (
-    "name", "store", "plan", "until", "debug", "tracking", "trainer.accelerator", "trainer.devices", "trainer.strategy",
-    "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
+    "name", "store", "plan", "until", "debug", "plugins", "tracking", "trainer.accelerator", "trainer.devices",
+    "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
     "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
 )  # fmt: skip
 """Config keys, with all keys below them, that say where and how fast a run is made, or end it early."""

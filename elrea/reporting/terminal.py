@@ -13,7 +13,7 @@ from elrea.reporting.progress import WIDTH
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from elrea.reporting.report import Report
+    from elrea.reporting.report import Gate, Report
 
 _STATES = {"reused": "green", "to do": "yellow", "resumes": "cyan"}
 
@@ -213,6 +213,7 @@ def notices(report: Report) -> Iterator[str]:
             f"{100 * agrees['top1']:.1f} %, rank correlation {agrees['spearman']:.3f}, "
             f"w_base off by {agrees['w_base']:.3f}"
         )
+    yield from gate_lines(report)
     for name, stop in early_stops(report).items():
         yield (
             f"{name}: {stop['trained']} epochs trained, epoch {stop['kept']} kept (dev loss {stop['dev_loss']:.4g})"
@@ -247,6 +248,25 @@ def notices(report: Report) -> Iterator[str]:
     for split, effect in effects.items():
         if ids := report.skipped[split]:
             yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_first(ids)}"
+
+
+def gate_lines(report: Report) -> Iterator[str]:
+    """By strategy that dev decided, in which clusters experts serve, and by what mean difference to the trunk."""
+    for name, gate in report.gates.items():
+        each = [(c, verdict) for c, verdict in enumerate(gate.clusters)]
+        count = sum(verdict.examples for _, verdict in each)
+        on = ", ".join(f"{c} ({difference(gate, v.difference)})" for c, v in each if v.serves)
+        unit = "points of accuracy" if gate.measure == "correct" else "nats per token"
+        unused = f"; {gate.left_out} are too long, or have no feature" if gate.left_out else ""
+        yield (
+            f"{name}: by {count:,} dev examples, experts serve in {sum(v.serves for _, v in each)} of {len(each)} "
+            f"clusters" + (f": {on} {unit}" if on else "") + unused
+        )
+
+
+def difference(gate: Gate, gain: float) -> str:
+    """A gain over the trunk: in points, or in nats per token."""
+    return percent(gain, signed=True) if gate.measure == "correct" else f"{gain:+.4f}"
 
 
 def _nats(loss: float | None) -> str:

@@ -3,7 +3,8 @@
     python -m experiments.real_model.study --data <folder of flan_cot/, t0/, gsm8k/> \
         --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
 
-In order: four rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates.
+In order: four rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates, and
+one more per seed in which a distilled router weights the same experts.
 All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
 same command goes on where it was stopped, since finished runs and stages are kept. `--jobs 2` runs two at a time, one
 thread each; `--until rates` stops before the test set is looked at. `table.py` writes the table.
@@ -56,6 +57,8 @@ ROWS = (
     "parameter_matched_rslora", "random_cluster", "random_weighted", "uniform", "source", "elrea_states",
     "instruction_embedding", "elrea", "elrea_top1", "elrea_one",
 )  # fmt: skip
+DISTILLED = {"elrea_distilled": "elrea", "elrea_one_distilled": "elrea_one"}
+"""Rows with a distilled router: the strategies that its own run has for them."""
 SETTINGS = (
     "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.options=text",
     "data.overlap=drop", "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4",
@@ -164,14 +167,35 @@ class Study:
         return result
 
     def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        """One run per seed, on its own draw of the training data, scored on test."""
+        """Two runs per seed, on its own draw of the training data, scored on test: all rows, and the distilled ones."""
         at = f"{self.size}-{self.clusters}"
         self.run(
             {
-                f"test-{at}-{seed}": self.command(f"test-{at}-{seed}", seed, ROWS, *_chosen(rates))
+                name: self.command(name, seed, ROWS, *_chosen(rates))
                 for seed in seeds
+                for name in [f"test-{at}-{seed}"]
             }
         )
+        base, factor = rates["base"], rates["factors"]["elrea"]
+        router = ["routing=distilled", "routing.compare=false"]
+        self.run(
+            {
+                name: self.command(
+                    name,
+                    seed,
+                    list(DISTILLED.values()),
+                    *_overrides(base, {"elrea": factor}),
+                    *router,
+                )
+                for seed in seeds
+                for name in [distilled(f"test-{at}-{seed}")]
+            }
+        )
+
+
+def distilled(name: str) -> str:
+    """Name of the run with the distilled rows of a seed's run."""
+    return name.replace("test-", "distilled-", 1)
 
 
 def _least(losses: Sequence[float]) -> int:

@@ -2,6 +2,8 @@
 
     python -m experiments.real_model.table <work>/runs/test-small-4-0 <work>/runs/test-small-4-1 ... --into <folder>
 
+Rows with a distilled router are taken from the runs beside these, `distilled-small-4-0` and so on, if all are there.
+
 Two measures: accuracy on the items with choices (gsm8k and gigaword have none), and the loss in nats per token of the
 response on all items. Writes table.md, accuracy.json and loss.json (the schema of experiments/README.md), and
 frontier.png: accuracy against all that was computed before the first test prompt, in passes over the training data.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +35,7 @@ from elrea.reporting.plots.canvas import COLOURS, WIDTH
 from elrea.reporting.plots.canvas import save as save_plot
 from elrea.reporting.runs import FinishedRun, read_run
 from elrea.store.files import write_text
+from experiments.real_model.study import DISTILLED, distilled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +46,24 @@ FREE = ("gigaword", "gsm8k")
 """Sources without choices."""
 POWER = 2.8
 """Standard errors that a difference needs for 80 % power at the 5 % level: 1.96 + 0.84."""
+
+
+def with_distilled(run: FinishedRun, other: FinishedRun) -> FinishedRun:
+    """A seed's run with the rows of its run with a distilled router.
+
+    Raises:
+        DataError: The two have different test items.
+    """
+    if run.items != other.items:
+        raise DataError(f"{other.folder}: its test items are not those of {run.folder}")
+    return replace(
+        run,
+        **{
+            kind: getattr(run, kind)
+            | {row: getattr(other, kind)[name] for row, name in DISTILLED.items()}
+            for kind in ("correct", "losses", "figures")
+        },
+    )
 
 
 def scores(
@@ -77,8 +99,9 @@ def scores(
 def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
     """What a row computes before the first test prompt, in passes over all training examples, forward and backward.
 
-    Features by gradient count as one pass per checkpoint, those by hidden states, which need no backward pass, as a
-    third of one: a little too much, since features read the prompts without their responses.
+    Features by gradient count as one pass per checkpoint, those by hidden states, which need no backward pass, as half
+    of one, since a backward pass computes no gradients of the frozen weights (`Features.passes`). It is a little too
+    much: features read the prompts without their responses.
 
     Args:
         strategy: The row's name.
@@ -98,7 +121,9 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
     ):
         return base + experts
     if strategy in ("elrea_states", "instruction_embedding"):
-        return base + experts + 1 / 3
+        return base + experts + 1 / 2
+    if strategy in DISTILLED:
+        return base + experts + base + 1 / 2
     return base + experts + base  # one checkpoint per epoch of the base adapter
 
 
@@ -165,6 +190,11 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=HERE, help="folder for tables and plots")
     given = parser.parse_args()
     runs = [read_run(folder) for folder in given.folders]
+    beside = [folder.with_name(distilled(folder.name)) for folder in given.folders]
+    if all((folder / "summary.json").is_file() for folder in beside):
+        runs = [
+            with_distilled(run, read_run(folder)) for run, folder in zip(runs, beside, strict=True)
+        ]
     if any(run.data != runs[0].data for run in runs):
         raise DataError(
             "the runs have different data; give those of one size and number of clusters"

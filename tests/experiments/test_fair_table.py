@@ -102,9 +102,9 @@ def test_one_table_has_every_form(
         f"{name}: accuracy, % | elrea minus it [95 %, both]" for name in ("standard", "blended")
     ]
     assert lines[0] == f"| row | {' | '.join(heads)} |"
-    bounds = seeds_items_interval(right - worse)
-    assert bounds is not None
-    low, high = (100 * x for x in bounds)
+    interval = seeds_items_interval(right - worse)
+    assert interval is not None
+    low, high = (100 * x for x in interval)
     wanted = f"| `base` | 50.0 | +37.5 [{low:+.1f}, {high:+.1f}] | 87.5 | -37.5 [{0 - high:+.1f}, {0 - low:+.1f}] |"
     assert lines[2] == wanted
     assert lines[3] == "| `elrea` | 87.5 | - | 50.0 | - |"

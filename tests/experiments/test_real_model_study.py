@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 
-from elrea.errors import ElreaError
+from elrea.errors import DataError, ElreaError
+from elrea.method.features.states import States
+from elrea.reporting.runs import FinishedRun
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
-from experiments.real_model.study import FACTORS, ROWS, SHARED, Study, _overrides
-from experiments.real_model.table import training_passes
+from experiments.real_model.study import DISTILLED, FACTORS, ROWS, SHARED, Study, _overrides
+from experiments.real_model.table import training_passes, with_distilled
 from tests.real_files import real_data
 
 CONF = study.ROOT / "conf"
@@ -43,13 +46,50 @@ def test_a_run_trains_each_row_at_its_own_rate() -> None:
     }  # fmt: skip
 
 
+def test_a_distilled_row_has_the_experts_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run differs by the router alone, so that it takes the same stages from the store."""
+    commands: dict[str, list[str]] = {}
+    monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
+    rates = {"base": 1e-3, "factors": {row: rates[0] for row, rates in FACTORS.items()}}
+    Study(tmp_path, tmp_path, 1, "small", 4).final(rates, [3])
+    made = []
+    for name in ("test-small-4-3", "distilled-small-4-3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            words = [word for word in commands[name][2:] if not word.startswith("hydra.")]
+            made.append(compose("config", words))
+    differs = {key for key in made[0] if made[0][key] != made[1][key]}
+    assert differs == {"routing", "evaluation"}
+    assert list(made[1].evaluation.strategies) == list(DISTILLED.values())
+    assert not made[1].evaluation.settings and made[1].routing.compare is False
+
+
+def test_the_distilled_rows_stand_beside_the_others() -> None:
+    def run(rows: list[str], right: bool) -> FinishedRun:
+        correct = {row: [right] for row in rows}
+        losses: dict[str, list[float | None]] = {row: [0.5] for row in rows}
+        return FinishedRun(
+            Path("x"), 0, [("a", "1")], correct, "elrea", {}, losses, {row: {} for row in rows}
+        )
+
+    both = with_distilled(run(["elrea", "base"], False), run(["elrea", "elrea_one", "base"], True))
+    assert both.correct == {
+        "elrea": [False], "base": [False], "elrea_distilled": [True], "elrea_one_distilled": [True],
+    }  # fmt: skip
+    assert set(both.losses) == set(both.figures) == set(both.correct)
+    with pytest.raises(DataError, match="its test items are not those"):
+        with_distilled(both, replace(both, items=[("b", "1")]))
+
+
 def test_passes_count_the_features() -> None:
     settings = {"training.epochs": 2, "training.expert_epochs": 3}
     found = {row: training_passes(row, settings) for row in ROWS}
     assert (found["backbone"], found["base"], found["source"]) == (0, 2, 2)
     assert found["compute_matched"] == found["continued"] == found["random_cluster"] == 5
     assert found["elrea"] == found["elrea_top1"] == found["compute_matched_passes"] == 7
-    assert found["elrea_states"] == pytest.approx(5 + 1 / 3)
+    assert training_passes("elrea_distilled", settings) == 7.5
+    assert found["elrea_states"] == 5.5 == 5 + States().passes(2) / 2
 
 
 def test_an_unfinished_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,9 +17,9 @@ from elrea.pipeline.assemble import assemble_without_data
 
 CONF = Path(__file__).parents[2] / "conf"
 WITH_RATE = (
-    "balanced", "compute_matched", "compute_matched_passes", "continued", "elrea", "elrea_no_base", "elrea_one",
-    "elrea_source", "elrea_states", "elrea_tokens", "elrea_top1", "elrea_top3", "instruction_embedding",
-    "lora_ensembles", "moe_merging", "moe_routing", "mole", "oracle", "parameter_matched",
+    "arrow", "balanced", "compute_matched", "compute_matched_passes", "continued", "elrea", "elrea_no_base",
+    "elrea_one", "elrea_source", "elrea_states", "elrea_tokens", "elrea_top1", "elrea_top3", "gated", "gated_wide",
+    "instruction_embedding", "lora_ensembles", "moe_merging", "moe_routing", "mole", "oracle", "parameter_matched",
     "parameter_matched_rslora", "projected", "random_cluster", "random_weighted", "seed_ensemble", "source",
     "steered", "steered_diagonal", "steered_random", "tagged", "uniform",
 )  # fmt: skip

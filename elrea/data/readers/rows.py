@@ -56,8 +56,8 @@ _TOOLS = ("tools", "functions")
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Left out of a file's default source. ".json" is not, as it never was: a source is part of the stage keys."""
 
-_JUDGE = re.compile(r"[a-z][a-z0-9_]*")
-"""The form of a judge's name. Whether the judge exists is checked by the evaluation."""
+_JUDGE = re.compile(r"[a-z][a-z0-9_]*|[A-Za-z]\w*(\.[A-Za-z]\w*)+", re.ASCII)
+"""The form of a judge's name, or of the module of a plugin's. Whether it exists is checked by the evaluation."""
 
 
 class RowReader:

@@ -16,12 +16,13 @@ from elrea.data.readers.asked import PromptReader
 from elrea.errors import ConfigError, DataError
 from elrea.method.clustering.centroids import cosines
 from elrea.method.ensemble.folder import ENSEMBLE
+from elrea.method.ensemble.hub import fetched, is_repo
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
 from elrea.method.ensemble.saved import Saved, read_ensemble
 from elrea.method.ensemble.strategies.elrea import Elrea
-from elrea.method.ensemble.strategy import BASE, Layerwise
+from elrea.method.ensemble.strategy import BASE, Layerwise, Strategy
 from elrea.method.features.gradient import extract
 from elrea.method.routing.weights import LearnedRouter, Routing
 from elrea.models import lora as lora_files
@@ -30,7 +31,6 @@ from elrea.store.files import is_text
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.decoding_settings import Decoding
-    from elrea.method.ensemble.strategies.steered import Steered
     from elrea.models.backbone import Backbone
 
 Asked = str | Mapping[str, Any] | Example
@@ -48,6 +48,8 @@ class Route:
         weights: Weight of each member by name, the base adapter's w_base first; they need not sum to 1.
         cosines: cos_c of the prompt's feature with each cluster's centroid.
         nearest: Number of the cluster with the highest cosine, whose expert has the largest weight.
+
+    A strategy that does not route by prompts has no cosines, and -1 for the nearest cluster.
     """
 
     weights: dict[str, float]
@@ -61,8 +63,8 @@ class Ensemble:
     Args:
         saved: Contents of the ensemble's folder.
         backbone: The model that the adapters were trained on; it is changed in place while it is used.
-        strategy: How members are weighted: all experts or the k nearest, with or without the base adapter; or that of
-            one adapter which clusters steer.
+        strategy: How members are weighted: all experts or the k nearest, with or without the base adapter; that of
+            one adapter which clusters steer; or another one that is `exported`.
 
     Attributes:
         members: Names of the members; of base adapter and experts, the base adapter first.
@@ -70,13 +72,13 @@ class Ensemble:
         prompter: Formats prompts as in training.
     """
 
-    def __init__(self, saved: Saved, backbone: Backbone, strategy: Elrea | Steered) -> None:
+    def __init__(self, saved: Saved, backbone: Backbone, strategy: Strategy) -> None:
         self.saved, self.backbone, self.strategy = saved, backbone, strategy
         self.members = strategy.members(Routing(torch.empty(0, len(saved.centroids)), saved.router))
         adapters = [lora_files.load(saved.folder / name) for name in self.members]
         self._lora = lora_files.load(saved.folder / BASE)[1]
         self.joint: JointModel | LayerwiseModel = (
-            LayerwiseModel(backbone.model, adapters, strategy.delta)
+            LayerwiseModel.of(backbone.model, adapters, strategy)
             if isinstance(strategy, Layerwise)
             else JointModel(backbone.model, adapters)
         )
@@ -95,6 +97,7 @@ class Ensemble:
         cls,
         folder: Path | str,
         *,
+        revision: str | None = None,
         backbone: str | None = None,
         top_k: int | None = None,
         base_share: bool = True,
@@ -104,7 +107,8 @@ class Ensemble:
         """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
-            folder: Of a run, or `ensemble/` in it.
+            folder: Of a run, or `ensemble/` in it; or a hub id, `owner/name`, of what `elrea push` made.
+            revision: Of the hub id: a commit, which pins what is loaded, a branch or a tag; None: main.
             backbone: Folder or hub id of the backbone. None finds it: at its commit on the hub, where the run had
                 it, or at the same place relative to the ensemble or the working folder, as after moving both.
             top_k: Use the k nearest experts only; None uses all.
@@ -114,14 +118,26 @@ class Ensemble:
             trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
-            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer.
+            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer; or revision
+                is given, and it is a folder.
+            NotHere: There is no such folder, and the hub has it not or cannot be reached.
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
         place = Path(folder).expanduser()
+        if isinstance(folder, str) and is_repo(folder):
+            place = fetched(folder, revision)
+        elif revision is not None:
+            raise ConfigError(f"revision={revision}: {folder} is a folder, not a hub id owner/name")
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
         saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)
+        given = top_k is not None or not base_share
+        if saved.strategy and given:
+            raise ConfigError(
+                f"this ensemble answers as {type(saved.strategy).__name__} does: top_k and base_share are ELREA's; "
+                "leave them out"
+            )
         if saved.steered and (top_k is not None or not base_share):
             raise ConfigError(
                 "this ensemble has one adapter that clusters steer: top_k and base_share choose between experts, and "
@@ -129,7 +145,8 @@ class Ensemble:
             )
         device = device or Device()
         device.apply(measure=True)
-        return cls(saved, saved.backbone.load(device), saved.steered or Elrea(top_k, base_share))
+        strategy = saved.strategy or saved.steered or Elrea(top_k, base_share)
+        return cls(saved, saved.backbone.load(device), strategy)
 
     def examples(self, prompts: Sequence[Asked]) -> list[Example]:
         """Prompts as examples: a text is an instruction; a row is read as in data=jsonl, response or not.
@@ -164,7 +181,12 @@ class Ensemble:
         """
         if not prompts:
             return []
-        routing = self._routing(self.examples(prompts))
+        examples = self.examples(prompts)
+        if not self.strategy.routed:
+            blank = torch.zeros(len(examples), len(self.saved.centroids))
+            rows = self.strategy.weights(Routing(blank, self.saved.router)).tolist()
+            return [Route(dict(zip(self.members, w, strict=True)), [], -1) for w in rows]
+        routing = self._routing(examples)
         weights = self.strategy.weights(routing)
         return [
             Route(dict(zip(self.members, w, strict=True)), c, max(range(len(c)), key=c.__getitem__))

@@ -8,14 +8,21 @@ from typing import Any
 from elrea.errors import StoreError
 from elrea.store.files import read_with_checksum, sha256, walk
 
-FORMAT = 1
-"""Version of the folder's layout."""
+FORMAT, SERVED_FORMAT = 1, 2
+"""Versions of the folder's layout: 2 names the strategy that it answers by, which earlier versions would pass over."""
 
 ENSEMBLE = "ensemble.json"
+
+FREE = frozenset({"README.md", ".gitattributes"})
+"""Files that nothing reads: one that the list leaves out may be there or not, as in a copy from the hub."""
 
 STEERING = "steered"
 """Key of `ensemble.json` that says how the members of an adapter which clusters steer are mixed. Its base adapter is
 there for the routing alone."""
+
+SERVED, GATE = "strategy", "gate"
+"""Keys of `ensemble.json`: the strategy that the ensemble answers by, where it is not ELREA's, and what dev said of
+each cluster, where dev decided it."""
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
@@ -31,9 +38,9 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder}: no ensemble.json there; give the folder of a finished run")
     facts = read_with_checksum(path)
     try:
-        if facts["format"] != FORMAT:
+        if facts["format"] not in (FORMAT, SERVED_FORMAT):
             raise StoreError(
-                f"{path}: format {facts['format']!r} is not {FORMAT}, which this version reads"
+                f"{path}: format {facts['format']!r} is not {FORMAT} or {SERVED_FORMAT}, which this version reads"
             )
         facts["files"].items()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -68,5 +75,5 @@ def _check(folder: Path, files: dict[str, str]) -> None:
             raise StoreError(f"{path}: checksum mismatch; copy the ensemble again")
     for path in walk(folder):
         name = path.relative_to(folder).as_posix()
-        if name not in files and name != ENSEMBLE:
+        if name not in files and name not in (ENSEMBLE, *FREE):
             raise StoreError(f"{path} does not belong to the ensemble; remove it")

@@ -178,7 +178,7 @@ class JointModel:
         out = None
         passes = read(
             self.model, lambda rows: self.blocks([member[row] for row in rows]),
-            [prompts[i] for i in number], pad_id,
+            [prompts[i] for i in number], pad_id, member,
         )  # fmt: skip
         for rows, of, logits in passes:
             if out is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,16 @@ Delta = Callable[[Tensor, Factors], Tensor]
 """(input of the layer [rows, t, in], its factors) -> the addition to its output [rows, t, out]."""
 
 
+class Mixing(Protocol):
+    """What a layerwise model asks of its strategy (`elrea.method.ensemble.strategy.Layerwise`)."""
+
+    def check(self, members: Sequence[Adapter | None]) -> None: ...
+
+    def gate_of(self, a: Tensor, b: Tensor) -> Tensor | None: ...
+
+    def delta(self, x: Tensor, factors: Factors) -> Tensor: ...
+
+
 class LayerwiseModel:
     """A bare backbone whose adapted layers mix several adapters, row by row.
 
@@ -63,6 +73,26 @@ class LayerwiseModel:
         self.layers = stacked(model, members)
         device = next(model.parameters()).device
         self.gates = {name: gate.to(device) for name, gate in (gates or {}).items()}
+
+    @classmethod
+    def of(
+        cls,
+        model: PreTrainedModel,
+        members: Sequence[Adapter | None],
+        strategy: Mixing,
+        gates: dict[str, Tensor] | None = None,
+    ) -> LayerwiseModel:
+        """The model of a strategy, with the gates that follow from its members; arguments as for the class.
+
+        Raises:
+            ConfigError: The strategy cannot mix these members.
+        """
+        strategy.check(members)
+        made = cls(model, members, strategy.delta, gates)
+        for name, (_, a, b) in made.layers.items():
+            if (gate := strategy.gate_of(a, b)) is not None:
+                made.gates[name] = gate
+        return made
 
     @contextmanager
     def rows(self, weights: Tensor) -> Iterator[PreTrainedModel]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import chain, islice, product
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from elrea.data.prompts import Ids
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.mixing import mix
 from elrea.method.ensemble.prefix import Prompt, most_shared, shares_prompts
+from elrea.method.ensemble.shared_head import alike, keeps_all, size_of_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -163,23 +164,34 @@ def batches(
 
     If all continuations of a prompt are single tokens, one row with the prompt is enough for all. Otherwise a prompt
     with several continuations is read once for all of them, if the model can (`shares_prompts`); each other
-    continuation has its own row.
+    continuation has its own row. Prompts that begin alike are batched together, so that this beginning is read once.
     """
     short = [all(len(c) == 1 for c in cs) for _, cs in asked]
     kinds: list[Callable[[Sequence[Asked]], Batch]]
     kinds = [_short_rows if one else one_row_each for one in short]
     several = [i for i, (_, cs) in enumerate(asked) if len(cs) > 1 and not short[i]]
+    lengths = [len(prompt) + max(map(len, continuations)) for prompt, continuations in asked]
+    limit = most_shared(model)
+    fits = [length <= limit for length in lengths]
     if several and shares_prompts(model):
-        limit = most_shared(model)
         for i in several:
-            if len(asked[i][0]) + max(map(len, asked[i][1])) <= limit:
+            if fits[i]:
                 kinds[i] = read_once
-    for make in dict.fromkeys((_short_rows, one_row_each, read_once)):
-        group = [i for i, kind in enumerate(kinds) if kind is make]
-        lengths = [len(asked[i][0]) + max(map(len, asked[i][1])) for i in group]
-        for batch in by_length(lengths, batch_size):
-            indices = [group[i] for i in batch]
-            yield indices, make([asked[i] for i in indices])
+    for make, short_enough in product((_short_rows, one_row_each, read_once), (True, False)):
+        # Behind its limit a model turns all keys of a pass otherwise: what is within it is read on its own.
+        own = [i for i, kind in enumerate(kinds) if kind is make and fits[i] is short_enough]
+        for group in alike([asked[i][0] for i in own], batch_size):
+            for batch in by_length([lengths[own[i]] for i in group], batch_size):
+                indices = [own[group[i]] for i in batch]
+                part = [asked[i] for i in indices]
+                heads = short_enough and make is _short_rows and _has_head(part, model)
+                yield indices, (read_once if heads else make)(part)
+
+
+def _has_head(asked: Sequence[Asked], model: PreTrainedModel) -> bool:
+    """Whether a pass of its own for what these prompts begin with is worth it, and possible."""
+    worth = size_of_head([prompt for prompt, _ in asked], 1) > 0
+    return worth and keeps_all(model) and shares_prompts(model)
 
 
 def log_likelihoods(

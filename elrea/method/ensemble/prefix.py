@@ -1,7 +1,8 @@
 """Prompts that are read once: their keys and values serve all continuations.
 
 A first pass computes the logits behind each prompt, and keeps its keys and values in transformers' cache. Each
-continuation then needs a pass over its own tokens alone, with a copy of its prompt's part of the cache.
+continuation then needs a pass over its own tokens alone, with a copy of its prompt's part of the cache. Tokens that all
+prompts begin with are read once a member in the same way.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from elrea.data.batches import by_tokens
+from elrea.method.ensemble.shared_head import Head, joined, keeps_all, size_of_head
 from elrea.models.loss import logits_at
 
 if TYPE_CHECKING:
@@ -27,10 +29,12 @@ if TYPE_CHECKING:
     from elrea.data.prompts import Ids
 
 TOKENS = {"cpu": 1024}
-"""By device: most tokens of all rows together, those in the cache included, in one pass. It bounds the memory of keys
-and values; a CPU is hardly faster with more."""
+"""By device: most tokens of all rows together in one pass. A CPU is hardly faster with more."""
 MORE_TOKENS = 8192
 """The same on other devices."""
+HELD = {"cpu": 4096}
+"""By device: most tokens of all rows together, those in the cache included, which bounds the memory of keys and values;
+elsewhere as many as in a pass."""
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +59,11 @@ Adapted = Callable[[list[int]], AbstractContextManager["PreTrainedModel"]]
 
 
 def read(
-    model: PreTrainedModel, adapted: Adapted, rows: Sequence[Prompt], pad_id: int
+    model: PreTrainedModel,
+    adapted: Adapted,
+    rows: Sequence[Prompt],
+    pad_id: int,
+    member: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[int], list[int], Tensor]]:
     """Logits behind prompts and behind the tokens of their continuations, in passes of bounded size.
 
@@ -64,12 +72,18 @@ def read(
         adapted: Adds the adapters of some rows.
         rows: Prompts; one that several members read has a row for each.
         pad_id: Token id of padding.
+        member: Of each row, the member that reads it: rows with the same one read a common head once. None: the rows'
+            adapters differ.
 
     Yields:
         Of each pass the numbers of rows [n] and of logit vectors [n], and these vectors [n, vocabulary].
     """
     most = TOKENS.get(model.device.type, MORE_TOKENS)
-    for batch in by_tokens([len(row.ids) for row in rows], len(rows), most):
+    held = HELD.get(model.device.type, most)
+    head = None if member is None else _head(model, adapted, rows, member, most)
+    size = head.size if head else 0
+    fit = max(1, held // max(len(row.ids) for row in rows))
+    for batch in by_tokens([len(row.ids) - size for row in rows], fit, most):
         batch.sort()
         part = [rows[number] for number in batch]
         lengths = torch.tensor([len(row.ids) for row in part])
@@ -77,14 +91,15 @@ def read(
         longest = int(lengths.max())
         ids = torch.tensor([[pad_id] * (longest - len(row.ids)) + list(row.ids) for row in part])
         mask = torch.arange(longest) >= longest - lengths[:, None]
-        kept = _empty(model)
-        last = torch.arange(1, len(part) + 1) * longest - 1
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        kept = head.before(batch, longest - lengths) if head else _empty(model)
+        last = torch.arange(1, len(part) + 1) * (longest - size) - 1
         with adapted(batch) as inner:
-            logits = _pass(inner, ids, mask, (mask.cumsum(1) - 1).clamp(min=0), last, kept)
+            logits = _pass(inner, ids[:, size:], mask, positions[:, size:], last, kept)
         yield batch, [row.place for row in part], logits
         tails = [(k, place, tail) for k, row in enumerate(part) for place, tail in row.tails]
         each = [len(tail) for *_, tail in tails]
-        fitting = max(1, most // (longest + max(each, default=0)))
+        fitting = max(1, held // (longest + max(each, default=0)))
         passes = math.ceil(len(each) / fitting)
         for chunk in by_tokens(each, math.ceil(len(each) / max(1, passes)), most):
             chosen = [tails[number] for number in sorted(chunk)]
@@ -95,6 +110,30 @@ def read(
                 logits = _follow(inner, following, mask[owners], lengths[owners], own, pad_id)
             of = [batch[k] for k, _, tail in chosen for _ in tail]
             yield of, [place + k for _, place, tail in chosen for k in range(len(tail))], logits
+
+
+def _head(
+    model: PreTrainedModel, adapted: Adapted, rows: Sequence[Prompt], member: Sequence[int], most: int
+) -> Head | None:  # fmt: skip
+    """What all rows begin with, read once a member; None if that saves little, or the cache forgets."""
+    readers = list(dict.fromkeys(member))
+    size = size_of_head([row.ids for row in rows], len(readers)) if keeps_all(model) else 0
+    if not size:
+        return None
+    first = [member.index(each) for each in readers]
+    ids = torch.tensor([rows[0].ids[:size]])
+    positions, kept = torch.arange(size)[None], []
+    together = max(1, most // size)
+    for start in range(0, len(first), together):
+        part, own = first[start : start + together], _empty(model)
+        n = len(part)
+        with adapted(part) as inner:
+            mask = torch.ones(n, size, dtype=torch.bool)
+            places = torch.zeros(1, dtype=torch.long)  # no logits are wanted
+            _pass(inner, ids.expand(n, -1), mask, positions.expand(n, -1), places, own)
+        kept.append(own)
+    number = {each: row for row, each in enumerate(readers)}
+    return Head(size, joined(kept), [number[each] for each in member])
 
 
 def _follow(

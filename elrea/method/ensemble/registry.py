@@ -1,18 +1,23 @@
 """Finds component classes by name, and makes components from their JSON descriptions.
 
 There is no list of classes: a class may be named if it derives from the wanted base class and is defined in the
-package of that base class (elrea.method.features for `Features` and `Projection`, and so on).
+package of that base class (elrea.method.features for `Features` and `Projection`, and so on), or by its full name if
+it is a plugin's (`elrea.plugins`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import walk_packages
 from typing import Any, get_args, get_type_hints
 
-from elrea.config import PACKAGE, TARGET, build
+from elrea import plugins
+from elrea.config import PACKAGE, TARGET, build, find
 from elrea.errors import ConfigError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 CLASS = "class"
 """Key of a description that holds the class's name; the other keys are its fields."""
@@ -37,16 +42,35 @@ def classes_of(base: type) -> dict[str, Any]:
 
 
 def find_class(base: type, name: object) -> Any:
-    """The class of that name among `classes_of(base)`.
+    """The class of that name among `classes_of(base)`, or of a plugin.
+
+    Args:
+        base: Base class that it must derive from.
+        name: As `plugins.key_name` has it.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or the plugin is not allowed.
     """
+    if isinstance(name, str) and "@" in name:
+        return _of_plugin(base, *name.split("@", 1))
+    if base.__module__.partition(".")[0] != PACKAGE:  # a plugin's own base class
+        raise ConfigError(f"{name!r} is not a subclass of {base.__name__}")
     classes = classes_of(base)
     if not isinstance(name, str) or name not in classes:
         near = did_you_mean(str(name), classes)
         raise ConfigError(f"{name!r} is not a subclass of {base.__name__}{near}")
     return classes[name]
+
+
+def _of_plugin(base: type, name: str, source: str) -> type:
+    """The class of a plugin by its full name; it is said if its code is another than when the name was written."""
+    own = name.partition(".")[0] == PACKAGE  # ours are named by `classes_of`, without their module
+    cls = find(name, base.__name__) if not own else object
+    if not issubclass(cls, base):
+        raise ConfigError(f"{name!r} is not a subclass of {base.__name__}")
+    if source != plugins.source_of(cls.__module__):
+        log.warning("%s: the plugin's code has changed since this was made", name)
+    return cls
 
 
 def make(description: Any, base: type, key: str) -> Any:
@@ -85,9 +109,10 @@ def _node(description: Any, base: Any, key: str) -> dict[str, Any]:
 
 
 def _component(hint: Any) -> type | None:
-    """The class of this project that a field's annotation names, alone or in a union."""
+    """The class of this project, or of a plugin, that a field's annotation names, alone or in a union."""
     for part in (hint, *get_args(hint)):
-        if isinstance(part, type) and part.__module__.partition(".")[0] == PACKAGE:
+        home = part.__module__ if isinstance(part, type) else ""
+        if home.partition(".")[0] == PACKAGE or plugins.is_allowed(home):
             return part
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import AdapterSpec, Gated, Setting, Strategy
+from elrea.method.ensemble.strategy import AdapterSpec, Deciding, Gated, Setting, Strategy
 from elrea.method.features.protocol import Features
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
@@ -75,6 +75,11 @@ class Requirements:
     def routed(self) -> bool:
         """Whether any strategy weighs its members prompt by prompt."""
         return any(strategy.routed for strategy in self.strategies.values())
+
+    @property
+    def decided(self) -> list[str]:
+        """The strategies that dev examples decide."""
+        return [n for n, s in self.strategies.items() if isinstance(s, Deciding) and s.undecided]
 
     @property
     def clustered(self) -> bool:

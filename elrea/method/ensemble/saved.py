@@ -16,13 +16,13 @@ from torch import Tensor
 from elrea.data.options import Options
 from elrea.data.wording import Wording, wording_of
 from elrea.errors import ConfigError, StoreError
-from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, STEERING, checked
+from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, SERVED, SERVED_FORMAT, STEERING, checked
 from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.strategies.steered import Steered
-from elrea.method.ensemble.strategy import BASE, expert_names
+from elrea.method.ensemble.strategy import BASE, Deciding, Strategy, expert_names
 from elrea.method.features.protocol import Features
-from elrea.method.routing.weights import Router
+from elrea.method.routing.weights import Router, Routing
 from elrea.models.training.steering import member_names
 from elrea.store.files import (
     checksums,
@@ -60,6 +60,8 @@ Scores: {note}
 """README of an exported ensemble."""
 
 EXPERTS = "One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt."
+CLUSTERS_ONLY = "the clusters' centroids (`centroids.safetensors`); no prompt is routed."
+ANSWERS = "One base adapter and {clusters} experts, trained on {data}. "
 ONE = "One adapter that {clusters} clusters steer, trained on {data}. "
 NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
 MIXED = f"{ONE}Routing weights mix the clusters' adapters inside the layers, in one pass."
@@ -102,12 +104,17 @@ def save_ensemble(
         save_file({"centroids": centroids}, new / ROUTING / CENTROIDS)
         steered = facts.get(STEERING)
         what = EXPERTS if steered is None else MIXED if steered["soft"] else NEAREST
+        routing = kind.card
+        if SERVED in facts:
+            strategy: Strategy = make(facts[SERVED], Strategy, SERVED)
+            what = ANSWERS + strategy.card
+            routing = kind.card if strategy.routed else CLUSTERS_ONLY
         first = next((name for name in adapters if name != BASE), "expert-0")
-        texts = {"what": what.format(**card), "first": first, "routing": kind.card}
+        texts = {"what": what.format(**card), "first": first, "routing": routing}
         write_text(new / "README.md", CARD.format(**card, **texts))
         files = checksums(new)
         layout = {
-            "format": FORMAT,
+            "format": SERVED_FORMAT if SERVED in facts else FORMAT,
             "members": list(adapters),
             "epochs": len(epochs),
             "files": files,
@@ -131,6 +138,7 @@ class Saved:
         wording: How prompts are worded, as in training.
         files: SHA-256 of every file.
         options: How prompts with choices are asked, as in training (`elrea.data.options`).
+        strategy: The one that it answers by; None: ELREA, or `steered`.
         steered: The strategy, where the members are those of one adapter that clusters steer; None: experts.
     """
 
@@ -144,6 +152,7 @@ class Saved:
     files: dict[str, str]
     options: Options = "text"
     steered: Steered | None = None
+    strategy: Strategy | None = None
 
     @property
     def routing(self) -> Path:
@@ -195,11 +204,14 @@ def read_ensemble(
             dict(facts["files"]),
             facts.get("options", "text"),  # ensembles of earlier versions have no such field
             _steered(facts.get(STEERING)),
+            _served(facts.get(SERVED)),
         )
         if saved.options not in get_args(Options):
             raise ValueError(f"options is {saved.options!r}")
         members = list(facts["members"])
         names_of = member_names if saved.steered else expert_names
+        more = _more(saved, members)
+        members = members[: len(members) - len(more)]
         if members != [BASE, *names_of(len(members) - 1)][: len(members)]:
             raise ValueError(f"its members are {members}")
     except ConfigError as error:
@@ -209,6 +221,34 @@ def read_ensemble(
     if len(members) != 1 + len(saved.centroids):
         raise StoreError(f"{folder} holds no experts; make it by a run with ensemble=elrea")
     return saved
+
+
+def _served(facts: object) -> Strategy | None:
+    """The strategy by its description; only one whose members are in the folder can be named."""
+    if facts is None:
+        return None
+    strategy: Strategy = make(facts, Strategy, SERVED)
+    if not strategy.exported or (isinstance(strategy, Deciding) and strategy.undecided):
+        raise ValueError(f"{SERVED} is {facts!r}")
+    return strategy
+
+
+def _more(saved: Saved, members: Sequence[str]) -> list[str]:
+    """The last members: those of the strategy that are neither the base adapter nor an expert.
+
+    Raises:
+        ValueError: One of the strategy's members is not there.
+    """
+    if saved.strategy is None:
+        return []
+    router, count = saved.router, len(saved.centroids)
+    wanted = saved.strategy.members(Routing(torch.empty(0, count), router))
+    more = [name for name in wanted if name not in (BASE, *expert_names(count))]
+    if more != list(members[len(members) - len(more) :]) or not set(wanted).issubset(members):
+        raise ValueError(f"its members are {list(members)}, not {wanted}")
+    # One row of cosines finds clusters that are not there.
+    saved.strategy.weights(Routing(torch.zeros(1, count), router))
+    return more
 
 
 def _steered(facts: object) -> Steered | None:

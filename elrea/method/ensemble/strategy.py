@@ -7,7 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from elrea.errors import ConfigError
 from elrea.method.features.protocol import (
@@ -21,6 +21,8 @@ from elrea.models.training.steering import Steering
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from elrea.method.ensemble.dev_gate import Verdict
+    from elrea.method.ensemble.joint import Adapter
     from elrea.method.ensemble.layerwise import Factors
     from elrea.method.routing.weights import Routing
 
@@ -112,9 +114,11 @@ class Strategy(ABC):
     Attributes:
         added_fields: Fields that the class has had since a later version than its first, with defaults that change
             nothing; at these they are left out of stages' keys.
+        exported: Whether the run's ensemble/ answers by it, if `ensemble=` names it, instead of by ELREA's weights.
     """
 
     added_fields: ClassVar[tuple[str, ...]] = ()
+    exported: ClassVar[bool] = False
 
     @property
     def routed(self) -> bool:
@@ -124,6 +128,11 @@ class Strategy(ABC):
     @property
     def label(self) -> str:
         """What tables call it instead of its choice's name; empty: that name."""
+        return ""
+
+    @property
+    def card(self) -> str:
+        """How members are used, in a sentence for the README of an exported ensemble."""
         return ""
 
     @abstractmethod
@@ -151,6 +160,23 @@ class Rated:
 
 class Layerwise(Strategy):
     """A strategy that mixes its members inside the layers: one pass per prompt for any number of members."""
+
+    def check(self, members: Sequence[Adapter | None]) -> None:
+        """Rejects members that cannot be mixed in this way.
+
+        Raises:
+            ConfigError: Which, and why.
+        """
+        return
+
+    def gate_of(self, a: Tensor, b: Tensor) -> Tensor | None:
+        """A layer's `Factors.gate` [members, in], where it follows from the members' factors.
+
+        Args:
+            a: A of every member [members, r, in].
+            b: (α/r)·B of every member [members, out, r].
+        """
+        return None
 
     @abstractmethod
     def delta(self, x: Tensor, factors: Factors) -> Tensor:
@@ -186,6 +212,31 @@ class Regrouped(Strategy):
             epochs: The run's.
         """
         return self.features, epochs
+
+
+class Deciding(Strategy):
+    """A strategy whose first member, the trunk, answers unless dev examples say that the nearest expert is better.
+
+    Its members are the trunk and an expert per cluster.
+    """
+
+    @property
+    @abstractmethod
+    def undecided(self) -> bool:
+        """Whether dev examples decide."""
+
+    @abstractmethod
+    def verdicts(self, differences: Sequence[Sequence[float]]) -> list[Verdict]:
+        """What dev says of each cluster.
+
+        Args:
+            differences: For each cluster, how much better its expert is than the trunk on each dev example that is
+                nearest to it.
+        """
+
+    @abstractmethod
+    def serving(self, clusters: Sequence[int]) -> Self:
+        """The same strategy, decided: the experts of these clusters serve."""
 
 
 class Tagging(Strategy):

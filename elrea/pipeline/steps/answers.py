@@ -52,6 +52,7 @@ class Answers(Step):
             trained = dict.fromkeys(trained_as(member) for member in members)
             upstream = [stage for stage in trained if stage != BACKBONE]
             upstream += [f"gates-{name}"] if name in gated else []
+            upstream += [f"paired-{name}"] if name in context.requirements.decided else []
             upstream += ["clusters", routed_by(context)] if strategy.routed else []
             found.append(cls(f"answers-{name}", tuple(upstream), name, members, count))
         return found
@@ -83,6 +84,8 @@ class Answers(Step):
             inputs["closing"] = list(context.prompter.stop)
         if (gates := f"gates-{self.strategy}") in self.upstream:
             inputs["gates"] = upstream[gates].key
+        if (paired := f"paired-{self.strategy}") in self.upstream:
+            inputs["paired"] = upstream[paired].key
         if strategy.routed:
             inputs["routed"] = {
                 "by": upstream[routed_by(context)].key,

@@ -13,6 +13,7 @@ from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import Step
 
 if TYPE_CHECKING:
+    from elrea.data.corpus import Split
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
 
@@ -22,7 +23,7 @@ class Features(Step):
     """δ of every prompt of one split, as a memory-mapped file [n, d].
 
     Attributes:
-        split: "train" or "test".
+        split: "train", "dev" or "test".
     """
 
     kind: ClassVar[str] = "features"
@@ -31,14 +32,14 @@ class Features(Step):
         "features.batch_tokens, features.buffer_mb or features.batch_size, or set features.recompute=true"
     )
 
-    split: str
+    split: Split
 
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
         return [cls.for_split(context, "train")] if context.requirements.clustered else []
 
     @classmethod
-    def for_split(cls, context: Context, split: str) -> Step:
+    def for_split(cls, context: Context, split: Split) -> Step:
         """The step of one split."""
         upstream = ("base",) if context.experiment.features.from_base else ()
         return cls(f"features-{split}", upstream, split)
@@ -53,7 +54,7 @@ class Features(Step):
                 **identity,
             },
             "prompts": context.prompts,
-            "examples": experiment.corpus.fingerprint("train" if self.split == "train" else "test"),
+            "examples": experiment.corpus.fingerprint(self.split),
         }
         if experiment.features.from_base:
             inputs["base"] = upstream["base"].key
@@ -100,3 +101,12 @@ class FeaturesForTest(Features):
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
         return [cls.for_split(context, "test")] if context.compares else []
+
+
+class FeaturesForDev(Features):
+    """The dev prompts' features, where dev examples decide in which clusters an expert serves."""
+
+    @classmethod
+    def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
+        routed = context.requirements.decided and not context.distils
+        return [cls.for_split(context, "dev")] if routed else []

@@ -12,6 +12,7 @@ from elrea.method.ensemble.tags import tagged
 from elrea.method.routing.student import read_cosines
 from elrea.method.routing.weights import Routing
 from elrea.models.lora import load
+from elrea.pipeline.steps.decisions import decided
 from elrea.pipeline.steps.router import cosines_of
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ def prompt_mixtures(
     from elrea.evaluation.scoring import mixtures
     from elrea.method.ensemble.gates import read_gates
 
-    strategies: dict[str, Strategy] = {n: context.experiment.strategies[n] for n in names}
+    given = context.experiment.strategies
+    strategies: dict[str, Strategy] = {n: decided(n, given[n], upstream) for n in names}
     return mixtures(
         strategies, prompt_routing(context, upstream, clusters), context.backbone.model,
         lambda name: member_adapter(name, upstream),

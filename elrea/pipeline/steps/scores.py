@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.evaluation.draws import written
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
+from elrea.evaluation.judge import plugin_sources
 from elrea.evaluation.think import may_open, opens
 from elrea.method.ensemble.strategy import Tagging
 from elrea.pipeline.experiment import key_fields
@@ -18,6 +19,7 @@ from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.gates import Gates
 from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, prompts_of, routed_by
+from elrea.pipeline.steps.paired import Paired
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Scores(Step):
     Attributes:
         members: Adapters beside the base.
         gates: Steps that train gates.
+        paired: Steps by which strategies decide who serves.
         answers: Steps that write texts.
         clusters: C.
     """
@@ -51,6 +54,7 @@ class Scores(Step):
 
     members: tuple[str, ...]
     gates: tuple[str, ...]
+    paired: tuple[str, ...]
     answers: tuple[str, ...]
     clusters: int
 
@@ -59,14 +63,14 @@ class Scores(Step):
         known = context.requirements
         if clusters is None and not known.any_count:
             return []
-        members, gates, answers = (
+        members, gates, paired, answers = (
             tuple(step.name for step in kind.of(context, clusters))
-            for kind in (Adapter, Gates, Answers)
+            for kind in (Adapter, Gates, Paired, Answers)
         )
-        upstream = ["base", *members, *gates, *answers]
+        upstream = ["base", *members, *gates, *paired, *answers]
         upstream += ["clusters"] if known.clustered else []
         upstream += [routed_by(context)] if known.routed else []
-        return [cls("scores", tuple(upstream), members, gates, answers, clusters or 1)]
+        return [cls("scores", tuple(upstream), members, gates, paired, answers, clusters or 1)]
 
     @classmethod
     def later(cls, context: Context, clusters: int | None) -> Sequence[tuple[str, str]]:
@@ -84,6 +88,8 @@ class Scores(Step):
             "prompts": upstream[routed_by(context)].key if known.routed else context.prompts,
             "test": experiment.test,
         }
+        if self.paired:
+            inputs["paired"] = {n.removeprefix("paired-"): upstream[n].key for n in self.paired}
         if experiment.evaluation.mean_logits:
             inputs["mean_logits"] = True
         if self.answers:
@@ -91,6 +97,8 @@ class Scores(Step):
                 name.removeprefix("answers-"): upstream[name].key for name in self.answers
             }
             inputs["judges"] = JUDGES_VERSION
+            if outside := plugin_sources(experiment.corpus.test):
+                inputs["plugin_judges"] = outside
             inputs["loss"] = experiment.evaluation.by != "generation"
             if experiment.evaluation.think != "strip":
                 inputs["think"] = experiment.evaluation.think

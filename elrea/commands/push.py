@@ -1,0 +1,109 @@
+"""Uploads a finished ensemble to the Hugging Face hub: a folder per adapter, routing files and a card.
+
+    elrea push outputs/<day>/<time> --repo user/name
+    elrea push outputs/<day>/<time> --repo user/name --private --branch seed-1 --backbone-id org/model
+
+`Ensemble.load("user/name", revision=...)` loads it. Only JSON, safetensors and README.md are uploaded.
+Places on this machine are left out: the adapters and the card name the backbone by its hub id, which
+--backbone-id gives for a model that the run had in a folder. Log in by `hf auth login`, or set HF_TOKEN.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from elrea.commands.arguments import ensemble_folder
+from elrea.commands.messages import announce, one_line_errors
+from elrea.errors import ConfigError, ElreaError, NotHere
+from elrea.method.ensemble.folder import ENSEMBLE, checked
+from elrea.method.ensemble.hub import REPO
+
+TYPES = ["*.json", "*.safetensors", "README.md"]
+STALE = ["base/*", "expert-*/*", "steered-*/*", "routing/*"]
+"""Folders of an ensemble that was pushed there before; those of the new one replace them."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command with these words, or with those of the process.
+
+    Raises:
+        ElreaError: The ensemble cannot be read, there is no token or no network, or the hub refuses.
+    """
+    given = _parser().parse_args(argv)
+    for option in ("repo", "backbone_id"):
+        value = getattr(given, option)
+        if value is not None and not REPO.fullmatch(value):
+            raise ConfigError(f"--{option.replace('_', '-')} {value}: must be owner/name")
+    folder = ensemble_folder(given.run)
+    facts = checked(folder)
+    from huggingface_hub import constants, get_token
+
+    if constants.is_offline_mode():
+        raise ConfigError("the hub is switched off here (HF_HUB_OFFLINE); unset it to push")
+    if not get_token():
+        raise ConfigError("no token for the hub: log in by `hf auth login`, or set HF_TOKEN")
+    from elrea.reporting.pushed import write_pushed
+
+    with TemporaryDirectory() as work:
+        place = Path(work) / "ensemble"
+        place.mkdir()
+        write_pushed(place, folder, facts, given.repo, given.backbone_id)
+        announce("uploading ...")
+        commit = _upload(given, place)
+    print(f"{given.repo}: commit {commit}")
+    print(f'Ensemble.load("{given.repo}", revision="{commit}") loads it')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="elrea push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "run", type=Path, help="folder of a run, as outputs/<day>/<time>, or the ensemble/ in it"
+    )
+    parser.add_argument("--repo", required=True, help="hub id to upload to, owner/name")
+    parser.add_argument("--branch", help="branch to upload to (default: main)")
+    parser.add_argument("--private", action="store_true", help="if it is made: only you see it")
+    parser.add_argument("--backbone-id", help="hub id of the backbone (default: the run's, if any)")
+    return parser
+
+
+def _upload(given: argparse.Namespace, place: Path) -> str:
+    """Uploads a folder; returns the commit.
+
+    Raises:
+        ConfigError: The repository holds something else.
+        NotHere: The hub refuses, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()
+    api: Any = HfApi()
+    try:
+        api.create_repo(given.repo, private=given.private or None, exist_ok=True)
+        there = api.list_repo_files(given.repo)
+        if ENSEMBLE not in there and not {*there} <= {".gitattributes", "README.md"}:
+            raise ConfigError(f"{given.repo}: holds something else than an ensemble; name another")
+        if given.branch:
+            api.create_branch(given.repo, branch=given.branch, exist_ok=True)
+        info = api.upload_folder(
+            repo_id=given.repo, folder_path=place, revision=given.branch,
+            commit_message="Upload an ELREA ensemble", allow_patterns=TYPES, delete_patterns=STALE,
+        )  # fmt: skip
+    except ElreaError:
+        raise
+    except Exception as error:  # the HTTP client raises classes of its own
+        lines = [line for line in str(error).strip().splitlines() if line.strip()]
+        what = lines[0][:200] if lines else type(error).__name__
+        raise NotHere(f"{given.repo}: the hub says: {what}") from error
+    return str(info.oid)
+
+
+if __name__ == "__main__":
+    with one_line_errors(resumable=False):
+        main()

@@ -1,0 +1,113 @@
+"""What a server needs to route between exported adapters: `routing.json`, and the scales of MoE Routing (D.1)."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from elrea.errors import StoreError
+from elrea.method.ensemble.folder import ENSEMBLE, STEERING
+from elrea.method.ensemble.registry import find_class
+from elrea.method.ensemble.saved import CENTROIDS, ROUTING
+from elrea.method.ensemble.strategy import BASE
+from elrea.method.routing.weights import LearnedRouter, Router
+from elrea.store.files import write_json
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.ensemble import Route
+
+FORMAT = 1
+"""Version of `routing.json`."""
+
+Scales = list[dict[str, Any]]
+"""`[{"id": 0, "scale": 0.1}, ...]`, the field `lora` of a request to llama-server."""
+
+
+def write_routing(
+    place: Path, ensemble: Path, facts: Mapping[str, Any], paths: Mapping[str, str]
+) -> bool:
+    """Writes `routing.json`, and in `routing/` the centroids and what a learned router was trained to.
+
+    Args:
+        place: Of the export.
+        ensemble: Folder of the ensemble, already verified.
+        facts: Contents of its `ensemble.json`.
+        paths: Where each adapter is in the export, by name, in the order of their ids.
+
+    Returns:
+        Whether the router is learned, so that these files and the base adapter are all that routing needs; otherwise it
+        needs gradients or other features of the prompt, and the ensemble's own folder.
+    """
+    try:
+        kind = find_class(Router, facts["router"]["class"])
+        backbone = facts["backbone"]
+        members = [str(name) for name in facts["members"]][1:]
+    except (KeyError, TypeError, IndexError) as error:
+        path = ensemble / ENSEMBLE
+        raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
+    learned = issubclass(kind, LearnedRouter)
+    (place / ROUTING).mkdir()
+    for name in (CENTROIDS, *kind.files):
+        shutil.copyfile(ensemble / ROUTING / name, place / ROUTING / name)
+    if learned and BASE not in paths:
+        shutil.copytree(ensemble / BASE, place / ROUTING / BASE)
+    hub = {name: backbone[name] for name in ("name", "hub", "commit") if backbone.get(name)}
+    described = {
+        "format": FORMAT,
+        "backbone": {**hub, "fingerprint": backbone["fingerprint"]},
+        "adapters": [
+            {"id": n, "name": name, "path": path} for n, (name, path) in enumerate(paths.items())
+        ],
+        "nearest": [name if name in paths else None for name in members],
+        "steered": facts.get(STEERING),
+        "router": facts["router"],
+        "features": facts["features"],
+        "prompts": facts.get("prompts"),
+        "use_chat_template": facts.get("use_chat_template"),
+        "learned": learned,
+        "files": [f"{ROUTING}/{name}" for name in (CENTROIDS, *kind.files)],
+    }
+    write_json(place / "routing.json", described, ordered=True)
+    return learned
+
+
+def scales(weights: Mapping[str, float], names: Sequence[str]) -> Scales:
+    """λ = w/Σw of every adapter that was exported, as (D.1) weighs its output; 0 for all if Σw is 0.
+
+    Args:
+        weights: w by member's name; a member that was not exported is left out of the sum.
+        names: The adapters in the order of their ids.
+    """
+    total = sum(weights.get(name, 0.0) for name in names)
+    return [
+        {"id": n, "scale": weights.get(name, 0.0) / total if total else 0.0}
+        for n, name in enumerate(names)
+    ]
+
+
+def fixed_scales(names: Sequence[str]) -> dict[str, Any]:
+    """Scales that no prompt changes: all alike, and each adapter alone."""
+    return {
+        "uniform": scales(dict.fromkeys(names, 1.0), names),
+        "alone": {name: scales({name: 1.0}, names) for name in names},
+    }
+
+
+def route_line(name: str, route: Route, members: Sequence[str], names: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+    """One prompt's route: the nearest cluster's adapter, every member's weight, and the scales of (D.1).
+
+    Args:
+        name: The prompt's id.
+        route: As `Ensemble.route` returns it.
+        members: The ensemble's members, the base adapter first if it is one.
+        names: The adapters that were exported, in the order of their ids.
+    """
+    experts = [member for member in members if member != BASE]
+    return {
+        "id": name,
+        "nearest": experts[route.nearest],
+        "weights": route.weights,
+        "lora": scales(route.weights, names),
+    }

@@ -1,0 +1,143 @@
+"""The trainings of a verdict: parts of the training data, each within the next, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from elrea.data.sampling import nested
+from elrea.errors import ConfigError
+from elrea.evaluation.verdict import LADDER, Verdict
+from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.pipeline.assemble import REFERENCES
+from elrea.pipeline.forecast import Sizes
+from elrea.pipeline.passes import passes
+
+if TYPE_CHECKING:
+    from elrea.data.corpus import Corpus
+    from elrea.pipeline.experiment import Experiment
+
+SEED = 0
+"""Of the parts' draw: those of all seeds have the same rows."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Training of all candidates on one part of the data with one seed.
+
+    Attributes:
+        rows: Training examples.
+        share: Of all training examples.
+        seed: Of the run.
+        cost: Passes x tokens, as a multiple of a full ELREA run.
+    """
+
+    rows: int
+    share: float
+    seed: int
+    cost: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """All parts, and what the candidates cost at the full size.
+
+    Attributes:
+        parts: Small ones first, and within a size the seeds in order.
+        rows: All training examples.
+        elrea: Passes x tokens of a full ELREA run: the unit of every cost.
+        costs: By candidate, of its training on all of the data, with all that it needs.
+        halves: What 1/8, 1/4 and 1/2 would cost.
+    """
+
+    parts: Sequence[Part]
+    rows: int
+    elrea: float
+    costs: Mapping[str, float]
+    halves: float
+
+    @property
+    def spent(self) -> float:
+        """Cost of all parts."""
+        return sum(part.cost for part in self.parts)
+
+    @property
+    def sizes(self) -> list[Part]:
+        """The parts of the first seed."""
+        return [part for part in self.parts if part.seed == self.parts[0].seed]
+
+
+def ladder_of(experiment: Experiment, settings: Verdict, *, measured: bool = True) -> Ladder:
+    """Chooses the parts.
+
+    Args:
+        experiment: On all of the data; it scores dev.
+        settings: Of the verdict.
+        measured: Count tokens; else, where the tokenizer is not on this machine, take the most there can be.
+
+    Raises:
+        ConfigError: Settings with which there can be no verdict, too few rows, or a budget that is too small.
+    """
+    _check(experiment)
+    corpus, names = experiment.corpus, candidates(experiment)
+    sources = len({example.source for example in corpus.train})
+    clusters = experiment.clustering.known_k() or max(1, sources)
+    measured = measured or experiment.backbone.here
+    all_sizes = _sizes(experiment, corpus, measured)
+    whole = passes(experiment, clusters)
+    alone = {
+        name: passes(
+            replace(experiment, strategies={name: experiment.strategies[name]}),
+            clusters,
+            alone=True,
+        )
+        for name in names
+    }
+    full = passes(replace(experiment, strategies={"elrea": Elrea()}), clusters)
+    unit = full.tokens(*all_sizes)
+    cost = whole.tokens(*all_sizes) / unit
+    shares, count = settings.ladder(cost), len(corpus.train)
+    while True:
+        rows = [max(1, int(share * count + 1e-9)) for share in shares]
+        settings.check_rows(rows, count, clusters, cost)
+        tokens = [
+            whole.tokens(
+                *_sizes(experiment, replace(corpus, train=nested(corpus.train, n, SEED)), measured)
+            )
+            for n in rows
+        ]
+        spent = settings.seeds * sum(tokens) / unit
+        if spent <= settings.budget or settings.fractions is not None:
+            break
+        # A part's texts are longer than the average.
+        shares = [share * 0.999 * settings.budget / spent for share in shares]
+    settings.check_budget(spent)
+    parts = [
+        Part(n, n / count, experiment.seed + seed, used / unit)
+        for n, used in zip(rows, tokens, strict=True)
+        for seed in range(settings.seeds)
+    ]
+    costs = {name: each.tokens(*all_sizes) / unit for name, each in alone.items()}
+    return Ladder(parts, count, unit, costs, sum(LADDER) * cost * settings.seeds)
+
+
+def candidates(experiment: Experiment) -> list[str]:
+    """Names of the strategies between which a verdict decides."""
+    return [name for name in experiment.strategies if name not in REFERENCES]
+
+
+def _check(experiment: Experiment) -> None:
+    """Refuses a verdict between fewer than two candidates."""
+    if len(candidates(experiment)) < 2:
+        raise ConfigError(
+            "verdict: needs two candidates besides base and backbone: name them in evaluation.strategies"
+        )
+
+
+def _sizes(experiment: Experiment, corpus: Corpus, measured: bool) -> tuple[int, int]:
+    """Tokens of all training examples of a corpus, and of their prompts alone."""
+    part = replace(experiment, corpus=corpus)
+    train, test = len(corpus.train), len(corpus.test)
+    sizes = Sizes.measure(part) if measured else Sizes.upper_bounds(part, train, test)
+    return sizes.train_tokens, sizes.prompt_tokens

@@ -1,0 +1,46 @@
+"""What a finished run says of strategies that dev decides, and of the one that its ensemble answers by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from elrea.method.ensemble.folder import GATE, SERVED
+from elrea.pipeline.experiment import key_fields
+from elrea.pipeline.steps.decisions import decided, read_pairs, verdicts
+from elrea.reporting.report import Gate
+
+if TYPE_CHECKING:
+    from elrea.method.ensemble.strategy import Strategy
+    from elrea.pipeline.graph import Graph
+    from elrea.store.stage import Stage
+
+
+def gates_of(graph: Graph) -> Iterator[tuple[str, Gate]]:
+    """By strategy that dev examples decide, what they say of each cluster."""
+    for branch in graph.branches:
+        for name, strategy in branch.context.experiment.strategies.items():
+            if found := verdicts(name, strategy, branch.stages):
+                pairs = read_pairs(branch.stages[f"paired-{name}"].folder)
+                yield name, Gate(pairs.measure, found, pairs.left_out)
+
+
+def served(
+    name: str, strategy: Strategy, stages: Mapping[str, Stage]
+) -> tuple[Strategy, dict[str, Any]]:
+    """The strategy as the exported ensemble answers by it, and what `ensemble.json` says of it.
+
+    Experts have the names that they have at rate 1 there.
+
+    Args:
+        name: Of the strategy.
+        strategy: One that is `exported`.
+        stages: Of its branch.
+    """
+    answers: Any = replace(decided(name, strategy, stages), rate=1.0)  # type: ignore[type-var]
+    facts: dict[str, Any] = {SERVED: key_fields(answers)}
+    if found := verdicts(name, strategy, stages):
+        measure = read_pairs(stages[f"paired-{name}"].folder).measure
+        facts[GATE] = {"measure": measure, "clusters": [asdict(verdict) for verdict in found]}
+    return answers, facts
