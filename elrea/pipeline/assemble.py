@@ -173,8 +173,9 @@ def _evaluation_and_strategies(
     typed = _typed(words)
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, node in nodes.items():
-        if "rate" in node and evaluation.rate and not (name == chosen and "ensemble.rate" in typed):
-            node.rate = evaluation.rate
+        for rate in {"rate", "trunk_rate"}.intersection(map(str, node)) if evaluation.rate else ():
+            if not (name == chosen and f"ensemble.{rate}" in typed):
+                node[rate] = evaluation.rate
     for name, changes in (evaluation.settings or {}).items():
         if name not in nodes:
             near = did_you_mean(name, nodes) or "; name it in evaluation.strategies"

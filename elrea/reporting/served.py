@@ -38,7 +38,9 @@ def served(
         strategy: One that is `exported`.
         stages: Of its branch.
     """
-    answers: Any = replace(decided(name, strategy, stages), rate=1.0)  # type: ignore[type-var]
+    answers: Any = decided(name, strategy, stages)
+    if hasattr(answers, "rate"):
+        answers = replace(answers, rate=1.0)
     facts: dict[str, Any] = {SERVED: key_fields(answers)}
     if found := verdicts(name, strategy, stages):
         measure = read_pairs(stages[f"paired-{name}"].folder).measure

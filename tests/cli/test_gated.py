@@ -184,6 +184,7 @@ def test_a_wide_trunk_and_a_distilled_router(
     plan = run(tmp_path, *words, *given, "plan=true")
     lines = {line.split()[0]: line.split() for line in plan.out.splitlines() if line.split()}
     assert {"paired-gated_wide", "router"} <= set(lines) and "features-dev" not in lines
+    assert lines["paired-gated_wide"][2] != "-", "no expected time"
     ended = run(tmp_path, *words, *given)
     assert (ended.code, ended.err) == (0, "")
     stages = set(ended.summary["stages"])

@@ -65,6 +65,8 @@ def test_one_rate_for_all_rows_at_the_papers_scale() -> None:
     assert set(rates) == {*WITH_RATE}
     others = {rate for name, rate in rates.items() if name not in ("continued", "source")}
     assert others == {1.0} and (rates["continued"], rates["source"]) == (0.3, 2)
+    assert paper["gated_wide"].trunk_rate == paper["parameter_matched"].rate == 1.0
+    assert small["gated_wide"].trunk_rate == small["parameter_matched"].rate
     chosen, config = strategies("scale=paper", "ensemble=random_cluster")
     assert chosen["random_cluster"].rate == config.ensemble.rate == 1.0
     with pytest.raises(ConfigError, match=r"evaluation\.rate=0\.0: must be above 0"):

@@ -118,8 +118,8 @@ class Ensemble:
             trust_remote_code: Run the code that comes with the backbone, if the run did.
 
         Raises:
-            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer; or revision
-                is given, and it is a folder.
+            ConfigError: top_k or base_share is given, and the ensemble is one adapter that clusters steer, or answers
+                by a strategy of its own (gated, arrow); or revision is given, and it is a folder.
             NotHere: There is no such folder, and the hub has it not or cannot be reached.
             StoreError: A file is missing, damaged, or outside the folder.
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.

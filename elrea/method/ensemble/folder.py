@@ -38,9 +38,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
         raise StoreError(f"{folder}: no ensemble.json there; give the folder of a finished run")
     facts = read_with_checksum(path)
     try:
-        if facts["format"] not in (FORMAT, SERVED_FORMAT):
+        wanted = SERVED_FORMAT if SERVED in facts else FORMAT
+        if facts["format"] != wanted:
             raise StoreError(
-                f"{path}: format {facts['format']!r} is not {FORMAT} or {SERVED_FORMAT}, which this version reads"
+                f"{path}: format {facts['format']!r} is not {wanted}, which this version reads"
             )
         facts["files"].items()
     except (KeyError, TypeError, ValueError, AttributeError) as error:
