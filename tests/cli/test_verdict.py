@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
+from elrea.config import load_config
 from elrea.errors import DataError
 from elrea.reporting.runs import read_run, run_folders
 from tests.cli.commands import EXAM, QUIET, Ended, run
@@ -59,7 +59,7 @@ def test_it_spends_what_it_says(judged: Ended) -> None:
 def test_parts_are_runs_on_nested_examples(judged: Ended) -> None:
     for number, part in enumerate(verdict(judged)["parts"]):
         folder = judged.folder / "out" / str(number)
-        data = OmegaConf.load(folder / "config.yaml")["data"]
+        data = load_config(folder / "config.yaml")["data"]
         assert (data["rows"], data["of"]["train_per_board"]) == (part["rows"], 80)
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["examples"]["train"] == part["rows"]
