@@ -84,8 +84,8 @@ class Curves:
         """Candidate a less candidate b at the full size, with a 95 % interval.
 
         The interval adds two errors. Other items: the items' extrapolated differences are resampled, paired.
-        Other trainings, and a curve that is not straight: each training's mean is off its line by σ = `spread`, of which
-        σ_items = `spread_of_items` is the items' noise, that is in the first error already. The extrapolation
+        Other trainings, and a curve that is not straight: each training's mean is off its line by σ = `spread`, of
+        which σ_items = `spread_of_items` is the items' noise, that is in the first error already. The extrapolation
         multiplies the rest by |w|, and there are two lines. As σ is an estimate from few residuals, it is drawn too:
 
             σ*² = freedom · σ² / χ²(freedom)
