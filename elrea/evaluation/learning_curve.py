@@ -50,6 +50,7 @@ class Curves:
         slopes: `[candidates]`, what a doubling of the data adds.
         spread: Standard deviation of a training's mean score around its line, after what all candidates have in common
             at a point is taken off; see `difference`.
+        spread_of_items: The part of `spread` that is expected from the items' noise alone.
         freedom: Degrees of freedom of `spread`.
 
     Raises:
@@ -71,22 +72,25 @@ class Curves:
         self.means: Array = self._scores.mean(axis=2)
         self.full: Array = self.means @ inverse[0]
         self.slopes: Array = self.means @ inverse[1]
-        residuals = self.means - self.full[:, None] - self.slopes[:, None] * x
-        residuals -= residuals.mean(axis=0)
         self.freedom = (candidates - 1) * (points - 2)
-        self.spread = float(np.sqrt((residuals**2).sum() / self.freedom))
+        off_line = np.eye(points) - np.stack([np.ones_like(x), x], axis=1) @ inverse
+        residuals = np.einsum("pq,kqi->kpi", off_line, self._scores - self._scores.mean(axis=0))
+        items = residuals.shape[2]
+        self.spread = float(np.sqrt((residuals.mean(axis=2) ** 2).sum() / self.freedom))
+        of_items = residuals.var(axis=2).sum() / max(1, items - 1) / self.freedom
+        self.spread_of_items = float(np.sqrt(of_items))
 
     def difference(self, a: int, b: int, seed: int, resamples: int = 10_000) -> Difference:
         """Candidate a less candidate b at the full size, with a 95 % interval.
 
-        The interval adds two errors. Other items: the items' extrapolated differences are resampled (paired bootstrap).
-        Other trainings, and a curve that is not straight: each training's mean is off its line by `spread`, which the
-        extrapolation multiplies by |w|, twice since there are two lines. As `spread` is an estimate from few residuals,
-        its error is drawn from Student's t:
+        The interval adds two errors. Other items: the items' extrapolated differences are resampled, paired.
+        Other trainings, and a curve that is not straight: each training's mean is off its line by σ = `spread`, of
+        which σ_items = `spread_of_items` is the items' noise, that is in the first error already. The extrapolation
+        multiplies the rest by |w|, and there are two lines. As σ is an estimate from few residuals, it is drawn too:
 
-            d* = mean of resampled items' differences + √2 · spread · |w| · t(freedom)
+            σ*² = freedom · σ² / χ²(freedom)
+            d*  = mean of resampled items' differences + √2 · |w| · √max(0, σ*² - σ_items²) · N(0, 1)
 
-        The residuals have the items' noise in them too, so that it counts twice: the interval errs to the wide side.
         A bend that the candidates do not share and that begins beyond the largest share is not in it.
 
         Args:
@@ -103,7 +107,9 @@ class Curves:
             stop = min(start + block, resamples)
             drawn = generator.integers(items.size, size=(stop - start, items.size))
             means[start:stop] = items[drawn].mean(axis=1)
-        off = np.sqrt(2) * self.spread * np.linalg.norm(self._weights)
-        means += off * generator.standard_t(self.freedom, size=resamples)
+        drawn_spread = self.freedom * self.spread**2 / generator.chisquare(self.freedom, resamples)
+        beyond = np.sqrt(np.maximum(0, drawn_spread - self.spread_of_items**2))
+        off = np.sqrt(2) * np.linalg.norm(self._weights) * beyond
+        means += off * generator.standard_normal(resamples)
         low, high = np.quantile(means, [0.025, 0.975])
         return Difference(float(items.mean()), float(low), float(high))

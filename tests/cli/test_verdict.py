@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
+from elrea.config import load_config
 from elrea.errors import DataError
 from elrea.reporting.runs import read_run, run_folders
-from tests.cli.commands import EXAM, QUIET, Ended, run
+from tests.cli.commands import EXAM, QUIET, ROOT, Ended, run
 
 ROWS = 160
 BUDGET = 1.5
@@ -59,7 +62,7 @@ def test_it_spends_what_it_says(judged: Ended) -> None:
 def test_parts_are_runs_on_nested_examples(judged: Ended) -> None:
     for number, part in enumerate(verdict(judged)["parts"]):
         folder = judged.folder / "out" / str(number)
-        data = OmegaConf.load(folder / "config.yaml").data
+        data = load_config(folder / "config.yaml")["data"]
         assert (data["rows"], data["of"]["train_per_board"]) == (part["rows"], 80)
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["examples"]["train"] == part["rows"]
@@ -138,3 +141,19 @@ def test_what_is_refused(words: list[str], said: str, tiny: list[str], tmp_path:
     ended = run(tmp_path, "+experiment=does_it_pay", *tiny, *WORDS, *words)
     assert said in ended.error
     assert not (tmp_path / ".elrea").exists() and not (tmp_path / "out").exists()
+
+
+def test_wrong_settings_are_refused_before_torch_is_imported() -> None:
+    script = (
+        "import sys; from omegaconf import OmegaConf; from elrea.commands.verdict import settings_of\n"
+        "node = {'_target_': 'elrea.evaluation.verdict.Verdict', 'budget': 0.0}\n"
+        "cfg = OmegaConf.create({'verdict': node, 'evaluation': {'split': 'dev'}, 'until': None})\n"
+        "try: settings_of(cfg)\n"
+        "except Exception as error: print(error)\n"
+        "print(sorted({'torch', 'transformers', 'scipy'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stdout == "verdict.budget=0.0: must be above 0, and finite\n[]\n"
