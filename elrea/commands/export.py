@@ -203,13 +203,16 @@ def _routes(given: argparse.Namespace, plan: Plan) -> list[str] | None:
         return None
     facts = check_arguments(given)
     prompts = read_prompts(given.prompts, facts.get("options", "text"))
-    from elrea.method.ensemble.served import route_line
+    from elrea.method.ensemble.served import answering, route_line
 
+    answers = answering(facts)
+    if not answers:
+        raise ConfigError("--prompts: this ensemble routes no prompts; leave it out")
     ensemble = load_ensemble(given)
     routes = ensemble.route([prompt for _, prompt in prompts])
     names = list(plan.folders)
     return [
-        json.dumps(route_line(name, route, ensemble.members, names))
+        json.dumps(route_line(name, route, answers, names))
         for (name, _), route in zip(prompts, routes, strict=True)
     ]
 

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Route as Weights
 
 Form = Literal["name", "experts", "members"]
-"""What a request to the engine says: the nearest expert's name, the experts' scales (1 for the nearest), or all
-members' scales."""
+"""What a request names: the nearest expert, the experts' scales (1 for the nearest), or all members' scales."""
 PATHS = ("/v1/chat/completions", "/v1/completions")
 LARGEST = 16 * 2**20
 """Bytes of a request at most."""
@@ -35,8 +34,6 @@ _OF_CONNECTION = {
     "upgrade", "host", "content-length",
 }  # fmt: skip
 """Headers that belong to one connection."""
-
-log = logging.getLogger(__name__)
 
 
 class Refused(Exception):
@@ -53,28 +50,29 @@ def prompt_of(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         Refused: The request has none, or several.
     """
-    name = "messages" if path.endswith("/chat/completions") else "prompt"
+    chat = path.endswith("/chat/completions")
+    name = "messages" if chat else "prompt"
     value = body.get(name)
-    if isinstance(value, list) and name == "prompt" and len(value) == 1:
+    if isinstance(value, list) and not chat and len(value) == 1:
         value = value[0]
-    if not isinstance(value, list if name == "messages" else str) or not value:
-        raise Refused(
-            400, f"{name!r} must be {'a list of messages' if name == 'messages' else 'one text'}"
-        )
+    if not isinstance(value, list if chat else str) or not value:
+        raise Refused(400, f"{name!r} must be {'a list of messages' if chat else 'one text'}")
     return {name: value}
 
 
-def addressed(body: Mapping[str, Any], weights: Weights, form: Form, name: str) -> dict[str, Any]:
+def addressed(
+    body: Mapping[str, Any], weights: Weights, form: Form, names: list[str]
+) -> dict[str, Any]:
     """The request to the engine.
 
     Args:
         body: The request.
         weights: Of its prompt.
         form: What the engine takes.
-        name: The adapters' names, with {} for the number.
+        names: Of each cluster, the name of the adapter that answers.
     """
     if form == "name":
-        return {**body, "model": name.format(weights.nearest)}
+        return {**body, "model": names[weights.nearest]}
     if form == "experts":
         scales = [float(number == weights.nearest) for number in range(len(weights.cosines))]
     else:
@@ -90,12 +88,14 @@ class Proxy:
         ensemble: Whose router is used.
         engine: Address of the engine, without a slash at its end.
         form: What the engine takes.
-        name: The adapters' names, with {} for the number.
+        names: Of each cluster, the name of the adapter that answers.
         timeout: Longest silence of the engine, in seconds.
     """
 
-    def __init__(self, ensemble: Ensemble, engine: str, form: Form, name: str, timeout: float):
-        self._engine, self._form, self._name, self._timeout = engine, form, name, timeout
+    def __init__(
+        self, ensemble: Ensemble, engine: str, form: Form, names: list[str], timeout: float
+    ):
+        self._engine, self._form, self._names, self._timeout = engine, form, names, timeout
         self._route = Together(ensemble.route, TOGETHER)
         patience, limits = httpx.Timeout(timeout, connect=10.0), httpx.Limits(max_connections=None)
         self.client = httpx.AsyncClient(timeout=patience, limits=limits)
@@ -107,7 +107,7 @@ class Proxy:
             body = await _body(request)
             weights = await self._route(prompt_of(request.url.path, body))
             entry |= {"nearest": weights.nearest, "routed_s": round(time.perf_counter() - begun, 4)}
-            sent = addressed(body, weights, self._form, self._name)
+            sent = addressed(body, weights, self._form, self._names)
             return await self._forward(request, sent, begun, entry)
         except ClientDisconnect:
             refused = Refused(499, "the client is gone")
@@ -116,7 +116,7 @@ class Proxy:
         except ElreaError as error:
             refused = Refused(400, str(error))
         except Exception:
-            log.exception("a request failed")
+            logging.getLogger(__name__).exception("a request failed")
             refused = Refused(500, "the proxy failed; its log says why")
         _log(entry, begun, refused.status)
         return JSONResponse(_error(refused.status, str(refused)), refused.status)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
 from elrea.commands.messages import announce
 from elrea.errors import ConfigError
+from elrea.method.ensemble.folder import SERVED
 
 if TYPE_CHECKING:
     from elrea.commands.proxy import Form
@@ -62,10 +63,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     _check(given)
     facts = check_arguments(given)
-    if facts.get("steered"):
-        raise ConfigError(
-            "this ensemble has one adapter that clusters steer: the proxy routes between experts"
-        )
     try:
         import uvicorn
 
@@ -74,11 +71,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(
             f"route-proxy needs the extra `serve` ({error}): pip install 'elrea[serve]'"
         ) from error
-    ensemble = load_ensemble(given)
+    from elrea.method.ensemble.served import answering
+
+    answers = answering(facts)
+    if not answers:
+        raise ConfigError("this ensemble routes no prompts: serve it without the proxy")
     form: Form = "name" if given.form == "name" else given.lora
+    if form == "experts" and SERVED in facts and not all(a.startswith("expert-") for a in answers):
+        raise ConfigError(
+            "--lora experts: dev keeps some experts out, and another adapter answers there: load all members, and say "
+            "--lora members"
+        )
+    ensemble = load_ensemble(given)
     announce(f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends")
     uvicorn.run(
-        app(Proxy(ensemble, given.engine.rstrip("/"), form, given.name, given.timeout)),
+        app(Proxy(ensemble, given.engine.rstrip("/"), form, [given.name.format(a) for a in answers], given.timeout)),
         host=given.host, port=given.port, log_level="warning", access_log=False,
     )  # fmt: skip
 
@@ -88,7 +95,7 @@ def _check(given: argparse.Namespace) -> None:
     if not re.match(r"https?://[^/\s]", given.engine):
         raise ConfigError(f"--engine {given.engine}: must begin with http:// or https://")
     if given.name.count("{}") != 1 or "{" in given.name.replace("{}", ""):
-        raise ConfigError(f"--name {given.name}: needs {{}} once, for the expert's number")
+        raise ConfigError(f"--name {given.name}: needs {{}} once, for the member's name")
     if not 1 <= given.port <= 65535:
         raise ConfigError(f"--port {given.port}: must be 1 to 65535")
     if not 0 < given.timeout < float("inf"):

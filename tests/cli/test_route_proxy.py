@@ -18,6 +18,7 @@ from elrea.commands import route_proxy
 from elrea.commands.together import Together
 from elrea.errors import ElreaError
 from elrea.method.ensemble.ensemble import Ensemble
+from elrea.method.ensemble.served import answering
 from elrea.models.device import Device
 from tests.cli.commands import Ended
 
@@ -100,7 +101,7 @@ def served(
     ensemble: Ensemble, engine: str, form: proxy.Form, timeout: float = 30.0
 ) -> Iterator[Any]:
     """A client of a proxy that listens on a free port."""
-    made = proxy.app(proxy.Proxy(ensemble, engine, form, "expert-{}", timeout))
+    made = proxy.app(proxy.Proxy(ensemble, engine, form, ["expert-0", "expert-1"], timeout))
     server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -235,6 +236,20 @@ def test_a_hundred_at_once(
         frozenset(("time", "path", "nearest", "routed_s", "status", "seconds"))
     }
     assert all(line["status"] == 200 and line["seconds"] >= line["routed_s"] > 0 for line in lines)
+
+
+def test_a_gate_says_who_answers() -> None:
+    """Where dev keeps an expert out the trunk answers, which may be the wide adapter behind the base adapter."""
+    members = ["base", "expert-0", "expert-1", "expert-2"]
+    kind = "GatedExperts"
+    gate = {"class": kind, "serves": [1]}
+    assert answering({"members": members}) == members[1:]
+    assert answering({"members": members, "strategy": gate}) == ["base", "expert-1", "base"]
+    wide = ["base", "parameter-matched", *members[1:]]
+    found = answering({"members": wide, "strategy": {**gate, "trunk": "wide"}})
+    assert found == ["parameter-matched", "expert-1", "parameter-matched"]
+    arrow = {"class": "Arrow"}
+    assert answering({"members": members, "strategy": arrow}) == []
 
 
 def test_what_arrives_together_is_computed_together() -> None:

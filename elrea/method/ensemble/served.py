@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import StoreError
-from elrea.method.ensemble.folder import ENSEMBLE, STEERING
-from elrea.method.ensemble.registry import find_class
+from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING
+from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.saved import CENTROIDS, ROUTING
-from elrea.method.ensemble.strategy import BASE
+from elrea.method.ensemble.strategies.gated import GatedExperts
+from elrea.method.ensemble.strategy import BASE, Strategy
 from elrea.method.routing.weights import LearnedRouter, Router
 from elrea.store.files import write_json
 
@@ -43,7 +44,7 @@ def write_routing(
     try:
         kind = find_class(Router, facts["router"]["class"])
         backbone = facts["backbone"]
-        members = [str(name) for name in facts["members"]][1:]
+        answers = answering(facts)
     except (KeyError, TypeError, IndexError) as error:
         path = ensemble / ENSEMBLE
         raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
@@ -60,7 +61,7 @@ def write_routing(
         "adapters": [
             {"id": n, "name": name, "path": path} for n, (name, path) in enumerate(paths.items())
         ],
-        "nearest": [name if name in paths else None for name in members],
+        "nearest": [name if name in paths else None for name in answers],
         "steered": facts.get(STEERING),
         "router": facts["router"],
         "features": facts["features"],
@@ -71,6 +72,30 @@ def write_routing(
     }
     write_json(place / "routing.json", described, ordered=True)
     return learned
+
+
+def answering(facts: Mapping[str, Any]) -> list[str]:
+    """The member that answers each cluster's prompts where one adapter answers: its own, or the trunk where dev keeps
+    the expert out (`GatedExperts`); none where prompts are not routed.
+
+    Args:
+        facts: Contents of `ensemble.json`.
+
+    Raises:
+        KeyError: It names no members.
+        ConfigError: It names a strategy that cannot be built.
+    """
+    members = [str(name) for name in facts["members"]]
+    if SERVED not in facts:
+        return members[1:]
+    strategy: Strategy = make(facts[SERVED], Strategy, SERVED)
+    experts = [name for name in members if name.startswith("expert-")]
+    if isinstance(strategy, GatedExperts):
+        trunk = [name for name in members if name not in experts][
+            -1
+        ]  # a wide one comes behind the base adapter
+        return [name if c in (strategy.serves or []) else trunk for c, name in enumerate(experts)]
+    return experts if strategy.routed else []
 
 
 def scales(weights: Mapping[str, float], names: Sequence[str]) -> Scales:
@@ -95,19 +120,18 @@ def fixed_scales(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def route_line(name: str, route: Route, members: Sequence[str], names: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+def route_line(name: str, route: Route, answers: Sequence[str], names: Sequence[str]) -> dict[str, Any]:  # fmt: skip
     """One prompt's route: the nearest cluster's adapter, every member's weight, and the scales of (D.1).
 
     Args:
         name: The prompt's id.
         route: As `Ensemble.route` returns it.
-        members: The ensemble's members, the base adapter first if it is one.
+        answers: Of each cluster, the member that answers.
         names: The adapters that were exported, in the order of their ids.
     """
-    experts = [member for member in members if member != BASE]
     return {
         "id": name,
-        "nearest": experts[route.nearest],
+        "nearest": answers[route.nearest],
         "weights": route.weights,
         "lora": scales(route.weights, names),
     }
