@@ -76,7 +76,10 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
             "evaluation.settings.elrea_top1.topk: unknown key; did you mean top_k?",
         ),
         ("evaluation.settings={elrea_top1:1}", "evaluation.settings: wants"),
-        ("evaluation.strategies=[elra]", "no strategy 'elra' (there is: backbone, balanced, "),
+        (
+            "evaluation.strategies=[elra]",
+            "no strategy 'elra' (there is: arrow, backbone, balanced, ",
+        ),
         ("training.epochs=many", "training.epochs: wants int, not 'many'"),
         ("training.early_stop=0", "training.early_stop=0: must be at least 1, or null"),
         ("training.epochs=0", "training.epochs=0: must be at least 1"),

@@ -169,7 +169,7 @@ BAD: list[tuple[Any, str]] = [
     (chat(("system", "x"), ("assistant", "y")), r"x\.jsonl:2: the last assistant turn must"),
     ({**chat(("user", "x")), "response": "y"}, r"x\.jsonl:2: both messages and response; keep one"),
     ({**GOOD, "judge": "my judge"}, r"x\.jsonl:2: 'my judge' cannot be the name of a judge"),
-    ({**GOOD, "judge": "os.path"}, r"x\.jsonl:2: 'os\.path' cannot be the name of a judge"),
+    ({**GOOD, "judge": "../os"}, r"x\.jsonl:2: '\.\./os' cannot be the name of a judge"),
 ]
 
 
