@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from starlette.applications import Starlette
@@ -15,33 +15,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from elrea.commands.proxy_http import Refused, body_of, error, log_request, passed_on
 from elrea.commands.together import Together
 from elrea.errors import ElreaError
 
 if TYPE_CHECKING:
+    from elrea.commands.addressing import Adapters
     from elrea.method.ensemble.ensemble import Ensemble
-    from elrea.method.ensemble.ensemble import Route as Weights
 
-Form = Literal["name", "experts", "members"]
-"""What a request names: the nearest expert, the experts' scales (1 for the nearest), or all members' scales."""
 PATHS = ("/v1/chat/completions", "/v1/completions")
-LARGEST = 16 * 2**20
-"""Bytes of a request at most."""
 TOGETHER = 16
 """Requests that are routed in one pass at most."""
-_OF_CONNECTION = {
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding",
-    "upgrade", "host", "content-length",
-}  # fmt: skip
-"""Headers that belong to one connection."""
-
-
-class Refused(Exception):
-    """A request that is answered without the engine, with this status."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 def prompt_of(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -60,92 +44,82 @@ def prompt_of(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value}
 
 
-def addressed(
-    body: Mapping[str, Any], weights: Weights, form: Form, names: list[str]
-) -> dict[str, Any]:
-    """The request to the engine.
-
-    Args:
-        body: The request.
-        weights: Of its prompt.
-        form: What the engine takes.
-        names: Of each cluster, the name of the adapter that answers.
-    """
-    if form == "name":
-        return {**body, "model": names[weights.nearest]}
-    if form == "experts":
-        scales = [float(number == weights.nearest) for number in range(len(weights.cosines))]
-    else:
-        whole = sum(weights.weights.values())
-        scales = [weight / whole for weight in weights.weights.values()]  # λ of (D.1)
-    return {**body, "lora": [{"id": number, "scale": scale} for number, scale in enumerate(scales)]}
-
-
 class Proxy:
     """Routes requests and passes them on.
 
     Args:
         ensemble: Whose router is used.
         engine: Address of the engine, without a slash at its end.
-        form: What the engine takes.
-        names: Of each cluster, the name of the adapter that answers.
+        adapters: How a request names its adapters.
         timeout: Longest silence of the engine, in seconds.
     """
 
-    def __init__(
-        self, ensemble: Ensemble, engine: str, form: Form, names: list[str], timeout: float
-    ):
-        self._engine, self._form, self._names, self._timeout = engine, form, names, timeout
+    def __init__(self, ensemble: Ensemble, engine: str, adapters: Adapters, timeout: float) -> None:
+        self._engine, self._adapters, self._timeout = engine, adapters, timeout
         self._route = Together(ensemble.route, TOGETHER)
         patience, limits = httpx.Timeout(timeout, connect=10.0), httpx.Limits(max_connections=None)
-        self.client = httpx.AsyncClient(timeout=patience, limits=limits)
+        # Neither cookies nor this machine's settings of proxies and passwords come between client and engine.
+        jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self.client = httpx.AsyncClient(
+            timeout=patience, limits=limits, trust_env=False, cookies=jar
+        )
 
     async def complete(self, request: Request) -> Response:
         """The engine's answer, or an error."""
         begun, entry = time.perf_counter(), dict[str, Any](path=request.url.path)
         try:
-            body = await _body(request)
+            body = await body_of(request)
             weights = await self._route(prompt_of(request.url.path, body))
             entry |= {"nearest": weights.nearest, "routed_s": round(time.perf_counter() - begun, 4)}
-            sent = addressed(body, weights, self._form, self._names)
+            sent = self._adapters.addressed(body, weights)
             return await self._forward(request, sent, begun, entry)
         except ClientDisconnect:
             refused = Refused(499, "the client is gone")
-        except Refused as error:
-            refused = error
-        except ElreaError as error:
-            refused = Refused(400, str(error))
+        except Refused as found:
+            refused = found
+        except ElreaError as found:
+            refused = Refused(400, str(found))
         except Exception:
             logging.getLogger(__name__).exception("a request failed")
             refused = Refused(500, "the proxy failed; its log says why")
-        _log(entry, begun, refused.status)
-        return JSONResponse(_error(refused.status, str(refused)), refused.status)
+        log_request(entry, begun, refused.status)
+        return JSONResponse(error(refused.status, str(refused)), refused.status)
 
     async def _forward(
         self, request: Request, body: Mapping[str, Any], begun: float, entry: dict[str, Any]
     ) -> Response:
-        url, headers = self._engine + request.url.path, _passed_on(request.headers)
-        sent = self.client.build_request("POST", url, headers=headers, json=body)
+        headers = passed_on(request.headers.raw)
+        if "accept-encoding" not in request.headers:
+            headers.append(
+                (b"accept-encoding", b"identity")
+            )  # else httpx asks for what the client cannot read
+        url = self._engine + request.url.path
+        try:
+            sent = self.client.build_request("POST", url, headers=headers, json=body)
+        except ValueError as found:
+            raise Refused(400, "the request is not UTF-8 text") from found
         try:
             answer = await self.client.send(sent, stream=True)
-        except httpx.TimeoutException as error:
-            raise Refused(504, f"the engine was silent for {self._timeout:g} s") from error
-        except httpx.HTTPError as error:
-            raise Refused(502, f"the engine does not answer ({type(error).__name__})") from error
+        except httpx.TimeoutException as found:
+            raise Refused(504, f"the engine was silent for {self._timeout:g} s") from found
+        except httpx.HTTPError as found:
+            raise Refused(502, f"the engine does not answer ({type(found).__name__})") from found
 
         async def parts() -> AsyncIterator[bytes]:
             status: int | str = answer.status_code
             try:
                 async for part in answer.aiter_raw():
                     yield part
-            except httpx.HTTPError as error:
-                status = f"broken off ({type(error).__name__})"
+            except httpx.HTTPError as found:
+                status = f"broken off ({type(found).__name__})"
                 raise  # the client sees an incomplete answer, not a complete one that is too short
             finally:
                 await answer.aclose()
-                _log(entry, begun, status)
+                log_request(entry, begun, status)
 
-        return StreamingResponse(parts(), answer.status_code, _passed_on(answer.headers))
+        response = StreamingResponse(parts(), answer.status_code)
+        response.raw_headers = passed_on(answer.headers.raw)
+        return response
 
 
 def app(proxy: Proxy) -> Starlette:
@@ -161,40 +135,3 @@ def app(proxy: Proxy) -> Starlette:
 
     routes = [Route(path, proxy.complete, methods=["POST"]) for path in PATHS]
     return Starlette(routes=[*routes, Route("/v1/models", models)], lifespan=lifespan)
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    """The request's JSON object.
-
-    Raises:
-        Refused: It is none, or too large.
-    """
-    content = bytearray()
-    async for part in request.stream():
-        content += part
-        if len(content) > LARGEST:
-            raise Refused(413, f"a request may have {LARGEST // 2**20} MiB")
-    try:
-        body = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise Refused(400, "the request is not JSON") from error
-    if isinstance(body, dict):
-        return body
-    raise Refused(400, "the request must be a JSON object")
-
-
-def _passed_on(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _OF_CONNECTION}
-
-
-def _error(status: int, message: str) -> dict[str, Any]:
-    """An error as OpenAI's API writes it."""
-    kind = "invalid_request_error" if status < 500 else "api_error"
-    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
-
-
-def _log(entry: Mapping[str, Any], begun: float, status: int | str) -> None:
-    """One JSON line on stdout; it has neither prompts nor headers."""
-    now, taken = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), time.perf_counter() - begun
-    line = {"time": now, **entry, "status": status, "seconds": round(taken, 4)}
-    print(json.dumps(line), flush=True)

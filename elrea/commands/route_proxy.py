@@ -13,16 +13,21 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
-from elrea.commands.messages import announce
+from elrea.commands.arguments import (
+    check_arguments,
+    ensemble_folder,
+    ensemble_parser,
+    load_ensemble,
+)
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import SERVED
 
 if TYPE_CHECKING:
-    from elrea.commands.proxy import Form
+    from elrea.commands.addressing import Form
 
 FORMS = ("name", "scales")
 LORAS = ("experts", "members")
@@ -34,6 +39,47 @@ def main(argv: Sequence[str] | None = None) -> None:
     Raises:
         ElreaError: An argument or the ensemble cannot be used, or the extra `serve` is not installed.
     """
+    given = _parser().parse_args(argv)
+    _check(given)
+    facts = check_arguments(given)
+    try:
+        import uvicorn
+
+        from elrea.commands.proxy import Proxy, app
+    except ImportError as error:
+        raise ConfigError(
+            f"route-proxy needs the extra `serve` ({error}): pip install 'elrea[serve]'"
+        ) from error
+    from elrea.commands.addressing import Adapters
+    from elrea.commands.merge import members_of
+    from elrea.method.ensemble.served import answering
+    from elrea.method.ensemble.strategy import BASE
+
+    answers = answering(facts)
+    if not answers:
+        raise ConfigError("this ensemble routes no prompts: serve it without the proxy")
+    form: Form = "name" if given.form == "name" else given.lora
+    loaded = members_of(ensemble_folder(given.run))
+    if form == "experts":
+        if SERVED in facts:
+            raise ConfigError(
+                "--lora experts: another adapter answers where dev keeps an expert out: load all members, and say "
+                "--lora members"
+            )
+        loaded = [name for name in loaded if name != BASE]
+    ensemble = load_ensemble(given)
+    adapters = Adapters(form, answers, loaded, given.name, SERVED in facts)
+    line = f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends"
+    print(
+        line, file=sys.stderr, flush=True
+    )  # into a file too: a service has to see that it is ready
+    uvicorn.run(
+        app(Proxy(ensemble, given.engine.rstrip("/"), adapters, given.timeout)),
+        host=given.host, port=given.port, log_level="warning", access_log=False,
+    )  # fmt: skip
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = ensemble_parser("route-proxy", __doc__, generates=False)
     parser.add_argument(
         "--engine", required=True, help="address of the engine, as http://127.0.0.1:8000"
@@ -60,34 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--timeout", type=float, default=600.0, help="longest silence of the engine, in seconds (default: 600)"
     )  # fmt: skip
-    given = parser.parse_args(argv)
-    _check(given)
-    facts = check_arguments(given)
-    try:
-        import uvicorn
-
-        from elrea.commands.proxy import Proxy, app
-    except ImportError as error:
-        raise ConfigError(
-            f"route-proxy needs the extra `serve` ({error}): pip install 'elrea[serve]'"
-        ) from error
-    from elrea.method.ensemble.served import answering
-
-    answers = answering(facts)
-    if not answers:
-        raise ConfigError("this ensemble routes no prompts: serve it without the proxy")
-    form: Form = "name" if given.form == "name" else given.lora
-    if form == "experts" and SERVED in facts and not all(a.startswith("expert-") for a in answers):
-        raise ConfigError(
-            "--lora experts: dev keeps some experts out, and another adapter answers there: load all members, and say "
-            "--lora members"
-        )
-    ensemble = load_ensemble(given)
-    announce(f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends")
-    uvicorn.run(
-        app(Proxy(ensemble, given.engine.rstrip("/"), form, [given.name.format(a) for a in answers], given.timeout)),
-        host=given.host, port=given.port, log_level="warning", access_log=False,
-    )  # fmt: skip
+    return parser
 
 
 def _check(given: argparse.Namespace) -> None:

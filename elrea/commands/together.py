@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from elrea.errors import ElreaError
-
 Given = TypeVar("Given")
 Found = TypeVar("Found")
 
@@ -16,7 +14,7 @@ class Together(Generic[Given, Found]):
     """Awaits results one by one, and computes them in batches, in one thread at a time.
 
     Args:
-        compute: The results of a batch, in its order. If it raises an `ElreaError`, each is computed alone.
+        compute: The results of a batch, in its order. If it raises, each is computed alone.
         most: In a batch.
     """
 
@@ -59,7 +57,5 @@ class Together(Generic[Given, Found]):
     def _results(self, batch: Sequence[Given]) -> Sequence[Found | Exception]:
         try:
             return self._compute(batch)
-        except ElreaError as error:
+        except Exception as error:  # perhaps of one alone
             return [error] if len(batch) == 1 else [self._results([one])[0] for one in batch]
-        except Exception as error:
-            return [error] * len(batch)

@@ -91,7 +91,9 @@ class Curves:
             σ*² = freedom · σ² / χ²(freedom)
             d*  = mean of resampled items' differences + √2 · |w| · √max(0, σ*² - σ_items²) · N(0, 1)
 
-        A bend that the candidates do not share and that begins beyond the largest share is not in it.
+        A bend that the candidates do not share and that begins beyond the largest share is not in it. σ is taken over
+        all candidates, as few trainings tell little of one: if one candidate's trainings scatter ten times as much as
+        the others', its interval is too narrow (86 % instead of 95 in a simulation with three seeds).
 
         Args:
             a: Number of a candidate.

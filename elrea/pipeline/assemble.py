@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.pipeline.choices import BASE, strategy_nodes
+from elrea.pipeline.dev_needed import check_serving, dev_advice, with_dev
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
     from elrea.method.ensemble.ensemble import Ensemble
     from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
-
-log = logging.getLogger(__name__)
 
 REFERENCES = ("backbone", BASE)
 """Reference strategies; their settings cannot be changed, so that results of different runs stay comparable."""
@@ -78,33 +76,17 @@ def assemble(
     if evaluation.split == "dev":
         if not corpus.dev:
             raise DataError(
-                f"evaluation.split=dev: this data has no dev examples; {_dev_advice(cfg)}"
+                f"evaluation.split=dev: this data has no dev examples; {dev_advice(cfg)}"
             )
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         short = f"{corpus.short}; scored on dev" if corpus.short else ""
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
-    strategies = _with_dev(strategies, corpus, evaluation, chosen)
+    strategies = with_dev(strategies, corpus, cfg, chosen)
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
+    check_serving(experiment)
     return experiment
-
-
-DEV = {
-    "dev": "data.dev=<file>",
-    "dev_size": "data.dev_size=<number of training questions to hold out>",
-    "dev_per_source": "data.dev_per_source=<number of questions>",
-    "dev_per_board": "data.dev_per_board=<number of questions>",
-}
-"""What to say to get dev examples, by the key that a choice of data has for them."""
-
-
-def _dev_advice(cfg: DictConfig) -> str:
-    """What to do where there are no dev examples."""
-    advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
-    if "verdict" not in cfg:  # which must not look at test
-        advice.append("score test")
-    return ", or ".join(advice) or "choose data that has some"
 
 
 def assemble_without_data(
@@ -308,37 +290,6 @@ def _check_early_stop(experiment: Experiment) -> None:
             f"training.early_stop needs dev examples, but {why}; set training.early_stop=null"
         )
     experiment.features.check(None)
-
-
-def _with_dev(
-    strategies: dict[str, Any], corpus: Corpus, evaluation: Any, chosen: str
-) -> dict[str, Any]:
-    """The strategies that can be decided: without dev examples, those that only `all` names are left out.
-
-    Raises:
-        ConfigError: One that is named needs dev examples, and there are none.
-    """
-    from elrea.method.ensemble.strategy import Deciding
-
-    if corpus.dev:
-        return strategies
-    open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
-    on_dev = evaluation.split == "dev"
-    for name in open_:
-        if name == chosen or name in evaluation.strategies:
-            why = (
-                "evaluation.split=dev scores them; score test"
-                if on_dev
-                else "this data has none; give some (data.dev, data.dev_size or data.dev_per_source)"
-            )
-            key = "ensemble" if name == chosen else f"evaluation.settings.{name}"
-            raise ConfigError(
-                f"ensemble={name}: dev examples decide which experts serve, but {why}, or set {key}.serves=[...]"
-            )
-    if open_:
-        why = "evaluation.split=dev scores them" if on_dev else "this data has none"
-        log.warning("left out, since dev examples decide them and %s: %s", why, ", ".join(open_))
-    return {name: strategy for name, strategy in strategies.items() if name not in open_}
 
 
 def _check_root_keys(cfg: DictConfig, folder: Path) -> None:

@@ -31,7 +31,7 @@ def export(folder: Path, report: Report) -> Path | None:
     )
     card = {
         "backbone": report.backbone,
-        "clusters": len(members.adapters) - 1,
+        "clusters": len(members.centroids),
         "data": report.data,
         "rows": rows,
         "note": f"{report.data}, seed {report.seed}.",

@@ -8,7 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from elrea.method.ensemble.folder import SERVED
+from elrea.method.ensemble.registry import make
 from elrea.method.ensemble.served import fixed_scales, write_routing
+from elrea.method.ensemble.strategy import Strategy
 from elrea.models.full_weights import write_merged
 from elrea.models.gguf_lora import write_lora
 from elrea.reporting.model_card import README, about_run, card, configuration
@@ -24,7 +27,9 @@ LIBRARY = {"peft": "peft", "merged": "transformers", "gguf": "gguf"}
 
 ONE = {
     "peft": "A plain PEFT folder: `PeftModel.from_pretrained(backbone, folder)` loads it.",
-    "merged": "A whole model, the adapter in its weights: `AutoModelForCausalLM.from_pretrained(folder)`.",
+    "merged": """A whole model, the adapter in its weights: `AutoModelForCausalLM.from_pretrained(folder)`. Word
+prompts as in training (`prompts` in the run's ensemble.json: form, separator, and whether they begin with BOS, which
+the tokenizer may not add).""",
     "gguf": """A LoRA for llama.cpp: `llama-server -m backbone.gguf --lora {first}.gguf` loads it. The backbone's own
 GGUF file is made by llama.cpp's converter.""",
 }
@@ -125,7 +130,11 @@ class Export:
         flags = " ".join(f"--lora {name}.gguf" for name in self.adapters)
         routed = ROUTED.format(more=LEARNED if learned else BY_FEATURES)
         text = SEVERAL[self.form].format(names=names, flags=flags)
-        return "\n\n".join([text, *self._noted(), routed])
+        own = []
+        if SERVED in self.facts:
+            strategy: Strategy = make(self.facts[SERVED], Strategy, SERVED)
+            own = [f"The run's own ensemble answers otherwise. {strategy.card}".strip()]
+        return "\n\n".join([text, *self._noted(), routed, *own])
 
     def _noted(self) -> list[str]:
         return [f"{note[0].upper()}{note[1:]}." for note in self.notes]

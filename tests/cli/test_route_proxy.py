@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from elrea.commands import route_proxy
+from elrea.commands.addressing import Adapters, Form
 from elrea.commands.together import Together
 from elrea.errors import ElreaError
-from elrea.method.ensemble.ensemble import Ensemble
+from elrea.method.ensemble.ensemble import Ensemble, Route
 from elrea.method.ensemble.served import answering
 from elrea.models.device import Device
 from tests.cli.commands import Ended
@@ -27,7 +28,9 @@ uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
 from elrea.commands import proxy  # noqa: E402
+from elrea.commands.proxy_http import LARGEST, passed_on  # noqa: E402
 
+EXPERTS = ["expert-0", "expert-1"]
 PROMPTS = [
     "Read, then answer. month of 6 / 9 / 2023?",
     "Who knows 3 + 4?",
@@ -63,6 +66,8 @@ class Answer(BaseHTTPRequestHandler):
         self.send_header(
             "Content-Type", "text/event-stream" if body.get("stream") else "application/json"
         )
+        for cookie in ("session=a", "second=b") if "cookie" in words else ():
+            self.send_header("Set-Cookie", cookie)
         if body.get("stream"):
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
@@ -97,11 +102,10 @@ def ensemble(whole: Ended, small_model: Path) -> Ensemble:
     return Ensemble.load(folder, backbone=str(small_model), device=Device("cpu", threads=1))
 
 
-def served(
-    ensemble: Ensemble, engine: str, form: proxy.Form, timeout: float = 30.0
-) -> Iterator[Any]:
+def served(ensemble: Ensemble, engine: str, form: Form, timeout: float = 30.0) -> Iterator[Any]:
     """A client of a proxy that listens on a free port."""
-    made = proxy.app(proxy.Proxy(ensemble, engine, form, ["expert-0", "expert-1"], timeout))
+    files = EXPERTS if form == "experts" else ["base", *EXPERTS]
+    made = proxy.app(proxy.Proxy(ensemble, engine, Adapters(form, EXPERTS, files), timeout))
     server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -136,7 +140,7 @@ def test_the_nearest_expert_is_named(by_name: Any, ensemble: Ensemble, engine: E
 
 
 @pytest.mark.parametrize("form", ["experts", "members"])
-def test_adapters_get_scales(ensemble: Ensemble, engine: Engine, form: proxy.Form) -> None:
+def test_adapters_get_scales(ensemble: Ensemble, engine: Engine, form: Form) -> None:
     """1 for the nearest expert; or the shares of MoE Routing (D.1), the base adapter's first."""
     (client,) = [next(serving := served(ensemble, engine.address, form))]
     for prompt, route in zip(PROMPTS, ensemble.route(PROMPTS), strict=True):
@@ -181,8 +185,9 @@ def test_what_cannot_be_answered_is_said(by_name: Any, ensemble: Ensemble, engin
     for content, status, words in (
         (b"{", 400, "not JSON"), (b"[]", 400, "JSON object"), (b"{}", 400, "'prompt' must be one text"),
         (b'{"prompt": ["a", "b"]}', 400, "one text"), (b'{"prompt": " "}', 400, "empty"),
-        (b"[" * 100_000, 400, "not JSON"),
-        (b'{"prompt": "%s"}' % (b"a" * proxy.LARGEST), 413, "16 MiB"),
+        (b"[" * 100_000, 400, "not JSON"), (b'{"prompt": "a", "temperature": NaN}', 400, "not JSON"),
+        (b'{"prompt": "a", "user": "\\ud800"}', 400, "not UTF-8"),
+        (b'{"prompt": "%s"}' % (b"a" * LARGEST), 413, "16 MiB"),
     ):  # fmt: skip
         answer = by_name.post("/v1/completions", content=content)
         error = answer.json()["error"]
@@ -238,6 +243,30 @@ def test_a_hundred_at_once(
     assert all(line["status"] == 200 and line["seconds"] >= line["routed_s"] > 0 for line in lines)
 
 
+def test_clients_share_no_cookies_and_no_proxy_of_this_machine(
+    by_name: Any, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the engine sets for one client is not sent for the next; two cookies stay two."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    alice = by_name.post("/v1/completions", json={"prompt": "cookie a"})
+    assert alice.status_code == 200
+    assert alice.headers.get_list("set-cookie") == ["session=a", "second=b"]
+    by_name.cookies.clear()
+    bob = by_name.post("/v1/completions", json={"prompt": "b"}, headers={"Accept-Encoding": ""})
+    assert bob.status_code == 200 and "cookie" not in engine.asked[-1][0]
+
+
+def test_headers_of_one_connection_stay_there() -> None:
+    given = [
+        (b"Connection", b"close, X-Hop"),
+        (b"X-Hop", b"1"),
+        (b"Expect", b"100-continue"),
+        (b"X-Id", b"7"),
+        (b"x-id", b"8"),
+    ]
+    assert passed_on(given) == [(b"x-id", b"7"), (b"x-id", b"8")]
+
+
 def test_a_gate_says_who_answers() -> None:
     """Where dev keeps an expert out the trunk answers, which may be the wide adapter behind the base adapter."""
     members = ["base", "expert-0", "expert-1", "expert-2"]
@@ -248,6 +277,13 @@ def test_a_gate_says_who_answers() -> None:
     wide = ["base", "parameter-matched", *members[1:]]
     found = answering({"members": wide, "strategy": {**gate, "trunk": "wide"}})
     assert found == ["parameter-matched", "expert-1", "parameter-matched"]
+    route = Route({"parameter-matched": 1.0, "expert-0": 0.0}, [0.4, 0.1], 0)
+    gated = Adapters("name", found, wide, gated=True)
+    assert gated.addressed({"a": 1}, route) == {"a": 1, "model": "parameter-matched"}
+    sent = Adapters("members", found, [*members[:2], "parameter-matched"], gated=True).addressed(
+        {}, route
+    )
+    assert [one["scale"] for one in sent["lora"]] == [0.0, 0.0, 1.0], "by the files' order"
     arrow = {"class": "Arrow"}
     assert answering({"members": members, "strategy": arrow}) == []
 
@@ -289,9 +325,8 @@ def test_who_leaves_takes_nobody_along() -> None:
         calls[0].cancel()
         return await asyncio.gather(*calls[1:], same(5), same(6), return_exceptions=True)
 
-    two, three, *unlucky, six = asyncio.run(leaves())
-    assert (two, three, six) == (2, 3, 6)
-    assert [type(each) for each in unlucky] == [RuntimeError] * 3
+    two, three, nine, *others = asyncio.run(leaves())
+    assert (two, three, others) == (2, 3, [4, 5, 6]) and isinstance(nine, RuntimeError)
 
 
 def test_bad_arguments_are_one_line(whole: Ended, tmp_path: Path) -> None:

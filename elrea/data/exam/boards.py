@@ -67,7 +67,7 @@ BOARDS: dict[str, Form] = {
 }
 """Board -> form. `data.boards=N` uses the first N."""
 
-_NOTES = ("Note: look then think.", "Note: think then look.")
+_NOTES = ("Note: look then think", "Note: think then look")
 
 BLENDED: dict[str, Form] = {
     board: Form(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.errors import StoreError
-from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING
+from elrea.method.ensemble.folder import ENSEMBLE, GATE, SERVED, STEERING
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.saved import CENTROIDS, ROUTING
 from elrea.method.ensemble.strategies.gated import GatedExperts
@@ -63,6 +63,8 @@ def write_routing(
         ],
         "nearest": [name if name in paths else None for name in answers],
         "steered": facts.get(STEERING),
+        "strategy": facts.get(SERVED),
+        "gate": facts.get(GATE),
         "router": facts["router"],
         "features": facts["features"],
         "prompts": facts.get("prompts"),

@@ -49,7 +49,7 @@ class Head(NamedTuple):
         column = (torch.arange(self.size) - padding[:, None]).clamp(min=0)
         layer: Any
         for layer in own.layers:
-            if layer.is_initialized:
+            if layer.is_initialized and layer.keys is not None:  # some layers share another's
                 place = of.to(layer.keys.device), column.to(layer.keys.device)
                 layer.keys = layer.keys.transpose(1, 2)[place].transpose(1, 2)
                 layer.values = layer.values.transpose(1, 2)[place].transpose(1, 2)
@@ -61,7 +61,7 @@ def joined(parts: Sequence[DynamicCache]) -> DynamicCache:
     first = parts[0]
     layer: Any
     for number, layer in enumerate(first.layers):
-        if len(parts) > 1 and layer.is_initialized:
+        if len(parts) > 1 and layer.is_initialized and layer.keys is not None:
             each: list[Any] = [part.layers[number] for part in parts]
             layer.keys = torch.cat([one.keys for one in each])
             layer.values = torch.cat([one.values for one in each])

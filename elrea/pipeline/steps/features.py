@@ -69,7 +69,7 @@ class Features(Step):
         ):
             return False
         corpus = context.experiment.corpus
-        examples = corpus.train if self.split == "train" else corpus.test
+        examples = {"train": corpus.train, "dev": corpus.dev}.get(self.split, corpus.test)
         return any(not example.history and not example.plain_text for example in examples)
 
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:

@@ -1,0 +1,79 @@
+"""What needs dev examples: `evaluation.split=dev`, and strategies that are decided by them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from elrea.errors import ConfigError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from elrea.data.corpus import Corpus
+    from elrea.pipeline.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+DEV = {
+    "dev": "data.dev=<file>",
+    "dev_size": "data.dev_size=<number of training questions to hold out>",
+    "dev_per_source": "data.dev_per_source=<number of questions>",
+    "dev_per_board": "data.dev_per_board=<number of questions>",
+}
+"""What to say to get dev examples, by the key that a choice of data has for them."""
+
+
+def dev_advice(cfg: DictConfig) -> str:
+    """What to do where there are no dev examples."""
+    advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
+    if "verdict" not in cfg:  # which must not look at test
+        advice.append("score test")
+    return ", or ".join(advice) or "choose data that has some"
+
+
+def check_serving(experiment: Experiment) -> None:
+    """Refuses a gate that names a cluster which there will not be, as far as their number is known."""
+    known = experiment.clustering.known_k()
+    for name, strategy in experiment.strategies.items():
+        wrong = [c for c in getattr(strategy, "serves", None) or () if known and c >= known]
+        if known and wrong:
+            raise ConfigError(
+                f"ensemble={name}: serves names cluster {wrong[0]}, and clustering.k={known} makes 0 to {known - 1}"
+            )
+
+
+def with_dev(
+    strategies: dict[str, Any], corpus: Corpus, cfg: DictConfig, chosen: str
+) -> dict[str, Any]:
+    """The strategies that can be decided: without dev examples, those that only `all` names are left out.
+
+    Raises:
+        ConfigError: One that is named needs dev examples, and there are none.
+    """
+    from elrea.method.ensemble.strategy import Deciding
+
+    if corpus.dev:
+        return strategies
+    open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
+    for name in open_:
+        if name == chosen or name in cfg.evaluation.strategies:
+            advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
+            why = "this data has none; " + (", or ".join(advice) or "choose data that has some")
+            if cfg.evaluation.split == "dev":
+                why = "evaluation.split=dev scores them; score test"
+            by_hand = f"evaluation.settings={{{name}:{{serves:[0]}}}}"
+            if name == chosen:
+                by_hand = "ensemble.serves=[0]"
+            raise ConfigError(
+                f"ensemble={name}: dev examples decide which experts serve, but {why}, or name the clusters: "
+                f"'{by_hand}'"
+            )
+    if open_:
+        why = (
+            "evaluation.split=dev scores them"
+            if cfg.evaluation.split == "dev"
+            else "this data has none"
+        )
+        log.warning("left out, since dev examples decide them and %s: %s", why, ", ".join(open_))
+    return {name: strategy for name, strategy in strategies.items() if name not in open_}
