@@ -76,7 +76,7 @@ def test_counts_of_tokens_do_not_cluster_by_board_in_the_blended_form() -> None:
         assert normalized_mutual_info_score(boards, found) < 0.05
 
 
-@pytest.mark.parametrize("read", [tokens, words])
+@pytest.mark.parametrize("read", [tokens, words, str.split])
 def test_no_linear_probe_of_a_bag_of_words_finds_the_board(
     read: Callable[[str], Sequence[str]],
 ) -> None:
