@@ -233,7 +233,8 @@ def verdict_table(found: Mapping[str, Any]) -> Table:
     table = plain_table("Verdict", "cost: of a full ELREA run; all: by a line in log n")
     names = heads(found)
     for i, head in enumerate(names):
-        table.add_column(head, justify="right" if i else "left", overflow="fold")
+        whole = i in (0, len(names) - 3)  # candidates and intervals are read as one
+        table.add_column(head, justify="right" if i else "left", overflow="fold", no_wrap=whole)
     ahead = found[found["measure"]]["best_ahead"]
     for row in table_rows(found):
         bounds = ahead[row[0]]["ci95"] if row[0] in ahead else None

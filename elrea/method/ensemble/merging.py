@@ -45,12 +45,10 @@ class Merged:
     @property
     def warning(self) -> str:
         """What averaging A and B would be instead."""
-        text = (
-            "A and B are not averaged: B·A would have products of different adapters' factors in it"
-        )
+        text = "A and B are not averaged: that is another update"
         if self.averaged is None:
             return text
-        return f"{text}, and be off by {100 * self.averaged:.0f} % of the sum's norm here"
+        return f"{text}, {100 * self.averaged:.0f} % of the norm away"
 
 
 def merged(
