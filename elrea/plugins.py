@@ -29,6 +29,9 @@ OWN = __name__.partition(".")[0]
 NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*")
 """The form of a name that is imported; names that begin with _, as `__main__`, are not."""
 
+INSTALLED = frozenset({"site-packages", "dist-packages"})
+"""Names of the folders that hold installed packages."""
+
 _named: dict[str, None] = {}
 
 
@@ -147,10 +150,44 @@ def _place(error: BaseException) -> str:
 
 
 def key_name(cls: type) -> str:
-    """What a stage's key calls a class: its name, or for one of a plugin `<module>.<name>@<source_of it>`."""
+    """What a stage's key calls a class: its name, or for one of a plugin `<module>.<name>@<code_of it>`."""
     if cls.__module__.partition(".")[0] == OWN:
         return cls.__name__
-    return f"{cls.__module__}.{cls.__qualname__}@{source_of(cls.__module__)}"
+    return f"{cls.__module__}.{cls.__qualname__}@{code_of(cls)}"
+
+
+def code_of(cls: type) -> str:
+    """SHA-256 of the code of a plugin's class: `source_of` its package, and of those that it inherits code from.
+
+    Left out are classes of ours, of Python, and of installed packages that are no plugins, as `torch.nn.Module`.
+
+    Raises:
+        ConfigError: A class among them has no source file.
+    """
+    own = source_of(cls.__module__)
+    others = {source_of(base.__module__) for base in cls.__mro__ if _is_followed(base.__module__)}
+    others.discard(own)
+    if not others:  # as it was before other packages counted
+        return own
+    return sha256_of("\n".join([own, *sorted(others)])).hexdigest()
+
+
+def _is_followed(module: str) -> bool:
+    """Whether a class of this module may change without an installation of another version of its package."""
+    top = module.partition(".")[0]
+    if top == OWN or top in sys.stdlib_module_names:
+        return False
+    return is_allowed(module) or not _is_installed(module, top)
+
+
+def _is_installed(*names: str) -> bool:
+    """Whether one of these modules lies where pip puts packages; those of compiled code may have no file."""
+    places = [
+        place
+        for module in map(sys.modules.get, names)
+        for place in (getattr(module, "__file__", None), *getattr(module, "__path__", ()))
+    ]
+    return any(not INSTALLED.isdisjoint(Path(place).parts) for place in places if place)
 
 
 @functools.cache
@@ -193,12 +230,19 @@ def _files(module: str) -> Iterator[tuple[Path, str]]:
 
 def _python(folders: Iterable[str]) -> Iterator[tuple[Path, str]]:
     suffixes = (*SOURCE_SUFFIXES, *EXTENSION_SUFFIXES)
-    for folder in map(Path, folders):
-        for path in folder.rglob("*"):
-            inner = path.relative_to(folder)
-            hidden = any(part.startswith(".") for part in inner.parts)
-            if path.name.endswith(suffixes) and not hidden and path.is_file():
-                yield path, inner.as_posix()
+    for folder in folders:
+        seen = {os.path.realpath(folder)}  # links may lead round in a circle
+        for place, inner, files in os.walk(folder, followlinks=True):
+            kept = []
+            for name in sorted(inner):
+                real = os.path.realpath(os.path.join(place, name))
+                if not name.startswith(".") and real not in seen:
+                    seen.add(real)
+                    kept.append(name)
+            inner[:] = kept
+            for path in (Path(place, name) for name in files if not name.startswith(".")):
+                if path.name.endswith(suffixes) and path.is_file():
+                    yield path, path.relative_to(folder).as_posix()
 
 
 def _is_there(top: str) -> bool:

@@ -201,3 +201,48 @@ def test_a_folder_without_init_and_a_single_module(tmp_path: Path) -> None:
     assert plugins.source_of("outer_space.inner") == inner, "a package in a namespace is alone"
     with pytest.raises(ConfigError, match="has no source file"):
         plugins.source_of("sys")
+
+
+def test_a_key_covers_inherited_code(package: Path, tmp_path: Path) -> None:
+    """Of a package beside it, and of another plugin; not of an installed package, whose version pip knows."""
+    sys.path += [str(package.parent), str(tmp_path / "site-packages")]
+    for name, place in (
+        ("outer_help", package.parent),
+        ("outer_far", tmp_path / "site-packages"),
+        ("outer_more", tmp_path / "site-packages"),
+    ):
+        (place / name).mkdir(parents=True)
+        (place / name / "__init__.py").write_text("class Base:\n    x = 1\n")
+    bases = ("outer_help", "outer_far", "outer_more")
+    imports = "".join(f"import {name}\n" for name in bases)
+    listed = ", ".join(f"{name}.Base" for name in bases)
+    (package / "part.py").write_text(f"{imports}class Mid({listed}): pass\nclass Part(Mid): pass\n")
+    plugins.allow(["outer", "outer_more"])
+    part = plugins.load("outer.part", "here").Part
+    found = [plugins.key_name(part)]
+    assert plugins.code_of(sys.modules["outer_help"].Base) == plugins.source_of("outer_help")
+    for name in bases:
+        file = sys.modules[name].__file__
+        assert file is not None
+        Path(file).write_text("class Base:\n    x = 2\n")
+        plugins.source_of.cache_clear()  # as another process
+        found.append(plugins.key_name(part))
+    assert found[1] != found[0] and found[2] == found[1] and found[3] != found[2]
+
+
+def test_a_key_covers_linked_subpackages(package: Path, tmp_path: Path) -> None:
+    sys.path.append(str(package.parent))
+    plain = plugins.source_of("outer")
+    linked = tmp_path / "elsewhere"
+    (linked / "deep").mkdir(parents=True)
+    (linked / "deep" / "code.py").write_text("x = 1")
+    (package / "loop").symlink_to(package)
+    plugins.source_of.cache_clear()
+    assert plugins.source_of("outer") == plain, "a circle adds nothing"
+    (package / "linked").symlink_to(linked)
+    (linked / "deep" / "back").symlink_to(package)
+    plugins.source_of.cache_clear()
+    first = plugins.source_of("outer")
+    (linked / "deep" / "code.py").write_text("x = 2")
+    plugins.source_of.cache_clear()
+    assert len({plain, first, plugins.source_of("outer")}) == 3

@@ -68,7 +68,7 @@ def _of_plugin(base: type, name: str, source: str) -> type:
     cls = find(name, base.__name__) if not own else object
     if not issubclass(cls, base):
         raise ConfigError(f"{name!r} is not a subclass of {base.__name__}")
-    if source != plugins.source_of(cls.__module__):
+    if source != plugins.code_of(cls):
         log.warning("%s: the plugin's code has changed since this was made", name)
     return cls
 
