@@ -3,7 +3,7 @@
     elrea push outputs/<day>/<time> --repo user/name
     elrea push outputs/<day>/<time> --repo user/name --branch seed-1 --backbone-id org/model
 
-`Ensemble.load("user/name", revision=...)` loads it. Only JSON, safetensors and README.md are
+`Ensemble.load("hub:user/name", revision=...)` loads it. Only JSON, safetensors and README.md are
 uploaded. Places on this machine are left out: the adapters and the card name the backbone by
 its hub id, which --backbone-id gives for a model that the run had in a folder. Log in by `hf
 auth login`, or set HF_TOKEN.
@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from elrea.commands.arguments import add_plugins, ensemble_folder
 from elrea.commands.messages import announce, one_line_errors
-from elrea.errors import ConfigError, ElreaError, NotHere
+from elrea.errors import ConfigError, ElreaError, NotHere, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, checked
 from elrea.method.ensemble.hub import REPO
+from elrea.store.files import read_json
 
 TYPES = ["*.json", "*.safetensors", "README.md"]
-STALE = ["base/*", "expert-*/*", "steered-*/*", "routing/*"]
-"""Folders of an ensemble that was pushed there before; those of the new one replace them."""
+STALE = ["base/*", "expert-*/*", "steered-*/*", "parameter-matched/*", "routing/*"]
+"""Folders of an ensemble that was pushed there before, beside those that it lists; the new one's replace them."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -56,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         announce("uploading ...")
         commit = _upload(given, place)
     print(f"{given.repo}: commit {commit}")
-    print(f'Ensemble.load("{given.repo}", revision="{commit}") loads it')
+    print(f'Ensemble.load("hub:{given.repo}", revision="{commit}") loads it')
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -72,6 +74,18 @@ def _parser() -> argparse.ArgumentParser:
     add_plugins(parser)
     parser.add_argument("--backbone-id", help="hub id of the backbone (default: the run's, if any)")
     return parser
+
+
+def _listed(api: Any, repo: str, branch: str | None) -> list[str]:
+    """Patterns for the members' folders that the ensemble there lists; none if it lists them in no known form."""
+    if ENSEMBLE not in api.list_repo_files(repo, revision=branch):
+        return []
+    try:
+        facts = read_json(Path(api.hf_hub_download(repo, ENSEMBLE, revision=branch)))
+        members = [name for name in facts["members"] if isinstance(name, str) and name]
+    except (StoreError, KeyError, TypeError):
+        return []
+    return [f"{escape(name)}/*" for name in members if "/" not in name]
 
 
 def _upload(given: argparse.Namespace, place: Path) -> str:
@@ -93,9 +107,10 @@ def _upload(given: argparse.Namespace, place: Path) -> str:
             raise ConfigError(f"{given.repo}: holds something else than an ensemble; name another")
         if given.branch:
             api.create_branch(given.repo, branch=given.branch, exist_ok=True)
+        stale = [*STALE, *_listed(api, given.repo, given.branch)]
         info = api.upload_folder(
             repo_id=given.repo, folder_path=place, revision=given.branch,
-            commit_message="Upload an ELREA ensemble", allow_patterns=TYPES, delete_patterns=STALE,
+            commit_message="Upload an ELREA ensemble", allow_patterns=TYPES, delete_patterns=stale,
         )  # fmt: skip
     except ElreaError:
         raise

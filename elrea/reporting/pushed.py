@@ -16,7 +16,7 @@ from elrea.store.files import checksums, read_json, with_checksum, write_json, w
 LOCAL = ("absolute", "relative")
 """Fields of the backbone in `ensemble.json` that are places on this machine."""
 
-WHAT = """`Ensemble.load("{repo}", revision="...")` of the package elrea loads it, and reads JSON and safetensors alone.
+WHAT = """`Ensemble.load("hub:{repo}", revision="...")` of the package elrea loads it: JSON and safetensors alone.
 
 - {names}: plain PEFT folders; `PeftModel.from_pretrained(backbone, "{repo}", subfolder="{first}")` loads one alone.
 - `routing/`: what a prompt's weights are computed from.

@@ -8,7 +8,6 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatch
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -141,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 new[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "deletedFile":
-                new = {path: data for path, data in new.items() if not fnmatch(path, value["path"])}
+                new = {path: data for path, data in new.items() if path != value["path"]}
         name = self.server.commit(repo, new)
         url = f"{self.server.url}/{repo}/commit/{name}"
         return self._send({"success": True, "commitOid": name, "commitUrl": url})

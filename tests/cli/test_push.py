@@ -46,7 +46,7 @@ def test_what_is_pushed_is_loaded_at_its_commit(
     run = whole.folder / "out"
     push.main([str(run), "--repo", REPO])
     ((commit, files),) = hub.commits[REPO]
-    assert f'Ensemble.load("{REPO}", revision="{commit}")' in capsys.readouterr().out
+    assert f'Ensemble.load("hub:{REPO}", revision="{commit}")' in capsys.readouterr().out
     kinds = {Path(name).suffix for name in files}
     assert kinds == {".json", ".safetensors", ".md"} and "expert-1/adapter_config.json" in files
     texts = [data for name, data in files.items() if not name.endswith(".safetensors")]
@@ -68,7 +68,8 @@ def test_what_is_pushed_is_loaded_at_its_commit(
     options: Any = {"backbone": str(small_model), "device": Device("cpu", threads=1)}
     for revision in (commit, None):
         hub.downloads.clear()
-        found = Ensemble.load(REPO, revision=revision, **options)
+        name = f"hub:{REPO}" if revision is None else REPO
+        found = Ensemble.load(name, revision=revision, **options)
         listed = set(json.loads(files["ensemble.json"])["files"])
         assert set(hub.downloads) <= {"ensemble.json", *listed} - {"README.md"}
         own = Ensemble.load(run, **options)
@@ -77,8 +78,8 @@ def test_what_is_pushed_is_loaded_at_its_commit(
         assert found.score(prompts, [["A", "B"]] * 2) == own.score(prompts, [["A", "B"]] * 2)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert Ensemble.load(REPO, revision=commit, **options).members == found.members
-    with pytest.raises(NotHere, match="someone/ensemble: no such folder here, and the hub says"):
-        Ensemble.load(REPO, **options)
+    with pytest.raises(NotHere, match=r"^someone/ensemble: the hub says"):
+        Ensemble.load(f"hub:{REPO}", **options)
 
 
 def test_the_backbone_s_hub_id_is_named(hub: Hub, whole: Ended, small_model: Path, tmp_path: Path) -> None:  # fmt: skip
@@ -116,9 +117,12 @@ def test_a_foreign_repository_is_refused(hub: Hub, whole: Ended, small_model: Pa
     def load(revision: str) -> None:
         Ensemble.load(REPO, revision=revision, backbone=str(small_model))
 
-    for name in ("../../up.json", "run.py", "a/*.json", "weights.bin"):
+    for name, said in (
+        ("../../up.json", "is outside the folder"), ("run.py", "only JSON and safetensors files"),
+        ("a/*.json", "only JSON and safetensors files"), ("weights.bin", "only JSON and safetensors"),
+    ):  # fmt: skip
         listed = with_checksum({**facts, "files": {**facts["files"], name: "0" * 64}})
-        with pytest.raises(StoreError, match="only JSON and safetensors files are loaded"):
+        with pytest.raises(StoreError, match=said):
             load(changed(**{"ensemble.json": json.dumps(listed).encode()}))
     with pytest.raises(StoreError, match="checksum mismatch"):
         load(changed(**{"base/adapter_model.safetensors": b"other"}))
@@ -150,3 +154,42 @@ def test_an_error_is_one_line(
     monkeypatch.delenv("HF_TOKEN")
     refused("no token for the hub", "--repo", REPO)
     assert REPO not in hub.commits
+
+
+def test_a_missing_folder_is_not_asked_for_on_the_hub(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can be called `outputs` there, and own a repository `run1`."""
+    monkeypatch.chdir(tmp_path)
+    hub.commit("outputs/run1", {"ensemble.json": b"{}"})
+    for name in ("outputs/run1", Path("outputs/run1"), "run1", "~/none"):
+        with pytest.raises(NotHere) as caught:
+            Ensemble.load(name)
+        assert str(caught.value) == (
+            f"{name}: no such folder; give a run's, as outputs/<day>/<time>, or an ensemble on the hub "
+            "as hub:owner/name"
+        )
+    assert not hub.downloads
+    with pytest.raises(StoreError):  # what is there is no ensemble
+        Ensemble.load("hub:outputs/run1")
+    assert hub.downloads == ["ensemble.json"]
+    for name in ("hub:outputs", "hub:../x", "hub:", "hub:a/b/c"):
+        with pytest.raises(ElreaError, match="must be followed by a hub id owner/name"):
+            Ensemble.load(name)
+
+
+def test_a_push_replaces_every_member_that_was_there(hub: Hub, whole: Ended) -> None:
+    run = str(whole.folder / "out")
+    push.main([run, "--repo", REPO])
+    files = hub.commits[REPO][-1][1]
+    facts = json.loads(files["ensemble.json"])
+    names = ["wide", "a[b]", "expert-x0.5-0", "parameter-matched"]
+    old = with_checksum({**facts, "members": [*facts["members"], *names[:3], "*", 3]})
+    more = {f"{name}/adapter_config.json": b"{}" for name in [*names, "pictures", "ab"]}
+    hub.commit(REPO, {**files, **more, "ensemble.json": json.dumps(old).encode()})
+    push.main([run, "--repo", REPO])
+    kept = {"pictures/adapter_config.json", "ab/adapter_config.json"}
+    assert hub.commits[REPO][-1][1].keys() == files.keys() | kept
+    hub.commit(REPO, {**files, "ensemble.json": b"{"})
+    push.main([run, "--repo", REPO])
+    assert hub.commits[REPO][-1][1].keys() == files.keys()

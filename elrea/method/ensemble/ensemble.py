@@ -13,10 +13,10 @@ from elrea.data.examples import Example
 from elrea.data.expressible import check_choices
 from elrea.data.prompts import Encoded, Prompter
 from elrea.data.readers.asked import PromptReader
-from elrea.errors import ConfigError, DataError
+from elrea.errors import ConfigError, DataError, NotHere
 from elrea.method.clustering.centroids import cosines
 from elrea.method.ensemble.folder import ENSEMBLE
-from elrea.method.ensemble.hub import fetched, is_repo
+from elrea.method.ensemble.hub import PREFIX, fetched, repo_of
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
@@ -107,7 +107,8 @@ class Ensemble:
         """Reads an ensemble's folder of JSON and safetensors files, and checks every file; no code in it is run.
 
         Args:
-            folder: Of a run, or `ensemble/` in it; or a hub id, `owner/name`, of what `elrea push` made.
+            folder: Of a run, or `ensemble/` in it; or `hub:owner/name`, a hub id of what `elrea push` made. With
+                `revision`, the id alone will do.
             revision: Of the hub id: a commit, which pins what is loaded, a branch or a tag; None: main.
             backbone: Folder or hub id of the backbone. None finds it: at its commit on the hub, where the run had
                 it, or at the same place relative to the ensemble or the working folder, as after moving both.
@@ -125,10 +126,13 @@ class Ensemble:
             BackboneError: The backbone is missing, or is not the one that the adapters were trained on.
         """
         place = Path(folder).expanduser()
-        if isinstance(folder, str) and is_repo(folder):
-            place = fetched(folder, revision)
-        elif revision is not None:
-            raise ConfigError(f"revision={revision}: {folder} is a folder, not a hub id owner/name")
+        if (repo := repo_of(str(folder), revision)) is not None:
+            place = fetched(repo, revision)
+        elif not place.exists():
+            raise NotHere(
+                f"{folder}: no such folder; give a run's, as outputs/<day>/<time>, or an ensemble on the hub as "
+                f"{PREFIX}owner/name"
+            )
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
         saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)

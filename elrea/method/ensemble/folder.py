@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from elrea.errors import StoreError
@@ -29,7 +29,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """The contents of `ensemble.json`, which carries its own checksum; the other files are not read.
 
     Raises:
-        StoreError: There is no ensemble in the folder, or `ensemble.json` is damaged or of another version.
+        StoreError: There is no ensemble in the folder, or `ensemble.json` is damaged or of another version, or names a
+            file or member that would lie elsewhere than directly at its name in the folder.
     """
     path = folder / ENSEMBLE
     if not folder.is_dir():
@@ -43,10 +44,23 @@ def read_facts(folder: Path) -> dict[str, Any]:
             raise StoreError(
                 f"{path}: format {facts['format']!r} is not {wanted}, which this version reads"
             )
-        facts["files"].items()
+        names, members = list(facts["files"].keys()), list(facts.get("members", ()))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"{path}: not in the form that this version writes ({error!r})") from error
+    for name in names:
+        if not _is_plain(name):
+            raise StoreError(f"{path}: {name!r} is outside the folder, or not in its shortest form")
+    for name in members:
+        if not _is_plain(str(name)) or "/" in str(name):
+            raise StoreError(f"{path}: its members are {members}; {name!r} is not a folder's name")
     return facts
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is a place in any folder that it is put behind, as those that are written to."""
+    path = PurePosixPath(name)
+    plain = path.parts and ".." not in path.parts and not path.is_absolute()
+    return bool(plain) and path.as_posix() == name and "\\" not in name and "\0" not in name
 
 
 def checked(folder: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from elrea.errors import NotHere, StoreError
+from elrea.errors import ConfigError, NotHere, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, FREE, checked, read_facts
 from elrea.store.files import publish
 from elrea.store.lock import Lease
@@ -18,9 +18,30 @@ SAFE = re.compile(r"(?:[\w-][\w.-]*/)*[\w-][\w.-]*\.(?:json|safetensors)", re.AS
 REPO = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 
 
-def is_repo(name: str) -> bool:
-    """Whether a name can be a hub id, `owner/name`, and is no folder here."""
-    return bool(REPO.fullmatch(name)) and not Path(name).exists()
+PREFIX = "hub:"
+"""Says that a hub id follows."""
+
+
+def repo_of(name: str, revision: str | None = None) -> str | None:
+    """The hub id that a name means; None for a folder.
+
+    It is one only if that is said, by the prefix or by a revision: `outputs/run1` with a slip in it must not be asked
+    for on the hub, where anybody can be called `outputs`.
+
+    Raises:
+        ConfigError: No `owner/name` follows the prefix, or a revision is given of something else.
+    """
+    said = name.startswith(PREFIX)
+    repo = name.removeprefix(PREFIX)
+    if said and not REPO.fullmatch(repo):
+        raise ConfigError(f"{name}: {PREFIX} must be followed by a hub id owner/name")
+    if said:
+        return repo
+    if revision is None:
+        return None
+    if not REPO.fullmatch(repo) or Path(repo).exists():
+        raise ConfigError(f"revision={revision}: {name} is a folder, not a hub id owner/name")
+    return repo
 
 
 def fetched(repo: str, revision: str | None = None) -> Path:
@@ -67,7 +88,7 @@ def asked(repo: str, call: Any) -> Any:
     except Exception as error:  # the HTTP client raises classes of its own
         lines = [line for line in str(error).strip().splitlines() if line.strip()]
         what = lines[0][:200] if lines else type(error).__name__
-        raise NotHere(f"{repo}: no such folder here, and the hub says: {what}") from error
+        raise NotHere(f"{repo}: the hub says: {what}") from error
 
 
 def _download(repo: str, commit: str, place: Path) -> None:
