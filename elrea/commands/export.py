@@ -31,15 +31,14 @@ from elrea.commands.arguments import (
     load_ensemble,
 )
 from elrea.commands.merge import (
-    check_out,
     check_rank,
     members_of,
     parse_weights,
-    publish_new,
     shared,
 )
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
+from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.folder import read_facts
 from elrea.models.peft_folders import config_of, is_peft
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: An argument, the ensemble, its backbone or a prompt cannot be used.
     """
     given = _parser().parse_args(argv)
-    check_out(given.to)
+    check_out(given.to, [given.run] if is_peft(given.run) else [])
     plan = _plan(given)
     device = device_of(given)
     backbone, config, dtype = _backbone(given, plan)
@@ -148,7 +147,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     if given.weights is not None:
         if given.only or given.prompts:
             raise ConfigError("--weights: writes one adapter; leave out --only and --prompts")
-        weights = shared(parse_weights(given.weights, members))
+        weights = shared(parse_weights(given.weights, members, facts))
         used = [name for name, weight in weights.items() if weight]
         check_rank(given.rank, [folder / name for name in used])
         return Plan({name: folder / name for name in used}, weights, folder, facts)

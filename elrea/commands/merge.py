@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import argparse
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,10 +30,11 @@ from elrea.commands.arguments import (
 )
 from elrea.commands.messages import announce, one_line_errors
 from elrea.commands.predict import read_prompts
-from elrea.errors import ConfigError, DataError, ElreaError, StoreError
-from elrea.method.ensemble.folder import ENSEMBLE, STEERING, checked, read_facts
+from elrea.commands.target import check_out, publish_new
+from elrea.errors import ConfigError, StoreError
+from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING, checked, read_facts
 from elrea.models.peft_folders import config_of, is_peft
-from elrea.store.files import publish, read_json, write_text
+from elrea.store.files import read_json, write_text
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: An argument, the ensemble, a folder or a prompt cannot be used.
     """
     given = _parser().parse_args(argv)
-    check_out(given.out)
+    check_out(given.out, [path for path in given.run if is_peft(path)])
     if len(given.run) > 1 or is_peft(given.run[0]):
         _merge_folders(given)
         return
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         prompts = [prompt for _, prompt in read_prompts(given.prompts)]
     device = device_of(given)
     members = members_of(folder)
-    weights = parse_weights(given.weights, members)
+    weights = parse_weights(given.weights, members, read_facts(folder))
     check_rank(given.rank, [folder / name for name, weight in weights.items() if weight])
     if given.prompts:
         weights = mean_weights(load_ensemble(given), prompts)
@@ -104,28 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_out(out: Path) -> None:
-    """Refuses a folder that is there already, or a part of it from an interrupted command.
-
-    Raises:
-        ConfigError: It exists.
-        DataError: Its part does.
-    """
-    if out.exists():
-        raise ConfigError(f"{out}: exists already; name another folder")
-    if (aside := out.with_name(f"{out.name}.partial")).exists():
-        raise DataError(f"{aside} exists already, perhaps from an interrupted merge; remove it")
-
-
-def publish_new(out: Path, write: Callable[[Path], None]) -> None:
-    """As `publish`, for a folder that is not there yet: after an error nothing is left of it."""
-    try:
-        publish(out, write)
-    except ElreaError:
-        shutil.rmtree(out.with_name(f"{out.name}.partial"), ignore_errors=True)
-        raise
-
-
 def merge(
     folder: Path, out: Path, weights: Mapping[str, float], rank: int | None, source: str
 ) -> None:
@@ -152,12 +130,21 @@ def merge(
         "The ensemble": about_run(folder),
     }
     _write(out, found, shares, "member", source, model, sections)
+    print(summed(shares))
 
 
 def shared(weights: Mapping[str, float]) -> dict[str, float]:
     """λ = w/Σw."""
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}
+
+
+def summed(shares: Mapping[str, float]) -> str:
+    """One line: which members are in the sum, and which are not."""
+    names = [name for name, share in shares.items() if share]
+    out = [name for name in shares if name not in names]
+    line = f"the sum of {', '.join(names)}"
+    return f"{line}; left out, with weight 0: {', '.join(out)}" if out else line
 
 
 def read_members(folder: Path, names: Mapping[str, Any]) -> dict[str, PeftFolder]:
@@ -314,15 +301,25 @@ def check_rank(rank: int | None, folders: Sequence[Path]) -> None:
         raise ConfigError(f"--rank {rank}: must be 1 to {exact}, the rank of the exact sum")
 
 
-def parse_weights(text: str, members: list[str]) -> dict[str, float]:
+def parse_weights(text: str, members: list[str], facts: Mapping[str, Any]) -> dict[str, float]:
     """Every member's weight from `uniform` or `base=0.2,expert-0=0.5`; a member that is not named has 0.
+
+    Args:
+        text: As it was typed.
+        members: All members that may be named.
+        facts: Contents of `ensemble.json`; by `uniform`, members that its strategy never answers by have 0.
 
     Raises:
         ConfigError: The text is malformed; a member is unknown or named twice; a weight is negative or not finite; or
             the sum is 0 or not finite.
     """
     if text == "uniform":
-        return dict.fromkeys(members, 1.0)
+        used = members
+        if SERVED in facts:  # needs torch
+            from elrea.method.ensemble.saved import used_members
+
+            used = used_members(facts)
+        return {name: float(name in used) for name in members}
     weights: dict[str, float] = {}
     for part in text.split(","):
         name, _, number = (word.strip() for word in part.partition("="))

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
 from elrea.commands.messages import one_line_errors
+from elrea.commands.target import check_outside
 from elrea.data.readers.asked import PromptReader
 from elrea.data.readers.formats import parse_row
 from elrea.data.readers.tables import EmptyFile, rows_of
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     if not given.answers.parent.is_dir():
         raise DataError(f"{given.answers.parent}: no such folder; make it, or give another --out")
+    check_outside(given.answers)
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
     prompts = read_prompts(given.prompts, facts.get("options", "text"))

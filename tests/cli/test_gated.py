@@ -14,9 +14,11 @@ from peft import ArrowConfig, create_arrow_model
 from peft.tuners.lora.arrow import ArrowLoraLinearLayer
 from transformers import AutoModelForCausalLM
 
+from elrea.commands import export, merge
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
+from elrea.method.ensemble.saved import used_members
 from elrea.models.device import Device
 from elrea.store.files import with_checksum
 from tests.cli.commands import QUIET, Ended, run
@@ -158,6 +160,32 @@ def test_a_changed_description_is_refused(
         Ensemble.load(copy, backbone=str(small_model), device=CPU)
 
 
+@pytest.mark.parametrize("which", ["gated", "arrow"])
+def test_a_uniform_sum_has_the_members_that_answer(
+    which: str, request: pytest.FixtureRequest, tmp_path: Path, capsys
+) -> None:
+    folder = request.getfixturevalue(which).folder / "out"
+    facts = json.loads((folder / "ensemble" / "ensemble.json").read_text())
+    serves = facts["strategy"].get("serves", [0, 1])
+    wanted = [*(["base"] if which == "gated" else []), *(f"expert-{c}" for c in sorted(serves))]
+    left = [name for name in facts["members"] if name not in wanted]
+    merge.main([str(folder), "--out", str(tmp_path / "sum")])
+    said = capsys.readouterr().out
+    line = f"the sum of {', '.join(wanted)}"
+    assert (
+        line + (f"; left out, with weight 0: {', '.join(left)}" if left else "")
+    ) in said.splitlines()
+    assert json.loads((tmp_path / "sum" / "adapter_config.json").read_text())["r"] == 2 * len(
+        wanted
+    )
+    export.main(
+        [str(folder), "--to", str(tmp_path / "one"), "--as", "peft", "--weights", "uniform"]
+    )
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "sum" / name).read_bytes()
+    merge.main([str(folder), "--out", str(tmp_path / "own"), "--weights", "base=1"])  # by name, any
+
+
 def test_data_without_dev_examples_needs_the_clusters(words: list[str], tmp_path: Path) -> None:
     without = [*words, "data.dev=null", "ensemble=gated", "evaluation.strategies=[base]"]
     said = run(tmp_path / "without", *without).error
@@ -199,6 +227,10 @@ def test_a_wide_trunk_and_a_distilled_router(
     assert {"parameter-matched", "paired-gated_wide"} <= stages and "features-dev" not in stages
     ensemble = Ensemble.load(tmp_path / "out", backbone=str(small_model), device=CPU)
     assert ensemble.members[0] == "parameter-matched"
+    facts = json.loads((tmp_path / "out" / "ensemble" / "ensemble.json").read_text())
+    serves = facts["strategy"]["serves"]
+    wanted = {"parameter-matched", *(ensemble.members[1 + c] for c in serves)}
+    assert "base" in facts["members"] and set(used_members(facts)) == wanted
     (route,) = ensemble.route(["Say where 3"])
     assert sorted(route.weights.values()) == [0, 0, 1]
 

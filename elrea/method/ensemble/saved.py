@@ -251,6 +251,35 @@ def _more(saved: Saved, members: Sequence[str]) -> list[str]:
     return more
 
 
+def used_members(facts: Mapping[str, Any]) -> list[str]:
+    """The members that have a weight for some prompt, in the order of the folder.
+
+    Those of a strategy of its own are found by prompts that are each cluster's alone, and one that is no cluster's.
+
+    Args:
+        facts: Contents of `ensemble.json`.
+
+    Raises:
+        StoreError: It names a strategy or router that cannot be made.
+    """
+    members = [str(name) for name in facts["members"]]
+    if SERVED not in facts:
+        return members[1:] if STEERING in facts else members
+    try:
+        strategy, router = _served(facts[SERVED]), make(facts["router"], Router, "router")
+        if strategy is None:
+            raise ValueError("it is null")
+        count = len({*members} & {*expert_names(len(members))})
+        routing = Routing(torch.cat([torch.eye(count), torch.zeros(1, count)]), router)
+        wanted, weighted = strategy.members(routing), strategy.weights(routing).ne(0).any(0)
+        used = {name for name, some in zip(wanted, weighted.tolist(), strict=True) if some}
+        if not used or not used.issubset(members):
+            raise ValueError(f"its members are {members}, not {wanted}")
+    except (ConfigError, KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{ENSEMBLE}: {SERVED}: {error}") from error
+    return [name for name in members if name in used]
+
+
 def _steered(facts: object) -> Steered | None:
     """The strategy by what `steered_facts` wrote."""
     if facts is None:
