@@ -270,13 +270,17 @@ def test_headers_of_one_connection_stay_there() -> None:
 def test_a_gate_says_who_answers() -> None:
     """Where dev keeps an expert out the trunk answers, which may be the wide adapter behind the base adapter."""
     members = ["base", "expert-0", "expert-1", "expert-2"]
-    kind = "GatedExperts"
-    gate = {"class": kind, "serves": [1]}
-    assert answering({"members": members}) == members[1:]
-    assert answering({"members": members, "strategy": gate}) == ["base", "expert-1", "base"]
+    gate = {"class": "GatedExperts", "serves": [1]}
+    facts = {"members": members, "router": {"class": "Router"}}
+    assert answering(facts) == members[1:]
+    assert answering({**facts, "strategy": gate}) == ["base", "expert-1", "base"]
+    rated = ["expert-x0.5-0", "expert-x0.5-1", "expert-x0.5-2"]
+    found = answering({**facts, "members": [*members, *rated], "strategy": {**gate, "rate": 0.5}})
+    assert found == ["base", "expert-x0.5-1", "base"]
     wide = ["base", "parameter-matched", *members[1:]]
-    found = answering({"members": wide, "strategy": {**gate, "trunk": "wide"}})
-    assert found == ["parameter-matched", "expert-1", "parameter-matched"]
+    found = answering({**facts, "members": wide, "strategy": {**gate, "trunk": "wide"}})
+    assert [name.startswith("parameter-matched") for name in found] == [True, False, True]
+    found = ["parameter-matched", "expert-1", "parameter-matched"]
     route = Route({"parameter-matched": 1.0, "expert-0": 0.0}, [0.4, 0.1], 0)
     gated = Adapters("name", found, wide, gated=True)
     assert gated.addressed({"a": 1}, route) == {"a": 1, "model": "parameter-matched"}
@@ -285,7 +289,7 @@ def test_a_gate_says_who_answers() -> None:
     )
     assert [one["scale"] for one in sent["lora"]] == [0.0, 0.0, 1.0], "by the files' order"
     arrow = {"class": "Arrow"}
-    assert answering({"members": members, "strategy": arrow}) == []
+    assert answering({**facts, "strategy": arrow}) == []
 
 
 def test_what_arrives_together_is_computed_together() -> None:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from elrea.errors import StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, GATE, SERVED, STEERING
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.saved import CENTROIDS, ROUTING
-from elrea.method.ensemble.strategies.gated import GatedExperts
-from elrea.method.ensemble.strategy import BASE, Strategy
-from elrea.method.routing.weights import LearnedRouter, Router
+from elrea.method.ensemble.strategy import BASE, Strategy, expert_names
+from elrea.method.routing.weights import LearnedRouter, Router, Routing
 from elrea.store.files import write_json
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def write_routing(
 
 
 def answering(facts: Mapping[str, Any]) -> list[str]:
-    """The member that answers each cluster's prompts where one adapter answers: its own, or the trunk where dev keeps
-    the expert out (`GatedExperts`); none where prompts are not routed.
+    """The member that answers each cluster's prompts where one adapter answers: its own expert, or where the ensemble
+    answers by a strategy of its own, the member with the largest weight there; none where prompts are not routed.
 
     Args:
         facts: Contents of `ensemble.json`.
@@ -91,13 +92,12 @@ def answering(facts: Mapping[str, Any]) -> list[str]:
     if SERVED not in facts:
         return members[1:]
     strategy: Strategy = make(facts[SERVED], Strategy, SERVED)
-    experts = [name for name in members if name.startswith("expert-")]
-    if isinstance(strategy, GatedExperts):
-        trunk = [name for name in members if name not in experts][
-            -1
-        ]  # a wide one comes behind the base adapter
-        return [name if c in (strategy.serves or []) else trunk for c, name in enumerate(experts)]
-    return experts if strategy.routed else []
+    if not strategy.routed:
+        return []
+    count = len({*members} & {*expert_names(len(members))})
+    alone = Routing(torch.eye(count), make(facts["router"], Router, "router"))
+    names = strategy.members(alone)
+    return [names[number] for number in strategy.weights(alone).argmax(1).tolist()]
 
 
 def scales(weights: Mapping[str, float], names: Sequence[str]) -> Scales:
