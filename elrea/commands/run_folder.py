@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from elrea.config import leaves, load_config, shareable
@@ -46,12 +47,36 @@ def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
         found = leaves(load_config(folder / CONFIG))
     except ConfigError:
         return  # damaged: it cannot be told, and the same command writes it again
-    different = difference(found, leaves(resolved(cfg)))
+    different = difference(found, _as_saved(leaves(resolved(cfg)), found, _chosen(cfg)))
     if different is not None:
         raise ConfigError(
             f"{key}={folder}: holds a run of another configuration ({different}); name another folder, or repeat that "
             "run's command to resume it"
         )
+
+
+def _as_saved(composed: Mapping[str, Any], found: Mapping[str, Any], chosen: str) -> dict[str, Any]:
+    """A composed config as `config.yaml` has it, where `ensemble` shows the settings that are used.
+
+    Args:
+        composed: The config, by dotted keys.
+        found: Of `config.yaml`.
+        chosen: The strategy that `ensemble=` names.
+    """
+    saved, own = dict(composed), f"evaluation.settings.{chosen}."
+    if saved.get("evaluation.rate") and found.get("ensemble.rate") == saved["evaluation.rate"]:
+        saved["ensemble.rate"] = saved["evaluation.rate"]
+    for key in composed:
+        if key.startswith(own):
+            saved[f"ensemble.{key.removeprefix(own)}"] = composed[key]
+    return saved
+
+
+def _chosen(cfg: DictConfig) -> str:
+    choices = OmegaConf.select(cfg, "hydra.runtime.choices")
+    if choices is None and HydraConfig.initialized():
+        choices = HydraConfig.get().runtime.choices
+    return str(choices["ensemble"]) if choices else ""
 
 
 def check_version(folder: Path, cfg: DictConfig, keys: Mapping[str, str]) -> None:

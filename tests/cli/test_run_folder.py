@@ -140,3 +140,39 @@ def test_results_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
         ConfigError, match=r"results of an earlier version.*\(base has another key\)"
     ):
         check_version(folder, newer, {**same, "base": "3" * 16})
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "ensemble", "said"),
+    [
+        ({"settings": {"elrea": {"rate": 0.5}}}, {"rate": 1.0}, None),
+        ({"rate": 0.5}, {"rate": 1.0}, None),
+        (
+            {"settings": {"elrea_top1": {"rate": 0.5}}},
+            {"rate": 1.0},
+            "ensemble.rate: 0.5 there, 1.0 here",
+        ),
+        ({"rate": 2.0}, {"rate": 1.0}, "ensemble.rate: 0.5 there, 1.0 here"),
+        (
+            {"settings": {"elrea": {"rate": 0.7}}},
+            {"rate": 1.0},
+            "ensemble.rate: 0.5 there, 0.7 here",
+        ),
+    ],
+)
+def test_the_strategys_settings_may_stand_elsewhere(
+    evaluation: Any, ensemble: Any, said: str | None, tmp_path: Path
+) -> None:
+    """config.yaml shows the strategy with the settings that evaluation.settings and evaluation.rate give it: the same
+    command, whose config has them there alone, resumes."""
+    composed = config(evaluation=evaluation, ensemble=ensemble)
+    composed.hydra.runtime = {"choices": {"ensemble": "elrea"}}
+    used = config(evaluation=evaluation, ensemble={"rate": 0.5})
+    del used["hydra"]
+    save_config(used, tmp_path / "config.yaml")
+    (tmp_path / "status.json").write_text(json.dumps({"state": "done"}))
+    if said is None:
+        check_run_folder(tmp_path, composed, "hydra.run.dir")
+    else:
+        with pytest.raises(ConfigError, match=said):
+            check_run_folder(tmp_path, composed, "hydra.run.dir")
