@@ -90,9 +90,8 @@ class Proxy:
     ) -> Response:
         headers = passed_on(request.headers.raw)
         if "accept-encoding" not in request.headers:
-            headers.append(
-                (b"accept-encoding", b"identity")
-            )  # else httpx asks for what the client cannot read
+            # Else httpx asks for what the client cannot read.
+            headers.append((b"accept-encoding", b"identity"))
         url = self._engine + request.url.path
         try:
             sent = self.client.build_request("POST", url, headers=headers, json=body)

@@ -90,10 +90,9 @@ def _parser() -> argparse.ArgumentParser:
         "(llama-server) (default: name)",
     )  # fmt: skip
     parser.add_argument(
-        "--name",
-        default="expert-{}",
-        help="with --form name: the adapters' names (default: expert-{})",
-    )
+        "--name", default="{}",
+        help="with --form name: the adapters' names, {} for a member's, as expert-0 (default: {})",
+    )  # fmt: skip
     parser.add_argument(
         "--lora", choices=LORAS, default="experts",
         help="with --form scales: the files that the engine has loaded: the experts 0, 1, ..., of which the nearest "

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from elrea.evaluation.statistics import resampled_means
+
 Array = npt.NDArray[np.float64]
-_CELLS = 4_000_000  # drawn indices held at once: 32 MB
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,7 @@ class Curves:
         """
         items: Array = self._weights @ (self._scores[a] - self._scores[b])
         generator = np.random.default_rng(seed)
-        means = np.empty(resamples)
-        block = max(1, _CELLS // items.size)
-        for start in range(0, resamples, block):
-            stop = min(start + block, resamples)
-            drawn = generator.integers(items.size, size=(stop - start, items.size))
-            means[start:stop] = items[drawn].mean(axis=1)
+        means = resampled_means(items, generator, resamples)
         drawn_spread = self.freedom * self.spread**2 / generator.chisquare(self.freedom, resamples)
         beyond = np.sqrt(np.maximum(0, drawn_spread - self.spread_of_items**2))
         off = np.sqrt(2) * np.linalg.norm(self._weights) * beyond

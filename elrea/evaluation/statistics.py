@@ -103,6 +103,25 @@ def paired_interval(
     return float(low), float(high)
 
 
+def resampled_means(
+    values: npt.NDArray[np.float64], generator: np.random.Generator, resamples: int
+) -> npt.NDArray[np.float64]:
+    """Means of samples of the items with replacement `[resamples]`.
+
+    Args:
+        values: `[items]`.
+        generator: draws the samples.
+        resamples: how many.
+    """
+    means = np.empty(resamples)
+    block = max(1, _CELLS // values.size)
+    for start in range(0, resamples, block):
+        stop = min(start + block, resamples)
+        drawn = generator.integers(values.size, size=(stop - start, values.size))
+        means[start:stop] = values[drawn].mean(axis=1)
+    return means
+
+
 def mean_interval(scores: npt.ArrayLike, seed: int, resamples: int = 10_000) -> tuple[float, float]:
     """95 % percentile bootstrap interval of a mean of scores of any values.
 
@@ -124,12 +143,7 @@ def mean_interval(scores: npt.ArrayLike, seed: int, resamples: int = 10_000) -> 
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"mean_interval() needs scores [items] with items > 0, not {values.shape}")
     generator = np.random.default_rng(seed)
-    means = np.empty(resamples)
-    block = max(1, _CELLS // values.size)
-    for start in range(0, resamples, block):
-        stop = min(start + block, resamples)
-        drawn = generator.integers(values.size, size=(stop - start, values.size))
-        means[start:stop] = values[drawn].mean(axis=1)
+    means = resampled_means(values, generator, resamples)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

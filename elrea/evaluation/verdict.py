@@ -113,7 +113,7 @@ class Decision:
     Attributes:
         best: The candidate that the lines put first.
         pick: The candidate to take: `best` if it is decided, else the cheapest that is not told apart from it.
-        decided: Whether `best` is told apart from every other candidate.
+        decided: Whether the interval of `best` against every other candidate excludes 0.
         level: The candidates that are not told apart from `best`, in the order of their costs.
         ahead: `best` less each other candidate, on the measure's scale; where lower is better, the other less `best`.
     """

@@ -333,6 +333,13 @@ def test_who_leaves_takes_nobody_along() -> None:
     assert (two, three, others) == (2, 3, [4, 5, 6]) and isinstance(nine, RuntimeError)
 
 
+def test_a_member_keeps_its_name_unless_another_is_given() -> None:
+    route = Route({"base": 0.2, "expert-1": 0.8}, [0.1, 0.9], 1)
+    for words, name in (([], "expert-1"), (["--name", "my-{}"], "my-expert-1")):
+        given = route_proxy._parser().parse_args(["run", "--engine", "http://a", *words])
+        assert Adapters("name", EXPERTS, name=given.name).addressed({}, route) == {"model": name}
+
+
 def test_bad_arguments_are_one_line(whole: Ended, tmp_path: Path) -> None:
     out = str(whole.folder / "out")
     for words, said in (
