@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from elrea.method.ensemble.served import scales
+from elrea.method.ensemble.served import member_alone, scales
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Route
@@ -21,23 +21,17 @@ class Adapters:
 
     Attributes:
         form: What a request names.
-        answers: Of each cluster, the member that answers.
         loaded: The members that the engine has loaded, in the order of their ids; for scales.
         name: The engine's name of a member, with {} for the member's.
-        gated: The member that answers is the one with all the weight, which may be the trunk.
     """
 
     form: Form
-    answers: Sequence[str]
     loaded: Sequence[str] = ()
     name: str = "{}"
-    gated: bool = False
 
     def addressed(self, body: Mapping[str, Any], route: Route) -> dict[str, Any]:
         """The request to the engine, for a request and its prompt's route."""
-        answers = self.answers[route.nearest]
-        if self.gated:
-            answers = max(route.weights, key=route.weights.__getitem__)
+        answers = member_alone(route.weights)
         if self.form == "name":
             return {**body, "model": self.name.format(answers)}
         weights = route.weights if self.form == "members" else {answers: 1.0}

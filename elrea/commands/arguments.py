@@ -51,7 +51,9 @@ def ensemble_parser(
     )  # fmt: skip
     add_plugins(parser)
     parser.add_argument(
-        "--top-k", type=int, help="use only the k experts nearest to a prompt (default: all)"
+        "--top-k",
+        type=int,
+        help="use only the k experts nearest to a prompt; C or more: all (default: as the run, else all)",
     )
     if not generates:
         return parser

@@ -204,14 +204,13 @@ def _routes(given: argparse.Namespace, plan: Plan) -> list[str] | None:
     prompts = read_prompts(given.prompts, facts.get("options", "text"))
     from elrea.method.ensemble.served import answering, route_line
 
-    answers = answering(facts)
-    if not answers:
+    if not answering(facts):
         raise ConfigError("--prompts: this ensemble routes no prompts; leave it out")
     ensemble = load_ensemble(given)
     routes = ensemble.route([prompt for _, prompt in prompts])
     names = list(plan.folders)
     return [
-        json.dumps(route_line(name, route, answers, names))
+        json.dumps(route_line(name, route, names))
         for (name, _), route in zip(prompts, routes, strict=True)
     ]
 

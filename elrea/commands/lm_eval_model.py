@@ -66,8 +66,8 @@ class ElreaLM(LM):
     Args:
         path: Folder of a run, or `ensemble/` in it.
         backbone: Folder or hub id of the model; None: where the run had it.
-        top_k: Use only the k nearest experts; None: all.
-        base_share: Whether the base adapter takes part, with weight w_base.
+        top_k: Use only the k nearest experts; None: as the run, else all.
+        base_share: Whether the base adapter takes part, with weight w_base; None: as the run, else true.
         device: `cpu`, `cuda` or `mps`; None: a GPU if there is one.
         batch_size: Contexts in one joint pass; `auto` is 16. It changes only speed and memory.
         max_batch_size: Ignored; lm-eval passes it.
@@ -82,7 +82,7 @@ class ElreaLM(LM):
         path: str | Path = "",
         backbone: str | None = None,
         top_k: int | None = None,
-        base_share: bool = True,
+        base_share: bool | None = None,
         device: str | None = None,
         batch_size: int | str | None = None,
         max_batch_size: int | None = None,
@@ -94,7 +94,7 @@ class ElreaLM(LM):
             raise ConfigError(f"model_args: {name}: unknown{did_you_mean(name, ARGUMENTS)}")
         if not str(path):
             raise ConfigError("model_args: path=... is missing; give a run's folder")
-        if not isinstance(base_share, bool) or not isinstance(top_k, int | None):
+        if not isinstance(base_share, bool | None) or not isinstance(top_k, int | None):
             raise ConfigError(
                 f"model_args: top_k={top_k!r}, base_share={base_share!r}: must be a number, and true or false"
             )

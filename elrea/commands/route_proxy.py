@@ -24,7 +24,6 @@ from elrea.commands.arguments import (
     load_ensemble,
 )
 from elrea.errors import ConfigError
-from elrea.method.ensemble.folder import SERVED
 
 if TYPE_CHECKING:
     from elrea.commands.addressing import Form
@@ -53,7 +52,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elrea.commands.addressing import Adapters
     from elrea.commands.merge import members_of
     from elrea.method.ensemble.served import answering
-    from elrea.method.ensemble.strategy import BASE
 
     answers = answering(facts)
     if not answers:
@@ -61,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     form: Form = "name" if given.form == "name" else given.lora
     loaded = members_of(ensemble_folder(given.run))
     if form == "experts":
-        if SERVED in facts:
+        loaded = loaded[1 : 1 + len(answers)]  # behind the base adapter, before a trunk
+        if others := sorted({*answers} - {*loaded}):
             raise ConfigError(
-                "--lora experts: another adapter answers where dev keeps an expert out: load all members, and say "
+                f"--lora experts: {others[0]} answers where dev keeps an expert out: load all members, and say "
                 "--lora members"
             )
-        loaded = [name for name in loaded if name != BASE]
     ensemble = load_ensemble(given)
-    adapters = Adapters(form, answers, loaded, given.name, SERVED in facts)
+    adapters = Adapters(form, loaded, given.name)
     line = f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends"
     print(
         line, file=sys.stderr, flush=True

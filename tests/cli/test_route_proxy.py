@@ -105,7 +105,7 @@ def ensemble(whole: Ended, small_model: Path) -> Ensemble:
 def served(ensemble: Ensemble, engine: str, form: Form, timeout: float = 30.0) -> Iterator[Any]:
     """A client of a proxy that listens on a free port."""
     files = EXPERTS if form == "experts" else ["base", *EXPERTS]
-    made = proxy.app(proxy.Proxy(ensemble, engine, Adapters(form, EXPERTS, files), timeout))
+    made = proxy.app(proxy.Proxy(ensemble, engine, Adapters(form, files), timeout))
     server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -280,13 +280,10 @@ def test_a_gate_says_who_answers() -> None:
     wide = ["base", "parameter-matched", *members[1:]]
     found = answering({**facts, "members": wide, "strategy": {**gate, "trunk": "wide"}})
     assert [name.startswith("parameter-matched") for name in found] == [True, False, True]
-    found = ["parameter-matched", "expert-1", "parameter-matched"]
     route = Route({"parameter-matched": 1.0, "expert-0": 0.0}, [0.4, 0.1], 0)
-    gated = Adapters("name", found, wide, gated=True)
-    assert gated.addressed({"a": 1}, route) == {"a": 1, "model": "parameter-matched"}
-    sent = Adapters("members", found, [*members[:2], "parameter-matched"], gated=True).addressed(
-        {}, route
-    )
+    sent = Adapters("name", wide).addressed({"a": 1}, route)
+    assert sent == {"a": 1, "model": "parameter-matched"}
+    sent = Adapters("members", [*members[:2], "parameter-matched"]).addressed({}, route)
     assert [one["scale"] for one in sent["lora"]] == [0.0, 0.0, 1.0], "by the files' order"
     arrow = {"class": "Arrow"}
     assert answering({**facts, "strategy": arrow}) == []
@@ -337,7 +334,7 @@ def test_a_member_keeps_its_name_unless_another_is_given() -> None:
     route = Route({"base": 0.2, "expert-1": 0.8}, [0.1, 0.9], 1)
     for words, name in (([], "expert-1"), (["--name", "my-{}"], "my-expert-1")):
         given = route_proxy._parser().parse_args(["run", "--engine", "http://a", *words])
-        assert Adapters("name", EXPERTS, name=given.name).addressed({}, route) == {"model": name}
+        assert Adapters("name", name=given.name).addressed({}, route) == {"model": name}
 
 
 def test_bad_arguments_are_one_line(whole: Ended, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ class Ensemble:
         revision: str | None = None,
         backbone: str | None = None,
         top_k: int | None = None,
-        base_share: bool = True,
+        base_share: bool | None = None,
         device: Device | None = None,
         trust_remote_code: bool = False,
     ) -> Ensemble:
@@ -112,8 +112,8 @@ class Ensemble:
             revision: Of the hub id: a commit, which pins what is loaded, a branch or a tag; None: main.
             backbone: Folder or hub id of the backbone. None finds it: at its commit on the hub, where the run had
                 it, or at the same place relative to the ensemble or the working folder, as after moving both.
-            top_k: Use the k nearest experts only; None uses all.
-            base_share: Include the base adapter with weight w_base, as in the paper.
+            top_k: Use the k nearest experts only, all of them if there are not more; None: as the run, else all.
+            base_share: Include the base adapter with weight w_base, as in the paper; None: as the run, else true.
             device: Where to compute, and with how many threads; None: a GPU if there is one, else OMP_NUM_THREADS,
                 or one thread or all cores, whichever is measured to be faster.
             trust_remote_code: Run the code that comes with the backbone, if the run did.
@@ -136,20 +136,9 @@ class Ensemble:
         if (place / "ensemble" / ENSEMBLE).is_file():
             place /= "ensemble"
         saved = read_ensemble(place, backbone, trust_remote_code=trust_remote_code)
-        given = top_k is not None or not base_share
-        if saved.strategy and given:
-            raise ConfigError(
-                f"this ensemble answers as {type(saved.strategy).__name__} does: top_k and base_share are ELREA's; "
-                "leave them out"
-            )
-        if saved.steered and (top_k is not None or not base_share):
-            raise ConfigError(
-                "this ensemble has one adapter that clusters steer: top_k and base_share choose between experts, and "
-                "it has none; leave them out"
-            )
+        strategy = _chosen(saved, top_k, base_share)
         device = device or Device()
         device.apply(measure=True)
-        strategy = saved.strategy or saved.steered or Elrea(top_k, base_share)
         return cls(saved, saved.backbone.load(device), strategy)
 
     def examples(self, prompts: Sequence[Asked]) -> list[Example]:
@@ -345,3 +334,28 @@ def _texts(example: Example) -> list[str]:
     """All texts of a prompt."""
     pairs = [text for pair in (*example.history, *example.shots) for text in pair]
     return [example.instruction, example.header, *example.choices, *pairs]
+
+
+def _chosen(saved: Saved, top_k: int | None, base_share: bool | None) -> Strategy:
+    """The strategy that the ensemble answers by, with what `Ensemble.load` is given.
+
+    Raises:
+        ConfigError: Something is given, and the strategy is none of ELREA's.
+    """
+    strategy = saved.strategy or saved.steered or Elrea()
+    if top_k is None and base_share is None:
+        return strategy
+    if saved.steered:
+        raise ConfigError(
+            "this ensemble has one adapter that clusters steer: top_k and base_share choose between experts, and it "
+            "has none; leave them out"
+        )
+    if not isinstance(strategy, Elrea):
+        raise ConfigError(
+            f"this ensemble answers as {type(strategy).__name__} does: top_k and base_share are ELREA's; leave them out"
+        )
+    return replace(
+        strategy,
+        top_k=strategy.top_k if top_k is None else top_k,
+        base_share=strategy.base_share if base_share is None else base_share,
+    )

@@ -26,6 +26,9 @@ FORMAT = 1
 Scales = list[dict[str, Any]]
 """`[{"id": 0, "scale": 0.1}, ...]`, the field `lora` of a request to llama-server."""
 
+EXPERT = "expert-"
+"""How experts' names begin."""
+
 
 def write_routing(
     place: Path, ensemble: Path, facts: Mapping[str, Any], paths: Mapping[str, str]
@@ -79,7 +82,7 @@ def write_routing(
 
 def answering(facts: Mapping[str, Any]) -> list[str]:
     """The member that answers each cluster's prompts where one adapter answers: its own expert, or where the ensemble
-    answers by a strategy of its own, the member with the largest weight there; none where prompts are not routed.
+    answers by a strategy of its own, `member_alone` there; none where prompts are not routed.
 
     Args:
         facts: Contents of `ensemble.json`.
@@ -97,7 +100,22 @@ def answering(facts: Mapping[str, Any]) -> list[str]:
     count = len({*members} & {*expert_names(len(members))})
     alone = Routing(torch.eye(count), make(facts["router"], Router, "router"))
     names = strategy.members(alone)
-    return [names[number] for number in strategy.weights(alone).argmax(1).tolist()]
+    return [
+        member_alone(dict(zip(names, weights, strict=True)))
+        for weights in strategy.weights(alone).tolist()
+    ]
+
+
+def member_alone(weights: Mapping[str, float]) -> str:
+    """The member that answers where only one adapter can: the expert with the largest weight; if none has any, as where
+    dev keeps the nearest expert out, the member with the largest.
+
+    Args:
+        weights: By member's name.
+    """
+    experts = {name: w for name, w in weights.items() if name.startswith(EXPERT) and w > 0}
+    chosen = experts or weights
+    return max(chosen, key=chosen.__getitem__)
 
 
 def scales(weights: Mapping[str, float], names: Sequence[str]) -> Scales:
@@ -122,18 +140,17 @@ def fixed_scales(names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def route_line(name: str, route: Route, answers: Sequence[str], names: Sequence[str]) -> dict[str, Any]:  # fmt: skip
+def route_line(name: str, route: Route, names: Sequence[str]) -> dict[str, Any]:
     """One prompt's route: the nearest cluster's adapter, every member's weight, and the scales of (D.1).
 
     Args:
         name: The prompt's id.
         route: As `Ensemble.route` returns it.
-        answers: Of each cluster, the member that answers.
         names: The adapters that were exported, in the order of their ids.
     """
     return {
         "id": name,
-        "nearest": answers[route.nearest],
+        "nearest": member_alone(route.weights),
         "weights": route.weights,
         "lora": scales(route.weights, names),
     }

@@ -114,11 +114,14 @@ class Strategy(ABC):
     Attributes:
         added_fields: Fields that the class has had since a later version than its first, with defaults that change
             nothing; at these they are left out of stages' keys.
-        exported: Whether the run's ensemble/ answers by it, if `ensemble=` names it, instead of by ELREA's weights.
     """
 
     added_fields: ClassVar[tuple[str, ...]] = ()
-    exported: ClassVar[bool] = False
+
+    @property
+    def exported(self) -> bool:
+        """Whether the run's ensemble/ answers by it, if `ensemble=` names it, instead of by ELREA's weights."""
+        return False
 
     @property
     def routed(self) -> bool:

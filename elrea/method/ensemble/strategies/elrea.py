@@ -41,6 +41,22 @@ class Elrea(Rated, Strategy):
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"top_k={self.top_k}: must be at least 1, or null for all")
 
+    @property
+    def exported(self) -> bool:
+        return self.top_k is not None or not self.base_share
+
+    @property
+    def card(self) -> str:
+        if not self.exported:
+            return ""
+        if self.top_k is None:
+            which = "All experts answer together"
+        elif self.top_k == 1:
+            which = "The nearest expert answers"
+        else:
+            which = f"The {self.top_k} nearest experts answer together"
+        return f"{which}, {'with' if self.base_share else 'without'} the base adapter."
+
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
         return experts(setting, "cluster", self.rate)
 

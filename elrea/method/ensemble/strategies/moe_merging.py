@@ -21,6 +21,10 @@ class MoeMerging(MoeRouting):
     A and B are averaged separately, as in the paper: B A is not the mean of the members' B_c A_c.
     """
 
+    @property
+    def card(self) -> str:
+        return "Every adapted layer has one adapter per prompt: the weighted means of all A and of all B (D.1)."
+
     def delta(self, x: Tensor, factors: Factors) -> Tensor:
         a = torch.einsum("bm,mri->bri", factors.weights, factors.a)
         b = torch.einsum("bm,mor->bor", factors.weights, factors.b)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from elrea.method.ensemble.layerwise import Factors, mixed_outputs
 from elrea.method.ensemble.strategies.elrea import Elrea
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class MoeRouting(Elrea, Layerwise):
     """(α/r)·Σ_c λ_c B_c A_c x in each layer, with λ = w/Σw and the base adapter as c = 0 (D.1)."""
+
+    exported: ClassVar[bool] = True
+
+    @property
+    def card(self) -> str:
+        return "Every adapted layer sums its members' outputs, weighted in proportion to the routing weights (D.1)."
 
     def weights(self, routing: Routing) -> Tensor:
         weights = super().weights(routing)
