@@ -49,6 +49,8 @@ computes MoE Routing (D.1) in one pass.""",
 ROUTED = """`routing.json` numbers the adapters and names each cluster's (`nearest`), and `routing/` has the
 centroids{more}. A prompt is answered by its nearest cluster's adapter alone, or by the weighted sum of all.
 `routes.jsonl`, if it is there, has the routes of some prompts."""
+UNSCORED = "The scores are those of the run's own strategies; what is exported here has not been scored by itself."
+
 LEARNED = (
     " and the trained router, which reads the base adapter's hidden states or the prompt's words"
 )
@@ -143,7 +145,7 @@ class Export:
         first = next(iter(self.adapters.values()))
         sections = {"Configuration": configuration(first.lora, self.facts)}
         if self.ensemble is not None:
-            sections["The ensemble"] = about_run(self.ensemble)
+            sections["The ensemble"] = f"{about_run(self.ensemble)}\n\n{UNSCORED}".strip()
         return card(
             f"{title} on {self.model.name}", what, self.model,
             library=LIBRARY[self.form], sections=sections,

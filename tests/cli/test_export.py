@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from elrea.commands import export
 from elrea.commands.messages import one_line_errors
+from elrea.errors import StoreError
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
 from tests.cli.commands import Ended
@@ -57,6 +58,9 @@ def test_a_peft_folder_for_each_cluster(
     assert f"{examples['train']} training examples (0 left out" in card
     assert "| elrea |" in card and "rank 2" in card and "state no licence" in card
     assert str(small_model) not in card and str(run) not in card
+    assert "has not been scored by itself" in card
+    with pytest.raises(StoreError, match="served: an export, which has adapters but no ensemble"):
+        export.main([str(to), "--to", str(tmp_path / "again"), "--as", "gguf"])
     assert [path.name for path in to.parent.iterdir()] == ["served"]
 
 

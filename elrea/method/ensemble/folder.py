@@ -35,6 +35,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
     path = folder / ENSEMBLE
     if not folder.is_dir():
         raise StoreError(f"{folder}: no such folder; give a run's, as outputs/<day>/<time>")
+    if not path.is_file() and (folder / "routing.json").is_file():
+        raise StoreError(
+            f"{folder}: an export, which has adapters but no ensemble.json; give the run that it was made from, or "
+            "its adapters' folders to elrea merge"
+        )
     if not path.is_file():
         raise StoreError(f"{folder}: no ensemble.json there; give the folder of a finished run")
     facts = read_with_checksum(path)
