@@ -14,7 +14,7 @@ WANTED := elrea needs Python 3.11, 3.12 or 3.13: make setup PYTHON=python3.12
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup run test test-pre test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-sweep bench-training gpu clean
+.PHONY: help setup run test test-pre test-faults fuzz check backbone smollm2 run-real bench-clusters bench-features bench-inference bench-peft bench-sweep bench-training gpu clean
 
 help: ## Print this help
 	@echo "make TARGET [VARIABLE=value ...]"
@@ -83,6 +83,9 @@ bench-clusters: $(STAMP) ## Measure the cost of clustering, up to 200,000 featur
 
 bench-inference: $(STAMP) ## Measure the cost of inference with all members (an hour; ARGS='--models tiny': minutes)
 	$(BIN)/python -m experiments.benchmarks.inference $(ARGS)
+
+bench-peft: $(STAMP) ## Compare merging and swapping of adapters with PEFT's own (a minute)
+	$(BIN)/python -m experiments.benchmarks.peft_own $(ARGS)
 
 bench-sweep: $(STAMP) ## Measure the overhead of a sweep per stage and per job (half an hour)
 	$(BIN)/python -m experiments.benchmarks.sweep $(ARGS)
