@@ -52,7 +52,7 @@ def composed(*words: str) -> DictConfig:
 
 
 def test_the_number_of_choices() -> None:
-    assert len(EXPERIMENTS) == 17
+    assert len(EXPERIMENTS) == 18
     assert len([option for group, option in OPTIONS if group == "ensemble"]) == 36
     assert len([option for group, option in OPTIONS if group == "clustering"]) == 4
     assert {group.partition("/")[0] for group, _ in OPTIONS} == set(TO_BUILD)

@@ -1,0 +1,1 @@
+"""The leaderboard: points above the best tuned single adapter."""

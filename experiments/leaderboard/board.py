@@ -1,0 +1,173 @@
+"""Writes the leaderboard: what each method scores above the best tuned single adapter, column by column.
+
+    python -m experiments.leaderboard.board --commit <of the runs> --into experiments/leaderboard \
+        --column 200 multirun/rates_200 multirun/test_200 --column 500 multirun/rates_500 multirun/test_500
+
+A column is one amount of training data. Its first sweep was scored on dev at several rates; each row takes the rate
+that is best there (`experiments.fair_table.rates`). The single adapter that is best there is what the column's methods
+are held against. Its second sweep was scored on test at those rates. Differences are in points, paired, with 95 %
+intervals over seeds and questions at once. Writes table.md, and <column>.json for each column.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from elrea.commands.messages import one_line_errors
+from elrea.errors import ConfigError, DataError
+from elrea.reporting.compare_table import Comparison, Row, command_line, compare, read_sweep, save
+from elrea.store.files import write_text
+from experiments.fair_table import rates
+
+SINGLE = (
+    "compute_matched", "compute_matched_passes", "parameter_matched", "parameter_matched_rslora", "balanced",
+    "projected", "tagged",
+)  # fmt: skip
+"""Rows with one adapter for all prompts, as many steps, passes or parameters as the experts."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One size of the data.
+
+    Attributes:
+        name: Heading.
+        dev: Accuracy on dev by row and rate.
+        table: On test, each row less the best single adapter.
+    """
+
+    name: str
+    dev: Mapping[str, Mapping[str, float]]
+    table: Comparison
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """By strategy."""
+        return {row.strategy: row for row in self.table.rows}
+
+
+def column(name: str, dev: Path, test: Path) -> Column:
+    """Reads one column from its two sweeps.
+
+    Raises:
+        ElreaError: A sweep is unfinished or scored on the wrong questions; dev has no single adapter; or the runs on
+            test vary more than the seed, or have other rates than dev chose.
+    """
+    found = rates.accuracies(dev)
+    singles = {row: max(found[row].values()) for row in SINGLE if row in found}
+    if not singles:
+        raise ConfigError(f"{dev}: no single adapter; score one of {', '.join(SINGLE)}")
+    best = max(singles, key=singles.__getitem__)
+    keys, scores, jobs = read_sweep(test, [best], several=True)
+    if keys:
+        raise ConfigError(f"{test}: varies {', '.join(keys)}; a column has one setting, and seeds")
+    chosen = rates.words(found)
+    for job in jobs:
+        if "evaluation.split=dev" in job["words"]:
+            raise ConfigError(f"{test}: was scored on dev; the board needs runs on test")
+        if chosen not in job["words"]:
+            raise ConfigError(
+                f"{test}/{job['number']}: other rates than dev chose in {dev}; run it with\n{chosen!r}"
+            )
+    table = compare(scores, command=command_line(), data=jobs[0]["data"], baseline=best)
+    return Column(name, found, table)
+
+
+def page(columns: Sequence[Column], commit: str) -> str:
+    """The board as Markdown: the methods by the mean of their differences, what they are held against, and the rates.
+
+    Raises:
+        DataError: The columns have different rows.
+    """
+    names = list(columns[0].rows)
+    if any(set(each.rows) != set(names) for each in columns):
+        raise DataError("the columns have different rows; make them by the same commands")
+    gains = {name: sum(_gain(each.rows[name]) for each in columns) / len(columns) for name in names}
+    heads = [each.name for each in columns]
+    lines = [
+        f"| row | passes | {' | '.join(heads)} | ahead, level, behind |",
+        "|---" * (3 + len(heads)) + "|",
+    ]
+    for name in sorted(names, key=lambda name: -gains[name]):
+        rows = [each.rows[name] for each in columns]
+        passes = "-" if rows[0].passes is None else f"{rows[0].passes:g}"
+        cells = " | ".join(map(_cell, rows))
+        lines.append(f"| `{name}` | {passes} | {cells} | {_counted(rows)} |")
+    return "\n\n".join(
+        [
+            "\n".join(lines),
+            "\n".join(_against(columns)),
+            *(
+                f"Rates on dev, {each.name}: accuracy in %\n\n{rates.table(each.dev)}"
+                for each in columns
+            ),
+            f"Code of the runs: {commit}\n\n    {columns[0].table.command}\n",
+        ]
+    )
+
+
+def _gain(row: Row) -> float:
+    return 0.0 if row.row_minus_baseline is None else row.row_minus_baseline.mean
+
+
+def _bounds(row: Row) -> Sequence[float]:
+    """The interval of a row's difference, over seeds and questions, or with one seed over questions."""
+    found = row.row_minus_baseline
+    return () if found is None else found.seeds_items_ci95 or found.items_ci95
+
+
+def _cell(row: Row) -> str:
+    bounds = _bounds(row)
+    if not bounds:
+        return f"{100 * row.mean:.1f} %"
+    return f"{100 * _gain(row):+.1f} [{', '.join(f'{100 * bound:+.1f}' for bound in bounds)}]"
+
+
+def _counted(rows: Sequence[Row]) -> str:
+    """Columns in which the whole interval is above 0, holds it, and is below it."""
+    bounds = [_bounds(row) for row in rows]
+    ahead = sum(each[0] > 0 for each in bounds if each)
+    behind = sum(each[1] < 0 for each in bounds if each)
+    return f"{ahead}, {sum(map(bool, bounds)) - ahead - behind}, {behind}"
+
+
+def _against(columns: Sequence[Column]) -> list[str]:
+    lines = [
+        "| column | best single adapter on dev | its accuracy on test, % | questions | seeds |",
+        "|---|---|---|---|---|",
+    ]
+    for each in columns:
+        row = each.rows[each.table.baseline or ""]
+        cells = [each.name, f"`{row.strategy}`", f"{100 * row.mean:.1f}", f"{row.items:,}"]
+        lines.append(f"| {' | '.join([*cells, ', '.join(map(str, row.seeds))])} |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--column", nargs=3, action="append", required=True, metavar=("NAME", "DEV", "TEST"),
+        help="heading, sweep over evaluation.rate on dev, sweep over seeds on test",
+    )  # fmt: skip
+    parser.add_argument("--commit", required=True, help="of the code that the runs were made with")
+    parser.add_argument(
+        "--into", type=Path, required=True, help="folder for table.md and the JSON files"
+    )
+    given = parser.parse_args()
+    columns = [column(name, Path(dev), Path(test)) for name, dev, test in given.column]
+    text = page(columns, given.commit)
+    print(text)
+    given.into.mkdir(parents=True, exist_ok=True)
+    write_text(given.into / "table.md", text)
+    for each in columns:
+        save(each.table, given.into / f"{each.name}.json")
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()
