@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -99,9 +99,11 @@ class Pipeline:
         while made is not self.graph:
             made = self.graph
             needed = made.needed(until)
-            for name, node in made.nodes.items():
-                if name not in needed or name in self.reused:
-                    continue
+            left = [name for name in made.nodes if name in needed and name not in self.reused]
+            while left:
+                name = self._next(left)
+                left.remove(name)
+                node = made.nodes[name]
                 self._rehearse(name, node)
                 with memory_explained(name, node.step):
                     node.stage.run(partial(node.step.make, node.context, node.upstream))
@@ -110,6 +112,17 @@ class Pipeline:
                     self.graph = self._builder.graph(self.store)
                     on_stages(self.graph.keys)
                     break
+
+    def _next(self, left: Sequence[str]) -> str:
+        """The first stage that can be made. One that another process is making is left until nothing else is, unless
+        this is one of several processes, which have to take the stages in the same order."""
+        if self.experiment.device.devices > 1:
+            return left[0]
+        for name in left:
+            made = self.reused.keys() >= self.graph.upstream(name).keys()
+            if made and not self.graph.nodes[name].stage.busy():
+                return name
+        return left[0]
 
     def _rehearse(self, name: str, node: Node) -> None:
         """Tries everything on two rows before the first long stage that is not in the store."""

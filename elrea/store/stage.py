@@ -96,6 +96,11 @@ class Stage:
         """
         return os.path.lexists(self.folder) and self._is_intact(self.folder)
 
+    def busy(self) -> bool:
+        """Whether another process seems to be making it now."""
+        state = read_lease(self._sibling("lease"))
+        return state is not None and state.alive is not False and not os.path.lexists(self.folder)
+
     def run(self, make: Callable[[Path], None]) -> Path:
         """Reuses the finished files, or calls `make` to write them; one process at a time.
 

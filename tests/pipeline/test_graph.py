@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,8 +14,10 @@ from elrea.pipeline.graph import graph_of
 from elrea.pipeline.run import Pipeline
 from elrea.pipeline.step import Step
 from elrea.reporting.collect import needed_stages
+from elrea.store.lock import Lease
 from elrea.store.stage import Stage, Store
 from tests.cli.test_keys import experiment
+from tests.store.test_stage import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,6 +57,30 @@ def test_a_new_stage_is_one_class_and_one_line(
     stage = pipeline.graph.stages["note"]
     assert (stage.folder / "note.txt").read_text() == pipeline.graph.keys["base"]
     assert pipeline.reused == {"base": False, "note": False}
+
+
+def test_what_another_process_is_making_comes_last(small_model: Path, tmp_path: Path) -> None:
+    """A run does not wait for a stage as long as it has others to make that do not need it."""
+    words = ["evaluation.strategies=[base,continued,compute_matched]", "ensemble=base"]
+    pipeline = Pipeline(experiment(small_model, *words), Store(tmp_path))
+    planned = list(pipeline.graph.nodes)
+    assert planned.index("continued") < planned.index("compute-matched") < planned.index("scores")
+    stage = pipeline.graph.stages["continued"]
+    lease = Lease(stage.folder.with_name(f"{stage.key}.lease"))
+    lease.path.parent.mkdir(parents=True)
+    assert lease.acquire(wait=False) and stage.busy()
+    last = pipeline.graph.stages["compute-matched"].folder
+
+    def release() -> None:
+        wait_for(last.exists)
+        lease.release()
+
+    other = threading.Thread(target=release)
+    other.start()
+    pipeline.run()
+    other.join()
+    made = [name for name in pipeline.reused if name in ("continued", "compute-matched", "scores")]
+    assert made == ["compute-matched", "continued", "scores"]
 
 
 def test_memory_that_runs_out_names_the_stage(
