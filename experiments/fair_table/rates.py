@@ -1,16 +1,17 @@
-"""Chooses every row's rate from a sweep over `evaluation.rate` that was scored on dev.
+"""Chooses every row's rate from sweeps over `evaluation.rate` that were scored on dev.
 
-    python -m experiments.fair_table.rates multirun/<day>/<time>            # the table, the chosen rates in bold
-    python -m experiments.fair_table.rates multirun/<day>/<time> --words    # the override for the runs on test alone
+    python -m experiments.fair_table.rates multirun/<day>/<time> ...           # the table, the chosen rates in bold
+    python -m experiments.fair_table.rates multirun/<day>/<time> ... --words   # the override for the runs on test alone
 
-A row takes the rate at which it has the most dev questions right, the mean over seeds; of equal ones the lowest. All
-rows had the same rates to choose from, and as many runs.
+A row takes the rate at which it has the most dev questions right, the mean over seeds; of equal ones the lowest. The
+first sweep has all rows at the same rates, with as many runs. Further ones have other rates, for the rows whose best
+rate was at an end of their range; which these are is said.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from elrea.commands.messages import one_line_errors
@@ -29,17 +30,46 @@ def accuracies(folder: Path) -> dict[str, dict[str, float]]:
         ElreaError: The sweep is not finished, varies anything but rate and seed, or was scored on test.
     """
     keys, scores, jobs = read_sweep(folder, several=True)
-    if keys != [KEY]:
+    typed = [word for word in jobs[0]["words"] if word.startswith(f"{KEY}=")]
+    if keys != [KEY] and (keys or not typed):
         raise ConfigError(f"{folder}: varies {', '.join(keys) or 'no setting'}; sweep {KEY} alone")
     if any("evaluation.split=dev" not in job["words"] for job in jobs):
         raise ConfigError(
             f"{folder}: was scored on test; choose rates on dev, with evaluation.split=dev"
         )
-    scores.sort(key=lambda each: float(each.setting[0]))
-    rows = dict.fromkeys(name for each in scores for name in each.items)
+    one = [word.partition("=")[2] for word in typed]  # a sweep of a single rate varies none
+    by_rate = {each.setting[0] if keys else one[0]: each.items for each in scores}
+    rows = dict.fromkeys(name for items in by_rate.values() for name in items)
     return {
-        row: {each.setting[0]: float(each.items[row].mean()) for each in scores} for row in rows
+        row: {rate: float(by_rate[rate][row].mean()) for rate in sorted(by_rate, key=float)}
+        for row in rows
     }
+
+
+def merged(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
+    """`accuracies` of several sweeps, by row and rate, the lowest rate first.
+
+    Raises:
+        ElreaError: As `accuracies`; or a sweep has a row or a rate that it must not have.
+    """
+    found = accuracies(folders[0])
+    for folder in folders[1:]:
+        for row, each in accuracies(folder).items():
+            if row not in found:
+                raise ConfigError(f"{folder}: has {row}, and {folders[0]} has not")
+            if row not in WITHOUT and found[row].keys() & each.keys():
+                raise ConfigError(f"{folder}: has rates of {row} that another sweep has too")
+            found[row] |= each
+    return {row: dict(sorted(each.items(), key=lambda one: float(one[0]))) for row, each in found.items()}  # fmt: skip
+
+
+def at_the_end(found: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Rows whose best rate is the lowest or highest of those they have tried."""
+    return [
+        row
+        for row, each in found.items()
+        if row not in WITHOUT and best(each) in (next(iter(each)), list(each)[-1])
+    ]
 
 
 def best(found: Mapping[str, float]) -> str:
@@ -48,11 +78,11 @@ def best(found: Mapping[str, float]) -> str:
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
-    """Accuracies in % as Markdown, each row's best in bold."""
-    rates = list(next(iter(found.values())))
+    """Accuracies in % as Markdown, each row's best in bold; - where a row has not tried a rate."""
+    rates = sorted({rate for each in found.values() for rate in each}, key=float)
     lines = [f"| row | {' | '.join(rates)} |", "|---" * (1 + len(rates)) + "|"]
     for row, each in found.items():
-        shown = [f"{100 * each[rate]:.1f}" for rate in rates]
+        shown = [f"{100 * each[rate]:.1f}" if rate in each else "-" for rate in rates]
         if row not in WITHOUT:
             place = rates.index(best(each))
             shown[place] = f"**{shown[place]}**"
@@ -72,11 +102,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folder", type=Path, help="a finished sweep over evaluation.rate on dev")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", help="finished sweeps over evaluation.rate on dev"
+    )
     parser.add_argument("--words", action="store_true", help="print the override alone")
     given = parser.parse_args()
-    found = accuracies(given.folder)
-    print(words(found) if given.words else f"{table(found)}\n\n{words(found)}")
+    found = merged(given.folders)
+    if given.words:
+        print(words(found))
+        return
+    ends = ", ".join(at_the_end(found)) or "none"
+    print(f"{table(found)}\n\nBest at an end of their range: {ends}\n\n{words(found)}")
 
 
 if __name__ == "__main__":

@@ -49,17 +49,17 @@ class Column:
         return {row.strategy: row for row in self.table.rows}
 
 
-def column(name: str, dev: Path, test: Path) -> Column:
+def column(name: str, dev: Sequence[Path], test: Path) -> Column:
     """Reads one column from its two sweeps.
 
     Raises:
         ElreaError: A sweep is unfinished or scored on the wrong questions; dev has no single adapter; or the runs on
             test vary more than the seed, or have other rates than dev chose.
     """
-    found = rates.accuracies(dev)
+    found = rates.merged(dev)
     singles = {row: max(found[row].values()) for row in SINGLE if row in found}
     if not singles:
-        raise ConfigError(f"{dev}: no single adapter; score one of {', '.join(SINGLE)}")
+        raise ConfigError(f"{dev[0]}: no single adapter; score one of {', '.join(SINGLE)}")
     best = max(singles, key=singles.__getitem__)
     keys, scores, jobs = read_sweep(test, [best], several=True)
     if keys:
@@ -70,7 +70,7 @@ def column(name: str, dev: Path, test: Path) -> Column:
             raise ConfigError(f"{test}: was scored on dev; the board needs runs on test")
         if chosen not in job["words"]:
             raise ConfigError(
-                f"{test}/{job['number']}: other rates than dev chose in {dev}; run it with\n{chosen!r}"
+                f"{test}/{job['number']}: other rates than dev chose in {dev[0]}; run it with\n{chosen!r}"
             )
     table = compare(scores, command=command_line(), data=jobs[0]["data"], baseline=best)
     return Column(name, found, table)
@@ -152,14 +152,17 @@ def main() -> None:
     )
     parser.add_argument(
         "--column", nargs=3, action="append", required=True, metavar=("NAME", "DEV", "TEST"),
-        help="heading, sweep over evaluation.rate on dev, sweep over seeds on test",
+        help="heading; sweep over evaluation.rate on dev, or several with commas; sweep over seeds on test",
     )  # fmt: skip
     parser.add_argument("--commit", required=True, help="of the code that the runs were made with")
     parser.add_argument(
         "--into", type=Path, required=True, help="folder for table.md and the JSON files"
     )
     given = parser.parse_args()
-    columns = [column(name, Path(dev), Path(test)) for name, dev, test in given.column]
+    columns = [
+        column(name, [Path(each) for each in dev.split(",")], Path(test))
+        for name, dev, test in given.column
+    ]
     text = page(columns, given.commit)
     print(text)
     given.into.mkdir(parents=True, exist_ok=True)

@@ -27,8 +27,8 @@ RIGHT = {  # by rate and seed: of 5 questions, how many each row has right
 }
 
 
-def sweep(folder: Path, *more: str) -> Path:
-    for number, ((rate, seed), right) in enumerate(RIGHT.items()):
+def sweep(folder: Path, *more: str, jobs: dict[tuple[str, int], dict[str, int]] = RIGHT) -> Path:
+    for number, ((rate, seed), right) in enumerate(jobs.items()):
         rows = [
             {"id": str(i), "source": "a", "answer": "x",
              "strategies": {name: {"correct": i < count, "loss": 1.0} for name, count in right.items()}}
@@ -64,6 +64,30 @@ def test_each_row_takes_its_best_rate_on_dev_the_lower_of_equal_ones(
         )
     assert config.evaluation.settings == {"elrea": {"rate": 0.25}, "source": {"rate": 2}}
     assert config.data.train_seed == config.seed == 7
+
+
+def test_a_row_at_the_end_of_its_range_gets_more_rates(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, more = sweep(tmp_path / "dev", "evaluation.split=dev"), tmp_path / "more"
+    further = {("4", 10): {"base": 1, "source": 4}, ("4", 11): {"base": 2, "source": 5}}
+    sweep(more, "evaluation.split=dev", jobs=further)
+    monkeypatch.setattr(sys, "argv", ["rates.py", str(first)])
+    rates.main()
+    assert "Best at an end of their range: elrea, source" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["rates.py", str(first), str(more)])
+    rates.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| row | 0.25 | 0.7 | 2 | 4 |"
+    assert lines[3:5] == [
+        "| elrea | **60.0** | 60.0 | 40.0 | - |",
+        "| source | 20.0 | 50.0 | **100.0** | 90.0 |",
+    ]
+    assert "Best at an end of their range: elrea" in lines
+    with pytest.raises(ConfigError, match="has rates of source that another sweep has too"):
+        rates.merged([first, more, more])
+    with pytest.raises(ConfigError, match=r"has elrea, and .*more has not"):
+        rates.merged([more, first])
 
 
 def test_what_was_not_scored_on_dev_or_varies_more_is_refused(tmp_path: Path) -> None:

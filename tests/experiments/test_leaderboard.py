@@ -91,23 +91,24 @@ def test_rows_are_held_against_the_single_adapter_that_is_best_on_dev(
 def test_what_does_not_belong_into_a_column_is_refused(tmp_path: Path) -> None:
     dev, test = sweeps(tmp_path / "rates", chosen="evaluation.settings={steered: {rate: 0.5}}")
     with pytest.raises(ConfigError, match=r"test/0: other rates than dev chose in .*; run it with"):
-        board.column("few", dev, test)
+        board.column("few", [dev], test)
     dev, test = sweeps(tmp_path / "split", "evaluation.split=dev")
     with pytest.raises(ConfigError, match="was scored on dev; the board needs runs on test"):
-        board.column("few", dev, test)
+        board.column("few", [dev], test)
     dev, test = sweeps(tmp_path / "more")
     job(test, 2, TEST[0], "seed=0", "data.train_per_board=300", WORDS)
     with pytest.raises(ConfigError, match=r"varies data.train_per_board; a column has one setting"):
-        board.column("few", dev, test)
+        board.column("few", [dev], test)
     bare = tmp_path / "bare"
     for number, rate in enumerate(DEV):
         job(bare, number, {"steered": 3}, f"evaluation.rate={rate}", "seed=9", "evaluation.split=dev")  # fmt: skip
     with pytest.raises(ConfigError, match="no single adapter; score one of compute_matched"):
-        board.column("few", bare, test)
+        board.column("few", [bare], test)
 
 
 def test_columns_have_the_same_rows(tmp_path: Path) -> None:
-    one = board.column("few", *sweeps(tmp_path))
+    dev, test = sweeps(tmp_path)
+    one = board.column("few", [dev], test)
     rows = one.table.rows[:2]
     other = board.Column("more", one.dev, one.table.model_copy(update={"rows": rows}))
     with pytest.raises(DataError, match="the columns have different rows"):
