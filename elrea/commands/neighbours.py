@@ -59,7 +59,7 @@ def neighbours(
     """
     _check(prompt, k, store)
     from elrea.data.examples import Example
-    from elrea.pipeline.assemble import experiment_of
+    from elrea.pipeline.assemble import experiment_of, strategy_of
 
     announce("reading the run's data and loading its backbone ...")
     experiment, configured = experiment_of(run)
@@ -72,7 +72,11 @@ def neighbours(
 
     device = experiment.device
     replace(device, threads=threads or device.threads).apply(measure=True)
-    context, stages = clusters_of(experiment, Store(store or configured))
+    there = Store(store or configured)
+    context, stages = clusters_of(experiment, there)
+    if not stages["clusters"].done():  # the run's own strategy may have clusters of other features
+        own = replace(experiment, strategies={"own": strategy_of(run)})
+        context, stages = clusters_of(own, there)
     for name, stage in stages.items():
         if not stage.done():
             raise ConfigError(

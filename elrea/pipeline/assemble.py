@@ -18,6 +18,7 @@ from elrea.pipeline.dev_needed import check_serving, dev_advice, with_dev
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
     from elrea.method.ensemble.ensemble import Ensemble
+    from elrea.method.ensemble.strategy import Strategy
     from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
 
@@ -122,6 +123,19 @@ def experiment_of(folder: Path) -> tuple[Experiment, Path]:
     evaluation = build(cfg.evaluation, "evaluation")
     parts = _light_parts(cfg) | _torch_parts(cfg)
     return _experiment(cfg, parts, corpus, {}, evaluation), Path(cfg.store)
+
+
+def strategy_of(folder: Path) -> Strategy:
+    """The strategy that a finished run is about.
+
+    Args:
+        folder: Of the run.
+
+    Raises:
+        ElreaError: The config cannot be read, or names a class that may not be used.
+    """
+    strategy: Strategy = build(_run_config(folder).ensemble, "ensemble")
+    return strategy
 
 
 def ensemble_of(folder: Path, backbone: str | None = None, **options: Any) -> Ensemble:

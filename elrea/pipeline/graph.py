@@ -150,7 +150,10 @@ def graph_of(experiment: Experiment, store: Store, log: Log = SILENT, here: bool
 
 
 def clusters_of(experiment: Experiment, store: Store) -> tuple[Context, dict[str, Stage]]:
-    """An experiment's stages up to the clusters by name, whatever its strategies; and what their steps share."""
+    """An experiment's stages up to the clusters by name, whatever its strategies; and what their steps share.
+
+    Where the store has no such clusters, those of the first of its strategies that has clusters of its own there.
+    """
     context, stages = Context(experiment), dict[str, Stage]()
     steps = (
         *BaseAdapter.of(context, None),
@@ -160,6 +163,10 @@ def clusters_of(experiment: Experiment, store: Store) -> tuple[Context, dict[str
     for step in steps:
         upstream = {name: stages[name] for name in step.upstream}
         stages[step.name] = store.stage(step.kind, step.version, step.inputs(context, upstream))
+    if not stages["clusters"].done():
+        for branch in graph_of(experiment, store).branches[1:]:
+            if "clusters" in branch.stages and branch.stages["clusters"].done():
+                return branch.context, {name: branch.stages[name] for name in stages}
     return context, stages
 
 

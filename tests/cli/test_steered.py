@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from elrea.commands import export, merge
+from elrea.commands import export, merge, neighbours
 from elrea.data.exam.exam import Exam
 from elrea.errors import ConfigError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -185,3 +186,17 @@ def test_the_plan_shows_the_training_with_time_and_memory(
     assert lines["steered/steered"].split()[2] != "-", "no expected time"
     assert "r=3, 252 of them factors of 2 clusters" in " ".join(ended.out.split())
     assert "memory, steered " in ended.out and "memory, steered_diagonal" in ended.out
+
+
+def test_neighbours_of_a_run_without_experts(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its only clusters are those that steer, of a base adapter of one epoch."""
+    mine = [*words[:-1], f"store={tmp_path}/store", "ensemble=steered", "evaluation.strategies=[base]"]  # fmt: skip
+    ended = run(tmp_path, *mine)
+    assert (ended.code, ended.err) == (0, "")
+    neighbours.main([str(ended.folder / "out"), "What is 2 + 3?", "-k", "3"])
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    shutil.rmtree(tmp_path / "store" / "clusters")
+    with pytest.raises(ConfigError, match=r"its stage features-train is not in .*; call this in"):
+        neighbours.main([str(ended.folder / "out"), "What is 2 + 3?"])
