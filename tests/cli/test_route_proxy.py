@@ -151,7 +151,7 @@ def served(ensemble: Ensemble, engine: str, form: Form, timeout: float = 30.0) -
 
 @pytest.fixture(scope="module")
 def by_name(ensemble: Ensemble, engine: Engine) -> Iterator[Any]:
-    yield from served(ensemble, engine.address, "name", 1.0)
+    yield from served(ensemble, engine.address, "name")
 
 
 def test_the_nearest_expert_is_named(by_name: Any, ensemble: Ensemble, engine: Engine) -> None:
@@ -236,8 +236,10 @@ def test_what_cannot_be_answered_is_said(by_name: Any, ensemble: Ensemble, engin
     assert by_name.get("/v1/models").json()["data"][0]["id"] == "elrea"
     busy = by_name.post("/v1/completions", json={"prompt": "a", "user": "busy"})
     assert busy.status_code == 429, "the engine's own"
-    slow = by_name.post("/v1/completions", json={"prompt": "a", "user": "slow"})
+    (client,) = [next(serving := served(ensemble, engine.address, "name", 1.0))]
+    slow = client.post("/v1/completions", json={"prompt": "a", "user": "slow"})
     assert slow.status_code == 504 and "silent for 1 s" in slow.json()["error"]["message"]
+    next(serving, None)
 
 
 def test_an_engine_that_is_gone(ensemble: Ensemble) -> None:
