@@ -232,6 +232,20 @@ def test_an_error_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys)
     assert ended.value.code == 1 and "no ensemble.json there" in capsys.readouterr().err
 
 
+def test_without_a_device_it_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval's command says cuda:0 then."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    from elrea.commands.lm_eval_model import device_of
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    untold = EvaluatorConfig().device
+    assert untold == "cuda:0" and device_of(untold).resolve() == device_of(None).resolve() == "cpu"
+    with pytest.raises(ConfigError, match="torch finds none here"):
+        device_of("cuda").resolve()
+
+
 GROUP = "lm_eval.models"
 
 

@@ -98,21 +98,24 @@ def routes(ensemble: Ensemble) -> list[Route]:
 
 
 @pytest.fixture(scope="module")
-def files(trained: Ended, backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The backbone and all members for llama.cpp."""
+def model(backbone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backbone for llama.cpp."""
+    return write_backbone(backbone, tmp_path_factory.mktemp("model") / "backbone.gguf")
+
+
+@pytest.fixture(scope="module")
+def loras(trained: Ended, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All members for llama.cpp."""
     folder = tmp_path_factory.mktemp("files") / "lora"
     export.main([str(trained.folder / "out"), "--to", str(folder), "--as", "gguf"])
-    write_backbone(backbone, folder / "backbone.gguf")
     return folder
 
 
-def started(files: Path, members: list[str], template: str | None = None) -> Any:
+def started(model: Path, *loras: Path, template: str | None = None) -> Any:
     """llama-server with these adapters, on a free port; it ends when it is deleted."""
     settings = xllamacpp.CommonParams()
-    settings.model.path = str(files / "backbone.gguf")
-    settings.lora_adapters = [
-        xllamacpp.CommonAdapterLoraInfo(str(files / f"{name}.gguf"), 1.0) for name in members
-    ]
+    settings.model.path = str(model)
+    settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 1.0) for path in loras]
     settings.lora_init_without_apply = True
     settings.n_parallel, settings.n_ctx, settings.port, settings.verbosity = 4, 4 * 256, 0, 0
     settings.warmup = False
@@ -123,9 +126,9 @@ def started(files: Path, members: list[str], template: str | None = None) -> Any
 
 
 @pytest.fixture(scope="module")
-def experts(files: Path, ensemble: Ensemble) -> Iterator[Any]:
+def experts(model: Path, loras: Path, ensemble: Ensemble) -> Iterator[Any]:
     """A client of the proxy before a server that has loaded the experts."""
-    engine = started(files, EXPERTS)
+    engine = started(model, *(loras / f"{name}.gguf" for name in EXPERTS))
     yield from served(ensemble, engine.listening_address, "experts")
 
 
@@ -186,13 +189,13 @@ def test_twenty_at_once(experts: Any, alone: Ensemble) -> None:
 
 
 def test_all_members_write_what_moe_routing_does(
-    files: Path, ensemble: Ensemble, load: Callable[..., Ensemble], routes: list[Route], alone: Ensemble
+    model: Path, loras: Path, ensemble: Ensemble, load: Callable[..., Ensemble], routes: list[Route], alone: Ensemble
 ) -> None:  # fmt: skip
     """Mixed inside the layers (D.1); then the engine is gone."""
     mixed = Ensemble(ensemble.saved, load().backbone, MoeRouting())
     wanted = texts(mixed, mixed.route(PROMPTS))
     assert wanted != texts(alone, alone.route(PROMPTS)), "otherwise one adapter would not be seen"
-    engine = started(files, ["base", *EXPERTS])
+    engine = started(model, *(loras / f"{name}.gguf" for name in ("base", *EXPERTS)))
     (client,) = [next(serving := served(ensemble, engine.listening_address, "members"))]
     for prompt, text in zip(PROMPTS, wanted, strict=True):
         for path, body in asked(prompt):
@@ -203,9 +206,9 @@ def test_all_members_write_what_moe_routing_does(
     next(serving, None)
 
 
-def test_llama_server_applies_the_docs_template(files: Path) -> None:
+def test_llama_server_applies_the_docs_template(model: Path) -> None:
     """For a run without a chat template."""
-    engine = started(files, [], plain_template())
+    engine = started(model, template=plain_template())
     for chat in CHATS:
         answer = httpx.post(f"{engine.listening_address}/apply-template", json={"messages": chat})
         assert answer.json()["prompt"] == plain_text(chat)
