@@ -82,7 +82,9 @@ def test_overrides_exist(page: Path) -> None:
                     assert ours or f"# mine/{key}/{choice}.yaml\n" in page.read_text(), (
                         f"{page.name}: {code}"
                     )
-            elif "." in key and not key.startswith(("hydra", "math.", "mmlu.", "bbh.")):
+            elif "." in key and not key.startswith(
+                ("hydra", "math.", "mmlu.", "bbh.", "tokenizer.")
+            ):
                 assert key.rpartition(".")[2] in keys, f"{page.name}: {code}"
 
 

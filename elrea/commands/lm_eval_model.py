@@ -46,6 +46,9 @@ ARGUMENTS = (
 """Arguments of `ElreaLM`, which lm-eval gets as --model_args."""
 DEVICES = {"cpu": "cpu", "cuda": "gpu", "gpu": "gpu", "mps": "mps", "auto": "auto"}
 """torch's name of a device -> ours."""
+UNTOLD = "cuda:0"
+"""The device that lm-eval's command passes without --device, whether or not there is one; its own models then take
+what there is."""
 USED = {"until", "max_gen_toks", "do_sample", "temperature", "top_k", "top_p"}
 """Keys of `gen_kwargs` that are used."""
 ROUTED = 256
@@ -319,11 +322,13 @@ def decoding_of(given: dict[str, Any]) -> Decoding:
 
 
 def device_of(name: str | None) -> Device:
-    """The device of this name in torch; None: a GPU if there is one.
+    """The device of this name in torch; a GPU if there is one for None, and for what lm-eval says unless it is told.
 
     Raises:
         ConfigError: There is no such device.
     """
+    if name == UNTOLD:
+        name = None
     kind, _, number = str(name or "auto").partition(":")
     if kind not in DEVICES or number not in ("", "0"):
         raise ConfigError(f"device={name}: must be cpu, cuda or mps")

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from elrea.commands.proxy_http import Refused, body_of, error, log_request, passed_on
+from elrea.commands.proxy_prompts import Prompts, prompt_of
 from elrea.commands.together import Together
 from elrea.errors import ElreaError
 
@@ -26,22 +27,6 @@ if TYPE_CHECKING:
 PATHS = ("/v1/chat/completions", "/v1/completions")
 TOGETHER = 16
 """Requests that are routed in one pass at most."""
-
-
-def prompt_of(path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    """The prompt of a request, as a row of data=jsonl.
-
-    Raises:
-        Refused: The request has none, or several.
-    """
-    chat = path.endswith("/chat/completions")
-    name = "messages" if chat else "prompt"
-    value = body.get(name)
-    if isinstance(value, list) and not chat and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, list if chat else str) or not value:
-        raise Refused(400, f"{name!r} must be {'a list of messages' if chat else 'one text'}")
-    return {name: value}
 
 
 class Proxy:
@@ -56,7 +41,8 @@ class Proxy:
 
     def __init__(self, ensemble: Ensemble, engine: str, adapters: Adapters, timeout: float) -> None:
         self._engine, self._adapters, self._timeout = engine, adapters, timeout
-        self._route = Together(ensemble.route, TOGETHER)
+        self._prompts = Prompts(ensemble)
+        self._route = Together(self._prompts.routed, TOGETHER)
         patience, limits = httpx.Timeout(timeout, connect=10.0), httpx.Limits(max_connections=None)
         # Neither cookies nor this machine's settings of proxies and passwords come between client and engine.
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
@@ -69,9 +55,11 @@ class Proxy:
         begun, entry = time.perf_counter(), dict[str, Any](path=request.url.path)
         try:
             body = await body_of(request)
-            weights = await self._route(prompt_of(request.url.path, body))
+            weights, ids = await self._route(prompt_of(request.url.path, body))
             entry |= {"nearest": weights.nearest, "routed_s": round(time.perf_counter() - begun, 4)}
-            sent = self._adapters.addressed(body, weights)
+            sent = self._adapters.addressed(
+                self._prompts.worded(request.url.path, body, ids), weights
+            )
             return await self._forward(request, sent, begun, entry)
         except ClientDisconnect:
             refused = Refused(499, "the client is gone")

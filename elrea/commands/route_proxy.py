@@ -4,8 +4,8 @@ elrea route-proxy outputs/<day>/<time> --engine http://127.0.0.1:8000
 elrea route-proxy outputs/<day>/<time> --engine http://127.0.0.1:8080 --form scales --lora experts
 
 The proxy speaks OpenAI's API (/v1/chat/completions and /v1/completions). It computes a request's
-weights with the run's router, names the adapter in the request, and passes it on; the engine
-answers, streamed or not. It prints one JSON line per request, without prompts and keys.
+weights with the run's router, words its prompt as in training, names the adapter in the request,
+and passes it on; the engine answers, streamed or not. It prints one JSON line per request, without prompts and keys.
 docs/serving.md says how to load the experts in both engines.
 """
 
@@ -67,10 +67,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
     ensemble = load_ensemble(given)
     adapters = Adapters(form, loaded, given.name)
-    line = f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends"
-    print(
-        line, file=sys.stderr, flush=True
-    )  # into a file too: a service has to see that it is ready
+    lines = [f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends"]
+    if not ensemble.prompter.chat:
+        lines[:0] = ["no chat template in training: chats need the engine's (docs/serving.md)"]
+    for line in lines:  # into a file too: a service has to see that it is ready
+        print(line, file=sys.stderr, flush=True)
     uvicorn.run(
         app(Proxy(ensemble, given.engine.rstrip("/"), adapters, given.timeout)),
         host=given.host, port=given.port, log_level="warning", access_log=False,

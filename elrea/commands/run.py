@@ -20,6 +20,7 @@ from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
 from elrea.models.device import busy_threads_sleep
+from elrea.pipeline.hydra_base import hydra_base
 from elrea.plugins import allow
 from elrea.reporting.progress import WIDTH
 
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elrea.commands.job import Task  # with it comes ${sweep_folder:} of conf/config.yaml
 
     job = Task(plugins)
-    start = hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(job)
+    start = hydra.main(config_path=str(conf), config_name="config", **hydra_base())(job)
     if not helps:
         return start()
     text = StringIO()

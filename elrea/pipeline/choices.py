@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from elrea.errors import ConfigError
+from elrea.pipeline.hydra_base import hydra_base
 
 BASE = "base"
 """The strategy that is always scored: the results show each strategy's difference to it."""
@@ -32,7 +33,7 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
     with (
         nullcontext()
         if hydra.is_initialized()
-        else initialize_config_dir(str(folder.resolve()), version_base="1.3")
+        else initialize_config_dir(str(folder.resolve()), **hydra_base())
     ):
         places = _search_path()
         choices = hydra.config_loader().get_group_options(

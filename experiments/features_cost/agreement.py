@@ -41,6 +41,7 @@ from elrea.models.training.train import epoch_folders, train_adapter
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.context import Context
 from elrea.pipeline.graph import graph_of
+from elrea.pipeline.hydra_base import hydra_base
 from elrea.pipeline.timing import typical
 from elrea.store.files import write_json
 from elrea.store.stage import Store
@@ -58,7 +59,7 @@ Variant = tuple[str, int]
 
 def experiment_of(words: Sequence[str]) -> Any:
     """The experiment that run.py would do, and the store."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **hydra_base()):
         config = compose("config", overrides=list(words), return_hydra_config=True)
         chosen = str(config.hydra.runtime.choices["ensemble"])
         plain = compose("config", overrides=list(words))

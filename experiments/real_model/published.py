@@ -22,6 +22,7 @@ from elrea.data.sources.base import Source
 from elrea.data.sources.mix import Mix
 from elrea.data.sources.mmlu import Mmlu
 from elrea.errors import ConfigError, DataError
+from elrea.pipeline.hydra_base import hydra_base
 from experiments.real_model.text import Row, Text, counted
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _mix(root: Path, seed: int) -> Mix:
     from hydra.core.global_hydra import GlobalHydra
 
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+    with initialize_config_dir(str(config_folder()), **hydra_base()):
         mix: Mix = build(compose("config", ["data=mix"]).data, "data", Mix)
     sources = {"mmlu": MmluQuestions(overlap="drop"), **mix.sources}
     folder = root / "mathqa"

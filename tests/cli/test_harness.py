@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import runpy
+import tomllib
 from dataclasses import dataclass
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -228,3 +230,53 @@ def test_an_error_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys)
     with pytest.raises(SystemExit) as ended, one_line_errors():
         harness.main()
     assert ended.value.code == 1 and "no ensemble.json there" in capsys.readouterr().err
+
+
+def test_without_a_device_it_takes_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """lm-eval's command says cuda:0 then."""
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    from elrea.commands.lm_eval_model import device_of
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
+    untold = EvaluatorConfig().device
+    assert untold == "cuda:0" and device_of(untold).resolve() == device_of(None).resolve() == "cpu"
+    with pytest.raises(ConfigError, match="torch finds none here"):
+        device_of("cuda").resolve()
+
+
+GROUP = "lm_eval.models"
+
+
+@pytest.fixture
+def point() -> EntryPoint:
+    """What pyproject.toml declares; an installed elrea may be older."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]
+    ((name, value),) = declared[GROUP].items()
+    return EntryPoint(name, value, GROUP)
+
+
+def test_the_entry_point_names_the_registered_class(point: EntryPoint) -> None:
+    """lm-eval replaces an entry point by a class that registers itself if the two say the same place."""
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import get_model
+
+    found = point.load()
+    assert issubclass(found, LM) and get_model(point.name) is found
+    assert point.value == f"{found.__module__}:{found.__qualname__}"
+
+
+def test_lm_evals_own_code_finds_the_entry_point(
+    point: EntryPoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.api import registry
+    from lm_eval.api.model import LM
+
+    if not hasattr(registry, "load_plugins"):
+        pytest.skip("this lm-eval, up to 0.4.13, reads no entry points")
+    known = registry.Registry("model", base_cls=LM)
+    monkeypatch.setattr(registry, "_loaded_plugin_groups", set())  # read once in a process
+    monkeypatch.setattr(registry.md, "entry_points", lambda *, group: [point] * (group == GROUP))
+    assert registry.load_plugins(GROUP, known) == ["elrea"]
+    assert known.get("elrea") is point.load()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,11 +19,17 @@ import pytest
 from elrea.commands import route_proxy
 from elrea.commands.addressing import Adapters, Form
 from elrea.commands.together import Together
+from elrea.data.chat_renderer import ChatRenderer
+from elrea.data.prompts import Prompter
+from elrea.data.readers.asked import PromptReader
+from elrea.data.templates import PlainTemplate
+from elrea.data.wording import Wording
 from elrea.errors import ElreaError
 from elrea.method.ensemble.ensemble import Ensemble, Route
 from elrea.method.ensemble.served import answering
 from elrea.models.device import Device
-from tests.cli.commands import Ended
+from tests.cli.commands import ROOT, Ended
+from tests.small_models import byte_tokenizer
 
 httpx = pytest.importorskip("httpx")
 uvicorn = pytest.importorskip("uvicorn")
@@ -29,6 +37,7 @@ pytest.importorskip("starlette")
 
 from elrea.commands import proxy  # noqa: E402
 from elrea.commands.proxy_http import LARGEST, passed_on  # noqa: E402
+from elrea.commands.proxy_prompts import Prompts  # noqa: E402
 
 EXPERTS = ["expert-0", "expert-1"]
 PROMPTS = [
@@ -36,6 +45,28 @@ PROMPTS = [
     "Who knows 3 + 4?",
     "Hi friends! 7 is what?",
 ]
+
+
+CHATS = [
+    [{"role": role, "content": f"{role} {n}"} for n, role in enumerate(roles)]
+    for roles in (
+        ("user",), ("system", "user"), ("user", "assistant", "user"),
+        ("system", "user", "assistant", "user", "assistant", "user"),
+    )
+]  # fmt: skip
+
+
+def plain_template() -> str:
+    """The chat template in docs/serving.md for a run that had none."""
+    page = (ROOT / "docs" / "serving.md").read_text()
+    (found,) = re.findall(r"```jinja\n(.*?)```", page, re.S)
+    return str(found)
+
+
+def plain_text(chat: list[dict[str, str]]) -> str:
+    """A chat as a run without a chat template words it."""
+    example = PromptReader().read({"messages": chat}, "a chat")
+    return PlainTemplate().render(example, shots=False).text
 
 
 class Engine(ThreadingHTTPServer):
@@ -120,11 +151,11 @@ def served(ensemble: Ensemble, engine: str, form: Form, timeout: float = 30.0) -
 
 @pytest.fixture(scope="module")
 def by_name(ensemble: Ensemble, engine: Engine) -> Iterator[Any]:
-    yield from served(ensemble, engine.address, "name", 1.0)
+    yield from served(ensemble, engine.address, "name")
 
 
 def test_the_nearest_expert_is_named(by_name: Any, ensemble: Ensemble, engine: Engine) -> None:
-    """As a text and as a chat; everything else in the request, its key included, reaches the engine as it was."""
+    """As a text, whose tokens are sent, and as a chat; all else, its key included, reaches the engine as it was."""
     for prompt, route in zip(PROMPTS, ensemble.route(PROMPTS), strict=True):
         for path, asked in (
             ("/v1/completions", {"prompt": prompt}),
@@ -135,7 +166,10 @@ def test_the_nearest_expert_is_named(by_name: Any, ensemble: Ensemble, engine: E
             answer = by_name.post(path, json=body, headers={"Authorization": "Bearer k"})
             assert answer.status_code == 200
             said = answer.json()
-            assert said == {"said": {**body, "model": f"expert-{route.nearest}"}, "path": path}
+            wanted = {**body, "model": f"expert-{route.nearest}"}
+            if "prompt" in body:
+                wanted["prompt"] = ensemble.backbone.tokenizer(prompt)["input_ids"]
+            assert said == {"said": wanted, "path": path}
             assert engine.asked[-1][0]["authorization"] == "Bearer k"
 
 
@@ -171,7 +205,7 @@ def test_pieces_are_passed_on_at_once(by_name: Any) -> None:
 def test_a_broken_answer_is_not_a_short_one(
     by_name: Any, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"prompt": "broken", "stream": True}
+    asked = {"prompt": "a", "user": "broken", "stream": True}
     with (
         pytest.raises(httpx.HTTPError),
         by_name.stream("POST", "/v1/completions", json=asked) as it,
@@ -200,11 +234,12 @@ def test_what_cannot_be_answered_is_said(by_name: Any, ensemble: Ensemble, engin
     )
     assert by_name.post("/v1/embeddings", json={"input": "a"}).status_code == 404
     assert by_name.get("/v1/models").json()["data"][0]["id"] == "elrea"
-    assert by_name.post("/v1/completions", json={"prompt": "busy"}).status_code == 429, (
-        "the engine's own"
-    )
-    slow = by_name.post("/v1/completions", json={"prompt": "slow"})
+    busy = by_name.post("/v1/completions", json={"prompt": "a", "user": "busy"})
+    assert busy.status_code == 429, "the engine's own"
+    (client,) = [next(serving := served(ensemble, engine.address, "name", 1.0))]
+    slow = client.post("/v1/completions", json={"prompt": "a", "user": "slow"})
     assert slow.status_code == 504 and "silent for 1 s" in slow.json()["error"]["message"]
+    next(serving, None)
 
 
 def test_an_engine_that_is_gone(ensemble: Ensemble) -> None:
@@ -231,7 +266,7 @@ def test_a_hundred_at_once(
 
     with ThreadPoolExecutor(100) as pool:
         said = list(pool.map(ask, prompts))
-    assert [one["prompt"] for one in said] == prompts
+    assert [one["prompt"] for one in said] == ensemble.backbone.tokenizer(prompts)["input_ids"]
     assert [one["model"] for one in said] == [
         f"expert-{r.nearest}" for r in ensemble.route(prompts)
     ]
@@ -248,12 +283,51 @@ def test_clients_share_no_cookies_and_no_proxy_of_this_machine(
 ) -> None:
     """What the engine sets for one client is not sent for the next; two cookies stay two."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
-    alice = by_name.post("/v1/completions", json={"prompt": "cookie a"})
+    alice = by_name.post("/v1/completions", json={"prompt": "a", "user": "cookie"})
     assert alice.status_code == 200
     assert alice.headers.get_list("set-cookie") == ["session=a", "second=b"]
     by_name.cookies.clear()
     bob = by_name.post("/v1/completions", json={"prompt": "b"}, headers={"Accept-Encoding": ""})
     assert bob.status_code == 200 and "cookie" not in engine.asked[-1][0]
+
+
+def test_a_request_is_worded_as_in_training() -> None:
+    """The template's variables and the text that ends an answer; what has a wrong type is the engine's to refuse."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ mood }}{{ m.content }}[/]{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{{ mood }}{% endif %}"
+    )
+    prompter = Prompter(tokenizer, 100, Wording(chat_template_kwargs={"mood": "!"}))
+    prompts: Any = Prompts(SimpleNamespace(prompter=prompter))
+    text, chat = "/v1/completions", "/v1/chat/completions"
+    for given, wanted in (
+        (None, ["[/]"]),
+        ("a", ["a", "[/]"]),
+        (["a", "b"], ["a", "b", "[/]"]),
+        (7, 7),
+    ):
+        body = {"prompt": "x", "stop": given}
+        assert prompts.worded(text, body, (3, 4)) == {"prompt": [3, 4], "stop": wanted}
+        assert body == {"prompt": "x", "stop": given}
+    for given, wanted in (
+        (None, {"mood": "!"}),
+        ({"mood": "?", "a": 1}, {"mood": "?", "a": 1}),
+        (7, 7),
+    ):
+        body = {"messages": [], "chat_template_kwargs": given}
+        assert prompts.worded(chat, body, (3,)) == {
+            "messages": [], "chat_template_kwargs": wanted, "stop": ["[/]"]
+        }  # fmt: skip
+
+
+def test_the_docs_template_has_the_plain_layout() -> None:
+    """For engines, whose chats need a template; test_llama_server.py has llama-server apply it."""
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = plain_template()
+    for chat in CHATS:
+        found = ChatRenderer(tokenizer, "2024-07-26", {})(chat, open_turn=True)
+        assert found == plain_text(chat)
 
 
 def test_headers_of_one_connection_stay_there() -> None:
