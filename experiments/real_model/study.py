@@ -36,15 +36,15 @@ TUNED = 10
 BASE_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 """Of `training.learning_rate`."""
 FACTORS = {
-    "elrea": (0.25, 0.5, 1.0),
-    "random_cluster": (0.25, 0.5, 1.0),
-    "continued": (0.25, 0.5, 1.0),
-    "compute_matched": (0.5, 1.0, 2.0),
-    "parameter_matched": (0.25, 0.5, 1.0),
-    "parameter_matched_rslora": (0.5, 1.0, 2.0),
+    "elrea": (0.25, 0.5, 0.06),
+    "random_cluster": (0.25, 0.5, 0.06),
+    "continued": (0.25, 0.5, 0.06),
+    "compute_matched": (0.5, 1.0, 0.25),
+    "parameter_matched": (0.25, 0.5, 0.12),
+    "parameter_matched_rslora": (0.5, 1.0, 0.25),
     "source": (0.5, 1.0, 2.0),
 }
-"""By row: the rates tried, as multiples of the base adapter's."""
+"""By row: the rates tried, as multiples of the base adapter's: two for all, then a third beyond the better one."""
 OF_EXPERTS = ("random_cluster", "continued")
 """Rows whose `rate` is a multiple of `training.expert_learning_rate` instead."""
 SHARED = {
