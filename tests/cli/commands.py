@@ -97,10 +97,31 @@ def run(folder: Path, *words: str) -> Ended:
     return Command(folder, *words).wait()
 
 
-def _main(folder: str, words: tuple[str, ...], before: Callable[[], None] | None) -> None:
+def run_code(folder: Path, code: str, *words: str) -> Ended:
+    """`python -c <code> <words>` in `folder`, from start to end."""
+    process = _forks.Process(target=_code, args=(str(folder), code, words))
+    process.start()
+    process.join(LIMIT)
+    out, err = ((folder / name).read_text() for name in ("stdout", "stderr"))
+    return Ended(process.exitcode or 0, out, err, folder)
+
+
+def _code(folder: str, code: str, words: tuple[str, ...]) -> None:
+    _enter(folder)
+    sys.argv = ["-c", *words]
+    sys.path.insert(0, "")
+    exec(code, {"__name__": "__main__"})
+
+
+def _enter(folder: str) -> None:
+    """Goes into a folder, and writes there what is printed."""
     os.chdir(folder)
     for name, number in (("stdout", 1), ("stderr", 2)):
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644), number)
+
+
+def _main(folder: str, words: tuple[str, ...], before: Callable[[], None] | None) -> None:
+    _enter(folder)
     # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [str(ROOT / "run.py"), *words]

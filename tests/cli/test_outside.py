@@ -6,12 +6,9 @@ The blocks of that page whose first line names a file become these files, in an 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ import yaml  # type: ignore[import-untyped]
 
 from elrea.commands.job import Task
 from elrea.errors import ElreaError
-from tests.cli.commands import EXAM, LIMIT, QUIET, ROOT, TINY, Ended, run
+from tests.cli.commands import EXAM, QUIET, ROOT, TINY, Ended, run, run_code
 
 PAGE = ROOT / "docs" / "extending.md"
 BLOCK = re.compile(r"^```(?:python|yaml)\n# ((?:mypkg|mine)/\S+)\n(.*?)^```$", re.M | re.S)
@@ -65,13 +62,10 @@ def lay_out(folder: Path) -> Path:
 
 def told(folder: Path, *words: str) -> tuple[dict[str, Any], str]:
     """What `USE` prints in a folder, with that folder on Python's path, and what it says on stderr."""
-    done = subprocess.run(
-        [sys.executable, "-c", USE, *words], cwd=folder, capture_output=True, text=True, timeout=LIMIT, check=False,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found, done.stderr
+    done = run_code(folder, USE, *words)
+    assert done.code == 0, done.err
+    found: dict[str, Any] = json.loads(done.out)
+    return found, done.err
 
 
 @pytest.fixture(scope="module")
