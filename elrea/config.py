@@ -272,7 +272,8 @@ def shareable(cfg: DictConfig) -> Any:
 def register_resolver(name: str, resolver: Any, *, use_cache: bool = False) -> None:
     """Registers or replaces it, by the method of OmegaConf 2.4 or, with the same arguments, by the one of 2.3."""
     old = tuple(map(int, omegaconf.__version__.split(".")[:2])) < (2, 4)
-    method = OmegaConf.register_new_resolver if old else OmegaConf.register_resolver
+    known: Any = OmegaConf  # 2.3 has a register_resolver too, of other arguments
+    method = known.register_new_resolver if old else known.register_resolver
     method(name, resolver, replace=True, use_cache=use_cache)
 
 
