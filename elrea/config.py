@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import omegaconf
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from omegaconf.resolvers import oc
@@ -261,11 +262,19 @@ def shareable(cfg: DictConfig) -> Any:
     Raises:
         ConfigError: An interpolation cannot be resolved.
     """
-    OmegaConf.register_new_resolver("oc.env", _env_interpolation, replace=True)
+    register_resolver("oc.env", _env_interpolation)
     try:
         return _contain(cfg, "", missing=True)
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        register_resolver("oc.env", oc.env)
+
+
+def register_resolver(name: str, resolver: Any, *, use_cache: bool = False) -> None:
+    """Registers or replaces it, by the method of OmegaConf 2.4 or, with the same arguments, by the one of 2.3."""
+    old = tuple(map(int, omegaconf.__version__.split(".")[:2])) < (2, 4)
+    known: Any = OmegaConf  # 2.3 has a register_resolver too, of other arguments
+    method = known.register_new_resolver if old else known.register_resolver
+    method(name, resolver, replace=True, use_cache=use_cache)
 
 
 def _contain(node: Any, key: str, missing: bool = False) -> Any:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
+from pathlib import Path
 from textwrap import fill
 
 from elrea.commands.completion import OPTIONS
@@ -20,7 +21,7 @@ from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
 from elrea.models.device import busy_threads_sleep
-from elrea.pipeline.hydra_base import hydra_base
+from elrea.pipeline.hydra_base import hydra_base, trusted
 from elrea.plugins import allow
 from elrea.reporting.progress import WIDTH
 
@@ -54,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from elrea.commands.job import Task  # with it comes ${sweep_folder:} of conf/config.yaml
 
     job = Task(plugins)
-    start = hydra.main(config_path=str(conf), config_name="config", **hydra_base())(job)
+    told = {**hydra_base(), **trusted()}
+    if trusted():
+        sys.argv += mode_of_experiment(sys.argv[1:], conf)
+    start = hydra.main(config_path=str(conf), config_name="config", **told)(job)
     if not helps:
         return start()
     text = StringIO()
@@ -97,6 +101,24 @@ def typed_plugins(words: Sequence[str]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise ConfigError("plugins: wants the names of packages, as plugins=[mypkg]")
     return tuple(map(str, names))
+
+
+def mode_of_experiment(words: Sequence[str], conf: Path) -> list[str]:
+    """`hydra.mode=MULTIRUN` if the file of a typed experiment has the line `mode: MULTIRUN`; else nothing.
+
+    Hydra 1.3 finds it there. 1.4 takes the mode from the primary config or from the command line alone.
+    """
+    if {*FLAGS} & {*words} or any(word.lstrip("+").startswith("hydra.mode=") for word in words):
+        return []
+    typed = " ".join(words)
+    added = re.findall(r"(?:^| )(?:--config-dir|-cd)[ =](\S+)", typed)
+    names = re.findall(r"(?:^| )\+?experiment=(\S+)", typed)
+    for folder in (conf, *map(Path, added)):
+        for name in ",".join(names).replace("[", "").replace("]", "").split(","):
+            path = folder / "experiment" / f"{name}.yaml"
+            if path.is_file() and re.search(r"^  mode: MULTIRUN$", path.read_text("utf-8"), re.M):
+                return ["hydra.mode=MULTIRUN"]
+    return []
 
 
 def wrapped(text: str) -> str:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.commands.leftovers import clear, missing
 from elrea.commands.messages import line_of, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder
-from elrea.config import load_config
+from elrea.config import load_config, register_resolver
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
@@ -110,7 +110,7 @@ def folder_name() -> str:
     return Sweep.claimed or datetime.now().strftime("%Y-%m-%d/%H-%M-%S")
 
 
-OmegaConf.register_new_resolver(RESOLVER, folder_name, use_cache=True, replace=True)
+register_resolver(RESOLVER, folder_name, use_cache=True)
 
 
 def claim_default_folder(words: Sequence[str]) -> tuple[str, Lease]:

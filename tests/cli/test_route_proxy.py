@@ -299,22 +299,20 @@ def test_a_request_is_worded_as_in_training() -> None:
         "{% if add_generation_prompt %}[assistant]{{ mood }}{% endif %}"
     )
     prompter = Prompter(tokenizer, 100, Wording(chat_template_kwargs={"mood": "!"}))
-    prompts: Any = Prompts(SimpleNamespace(prompter=prompter))
+    stub: Any = SimpleNamespace(prompter=prompter)
+    prompts = Prompts(stub)
     text, chat = "/v1/completions", "/v1/chat/completions"
-    for given, wanted in (
-        (None, ["[/]"]),
-        ("a", ["a", "[/]"]),
-        (["a", "b"], ["a", "b", "[/]"]),
-        (7, 7),
-    ):
+    stops: list[tuple[Any, Any]] = [
+        (None, ["[/]"]), ("a", ["a", "[/]"]), (["a", "b"], ["a", "b", "[/]"]), (7, 7)
+    ]  # fmt: skip
+    for given, wanted in stops:
         body = {"prompt": "x", "stop": given}
         assert prompts.worded(text, body, (3, 4)) == {"prompt": [3, 4], "stop": wanted}
         assert body == {"prompt": "x", "stop": given}
-    for given, wanted in (
-        (None, {"mood": "!"}),
-        ({"mood": "?", "a": 1}, {"mood": "?", "a": 1}),
-        (7, 7),
-    ):
+    variables: list[tuple[Any, Any]] = [
+        (None, {"mood": "!"}), ({"mood": "?", "a": 1}, {"mood": "?", "a": 1}), (7, 7)
+    ]  # fmt: skip
+    for given, wanted in variables:
         body = {"messages": [], "chat_template_kwargs": given}
         assert prompts.worded(chat, body, (3,)) == {
             "messages": [], "chat_template_kwargs": wanted, "stop": ["[/]"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import gguf
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from elrea.models.gguf_lora import interleaved
 
@@ -21,9 +22,7 @@ def write_backbone(folder: Path, path: Path, pre: str = "gpt-2") -> Path:
         pre: llama.cpp's name of how the tokenizer splits a text into words.
     """
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    config = model.config
-    assert isinstance(config, LlamaConfig)
-    assert config.head_dim and config.num_key_value_heads and config.rope_parameters
+    config: Any = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     writer.add_context_length(config.max_position_embeddings)
@@ -59,7 +58,7 @@ def _add_tokenizer(writer: gguf.GGUFWriter, folder: Path, pre: str) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     special = {token.content for token in tokenizer.added_tokens_decoder.values()}
-    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    names = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre(pre)
     writer.add_token_list(names)
