@@ -29,7 +29,8 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 pytest.importorskip("gguf")
 
-from tests.cli.test_route_proxy import CHATS, EXPERTS, plain_template, plain_text, served  # noqa: E402
+from tests.cli.test_proxy_prompts import CHATS, plain_template, plain_text  # noqa: E402
+from tests.cli.test_route_proxy import EXPERTS, served  # noqa: E402
 from tests.models.gguf_backbone import write_backbone  # noqa: E402
 
 TEMPLATE = """{{ bos_token }}{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}
