@@ -107,7 +107,7 @@ def check(module: str, what: str) -> None:
         raise ConfigError(line)
     raise ConfigError(
         f"{line}; to allow {top}, which runs its code, type plugins=[{top}] (--plugins {top} after other commands than "
-        f"run), or install it with an entry point in the group {GROUP}"
+        f"run; elrea.plugins.allow(['{top}']) in Python), or install it with an entry point in the group {GROUP}"
     )
 
 

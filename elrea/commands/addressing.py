@@ -7,12 +7,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from elrea.method.ensemble.served import member_alone, scales
+from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategies.gated import GatedExperts
+from elrea.method.ensemble.strategies.moe_routing import MoeRouting
+from elrea.method.ensemble.strategies.steered import Steered
 
 if TYPE_CHECKING:
     from elrea.method.ensemble.ensemble import Route
+    from elrea.method.ensemble.strategy import Strategy
 
 Form = Literal["name", "experts", "members"]
 """What a request names: the adapter that answers, the experts' scales (1 for that one), or all members' scales."""
+
+
+SERVES: dict[Form, str] = {
+    "name": "each prompt is answered by one adapter, its nearest expert",
+    "experts": "each prompt is answered by one adapter, its nearest expert",
+    "members": "each prompt is answered by all members, mixed inside the layers as in MoE Routing (D.1)",
+}
+
+
+def same_as(strategy: Strategy) -> tuple[Form, ...]:
+    """The forms whose answers are those of an ensemble with this strategy."""
+    if isinstance(strategy, Steered):
+        return ("members",) if strategy.soft else ("name", "experts", "members")
+    if isinstance(strategy, GatedExperts):
+        return ("name", "experts", "members")
+    if type(strategy) is MoeRouting:
+        return ("members",)
+    alone = type(strategy) is Elrea and strategy.top_k == 1 and not strategy.base_share
+    return ("name", "experts") if alone else ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ elrea route-proxy outputs/<day>/<time> --engine http://127.0.0.1:8080 --form sca
 
 The proxy speaks OpenAI's API (/v1/chat/completions and /v1/completions). It computes a request's
 weights with the run's router, words its prompt as in training, names the adapter in the request,
-and passes it on; the engine answers, streamed or not. It prints one JSON line per request, without prompts and keys.
+and passes it on; the engine answers, streamed or not. It prints one JSON line for each, without
+prompts and keys.
 docs/serving.md says how to load the experts in both engines.
 """
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError(
             f"route-proxy needs the extra `serve` ({error}): pip install 'elrea[serve]'"
         ) from error
-    from elrea.commands.addressing import Adapters
+    from elrea.commands.addressing import SERVES, Adapters, same_as
     from elrea.commands.merge import members_of
     from elrea.method.ensemble.served import answering
 
@@ -67,9 +68,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
     ensemble = load_ensemble(given)
     adapters = Adapters(form, loaded, given.name)
-    lines = [f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends"]
+    lines = [
+        SERVES[form]
+        + ("" if form in same_as(ensemble.strategy) else "; the run's own answers differ"),
+        f"listening on http://{given.host}:{given.port}/v1; Ctrl-C ends",
+    ]
     if not ensemble.prompter.chat:
-        lines[:0] = ["no chat template in training: chats need the engine's (docs/serving.md)"]
+        lines[:0] = [
+            "no chat template in training: ask /v1/completions, or give the engine the template of docs/serving.md"
+        ]
     for line in lines:  # into a file too: a service has to see that it is ready
         print(line, file=sys.stderr, flush=True)
     uvicorn.run(

@@ -33,7 +33,7 @@ from elrea.pipeline.steps.members import member_folder, no_prompts, prompt_routi
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
-from elrea.reporting.served import gates_of, served
+from elrea.reporting.served import gates_of, mixed, served
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
 
@@ -100,6 +100,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         name=name,
         note=experiment.corpus.details,
         gates=dict(gates_of(graph)),
+        mixed=mixed(main.context.experiment.strategies.get(chosen), chosen, stages, routing),
     )
 
 

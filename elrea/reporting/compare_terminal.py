@@ -46,7 +46,7 @@ def legend(found: Mapping[str, Any]) -> Iterator[str]:
     yield "; ".join([*found["data"], f"{items} test items"])
     yield (
         "over items: other questions, these models; over seeds: other seeds, these questions; both: other seeds and "
-        f"questions. McNemar: exact; in brackets the items that only {a} and only {b} has right."
+        f"questions. McNemar: exact; in brackets the items right by {a} alone and by {b} alone."
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from elrea.method.ensemble.folder import SERVED
+from elrea.method.ensemble.folder import SERVED, STEERING
 from elrea.method.ensemble.registry import make
 from elrea.method.ensemble.served import fixed_scales, write_routing
 from elrea.method.ensemble.strategy import Strategy
@@ -50,6 +50,9 @@ ROUTED = """`routing.json` numbers the adapters and names each cluster's (`neare
 centroids{more}. A prompt is answered by its nearest cluster's adapter alone, or by the weighted sum of all.
 `routes.jsonl`, if it is there, has the routes of some prompts."""
 UNSCORED = "The scores are those of the run's own strategies; what is exported here has not been scored by itself."
+
+MIXES = """The run's own ensemble answers otherwise: it mixes the members' logits by these weights, which takes a pass
+for each member, and which neither PEFT nor the engines known to us do."""
 
 LEARNED = (
     " and the trained router, which reads the base adapter's hidden states or the prompt's words"
@@ -136,6 +139,8 @@ class Export:
         if SERVED in self.facts:
             strategy: Strategy = make(self.facts[SERVED], Strategy, SERVED)
             own = [f"The run's own ensemble answers otherwise. {strategy.card}".strip()]
+        elif STEERING not in self.facts:
+            own = [MIXES]
         return "\n\n".join([text, *self._noted(), routed, *own])
 
     def _noted(self) -> list[str]:

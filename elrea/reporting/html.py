@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -28,7 +29,7 @@ CAPTIONS = {
     "subjects": "Accuracy by subject: the chosen strategy minus the base adapter.",
     "clusters": "Training examples by source and cluster.",
     "features": "The training examples' features, two leading components.",
-    "routing": "Mean weight of each member on the test prompts of each source.",
+    "routing": "Mean weight that the run's strategy gives each member, on the test prompts of each source.",
     "training": "Training losses.",
     "trend": "Accuracy against what the sweep varies, mean over seeds; bars: 95 % intervals.",
     "gain": "Gain over the base adapter against what the sweep varies; bars: paired 95 % intervals.",
@@ -175,6 +176,8 @@ def environment() -> Environment:
 
     made.tests["number"] = lambda cell: isinstance(cell, Markup) or bool(NUMBER.fullmatch(cell))
     made.filters["breakable"] = breakable
+    # As the run was started: an installed elrea has no run.py.
+    made.globals["program"] = "python run.py" if Path(sys.argv[0]).name == "run.py" else "elrea run"
     return made
 
 

@@ -36,10 +36,20 @@ class Model:
         if not place:
             return cls(name or "a backbone that is not named")
         here = Path(place).expanduser().is_dir()
-        shown = name or (Path(place).name if here or place.startswith(("/", "~", ".")) else place)
+        shown = name or (_title(Path(place).expanduser()) if here else "")
+        shown = shown or (Path(place).name if here or place.startswith(("/", "~", ".")) else place)
         return cls(
             shown, None if here or not is_hub_id(place) else place, licence_of(place, revision)
         )
+
+
+def _title(folder: Path) -> str:
+    """The first heading of a model's own card; empty if it has none."""
+    try:
+        lines = (folder / README).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    return next((line[2:].strip()[:60] for line in lines if line.startswith("# ")), "")
 
 
 def is_hub_id(name: str) -> bool:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from elrea.data.examples import Example
 from elrea.evaluation.scoring import Outcome
+from elrea.method.ensemble.strategy import BASE, expert_names
 from elrea.method.routing.weights import Routing
 
 if TYPE_CHECKING:
@@ -123,7 +125,7 @@ class Report:
             reason.
         outcomes: By strategy in the order of the table, its outcome on each item.
         strategies: By strategy, its figures as in summary.json.
-        routing: Weights of the members for each test prompt; None if no strategy routes.
+        routing: Weights of the members for each test prompt, as ELREA takes them; None if no strategy routes.
         gradient: Routing by gradients, if a distilled router is compared with it; else None.
         router: Figures of the distilled router's training; empty without one.
         grouping: The clusters, or None.
@@ -166,3 +168,14 @@ class Report:
     name: str = ""
     note: str = ""
     gates: Mapping[str, Gate] = field(default_factory=dict)
+    mixed: tuple[Sequence[str], Tensor] | None = None
+    """The members of the chosen strategy and their weights for each test prompt [n, members], if it routes."""
+
+    @property
+    def weights(self) -> tuple[Sequence[str], Tensor] | None:
+        """Members and their weights for each test prompt: the chosen strategy's, else ELREA's; None if no strategy
+        routes."""
+        if self.mixed is not None or self.routing is None:
+            return self.mixed
+        weights = torch.cat([self.routing.base[:, None], self.routing.experts()], dim=1)
+        return [BASE, *expert_names(self.routing.clusters)], weights

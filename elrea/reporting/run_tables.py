@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from elrea.method.ensemble.strategy import expert_names
 from elrea.reporting.summary import routing_figures, shot_figures
 from elrea.reporting.terminal import difference, percent
 
@@ -227,10 +226,10 @@ def _answer(report: Report, name: str, i: int) -> str:
 
 
 def _members(report: Report, i: int) -> str:
-    if report.routing is None:
+    if report.weights is None:
         return ""
-    weights: list[float] = [float(report.routing.base[i]), *report.routing.experts()[i].tolist()]
-    named = Counter(dict(zip(["base", *expert_names(len(weights) - 1)], weights, strict=True)))
+    members, weights = report.weights
+    named = Counter(dict(zip(members, weights[i].tolist(), strict=True)))
     return ", ".join(
         f"{name} {weight:.2f}" for name, weight in named.most_common(LARGEST) if weight
     )

@@ -12,7 +12,10 @@ from elrea.pipeline.steps.decisions import decided, read_pairs, verdicts
 from elrea.reporting.report import Gate
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from elrea.method.ensemble.strategy import Strategy
+    from elrea.method.routing.weights import Routing
     from elrea.pipeline.graph import Graph
     from elrea.store.stage import Stage
 
@@ -24,6 +27,28 @@ def gates_of(graph: Graph) -> Iterator[tuple[str, Gate]]:
             if found := verdicts(name, strategy, branch.stages):
                 pairs = read_pairs(branch.stages[f"paired-{name}"].folder)
                 yield name, Gate(pairs.measure, found, pairs.left_out)
+
+
+def mixed(
+    strategy: Strategy | None, name: str, stages: Mapping[str, Stage], routing: Routing
+) -> tuple[list[str], Tensor] | None:
+    """Members of a strategy and their weights for each test prompt [n, members]; None if it does not route.
+
+    Experts have the names that they have at rate 1.
+
+    Args:
+        strategy: The strategy; None: it has other clusters.
+        name: Its name.
+        stages: Of its branch.
+        routing: Of the test prompts.
+    """
+    if strategy is None or not strategy.routed:
+        return None
+    answers: Any = decided(name, strategy, stages)
+    weights = answers.weights(routing)
+    if hasattr(answers, "rate"):
+        answers = replace(answers, rate=1.0)
+    return answers.members(routing), weights
 
 
 def served(

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from elrea.commands import merge
-from elrea.commands.addressing import Adapters
+from elrea.commands.addressing import Adapters, same_as
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
@@ -117,3 +117,26 @@ def test_one_adapter_answers_where_an_engine_can_have_but_one(
     merge.main([str(done.folder / "out"), "--out", str(tmp_path / "sum")])
     without = "left out, with weight 0: base" in capsys.readouterr().out
     assert without == (name in ("elrea_one", "elrea_no_base"))
+
+
+def test_the_proxy_says_whether_the_answers_are_the_runs(
+    ended: tuple[str, Ended], small_model: Path
+) -> None:
+    name, done = ended
+    same = {"elrea_one": ("name", "experts"), "moe_routing": ("members",)}
+    assert same_as(loaded(done, small_model).strategy) == same.get(name, ())
+
+
+def test_reports_show_the_weights_of_the_runs_strategy(
+    ended: tuple[str, Ended], small_model: Path
+) -> None:
+    _, done = ended
+    page = (done.folder / "out" / "report.html").read_text()
+    row = json.loads((done.folder / "out" / "predictions.jsonl").read_text().splitlines()[0])
+    (route,) = loaded(done, small_model).route([f"{KINDS[0][0]} 48"])
+    shown = ", ".join(
+        f"{member} {weight:.2f}"
+        for member, weight in sorted(route.weights.items(), key=lambda one: -one[1])
+        if weight
+    )
+    assert shown in page, row

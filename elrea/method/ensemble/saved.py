@@ -62,6 +62,7 @@ Scores: {note}
 EXPERTS = "One base adapter and {clusters} experts, trained on {data}. Routing weights mix them prompt by prompt."
 CLUSTERS_ONLY = "the clusters' centroids (`centroids.safetensors`); no prompt is routed."
 ANSWERS = "One base adapter and {clusters} experts, trained on {data}. "
+OWN_WAY = "They answer by the strategy {name}, whose code has to be installed and allowed where they are loaded."
 ONE = "One adapter that {clusters} clusters steer, trained on {data}. "
 NEAREST = f"{ONE}A prompt is answered by the adapter of its nearest cluster."
 MIXED = f"{ONE}Routing weights mix the clusters' adapters inside the layers, in one pass."
@@ -107,7 +108,7 @@ def save_ensemble(
         routing = kind.card
         if SERVED in facts:
             strategy: Strategy = make(facts[SERVED], Strategy, SERVED)
-            what = ANSWERS + strategy.card
+            what = ANSWERS + (strategy.card or OWN_WAY.format(name=facts[SERVED]["class"]))
             routing = kind.card if strategy.routed else CLUSTERS_ONLY
         first = next((name for name in adapters if name != BASE), "expert-0")
         texts = {"what": what.format(**card), "first": first, "routing": routing}

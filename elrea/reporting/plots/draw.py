@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from elrea.evaluation.statistics import paired_interval
-from elrea.method.ensemble.strategy import expert_names
 from elrea.method.features.to_disk import open_features
 from elrea.reporting.plots import figures
 from elrea.reporting.plots.heatmaps import heat_map, routing
 from elrea.reporting.plots.scatter import scatter
 
 if TYPE_CHECKING:
-    from elrea.method.routing.weights import Routing
+    from torch import Tensor
+
     from elrea.reporting.report import Report
 
 
@@ -48,10 +47,10 @@ def draw(folder: Path, report: Report) -> dict[str, Path]:
         heat_map(grouping.counts, grouping.sources, columns, folder / "clusters.png", note)
         rows = open_features(grouping.features)
         scatter(rows, grouping.assignment, grouping.kept, folder / "features.png", note)
-    if report.routing is not None:
+    if report.weights is not None:
         names.append("routing")
-        sources, means = _mean_weights(report, report.routing)
-        members = ["base", *expert_names(report.routing.clusters)]
+        members, weights = report.weights
+        sources, means = _mean_weights(report, weights)
         routing(means, members, sources, folder / "routing.png", note)
     return {name: folder / f"{name}.png" for name in names}
 
@@ -68,9 +67,9 @@ def gains_by_task(report: Report) -> dict[str, tuple[float, tuple[float, float]]
     return gains
 
 
-def _mean_weights(report: Report, routing: Routing) -> tuple[list[str], np.ndarray]:
-    """Sources of the test items, and the members' mean weights on the items of each source [C + 1, sources]."""
-    weights = torch.cat([routing.base[:, None], routing.experts()], dim=1).numpy()
+def _mean_weights(report: Report, each: Tensor) -> tuple[list[str], np.ndarray]:
+    """Sources of the test items, and the members' mean weights on the items of each source [members, sources]."""
+    weights = each.numpy()
     sources = sorted({example.source for example in report.test})
     places = np.array([sources.index(example.source) for example in report.test])
     return sources, np.stack([weights[places == i].mean(0) for i in range(len(sources))], axis=1)
