@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from elrea.errors import DataError
 from elrea.method.ensemble.served import member_alone, scales
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategies.gated import GatedExperts
@@ -54,9 +55,18 @@ class Adapters:
     name: str = "{}"
 
     def addressed(self, body: Mapping[str, Any], route: Route) -> dict[str, Any]:
-        """The request to the engine, for a request and its prompt's route."""
+        """The request to the engine, for a request and its prompt's route.
+
+        Raises:
+            DataError: No expert answers, and the engine has nothing else: it would answer without any adapter.
+        """
         answers = member_alone(route.weights)
         if self.form == "name":
             return {**body, "model": self.name.format(answers)}
+        if self.form == "experts" and answers not in self.loaded:
+            raise DataError(
+                f"{answers} answers this prompt, and the engine has experts alone: load all members, and start the "
+                "proxy with --lora members"
+            )
         weights = route.weights if self.form == "members" else {answers: 1.0}
         return {**body, "lora": scales(weights, self.loaded)}

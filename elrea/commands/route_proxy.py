@@ -60,12 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     form: Form = "name" if given.form == "name" else given.lora
     loaded = members_of(ensemble_folder(given.run))
     if form == "experts":
-        loaded = loaded[1 : 1 + len(answers)]  # behind the base adapter, before a trunk
-        if others := sorted({*answers} - {*loaded}):
-            raise ConfigError(
-                f"--lora experts: {others[0]} answers where dev keeps an expert out: load all members, and say "
-                "--lora members"
-            )
+        loaded = experts_of(loaded, answers)
     ensemble = load_ensemble(given)
     adapters = Adapters(form, loaded, given.name)
     lines = [
@@ -83,6 +78,27 @@ def main(argv: Sequence[str] | None = None) -> None:
         app(Proxy(ensemble, given.engine.rstrip("/"), adapters, given.timeout)),
         host=given.host, port=given.port, log_level="warning", access_log=False,
     )  # fmt: skip
+
+
+def experts_of(members: Sequence[str], answers: Sequence[str]) -> list[str]:
+    """The members that `--lora experts` asks for: one for each cluster, without the base adapter and a trunk.
+
+    Args:
+        members: All that the ensemble mixes; a trunk is the last.
+        answers: Of each cluster, the member that answers.
+
+    Raises:
+        ConfigError: Another one answers.
+    """
+    from elrea.method.ensemble.strategy import BASE
+
+    found = [name for name in members if name != BASE][: len(answers)]
+    if others := sorted({*answers} - {*found}):
+        raise ConfigError(
+            f"--lora experts: {others[0]} answers where dev keeps an expert out: load all members, and say "
+            "--lora members"
+        )
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

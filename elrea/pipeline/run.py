@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from elrea.errors import ConfigError, ElreaError
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.graph import Builder, Graph, Node
-from elrea.pipeline.steps.adapters import Adapter
+from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.features import Features
 
 if TYPE_CHECKING:
@@ -119,10 +119,24 @@ class Pipeline:
         if self.experiment.device.devices > 1:
             return left[0]
         for name in left:
+            node = self.graph.nodes[name]
             made = self.reused.keys() >= self.graph.upstream(name).keys()
-            if made and not self.graph.nodes[name].stage.busy():
+            if made and self._is_settled(node) and not node.stage.busy():
                 return name
         return left[0]
+
+    def _is_settled(self, node: Node) -> bool:
+        """Whether it stays as it is when its clusters are made, which may be fewer than was asked for: an adapter of
+        rank C·r does not, though it reads no clusters."""
+        if not isinstance(node.step, Adapter) or isinstance(node.step, BaseAdapter):
+            return True
+        (branch,) = (each for each in self.graph.branches if each.context is node.context)
+        if (clusters := branch.stages.get("clusters")) is None:
+            return True
+        made = {
+            self.graph.nodes[name].stage.key for name in self.reused if name in self.graph.nodes
+        }
+        return clusters.key in made or node.step.name in node.context.requirements.adapters(None)
 
     def _rehearse(self, name: str, node: Node) -> None:
         """Tries everything on two rows before the first long stage that is not in the store."""

@@ -130,7 +130,10 @@ def swapping(model: peft.PeftModel, paths: list[Path], count: int) -> dict[str, 
         model.delete_adapter("other")
 
     logits = []
-    for way in (ours, swap):
+    for way, before in ((ours, 1), (swap, 2)):
+        lora.set_state(
+            model, lora.load(paths[before])[0]
+        )  # else a swap that does nothing would pass
         turn = iter([3])
         way()
         with torch.no_grad():

@@ -21,6 +21,8 @@ from elrea.reporting.compare_table import read_sweep
 KEY = "evaluation.rate"
 WITHOUT = ("backbone", "base")
 """Rows without a rate of their own."""
+FREE = (KEY, "evaluation.strategies", "ensemble", "trainer.threads", "store", "name")
+"""Keys in which sweeps that are read together may differ, beside Hydra's and W&B's."""
 
 
 def accuracies(folder: Path) -> dict[str, dict[str, float]]:
@@ -29,6 +31,11 @@ def accuracies(folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         ElreaError: The sweep is not finished, varies anything but rate and seed, or was scored on test.
     """
+    return _read(folder)[0]
+
+
+def _read(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
+    """`accuracies`, and what was typed for the jobs in which other sweeps must not differ."""
     keys, scores, jobs = read_sweep(folder, several=True)
     typed = [word for word in jobs[0]["words"] if word.startswith(f"{KEY}=")]
     if keys != [KEY] and (keys or not typed):
@@ -40,24 +47,33 @@ def accuracies(folder: Path) -> dict[str, dict[str, float]]:
     one = [word.partition("=")[2] for word in typed]  # a sweep of a single rate varies none
     by_rate = {each.setting[0] if keys else one[0]: each.items for each in scores}
     rows = dict.fromkeys(name for items in by_rate.values() for name in items)
-    return {
+    found = {
         row: {rate: float(by_rate[rate][row].mean()) for rate in sorted(by_rate, key=float)}
         for row in rows
     }
+    return found, {word for job in jobs for word in job["words"] if not _is_free(word)}
+
+
+def _is_free(word: str) -> bool:
+    key = word.partition("=")[0]
+    return key in FREE or key.startswith(("hydra.", "hydra/", "tracking"))
 
 
 def merged(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
     """`accuracies` of several sweeps, by row and rate, the lowest rate first.
 
     Raises:
-        ElreaError: As `accuracies`; or a sweep has a row or a rate that it must not have.
+        ElreaError: As `accuracies`; or a sweep has a row or a rate that it must not have, or other seeds or data.
     """
-    found = accuracies(folders[0])
+    found, setting = _read(folders[0])
     for folder in folders[1:]:
-        for row, each in accuracies(folder).items():
+        more, other = _read(folder)
+        if differing := sorted(setting ^ other):
+            raise ConfigError(f"{folder} and {folders[0]} differ in {', '.join(differing)}")
+        for row, each in more.items():
             if row not in found:
                 raise ConfigError(f"{folder}: has {row}, and {folders[0]} has not")
-            if row not in WITHOUT and found[row].keys() & each.keys():
+            if row not in WITHOUT and {*map(float, found[row])} & {*map(float, each)}:
                 raise ConfigError(f"{folder}: has rates of {row} that another sweep has too")
             found[row] |= each
     return {row: dict(sorted(each.items(), key=lambda one: float(one[0]))) for row, each in found.items()}  # fmt: skip

@@ -54,7 +54,7 @@ def column(name: str, dev: Sequence[Path], test: Path) -> Column:
 
     Raises:
         ElreaError: A sweep is unfinished or scored on the wrong questions; dev has no single adapter; or the runs on
-            test vary more than the seed, or have other rates than dev chose.
+            test vary more than the seed, or have rows or rates that dev did not choose.
     """
     found = rates.merged(dev)
     singles = {row: max(found[row].values()) for row in SINGLE if row in found}
@@ -64,6 +64,8 @@ def column(name: str, dev: Sequence[Path], test: Path) -> Column:
     keys, scores, jobs = read_sweep(test, [best], several=True)
     if keys:
         raise ConfigError(f"{test}: varies {', '.join(keys)}; a column has one setting, and seeds")
+    if unrated := sorted(scores[0].items.keys() - {*found, *rates.WITHOUT}):
+        raise ConfigError(f"{test}: has {unrated[0]}, for which dev has chosen no rate in {dev[0]}")
     chosen = rates.words(found)
     for job in jobs:
         if "evaluation.split=dev" in job["words"]:

@@ -17,7 +17,7 @@ import pytest
 from elrea.commands import route_proxy
 from elrea.commands.addressing import Adapters, Form
 from elrea.commands.together import Together
-from elrea.errors import ElreaError
+from elrea.errors import ConfigError, DataError, ElreaError, StoreError
 from elrea.method.ensemble.ensemble import Ensemble, Route
 from elrea.method.ensemble.served import answering
 from elrea.models.device import Device
@@ -289,8 +289,42 @@ def test_a_gate_says_who_answers() -> None:
     assert sent == {"a": 1, "model": "parameter-matched"}
     sent = Adapters("members", [*members[:2], "parameter-matched"]).addressed({}, route)
     assert [one["scale"] for one in sent["lora"]] == [0.0, 0.0, 1.0], "by the files' order"
+    with pytest.raises(DataError, match="parameter-matched answers this prompt, and the engine"):
+        Adapters("experts", members[1:]).addressed({}, route)
     arrow = {"class": "Arrow"}
     assert answering({**facts, "strategy": arrow}) == []
+
+
+def test_an_engine_with_one_adapter_for_each_cluster() -> None:
+    """Experts without base adapter and trunk, or the members of an adapter that clusters steer."""
+    experts = ["expert-0", "expert-1"]
+    for members in (["base", *experts], ["base", *experts, "parameter-matched"]):
+        assert route_proxy.experts_of(members, experts) == experts
+    steered = ["steered-0", "steered-1"]  # the base adapter is none of its members
+    assert route_proxy.experts_of(steered, steered) == steered
+    with pytest.raises(ConfigError, match="experts: base answers where dev keeps an expert out"):
+        route_proxy.experts_of(["base", *experts], ["base", "expert-1"])
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        {"class": "GatedExperts"},
+        {"class": "GatedExperts", "serves": [7]},
+        {"class": "Elrea", "top_k": 0},
+        {"class": "Elrea"},
+        {"class": "Oracle"},
+        {"class": "os.system"},
+        {"class": "os.system@0"},
+        [],
+    ],
+)
+def test_a_strategy_that_no_ensemble_answers_by_is_one_line(strategy: object) -> None:
+    facts = {"members": ["base", "expert-0"], "router": {"class": "Router"}, "strategy": strategy}
+    with pytest.raises(StoreError, match=r"^ensemble\.json: "):
+        answering(facts)
+    with pytest.raises(StoreError, match=r"^ensemble\.json: not in the form"):
+        answering({})
 
 
 def test_what_arrives_together_is_computed_together() -> None:

@@ -90,6 +90,23 @@ def test_a_row_at_the_end_of_its_range_gets_more_rates(
         rates.merged([more, first])
 
 
+def test_further_rates_are_of_the_same_seeds_and_data(tmp_path: Path) -> None:
+    """Else a row would choose between rates that had other questions; 2.0 is no other rate than 2."""
+    dev = "evaluation.split=dev"
+    first = sweep(tmp_path / "dev", dev, "hydra.sweep.dir=a", "evaluation.strategies=[base,source]")
+    one = {("4", 10): {"base": 1, "source": 5}, ("4", 11): {"base": 2, "source": 5}}
+    rates.merged([first, sweep(tmp_path / "same", dev, "trainer.threads=1", jobs=one)])
+    other = sweep(tmp_path / "data", dev, "data.form=blended", jobs=one)
+    with pytest.raises(ConfigError, match=r"data and .*dev differ in data\.form=blended$"):
+        rates.merged([first, other])
+    seeds = {("4", 12): {"base": 1, "source": 5}, ("4", 11): {"base": 2, "source": 5}}
+    with pytest.raises(ConfigError, match=r"differ in seed=10, seed=12$"):
+        rates.merged([first, sweep(tmp_path / "seeds", dev, jobs=seeds)])
+    again = {("2.0", seed): right for (_, seed), right in one.items()}
+    with pytest.raises(ConfigError, match="has rates of source that another sweep has too"):
+        rates.merged([first, sweep(tmp_path / "again", dev, jobs=again)])
+
+
 def test_what_was_not_scored_on_dev_or_varies_more_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="was scored on test; choose rates on dev"):
         rates.accuracies(sweep(tmp_path / "test"))

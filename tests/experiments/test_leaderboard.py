@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -98,6 +99,11 @@ def test_what_does_not_belong_into_a_column_is_refused(tmp_path: Path) -> None:
     dev, test = sweeps(tmp_path / "more")
     job(test, 2, TEST[0], "seed=0", "data.train_per_board=300", WORDS)
     with pytest.raises(ConfigError, match=r"varies data.train_per_board; a column has one setting"):
+        board.column("few", [dev], test)
+    dev, test = sweeps(tmp_path / "untuned")
+    shutil.rmtree(test)
+    job(test, 0, {**TEST[0], "balanced": 6}, "seed=0", WORDS)
+    with pytest.raises(ConfigError, match="has balanced, for which dev has chosen no rate in"):
         board.column("few", [dev], test)
     bare = tmp_path / "bare"
     for number, rate in enumerate(DEV):

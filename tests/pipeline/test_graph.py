@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from elrea.pipeline import graph
 from elrea.pipeline.graph import graph_of
 from elrea.pipeline.run import Pipeline
 from elrea.pipeline.step import Step
+from elrea.pipeline.steps.adapters import Adapter
 from elrea.reporting.collect import needed_stages
 from elrea.store.lock import Lease
 from elrea.store.stage import Stage, Store
@@ -20,7 +22,7 @@ from tests.cli.test_keys import experiment
 from tests.store.test_stage import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from elrea.pipeline.context import Context
@@ -59,28 +61,62 @@ def test_a_new_stage_is_one_class_and_one_line(
     assert pipeline.reused == {"base": False, "note": False}
 
 
+@contextmanager
+def made_elsewhere(pipeline: Pipeline, name: str, until: Sequence[str]) -> Iterator[None]:
+    """Holds a stage's lease until other stages are there, or for two minutes: a fault must not wait for ever."""
+    stage = pipeline.graph.stages[name]
+    lease = Lease(stage.folder.with_name(f"{stage.key}.lease"))
+    lease.path.parent.mkdir(parents=True)
+    assert lease.acquire(wait=False)
+    folders = [pipeline.graph.stages[other].folder for other in until]
+
+    def release() -> None:
+        with suppress(AssertionError):  # the order of the stages shows it
+            wait_for(lambda: all(folder.exists() for folder in folders), 120)
+        lease.release()
+
+    other = threading.Thread(target=release)
+    other.start()
+    yield
+    other.join()
+
+
 def test_what_another_process_is_making_comes_last(small_model: Path, tmp_path: Path) -> None:
     """A run does not wait for a stage as long as it has others to make that do not need it."""
     words = ["evaluation.strategies=[base,continued,compute_matched]", "ensemble=base"]
     pipeline = Pipeline(experiment(small_model, *words), Store(tmp_path))
     planned = list(pipeline.graph.nodes)
     assert planned.index("continued") < planned.index("compute-matched") < planned.index("scores")
-    stage = pipeline.graph.stages["continued"]
-    lease = Lease(stage.folder.with_name(f"{stage.key}.lease"))
-    lease.path.parent.mkdir(parents=True)
-    assert lease.acquire(wait=False) and stage.busy()
-    last = pipeline.graph.stages["compute-matched"].folder
-
-    def release() -> None:
-        wait_for(last.exists)
-        lease.release()
-
-    other = threading.Thread(target=release)
-    other.start()
-    pipeline.run()
-    other.join()
+    with made_elsewhere(pipeline, "continued", until=["compute-matched"]):
+        assert pipeline.graph.stages["continued"].busy()
+        pipeline.run()
     made = [name for name in pipeline.reused if name in ("continued", "compute-matched", "scores")]
     assert made == ["compute-matched", "continued", "scores"]
+
+
+def rank_of(pipeline: Pipeline, name: str) -> int:
+    step = pipeline.graph.nodes[name].step
+    assert isinstance(step, Adapter)
+    return step.spec.lora.r
+
+
+def test_what_the_number_of_clusters_changes_waits_for_it(
+    small_model: Path, tmp_path: Path
+) -> None:
+    """Else an adapter of rank C·r would be of the rank that was asked for, where fewer clusters are found."""
+    words = ["evaluation.strategies=[base,compute_matched,parameter_matched,elrea]"]
+    more = ["clustering.k=3", "clustering.min_size=12"]
+    pipeline = Pipeline(experiment(small_model, *words, *more), Store(tmp_path))
+    assert rank_of(pipeline, "parameter-matched") == 6
+    with made_elsewhere(pipeline, "clusters", until=["compute-matched", "features-test"]):
+        pipeline.run()
+    nodes = pipeline.graph.nodes
+    count = sum(name.startswith("expert-") for name in nodes)
+    assert count < 3 and rank_of(pipeline, "parameter-matched") == 2 * count
+    assert all(node.stage.done() for node in nodes.values())
+    assert len(list((tmp_path / "adapter").iterdir())) == 2 + count
+    made = list(pipeline.reused)
+    assert made.index("compute-matched") < made.index("clusters") < made.index("parameter-matched")
 
 
 def test_memory_that_runs_out_names_the_stage(

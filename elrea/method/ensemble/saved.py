@@ -205,7 +205,7 @@ def read_ensemble(
             dict(facts["files"]),
             facts.get("options", "text"),  # ensembles of earlier versions have no such field
             _steered(facts.get(STEERING)),
-            _served(facts.get(SERVED)),
+            served_strategy(facts.get(SERVED)),
         )
         if saved.options not in get_args(Options):
             raise ValueError(f"options is {saved.options!r}")
@@ -224,8 +224,12 @@ def read_ensemble(
     return saved
 
 
-def _served(facts: object) -> Strategy | None:
-    """The strategy by its description; only one whose members are in the folder can be named."""
+def served_strategy(facts: object) -> Strategy | None:
+    """The strategy by its description; only one whose members are in the folder can be named.
+
+    Raises:
+        ConfigError, ValueError: It cannot be made, or no ensemble answers by it.
+    """
     if facts is None:
         return None
     strategy: Strategy = make(facts, Strategy, SERVED)
@@ -267,7 +271,7 @@ def used_members(facts: Mapping[str, Any]) -> list[str]:
     if SERVED not in facts:
         return members[1:] if STEERING in facts else members
     try:
-        strategy, router = _served(facts[SERVED]), make(facts["router"], Router, "router")
+        strategy, router = served_strategy(facts[SERVED]), make(facts["router"], Router, "router")
         if strategy is None:
             raise ValueError("it is null")
         count = len({*members} & {*expert_names(len(members))})

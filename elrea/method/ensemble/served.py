@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from elrea.errors import StoreError
+from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, GATE, SERVED, STEERING
 from elrea.method.ensemble.registry import find_class, make
-from elrea.method.ensemble.saved import CENTROIDS, ROUTING
-from elrea.method.ensemble.strategy import BASE, Strategy, expert_names
+from elrea.method.ensemble.saved import CENTROIDS, ROUTING, served_strategy
+from elrea.method.ensemble.strategy import BASE, expert_names
 from elrea.method.routing.weights import LearnedRouter, Router, Routing
 from elrea.store.files import write_json
 
@@ -88,22 +88,27 @@ def answering(facts: Mapping[str, Any]) -> list[str]:
         facts: Contents of `ensemble.json`.
 
     Raises:
-        KeyError: It names no members.
-        ConfigError: It names a strategy that cannot be built.
+        StoreError: It names no members, or a strategy that no ensemble answers by.
     """
-    members = [str(name) for name in facts["members"]]
-    if SERVED not in facts:
-        return members[1:]
-    strategy: Strategy = make(facts[SERVED], Strategy, SERVED)
-    if not strategy.routed:
-        return []
-    count = len({*members} & {*expert_names(len(members))})
-    alone = Routing(torch.eye(count), make(facts["router"], Router, "router"))
-    names = strategy.members(alone)
-    return [
-        member_alone(dict(zip(names, weights, strict=True)))
-        for weights in strategy.weights(alone).tolist()
-    ]
+    try:
+        members = [str(name) for name in facts["members"]]
+        if (strategy := served_strategy(facts.get(SERVED))) is None:
+            return members[1:]
+        if not strategy.routed:
+            return []
+        count = len({*members} & {*expert_names(len(members))})
+        alone = Routing(torch.eye(count), make(facts["router"], Router, "router"))
+        names = strategy.members(alone)
+        return [
+            member_alone(dict(zip(names, weights, strict=True)))
+            for weights in strategy.weights(alone).tolist()
+        ]
+    except ConfigError as error:
+        raise StoreError(f"{ENSEMBLE}: {error}") from error
+    except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        raise StoreError(
+            f"{ENSEMBLE}: not in the form that this version writes ({error!r})"
+        ) from error
 
 
 def member_alone(weights: Mapping[str, float]) -> str:
