@@ -76,8 +76,8 @@ def test_nothing_is_imported_that_nobody_allowed(package: Path, sign: Path) -> N
         made()
     assert str(caught.value) == (
         "clustering._target_: 'outer.part.Part' is refused: a config may name classes of elrea and of plugins only; to "
-        "allow outer, which runs its code, type plugins=[outer] (--plugins outer after other commands than run), or "
-        "install it with an entry point in the group elrea.plugins"
+        "allow outer, which runs its code, type plugins=[outer] (--plugins outer after other commands than run; "
+        "elrea.plugins.allow(['outer']) in Python), or install it with an entry point in the group elrea.plugins"
     )
     assert not sign.exists() and "outer" not in sys.modules
 

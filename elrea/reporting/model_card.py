@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elrea.method.ensemble.places import BUILT_IN
+from elrea.models.backbone import TINY
+
 if TYPE_CHECKING:
     from elrea.models.adapter_shape import Lora
 
@@ -36,20 +39,12 @@ class Model:
         if not place:
             return cls(name or "a backbone that is not named")
         here = Path(place).expanduser().is_dir()
-        shown = name or (_title(Path(place).expanduser()) if here else "")
-        shown = shown or (Path(place).name if here or place.startswith(("/", "~", ".")) else place)
+        if name is None and Path(place) == TINY:
+            name = BUILT_IN
+        shown = name or (Path(place).name if here or place.startswith(("/", "~", ".")) else place)
         return cls(
             shown, None if here or not is_hub_id(place) else place, licence_of(place, revision)
         )
-
-
-def _title(folder: Path) -> str:
-    """The first heading of a model's own card; empty if it has none."""
-    try:
-        lines = (folder / README).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return ""
-    return next((line[2:].strip()[:60] for line in lines if line.startswith("# ")), "")
 
 
 def is_hub_id(name: str) -> bool:

@@ -18,6 +18,8 @@ from transformers import PreTrainedModel
 
 from elrea.commands import merge
 from elrea.commands.messages import one_line_errors
+from elrea.models.backbone import TINY
+from elrea.reporting.model_card import Model
 from tests.cli.commands import ROOT
 from tests.models.builders import gpt2, llama
 
@@ -154,6 +156,10 @@ def test_others_may_read_the_files(folders: dict[str, Path], tmp_path: Path) -> 
     modes = {p.name: stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "merged").iterdir()}
     assert set(modes.values()) == {0o644} and len(modes) == 3
     assert stat.S_IMODE((tmp_path / "merged").stat().st_mode) == 0o755
+
+
+def test_the_built_in_backbone_is_named_on_cards() -> None:
+    assert Model.of(str(TINY)).name == "elrea-tiny" and Model.of("someone/model").hub
 
 
 @pytest.mark.parametrize("stated", [True, False])

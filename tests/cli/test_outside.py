@@ -233,7 +233,7 @@ def test_a_run_that_somebody_made_allows_nothing(
         (["plugins=[broken]", "clustering._target_=broken.X"], "clustering._target_: the plugin broken cannot be "),
         (["plugins=[fine]", "clustering._target_=fine.Fin"], "'fine.Fin' is not a config class; did you mean Fine?"),
         (["plugins=[fine]", "clustering._target_=fine.Fine"], "fine.Fine is not a subclass of Clustering"),
-        (["clustering._target_=fine.Fine"], "type plugins=[fine] (--plugins fine after other commands than run), or"),
+        (["clustering._target_=fine.Fine"], "type plugins=[fine] (--plugins fine after other commands than run; "),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(
