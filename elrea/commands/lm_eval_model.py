@@ -322,7 +322,7 @@ def decoding_of(given: dict[str, Any]) -> Decoding:
 
 
 def device_of(name: str | None) -> Device:
-    """The device of this name in torch; a GPU if there is one for None, and for what lm-eval says unless it is told.
+    """The device of this name in torch. Without a name, or with lm-eval's own default: a GPU if there is one.
 
     Raises:
         ConfigError: There is no such device.

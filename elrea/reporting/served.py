@@ -44,11 +44,8 @@ def mixed(
     """
     if strategy is None or not strategy.routed:
         return None
-    answers: Any = decided(name, strategy, stages)
-    weights = answers.weights(routing)
-    if hasattr(answers, "rate"):
-        answers = replace(answers, rate=1.0)
-    return answers.members(routing), weights
+    answers = _named_plainly(name, strategy, stages)
+    return answers.members(routing), answers.weights(routing)
 
 
 def served(
@@ -63,11 +60,16 @@ def served(
         strategy: One that is `exported`.
         stages: Of its branch.
     """
-    answers: Any = decided(name, strategy, stages)
-    if hasattr(answers, "rate"):
-        answers = replace(answers, rate=1.0)
+    answers = _named_plainly(name, strategy, stages)
     facts: dict[str, Any] = {SERVED: key_fields(answers)}
     if found := verdicts(name, strategy, stages):
         measure = read_pairs(stages[f"paired-{name}"].folder).measure
         facts[GATE] = {"measure": measure, "clusters": [asdict(verdict) for verdict in found]}
     return answers, facts
+
+
+def _named_plainly(name: str, strategy: Strategy, stages: Mapping[str, Stage]) -> Strategy:
+    """The strategy with what dev decided, and at rate 1, so that its experts are `expert-0` and so on."""
+    answers: Any = decided(name, strategy, stages)
+    plain: Strategy = replace(answers, rate=1.0) if hasattr(answers, "rate") else answers
+    return plain
