@@ -2,8 +2,8 @@
 
     python -m experiments.real_model.mixture --data <folder of flan_cot/, t0/, gsm8k/> --into <folder>
 
-Writes JSON lines as data=jsonl reads them: test.jsonl and dev.jsonl, and for each size and draw a
-train-<size>-<draw>.jsonl from the questions that are in neither. A draw is another sample of the same pool.
+Writes JSON lines as data=jsonl reads them: test.jsonl, half of it as test-half.jsonl, dev.jsonl, and for each size and
+draw a train-<size>-<draw>.jsonl from the questions that are in none of these: another sample of the same pool.
 
 | source | from | answer |
 |---|---|---|
@@ -151,7 +151,7 @@ def build(root: Path) -> dict[str, list[Row]]:
         "sciq": distinct(sciq(root)), "gigaword": distinct(gigaword(root)),
         "gsm8k": distinct(gsm8k(root, "train")),
     }  # fmt: skip
-    files: dict[str, list[Row]] = {"test": [], "dev": []}
+    files: dict[str, list[Row]] = {"test": [], "test-half": [], "dev": []}
     for source, pool in pools.items():
         tests, devs, *sizes = COUNTS[source]
         random.Random(f"{source} split").shuffle(pool)
@@ -161,6 +161,7 @@ def build(root: Path) -> dict[str, list[Row]]:
         else:
             held, pool = pool[:tests], pool[tests:]
         files["test"] += named(source, held[:tests])
+        files["test-half"] += named(source, held[: tests // 2])
         files["dev"] += named(source, pool[:devs])
         rest = pool[devs:]
         if len(rest) < max(sizes):

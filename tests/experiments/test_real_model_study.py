@@ -15,7 +15,7 @@ from elrea.method.features.states import States
 from elrea.reporting.runs import FinishedRun
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
-from experiments.real_model.study import DISTILLED, FACTORS, ROWS, SHARED, Study, _overrides
+from experiments.real_model.study import DISTILLED, FACTORS, FIRST, ROWS, SHARED, Study, _overrides
 from experiments.real_model.table import training_passes, with_distilled
 from tests.real_files import real_data
 
@@ -65,6 +65,29 @@ def test_a_distilled_row_has_the_experts_of_its_seed(
     assert not made[1].evaluation.settings and made[1].routing.compare is False
 
 
+def test_the_first_rows_train_as_all_rows_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their runs differ by what is scored alone, so that all rows take their stages from the store."""
+    commands: dict[str, list[str]] = {}
+    monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
+    for first in (True, False):
+        found = Study(tmp_path, tmp_path, 1, "small", 4, first)
+        factors = {row: rates[0] for row, rates in found.factors.items()}
+        found.final({"base": 1e-3, "factors": factors}, [3])
+    made = []
+    for name in ("test-first-small-4-3", "test-small-4-3"):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            words = [word for word in commands[name][2:] if not word.startswith("hydra.")]
+            made.append(compose("config", words))
+    assert {key for key in made[0] if made[0][key] != made[1][key]} == {"data", "evaluation"}
+    assert {key for key in made[0].data if made[0].data[key] != made[1].data[key]} == {"test"}
+    assert set(FIRST) < set(ROWS) and list(made[0].evaluation.strategies) == list(FIRST)
+    own, whole = (dict(each.evaluation.settings) for each in made)
+    assert own == {row: whole[row] for row in own}
+    assert set(own) == {"random_cluster", "random_weighted", "continued", "source"}
+
+
 def test_the_distilled_rows_stand_beside_the_others() -> None:
     def run(rows: list[str], right: bool) -> FinishedRun:
         correct = {row: [right] for row in rows}
@@ -106,7 +129,7 @@ def test_no_question_is_in_two_splits_and_draws_differ(tmp_path: Path) -> None:
     write(root, tmp_path / "one")
     write(root, tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert len(names) == 2 + 2 * len(DRAWS)
+    assert len(names) == 3 + 2 * len(DRAWS)
     questions: dict[str, set[str]] = {}
     for name in names:
         text = (tmp_path / "one" / name).read_text(encoding="utf-8")
@@ -116,12 +139,16 @@ def test_no_question_is_in_two_splits_and_draws_differ(tmp_path: Path) -> None:
         for row in rows:
             counts[row["source"]] += 1
             assert "choices" not in row or 0 <= row["answer"] < len(set(row["choices"]))
-        number = ("test", "dev", "small", "large").index(
-            name.split(".")[0].split("-")[min(1, name.count("-"))]
-        )
-        assert counts == {source: each[number] for source, each in COUNTS.items()}
+        if name == "test-half.jsonl":
+            assert counts == {source: tests // 2 for source, (tests, *_) in COUNTS.items()}
+        else:
+            number = ("test", "dev", "small", "large").index(
+                name.split(".")[0].split("-")[min(1, name.count("-"))]
+            )
+            assert counts == {source: each[number] for source, each in COUNTS.items()}
         questions[name] = {f"{row['instruction']} {row.get('choices')}" for row in rows}
         assert len(questions[name]) == len(rows)
+    assert questions["test-half.jsonl"] < questions["test.jsonl"]
     held = questions["test.jsonl"] | questions["dev.jsonl"]
     assert not questions["test.jsonl"] & questions["dev.jsonl"]
     drawn = [each for name, each in questions.items() if name.startswith("train")]
