@@ -47,7 +47,7 @@ run: $(STAMP) ## Run the main job on the built-in exam: train, cluster, route an
 	$(BIN)/python run.py +experiment=elrea_mmlu $(ARGS)
 
 test: $(STAMP) ## Run the tests in two processes (ARGS=-n0: in one)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-faults: $(STAMP) ## Kill, stop and share small runs, fill their disk, and compare the results (twenty minutes)
 	$(BIN)/python -m tests.faults.harness $(ARGS)
@@ -59,7 +59,7 @@ fuzz: $(STAMP) ## Give every reader files that are almost valid (ten minutes; AR
 test-pre: $(STAMP) ## Try the tests with the pre-releases of Hydra 1.4 and OmegaConf, and Optuna 5 (may fail)
 	$(BIN)/python -m pip install --disable-pip-version-check --quiet $(PIP_ARGS) --pre --upgrade --no-deps --target build/pre \
 	  'hydra-core>=1.4.0rc1' omegaconf hydra-joblib-launcher hydra-optuna-sweeper hydra-submitit-launcher 'optuna>=5'
-	@PYTHONPATH="$(CURDIR)/build/pre" $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS) || \
+	@PYTHONPATH="$(CURDIR)/build/pre" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS) || \
 	  echo "make: the tests above fail with the pre-releases, which they may"
 
 check: $(STAMP) ## Lint, check the format, check the types

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -161,19 +161,36 @@ def _make(job: Job, record: Record) -> float | None:
         return None
     check_version(job.folder, cfg, pipeline.graph.keys)
     record.begin(key, pipeline.graph.keys)
+    on_stages = _on_stages(pipeline, record)
     if cfg.until is not None:
-        pipeline.run(cfg.until, record.needs)
+        pipeline.run(cfg.until, on_stages)
         end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
         say(screen(), end)
         record.prepared()
         return None
     with _tracker(job) as tracker:
         log.add(tracker)
-        pipeline.run(on_stages=record.needs)
+        pipeline.run(on_stages=on_stages)
         report = _write(job, pipeline, tracker, record)
     _show(report, job, tracker)
     record.end(job_key(plain(cfg), pipeline))
     return job.accuracy
+
+
+def _on_stages(pipeline: Pipeline, record: Record) -> Callable[[Mapping[str, str]], None]:
+    """What to do when clusters are made: record the stages, and say where clusters are fewer than was asked for."""
+    from elrea.reporting.fewer_clusters import fewer_clusters
+    from elrea.reporting.terminal import wrapped
+
+    told: set[str] = set()
+
+    def on_stages(keys: Mapping[str, str]) -> None:
+        record.needs(keys)
+        for line in {*fewer_clusters(pipeline.graph)} - told:
+            say(screen(), wrapped(f"note: {line}"))
+            told.add(line)
+
+    return on_stages
 
 
 def _judge(job: Job, record: Record) -> None:

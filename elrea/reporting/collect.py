@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ from elrea.pipeline.steps.decisions import decided
 from elrea.pipeline.steps.members import member_folder, no_prompts, prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
+from elrea.reporting.fewer_clusters import fewer_clusters
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
 from elrea.reporting.served import gates_of, mixed, served
 from elrea.store.files import read_json
@@ -94,7 +95,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         too_long=read_json(scores / TOO_LONG),
         shots=read_shots(scores),
         skipped=_skipped(main),
-        warnings=list(_fewer_clusters(graph)),
+        warnings=list(fewer_clusters(graph)),
         members=_members(exported, chosen) if _exports(exported, chosen) else None,
         versions=versions(),
         name=name,
@@ -255,20 +256,6 @@ def _skipped(branch: Branch) -> dict[str, list[str]]:
         split: read_skipped(stages[f"features-{split}"].folder) if taken else []
         for split, taken in splits.items()
     }
-
-
-def _fewer_clusters(graph: Graph) -> Iterator[str]:
-    """Warnings for clusterings that have fewer clusters than requested, because small ones were dropped."""
-    for branch in graph.branches:
-        context, found = branch.context, branch.clusters
-        wanted = context.experiment.clustering.known_k()
-        if not context.requirements.clustered or wanted is None or found is None or found >= wanted:
-            continue
-        part = f"{context.part}: " if context.part else ""
-        yield (
-            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others had too few training examples "
-            "(clustering.min_size)"
-        )
 
 
 def _experts(branch: Branch, chosen: str, count: int) -> list[str]:

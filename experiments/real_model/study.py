@@ -38,9 +38,9 @@ TUNED = 10
 BASE_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 """Of `training.learning_rate`."""
 FACTORS = {
-    "elrea": (0.25, 0.5, 0.06),
-    "random_cluster": (0.25, 0.5, 0.06),
-    "continued": (0.25, 0.5, 0.06),
+    "elrea": (0.06, 0.25, 0.5),
+    "random_cluster": (0.06, 0.25, 0.5),
+    "continued": (0.06, 0.25, 0.5),
     "compute_matched": (0.5, 1.0, 0.25),
     "parameter_matched": (0.25, 0.5, 0.12),
     "parameter_matched_rslora": (0.5, 1.0, 0.25),
@@ -69,8 +69,8 @@ DISTILLED = {"elrea_distilled": "elrea", "elrea_one_distilled": "elrea_one"}
 SETTINGS = (
     "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.options=text",
     "data.overlap=drop", "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4",
-    "evaluation.by=likelihood", "evaluation.mean_logits=true", "trainer.accelerator=cpu", "trainer.threads=1",
-    "tracking.mode=disabled",
+    "clustering.pca=64", "evaluation.by=likelihood", "evaluation.mean_logits=true", "trainer.accelerator=cpu",
+    "trainer.threads=1", "tracking.mode=disabled",
 )  # fmt: skip
 
 

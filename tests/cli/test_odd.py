@@ -99,7 +99,18 @@ def test_what_cannot_be_says_why(
 
 def test_fewer_clusters_than_asked_for_are_said(tiny: list[str], tmp_path: Path) -> None:
     rows = [{"instruction": "Say it.", "response": "it"}] * 20
-    ended = asked(tmp_path, tiny, [*rows, {"instruction": "Say another.", "response": "x"}])
+    rows.append({"instruction": "Say another.", "response": "x"})
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    ended = asked(tmp_path / "one", tiny, rows)
     assert ended.summary["clusters"]["sizes"] == [21]
-    said = "1 cluster instead of 2: the others had too few training examples"
-    assert said in ended.out
+    said = "1 cluster instead of 2: the others had too few training examples (clustering.min_size)"
+    advice = "clustering.pca=5"  # a fourth of the examples
+    found = " ".join(ended.out.split())
+    line = f"{said}; {advice} may set them apart"
+    assert found.index(f"note: {line}") < found.index("train expert-0"), (
+        "before an expert is trained"
+    )
+    assert found.count(line) == 2, "and with the results"
+    ended = asked(tmp_path / "two", tiny, rows, advice)
+    assert ended.code == 0 and "may set them apart" not in ended.out
