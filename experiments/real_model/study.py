@@ -38,15 +38,18 @@ TUNED = 10
 BASE_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 """Of `training.learning_rate`."""
 FACTORS = {
-    "elrea": (0.06, 0.25, 0.5),
-    "random_cluster": (0.06, 0.25, 0.5),
+    "elrea": (0.06, 0.25),
+    "random_cluster": (0.06, 0.25),
     "continued": (0.06, 0.25, 0.5),
     "compute_matched": (0.5, 1.0, 0.25),
     "parameter_matched": (0.25, 0.5, 0.12),
     "parameter_matched_rslora": (0.5, 1.0, 0.25),
     "source": (0.5, 1.0, 2.0),
 }
-"""By row: the rates tried, as multiples of the base adapter's: two for all, then a third beyond the better one."""
+"""By row: the rates tried, as multiples of the base adapter's: two for all, a third beyond the better one for some.
+
+ELREA and its random clusters had 0.5 too with clusters that were found without `clustering.pca`: it was the worst of
+their three."""
 OF_EXPERTS = ("random_cluster", "continued")
 """Rows whose `rate` is a multiple of `training.expert_learning_rate` instead."""
 SHARED = {
@@ -172,21 +175,27 @@ class Study:
         losses = {"base": [self.dev_loss(name)["base"] for name in names]}
         base = BASE_RATES[_least(losses["base"])]
         factors = self.factors
-        names = [f"rows-{self.at}-{number}" for number in range(3)]
+        tried: dict[str, dict[str, float]] = {}
+        for number in range(max(map(len, factors.values()))):
+            rates = {row: own[number] for row, own in factors.items() if number < len(own)}
+            tried[f"rows-{self.at}-{number}"] = rates
         self.run(
             {
                 name: self.command(
                     name,
                     TUNED,
-                    ["base", *factors],
+                    ["base", *rates],
+                    f"ensemble={'elrea' if 'elrea' in rates else 'base'}",
                     dev,
-                    *_overrides(base, {row: rates[number] for row, rates in factors.items()}),
+                    *_overrides(base, rates),
                 )
-                for number, name in enumerate(names)
+                for name, rates in tried.items()
             }
         )
-        found = [self.dev_loss(name) for name in names]
-        losses |= {row: [each[row] for each in found] for row in factors}
+        for name, rates in tried.items():
+            found = self.dev_loss(name)
+            for row in rates:
+                losses.setdefault(row, []).append(found[row])
         chosen = {row: factors[row][_least(losses[row])] for row in factors}
         result = {"base": base, "factors": chosen, "tried": factors, "dev_loss": losses}
         write_json(self.work / f"rates-{self.at}.json", result)
@@ -241,7 +250,7 @@ def _chosen(rates: Mapping[str, Any], rows: Sequence[str]) -> list[str]:
 
 
 def _overrides(base: float, own: Mapping[str, float]) -> list[str]:
-    expert = own["elrea"]
+    expert = own.get("elrea", 1.0)
     settings = []
     for row, factor in own.items():
         if row in ("elrea", "elrea_states", "instruction_embedding"):

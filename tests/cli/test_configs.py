@@ -34,8 +34,11 @@ SWEEPS = {
     "tune": ["hydra.sweeper.n_trials=2"],
 }
 """Experiments that are sweeps -> words that make them small, beside those of `tiny`, which fix most keys they vary."""
-ENOUGH = {"does_it_pay": ["data.train_per_board=64", "verdict.budget=5"]}
-"""Experiments that need more examples than the small run has -> words that give them."""
+ENOUGH = {
+    "does_it_pay": ["data.train_per_board=64", "verdict.budget=5"],
+    "real_model": ["clustering.pca=4"],
+}
+"""Experiments that need more than the small run has -> words that give it, or that need less."""
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.glob("*/**/*.yaml")

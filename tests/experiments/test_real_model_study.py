@@ -35,11 +35,11 @@ def test_a_run_trains_each_row_at_its_own_rate() -> None:
     words = _overrides(2e-3, own | {new: own[old] for new, old in SHARED.items()})
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", [*study.SETTINGS, *words])
-    assert (config.training.learning_rate, config.training.expert_learning_rate) == (2e-3, 1e-3)
+    assert (config.training.learning_rate, config.training.expert_learning_rate) == (2e-3, 5e-4)
     rates = {row: node.rate for row, node in config.evaluation.settings.items()}
     experts = {"random_cluster", "random_weighted", "continued"}
     for row, rate in rates.items():
-        of = 1e-3 if row in experts else 2e-3
+        of = 5e-4 if row in experts else 2e-3
         assert rate * of == pytest.approx(own[SHARED.get(row, row)] * 2e-3), row
     assert set(rates) == set(ROWS) - {
         "backbone", "base", "uniform", "elrea", "elrea_top1", "elrea_one", "elrea_states", "instruction_embedding",
