@@ -178,18 +178,26 @@ def _make(job: Job, record: Record) -> float | None:
 
 
 def _on_stages(pipeline: Pipeline, record: Record) -> Callable[[Mapping[str, str]], None]:
-    """What to do when clusters are made: record the stages, and say where clusters are fewer than was asked for."""
+    """What to do when more stages are known: record them, and say where clusters are fewer than was asked for.
+
+    Clusters of an earlier run are known at once, so that it is said here too.
+    """
     from elrea.reporting.fewer_clusters import fewer_clusters
     from elrea.reporting.terminal import wrapped
 
     told: set[str] = set()
 
+    def tell() -> None:
+        for line in fewer_clusters(pipeline.graph):
+            if line not in told:
+                say(screen(), wrapped(f"note: {line}"))
+                told.add(line)
+
     def on_stages(keys: Mapping[str, str]) -> None:
         record.needs(keys)
-        for line in {*fewer_clusters(pipeline.graph)} - told:
-            say(screen(), wrapped(f"note: {line}"))
-            told.add(line)
+        tell()
 
+    tell()
     return on_stages
 
 

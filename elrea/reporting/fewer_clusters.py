@@ -11,15 +11,16 @@ from elrea.method.clustering.kmeans import FaissKMeans
 if TYPE_CHECKING:
     from elrea.pipeline.graph import Branch, Graph
 
-COMPONENTS = 64
-"""Principal components that are advised: with 8 to 128 the groups of real prompts were nearly the same."""
+COMPONENTS = 16
+"""Principal components that are advised: few enough for nearly all data. With 8 to 256 the groups of real prompts were
+nearly the same."""
 
 
 def fewer_clusters(graph: Graph) -> Iterator[str]:
     """A line for each clustering that dropped small clusters.
 
-    Gradients of a real model share a direction (cosines of 0.7 to 0.8 between any two prompts), so that k-means sets a
-    few odd ones apart from all others. PCA measures directions from the mean feature.
+    Gradients of a real model share a direction, so that k-means sets a few odd prompts apart from all others. With PCA
+    directions are measured from the mean feature.
 
     Args:
         graph: The run's stages; clusters that are not made yet are passed over.
@@ -41,5 +42,6 @@ def _advice(branch: Branch) -> str:
     if not isinstance(clustering, FaissKMeans) or clustering.pca or not clustering.spherical:
         return ""
     made = read_clusters(branch.stages["clusters"].folder)
-    components = min(COMPONENTS, len(made["assignment"]) // 4, made["centroids"].shape[1])
-    return f"; clustering.pca={components} may set them apart" if components > 1 else ""
+    if min(int((made["assignment"] >= 0).sum()), made["centroids"].shape[1]) < COMPONENTS:
+        return ""
+    return f"; clustering.pca={COMPONENTS} may set them apart"

@@ -3,8 +3,8 @@
     python -m experiments.real_model.study --data <folder of flan_cot/, t0/, gsm8k/> \
         --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
 
-In order: four rates of the base adapter; three rates of every other row; then a run per seed with the chosen rates, and
-one more per seed in which a distilled router weights the same experts.
+In order: four rates of the base adapter; two or three rates of every other row; then a run per seed with the chosen
+rates, and one more per seed in which a distilled router weights the same experts.
 `--rows first` has the rows that cost least, on half the test questions, in about a third of the time; what it has
 trained serves the run of all rows.
 All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from omegaconf import OmegaConf
 
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ElreaError
@@ -107,13 +109,15 @@ class Study:
         """`FACTORS` of the rows that are compared."""
         return {row: rates for row, rates in FACTORS.items() if not self.first or row in FIRST}
 
-    def command(self, name: str, draw: int, strategies: Sequence[str], *more: str) -> list[str]:
-        """The command of one run, into `<work>/runs/<name>`."""
+    def command(
+        self, name: str, draw: int, strategies: Sequence[str], *more: str, test: str = "test"
+    ) -> list[str]:
+        """The command of one run, into `<work>/runs/<name>`; `test` names the file of its test questions."""
         data = self.work / "data"
         return [
             sys.executable, str(ROOT / "run.py"), *SETTINGS, f"backbone.name={self.model}",
             f"data.train={data}/train-{self.size}-{draw}.jsonl", f"data.dev={data}/dev.jsonl",
-            f"data.test={data}/test{'-half' if self.first else ''}.jsonl", f"clustering.k={self.clusters}",
+            f"data.test={data}/{test}.jsonl", f"clustering.k={self.clusters}",
             f"seed={draw}", f"evaluation.strategies=[{','.join(strategies)}]", f"store={self.work}/store",
             f"hydra.run.dir={self.work}/runs/{name}", *more,
         ]  # fmt: skip
@@ -122,9 +126,9 @@ class Study:
         """Runs what is not finished yet.
 
         Raises:
-            ElreaError: A run failed; the others have gone on.
+            ElreaError: A run failed; the others have gone on. Or one was finished with other settings.
         """
-        missing = [n for n in commands if not (self.work / "runs" / n / "summary.json").is_file()]
+        missing = [name for name, command in commands.items() if not self._finished(name, command)]
         print(f"{len(commands) - len(missing)} of {len(commands)} runs are finished", flush=True)
         with ThreadPoolExecutor(self.jobs) as pool:
             codes = list(pool.map(lambda name: self._one(name, commands[name]), missing))
@@ -132,6 +136,18 @@ class Study:
             raise ElreaError(
                 f"{self.work}/logs/{failed[0]}.txt says why this run failed; {len(failed)} did"
             )
+
+    def _finished(self, name: str, command: Sequence[str]) -> bool:
+        folder = self.work / "runs" / name
+        if not (folder / "summary.json").is_file():
+            return False
+        words = [word for word in command[2:] if not word.startswith("hydra.")]
+        if differ := {*words} ^ {*OmegaConf.load(folder / ".hydra" / "overrides.yaml")}:
+            raise ElreaError(
+                f"{folder} is of other settings ({', '.join(sorted(differ))}); move it away, and this command makes "
+                "it anew"
+            )
+        return True
 
     def _one(self, name: str, command: Sequence[str]) -> int:
         log = self.work / "logs" / f"{name}.txt"
@@ -206,10 +222,10 @@ class Study:
 
         The first rows have no distilled ones.
         """
-        rows = FIRST if self.first else ROWS
+        rows, test = (FIRST, "test-half") if self.first else (ROWS, "test")
         self.run(
             {
-                name: self.command(name, seed, rows, *_chosen(rates, rows))
+                name: self.command(name, seed, rows, *_chosen(rates, rows), test=test)
                 for seed in seeds
                 for name in [f"test-{self.at}-{seed}"]
             }

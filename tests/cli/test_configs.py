@@ -38,7 +38,7 @@ ENOUGH = {
     "does_it_pay": ["data.train_per_board=64", "verdict.budget=5"],
     "real_model": ["clustering.pca=4"],
 }
-"""Experiments that need more than the small run has -> words that give it, or that need less."""
+"""Experiments that the small run is too small for -> words that make them fit."""
 OPTIONS = sorted(
     (path.parent.relative_to(CONF).as_posix(), path.stem)
     for path in CONF.glob("*/**/*.yaml")

@@ -1,4 +1,4 @@
-"""What Hydra 1.4 wants otherwise than 1.3; `make test-pre` runs the whole suite with it, CI these tests."""
+"""What Hydra 1.4 wants otherwise than 1.3; `make test-pre` runs the whole suite with it, CI a few files."""
 
 from __future__ import annotations
 

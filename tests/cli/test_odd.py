@@ -105,12 +105,22 @@ def test_fewer_clusters_than_asked_for_are_said(tiny: list[str], tmp_path: Path)
     ended = asked(tmp_path / "one", tiny, rows)
     assert ended.summary["clusters"]["sizes"] == [21]
     said = "1 cluster instead of 2: the others had too few training examples (clustering.min_size)"
-    advice = "clustering.pca=5"  # a fourth of the examples
+    advice = "clustering.pca=16"
     found = " ".join(ended.out.split())
     line = f"{said}; {advice} may set them apart"
     assert found.index(f"note: {line}") < found.index("train expert-0"), (
         "before an expert is trained"
     )
     assert found.count(line) == 2, "and with the results"
+    ended = asked(tmp_path / "one", tiny, rows, "until=clusters", "hydra.run.dir=again")
+    assert f"note: {line}" in " ".join(ended.out.split()), "where the clusters were here before"
     ended = asked(tmp_path / "two", tiny, rows, advice)
-    assert ended.code == 0 and "may set them apart" not in ended.out
+    found = " ".join(ended.out.split())
+    assert ended.code == 0 and said in found and "may set them apart" not in found
+
+
+def test_too_many_components_are_refused_before_training(tiny: list[str], tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say {i}.", "response": "it"} for i in range(8)]
+    said = "8 training examples have no clustering.pca=9 principal components; lower it or give more data"
+    assert asked(tmp_path, tiny, rows, "clustering.pca=9").error == said
+    assert not (tmp_path / ".elrea" / "base").exists()

@@ -46,6 +46,51 @@ def test_a_run_trains_each_row_at_its_own_rate() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_every_row_gets_its_best_rate(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a loss that is lowest at the rate that a run trains a row at, nearest to a wanted one."""
+    wanted = {"base": 5e-4, **{row: rates[-1] * 5e-4 for row, rates in FACTORS.items()}}
+    ran: dict[str, list[str]] = {}
+
+    def losses(_self: Study, name: str) -> dict[str, float]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            words = [word for word in ran[name][2:] if not word.startswith("hydra.")]
+            config = compose("config", words)
+        assert config.evaluation.split == "dev"
+        training, settings = config.training, config.evaluation.settings or {}
+        rates = {"base": training.learning_rate, "elrea": training.expert_learning_rate}
+        for row in settings:
+            experts = row in {"random_cluster", "continued"}
+            rates[row] = settings[row].rate * rates["elrea" if experts else "base"]
+        scored = {"base", *config.evaluation.strategies} & {*wanted}
+        return {row: abs(rates[row] - wanted[row]) for row in scored}
+
+    monkeypatch.setattr(Study, "run", lambda _self, own: ran.update(own))
+    monkeypatch.setattr(Study, "dev_loss", losses)
+    made = Study(tmp_path, tmp_path, 1, "small", 4, first).rates()
+    assert made["base"] == 5e-4
+    rows = set(FACTORS) & set(FIRST) if first else set(FACTORS)
+    assert made["factors"] == {row: FACTORS[row][-1] for row in rows}
+    assert {row: len(each) for row, each in made["dev_loss"].items()} == {
+        "base": 4, **{row: len(FACTORS[row]) for row in rows},
+    }  # fmt: skip
+
+
+def test_a_finished_run_of_other_settings_is_not_taken(tmp_path: Path) -> None:
+    found = Study(tmp_path, tmp_path, 1, "small", 4)
+    command = found.command("a", 0, ["base"])
+    folder = tmp_path / "runs" / "a" / ".hydra"
+    folder.mkdir(parents=True)
+    (folder.parent / "summary.json").write_text("{}")
+    words = [word for word in command[2:] if not word.startswith("hydra.")]
+    (folder / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+    found.run({"a": command})
+    with pytest.raises(ElreaError, match=r"runs/a is of other settings .*, seed=0, seed=1\)"):
+        found.run({"a": found.command("a", 1, ["base"])})
+
+
 def test_a_distilled_row_has_the_experts_of_its_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

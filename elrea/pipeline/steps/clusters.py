@@ -39,13 +39,19 @@ class Clusters(Step):
         """As `Step.inputs`.
 
         Raises:
-            ClusterError: Fewer examples than clusters; said before anything is trained.
+            ClusterError: Fewer examples than clusters or principal components; said before anything is trained.
         """
         experiment = context.experiment
         count, k = len(experiment.corpus.train), experiment.clustering.known_k()
         if context.here and k is not None and count < k:
             raise ClusterError(
                 f"{count} training examples cannot make clustering.k={k} clusters; lower it or give more data"
+            )
+        pca = getattr(experiment.clustering, "pca", None)
+        if context.here and pca is not None and count < pca:
+            raise ClusterError(
+                f"{count} training examples have no clustering.pca={pca} principal components; lower it or give more "
+                "data"
             )
         return {
             "features": upstream["features-train"].key,
