@@ -141,8 +141,9 @@ class Study:
         folder = self.work / "runs" / name
         if not (folder / "summary.json").is_file():
             return False
-        words = [word for word in command[2:] if not word.startswith("hydra.")]
-        if differ := {*words} ^ {*OmegaConf.load(folder / ".hydra" / "overrides.yaml")}:
+        if differ := {*settings_of(command)} ^ {
+            *OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+        }:
             raise ElreaError(
                 f"{folder} is of other settings ({', '.join(sorted(differ))}); move it away, and this command makes "
                 "it anew"
@@ -247,6 +248,11 @@ class Study:
                 for name in [distilled(f"test-{self.at}-{seed}")]
             }
         )
+
+
+def settings_of(command: Sequence[str]) -> list[str]:
+    """The overrides of one of `Study.command`'s, without Hydra's own."""
+    return [word for word in command[2:] if not word.startswith("hydra.")]
 
 
 def distilled(name: str) -> str:

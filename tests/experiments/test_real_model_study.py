@@ -15,7 +15,16 @@ from elrea.method.features.states import States
 from elrea.reporting.runs import FinishedRun
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
-from experiments.real_model.study import DISTILLED, FACTORS, FIRST, ROWS, SHARED, Study, _overrides
+from experiments.real_model.study import (
+    DISTILLED,
+    FACTORS,
+    FIRST,
+    ROWS,
+    SHARED,
+    Study,
+    _overrides,
+    settings_of,
+)
 from experiments.real_model.table import training_passes, with_distilled
 from tests.real_files import real_data
 
@@ -56,8 +65,7 @@ def test_every_row_gets_its_best_rate(
 
     def losses(_self: Study, name: str) -> dict[str, float]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            words = [word for word in ran[name][2:] if not word.startswith("hydra.")]
-            config = compose("config", words)
+            config = compose("config", settings_of(ran[name]))
         assert config.evaluation.split == "dev"
         training, settings = config.training, config.evaluation.settings or {}
         rates = {"base": training.learning_rate, "elrea": training.expert_learning_rate}
@@ -84,8 +92,8 @@ def test_a_finished_run_of_other_settings_is_not_taken(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "a" / ".hydra"
     folder.mkdir(parents=True)
     (folder.parent / "summary.json").write_text("{}")
-    words = [word for word in command[2:] if not word.startswith("hydra.")]
-    (folder / "overrides.yaml").write_text("".join(f"- {word}\n" for word in words))
+    lines = [f"- {word}\n" for word in settings_of(command)]
+    (folder / "overrides.yaml").write_text("".join(lines))
     found.run({"a": command})
     with pytest.raises(ElreaError, match=r"runs/a is of other settings .*, seed=0, seed=1\)"):
         found.run({"a": found.command("a", 1, ["base"])})
@@ -102,8 +110,7 @@ def test_a_distilled_row_has_the_experts_of_its_seed(
     made = []
     for name in ("test-small-4-3", "distilled-small-4-3"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            words = [word for word in commands[name][2:] if not word.startswith("hydra.")]
-            made.append(compose("config", words))
+            made.append(compose("config", settings_of(commands[name])))
     differs = {key for key in made[0] if made[0][key] != made[1][key]}
     assert differs == {"routing", "evaluation"}
     assert list(made[1].evaluation.strategies) == list(DISTILLED.values())
@@ -123,8 +130,7 @@ def test_the_first_rows_train_as_all_rows_do(
     made = []
     for name in ("test-first-small-4-3", "test-small-4-3"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            words = [word for word in commands[name][2:] if not word.startswith("hydra.")]
-            made.append(compose("config", words))
+            made.append(compose("config", settings_of(commands[name])))
     assert {key for key in made[0] if made[0][key] != made[1][key]} == {"data", "evaluation"}
     assert {key for key in made[0].data if made[0].data[key] != made[1].data[key]} == {"test"}
     assert set(FIRST) < set(ROWS) and list(made[0].evaluation.strategies) == list(FIRST)
