@@ -4,7 +4,8 @@
         --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
 
 In order: four rates of the base adapter; two or three rates of every other row; then a run per seed with the chosen
-rates, and one more per seed in which a distilled router weights the same experts.
+rates, and one more per seed in which a distilled router weights the same experts. Last, ELREA once more with a base
+adapter that is trained less and a rate of the experts that is chosen together with it, if dev finds it better.
 `--rows first` has the rows that cost least, on half the test questions, in about a third of the time; what it has
 trained serves the run of all rows.
 All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
@@ -37,6 +38,8 @@ from experiments.real_model.mixture import SIZES, write
 ROOT = Path(__file__).parents[2]
 TUNED = 10
 """Seed and draw of the runs that choose rates."""
+EPOCHS = 2
+"""Of the base adapter, as `training=paper` has them."""
 BASE_RATES = (2.5e-4, 5e-4, 1e-3, 2e-3)
 """Of `training.learning_rate`."""
 FACTORS = {
@@ -69,8 +72,21 @@ FIRST = (
     "elrea_one",
 )  # fmt: skip
 """Rows of `--rows first`: those that share their training with another, or train for as few steps as ELREA."""
+MATCHED = ("compute_matched", "parameter_matched", "parameter_matched_rslora")
+"""Rows that `--rows first` has in runs of their own, after the others: they cost most of what is left."""
 DISTILLED = {"elrea_distilled": "elrea", "elrea_one_distilled": "elrea_one"}
 """Rows with a distilled router: the strategies that its own run has for them."""
+JOINT = {
+    "base_joint": "base", "random_cluster_joint": "random_cluster", "elrea_joint": "elrea",
+    "elrea_top1_joint": "elrea_top1", "elrea_one_joint": "elrea_one",
+}  # fmt: skip
+"""Rows on a base adapter that is trained less, tuned together with the experts: the strategies that their run has."""
+BESIDE = {"distilled": DISTILLED, "matched": {row: row for row in MATCHED}, "joint": JOINT}
+"""By the first word of a run's name: the rows that it adds to its seed's run, and the strategies it has for them."""
+TRUNKS = ((2.5e-4, 2), (5e-4, 2), (1e-3, 1))
+"""Rates and epochs of the base adapters that `JOINT` tries."""
+EXPERT_RATES = (1.25e-4, 5e-4)
+"""Experts' learning rates that are tried on each of them."""
 SETTINGS = (
     "backbone=smollm2_135m", "backbone.dtype=mixed", "backbone.max_length=256", "data=jsonl", "data.options=text",
     "data.overlap=drop", "adapter=lora", "adapter.dropout=0", "training=paper", "training.batch_size=4",
@@ -107,7 +123,11 @@ class Study:
     @property
     def factors(self) -> dict[str, tuple[float, ...]]:
         """`FACTORS` of the rows that are compared."""
-        return {row: rates for row, rates in FACTORS.items() if not self.first or row in FIRST}
+        return {
+            row: rates
+            for row, rates in FACTORS.items()
+            if not self.first or row in (*FIRST, *MATCHED)
+        }
 
     def command(
         self, name: str, draw: int, strategies: Sequence[str], *more: str, test: str = "test"
@@ -218,35 +238,63 @@ class Study:
         write_json(self.work / f"rates-{self.at}.json", result)
         return result
 
-    def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        """A run per seed, on its own draw of the training data, scored on test; one more each for the distilled rows.
+    def joint(self, rates: Mapping[str, Any]) -> dict[str, Any]:
+        """The base adapter and the experts' rate that are best for ELREA on dev, of all that were tried together.
 
-        The first rows have no distilled ones.
+        Returns:
+            `rate` and `epochs` of the base adapter, `expert_rate`, and `dev_loss`, by what was tried.
         """
-        rows, test = (FIRST, "test-half") if self.first else (ROWS, "test")
+        own = (rates["base"], EPOCHS, rates["base"] * rates["factors"]["elrea"])
+        least = min(rates["dev_loss"]["elrea"])
+        tried = {
+            f"joint-dev-{self.size}-{self.clusters}-{number}-{place}": (rate, epochs, expert)
+            for number, (rate, epochs) in enumerate(TRUNKS)
+            for place, expert in enumerate(EXPERT_RATES)
+        }
+        rows = ["base", *(row for row in JOINT.values() if row.startswith("elrea"))]
         self.run(
             {
-                name: self.command(name, seed, rows, *_chosen(rates, rows), test=test)
-                for seed in seeds
-                for name in [f"test-{self.at}-{seed}"]
+                name: self.command(name, TUNED, rows, *_trunk(*each), "evaluation.split=dev")
+                for name, each in tried.items()
             }
         )
+        losses = {
+            own: least,
+            **{each: self.dev_loss(name)["elrea"] for name, each in tried.items()},
+        }
+        rate, epochs, expert = min(losses, key=losses.__getitem__)
+        found = {
+            "rate": rate, "epochs": epochs, "expert_rate": expert,
+            "dev_loss": {f"{a:g} for {b} epochs, experts {c:g}": loss for (a, b, c), loss in losses.items()},
+        }  # fmt: skip
+        write_json(self.work / f"joint-{self.at}.json", found)
+        return found
+
+    def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        """A run per seed, on its own draw of the training data, scored on test, and those of `BESIDE`.
+
+        The first rows have no distilled ones; there is none on another base adapter if the rows' own is the best.
+        """
+        rows = FIRST if self.first else ROWS
+        base, factors = rates["base"], rates["factors"]
+        self._per_seed("test", seeds, rows, *_chosen(rates, rows))
         if self.first:
-            return
-        base, factor = rates["base"], rates["factors"]["elrea"]
-        router = ["routing=distilled", "routing.compare=false"]
+            own = {row: factors[row] for row in MATCHED}
+            self._per_seed("matched", seeds, MATCHED, "ensemble=base", *_overrides(base, own))
+        else:
+            router = ["routing=distilled", "routing.compare=false"]
+            elrea = _overrides(base, {"elrea": factors["elrea"]})
+            self._per_seed("distilled", seeds, list(DISTILLED.values()), *elrea, *router)
+        best = self.joint(rates)
+        if (best["rate"], best["epochs"]) != (base, EPOCHS):
+            words = _trunk(best["rate"], best["epochs"], best["expert_rate"])
+            self._per_seed("joint", seeds, list(JOINT.values()), *words)
+
+    def _per_seed(self, kind: str, seeds: Sequence[int], rows: Sequence[str], *more: str) -> None:
+        test = "test-half" if self.first else "test"
+        names = {f"{kind}-{self.at}-{seed}": seed for seed in seeds}
         self.run(
-            {
-                name: self.command(
-                    name,
-                    seed,
-                    list(DISTILLED.values()),
-                    *_overrides(base, {"elrea": factor}),
-                    *router,
-                )
-                for seed in seeds
-                for name in [distilled(f"test-{self.at}-{seed}")]
-            }
+            {name: self.command(name, seed, rows, *more, test=test) for name, seed in names.items()}
         )
 
 
@@ -255,9 +303,9 @@ def settings_of(command: Sequence[str]) -> list[str]:
     return [word for word in command[2:] if not word.startswith("hydra.")]
 
 
-def distilled(name: str) -> str:
-    """Name of the run with the distilled rows of a seed's run."""
-    return name.replace("test-", "distilled-", 1)
+def beside(name: str, kind: str) -> str:
+    """Name of the run of `BESIDE` that belongs to a seed's run."""
+    return name.replace("test-", f"{kind}-", 1)
 
 
 def _least(losses: Sequence[float]) -> int:
@@ -266,9 +314,16 @@ def _least(losses: Sequence[float]) -> int:
 
 def _chosen(rates: Mapping[str, Any], rows: Sequence[str]) -> list[str]:
     """Overrides for the chosen rates."""
-    own = dict(rates["factors"])
+    own = {row: factor for row, factor in rates["factors"].items() if row in rows}
     shared = {row: own[of] for row, of in SHARED.items() if row in rows}
     return _overrides(rates["base"], own | shared)
+
+
+def _trunk(rate: float, epochs: int, expert_rate: float) -> list[str]:
+    """Overrides for a base adapter that is tuned together with the experts."""
+    return [
+        f"training.learning_rate={rate}", f"training.epochs={epochs}", f"training.expert_learning_rate={expert_rate}",
+    ]  # fmt: skip
 
 
 def _overrides(base: float, own: Mapping[str, float]) -> list[str]:

@@ -2,7 +2,8 @@
 
     python -m experiments.real_model.table <work>/runs/test-small-4-0 <work>/runs/test-small-4-1 ... --into <folder>
 
-Rows with a distilled router are taken from the runs beside these, `distilled-small-4-0` and so on, if all are there.
+Rows that have runs of their own are taken from those beside these, `distilled-small-4-0`, `matched-small-4-0` or
+`joint-small-4-0` and so on, where all seeds' are there.
 
 Two measures: accuracy on the items with choices (gsm8k and gigaword have none), and the loss in nats per token of the
 response on all items. Writes table.md, accuracy.json and loss.json (the schema of experiments/README.md), and
@@ -35,7 +36,7 @@ from elrea.reporting.plots.canvas import COLOURS, WIDTH
 from elrea.reporting.plots.canvas import save as save_plot
 from elrea.reporting.runs import FinishedRun, read_run
 from elrea.store.files import write_text
-from experiments.real_model.study import DISTILLED, distilled
+from experiments.real_model.study import BESIDE, DISTILLED, JOINT, beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,8 +49,8 @@ POWER = 2.8
 """Standard errors that a difference needs for 80 % power at the 5 % level: 1.96 + 0.84."""
 
 
-def with_distilled(run: FinishedRun, other: FinishedRun) -> FinishedRun:
-    """A seed's run with the rows of its run with a distilled router.
+def with_rows(run: FinishedRun, other: FinishedRun, rows: Mapping[str, str]) -> FinishedRun:
+    """A seed's run with rows of another of its runs, each under its name in the table.
 
     Raises:
         DataError: The two have different test items.
@@ -60,7 +61,7 @@ def with_distilled(run: FinishedRun, other: FinishedRun) -> FinishedRun:
         run,
         **{
             kind: getattr(run, kind)
-            | {row: getattr(other, kind)[name] for row, name in DISTILLED.items()}
+            | {row: getattr(other, kind)[name] for row, name in rows.items()}
             for kind in ("correct", "losses", "figures")
         },
     )
@@ -105,9 +106,10 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
 
     Args:
         strategy: The row's name.
-        settings: Of its run, with dotted keys.
+        settings: Of the run that it was scored in, with dotted keys.
     """
     base, experts = float(settings["training.epochs"]), float(settings["training.expert_epochs"])
+    strategy = JOINT.get(strategy, strategy)
     if strategy == "backbone":
         return 0.0
     if strategy in ("base", "source"):
@@ -141,23 +143,50 @@ def resolved(table: Comparison) -> float:
     return POWER * float(np.median(errors))
 
 
+def apart(heights: Sequence[float], least: float) -> list[float]:
+    """Sorted heights, moved as little as needed to be at least so far apart, from the middle of each group outwards."""
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _bottom(groups[-1], least) < _top(groups[-2], least) + least:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_bottom(group, least) + least * i for group in groups for i in range(len(group))]
+
+
+def _bottom(group: Sequence[float], least: float) -> float:
+    return float(np.mean(group)) - least * (len(group) - 1) / 2
+
+
+def _top(group: Sequence[float], least: float) -> float:
+    return float(np.mean(group)) + least * (len(group) - 1) / 2
+
+
 def draw_frontier(table: Comparison, passes: Sequence[float], path: Path) -> None:
-    """Accuracy of each row against its passes."""
+    """Accuracy of each row against its passes; names stand at the right, in the order of accuracy."""
+    order = sorted(range(len(passes)), key=lambda number: (table.rows[number].mean, passes[number]))
+    low = min(min(row.per_seed) for row in table.rows)
+    high = max(max(row.per_seed) for row in table.rows)
+    heights = apart([(table.rows[number].mean - low) / (high - low) for number in order], 0.05)
 
     def fill(figure: Figure) -> None:
         axis = figure.subplots()
-        for number, (row, x) in enumerate(zip(table.rows, passes, strict=True)):
+        for place, (number, height) in enumerate(zip(order, heights, strict=True)):
+            row, x = table.rows[number], passes[number]
             y = [100 * value for value in row.per_seed]
-            colour = COLOURS[number % len(COLOURS)]
+            colour = COLOURS[place % len(COLOURS)]
             axis.vlines(x, min(y), max(y), color=colour, linewidth=1)
             axis.plot(x, 100 * row.mean, "o", color=colour)
             axis.annotate(
-                row.strategy,
+                f"{row.strategy} {100 * row.mean:.1f}",
                 (x, 100 * row.mean),
-                xytext=(5, 3),
-                textcoords="offset points",
+                (1.08, height),
+                textcoords="axes fraction",
+                va="center",
                 fontsize=8,
-            )
+                arrowprops={
+                    "arrowstyle": "-", "linewidth": 0.6, "color": colour, "relpos": (0, 0.5), "shrinkA": 0,
+                },
+            )  # fmt: skip
         axis.set_xlabel("passes over the training data, those for features included")
         axis.set_ylabel("accuracy, % (bars: seeds)")
         axis.grid(True)
@@ -190,11 +219,13 @@ def main() -> None:
     parser.add_argument("--into", type=Path, default=HERE, help="folder for tables and plots")
     given = parser.parse_args()
     runs = [read_run(folder) for folder in given.folders]
-    beside = [folder.with_name(distilled(folder.name)) for folder in given.folders]
-    if all((folder / "summary.json").is_file() for folder in beside):
-        runs = [
-            with_distilled(run, read_run(folder)) for run, folder in zip(runs, beside, strict=True)
-        ]
+    settings = dict.fromkeys(runs[0].correct, runs[0].settings)
+    for kind, rows in BESIDE.items():
+        folders = [folder.with_name(beside(folder.name, kind)) for folder in given.folders]
+        if all((folder / "summary.json").is_file() for folder in folders):
+            others = [read_run(folder) for folder in folders]
+            runs = [with_rows(*both, rows) for both in zip(runs, others, strict=True)]
+            settings |= dict.fromkeys(rows, others[0].settings)
     if any(run.data != runs[0].data for run in runs):
         raise DataError(
             "the runs have different data; give those of one size and number of clusters"
@@ -205,7 +236,9 @@ def main() -> None:
     }  # fmt: skip
     accuracy = compare(scores(runs, lambda run, name: run.correct[name], False), **common)
     loss = compare(scores(runs, lambda run, name: run.losses[name], True), measure="loss", **common)
-    passes = [training_passes(row.strategy, runs[0].settings) for row in part(accuracy, ALL).rows]
+    passes = [
+        training_passes(row.strategy, settings[row.strategy]) for row in part(accuracy, ALL).rows
+    ]
     text = text_of(accuracy, loss, passes)
     print(text)
     given.into.mkdir(parents=True, exist_ok=True)

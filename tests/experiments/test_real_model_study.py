@@ -13,19 +13,22 @@ from hydra import compose, initialize_config_dir
 from elrea.errors import DataError, ElreaError
 from elrea.method.features.states import States
 from elrea.reporting.runs import FinishedRun
+from elrea.store.files import read_json
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
 from experiments.real_model.study import (
     DISTILLED,
     FACTORS,
     FIRST,
+    JOINT,
+    MATCHED,
     ROWS,
     SHARED,
     Study,
     _overrides,
     settings_of,
 )
-from experiments.real_model.table import training_passes, with_distilled
+from experiments.real_model.table import apart, training_passes, with_rows
 from tests.real_files import real_data
 
 CONF = study.ROOT / "conf"
@@ -79,7 +82,7 @@ def test_every_row_gets_its_best_rate(
     monkeypatch.setattr(Study, "dev_loss", losses)
     made = Study(tmp_path, tmp_path, 1, "small", 4, first).rates()
     assert made["base"] == 5e-4
-    rows = set(FACTORS) & set(FIRST) if first else set(FACTORS)
+    rows = set(FACTORS)  # the first rows have those of `MATCHED` in another run
     assert made["factors"] == {row: FACTORS[row][-1] for row in rows}
     assert {row: len(each) for row, each in made["dev_loss"].items()} == {
         "base": 4, **{row: len(FACTORS[row]) for row in rows},
@@ -106,7 +109,9 @@ def test_a_distilled_row_has_the_experts_of_its_seed(
     commands: dict[str, list[str]] = {}
     monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
     rates = {"base": 1e-3, "factors": {row: rates[0] for row, rates in FACTORS.items()}}
+    monkeypatch.setattr(Study, "joint", lambda _self, _rates: {"rate": 1e-3, "epochs": 2})
     Study(tmp_path, tmp_path, 1, "small", 4).final(rates, [3])
+    assert set(commands) == {"test-small-4-3", "distilled-small-4-3"}
     made = []
     for name in ("test-small-4-3", "distilled-small-4-3"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -123,20 +128,67 @@ def test_the_first_rows_train_as_all_rows_do(
     """Their runs differ by what is scored alone, so that all rows take their stages from the store."""
     commands: dict[str, list[str]] = {}
     monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
+    monkeypatch.setattr(Study, "joint", lambda _self, _rates: {"rate": 1e-3, "epochs": 2})
     for first in (True, False):
         found = Study(tmp_path, tmp_path, 1, "small", 4, first)
         factors = {row: rates[0] for row, rates in found.factors.items()}
         found.final({"base": 1e-3, "factors": factors}, [3])
     made = []
-    for name in ("test-first-small-4-3", "test-small-4-3"):
+    for name in ("test-first-small-4-3", "test-small-4-3", "matched-first-small-4-3"):
         with initialize_config_dir(str(CONF), version_base="1.3"):
             made.append(compose("config", settings_of(commands[name])))
     assert {key for key in made[0] if made[0][key] != made[1][key]} == {"data", "evaluation"}
     assert {key for key in made[0].data if made[0].data[key] != made[1].data[key]} == {"test"}
     assert set(FIRST) < set(ROWS) and list(made[0].evaluation.strategies) == list(FIRST)
-    own, whole = (dict(each.evaluation.settings) for each in made)
+    own, whole, matched = (dict(each.evaluation.settings) for each in made)
     assert own == {row: whole[row] for row in own}
     assert set(own) == {"random_cluster", "random_weighted", "continued", "source"}
+    assert matched == {row: whole[row] for row in MATCHED}
+    assert list(made[2].evaluation.strategies) == list(MATCHED) and made[2].data == made[0].data
+    assert made[2].training.learning_rate == made[1].training.learning_rate
+
+
+@pytest.mark.parametrize("best", [(1e-3, 2, 6e-5), (2.5e-4, 2, 5e-4), (1e-3, 1, 1.25e-4)])
+def test_a_base_adapter_that_is_trained_less_is_scored_where_dev_finds_it_better(
+    best: tuple[float, int, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a loss that is least for one of the pairs; the first is the rows' own."""
+    commands: dict[str, list[str]] = {}
+
+    def training(name: str) -> tuple[float, int, float]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            found = compose("config", settings_of(commands[name])).training
+        return found.learning_rate, found.epochs, found.expert_learning_rate
+
+    def losses(_self: Study, name: str) -> dict[str, float]:
+        assert "evaluation.split=dev" in commands[name] and "seed=10" in commands[name]
+        return {"base": 0.0, "elrea": 1.0 if training(name) == best else 3.0}
+
+    monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
+    monkeypatch.setattr(Study, "dev_loss", losses)
+    rates = {
+        "base": 1e-3, "factors": dict.fromkeys(FACTORS, 0.06), "dev_loss": {"elrea": [2.0, 2.5]},
+    }  # fmt: skip
+    found = Study(tmp_path, tmp_path, 1, "small", 4, first=True)
+    found.final(rates, [3, 4])
+    assert found.joint(rates) == read_json(tmp_path / "joint-first-small-4.json")
+    assert len(found.joint(rates)["dev_loss"]) == 7
+    tested = {name for name in commands if name.startswith("joint-first")}
+    if best == (1e-3, 2, 6e-5):
+        assert not tested
+    else:
+        assert tested == {"joint-first-small-4-3", "joint-first-small-4-4"}
+        assert {training(name) for name in tested} == {best}
+        scored = commands["joint-first-small-4-3"]
+        assert f"evaluation.strategies=[{','.join(JOINT.values())}]" in scored
+        assert f"data.test={tmp_path}/data/test-half.jsonl" in scored
+
+
+def test_names_beside_a_plot_are_apart_and_near_their_places() -> None:
+    assert apart([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
+    assert apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    found = apart([0.1, 0.19, 0.31, 0.31, 0.9], 0.1)
+    assert found == pytest.approx([0.0775, 0.1775, 0.2775, 0.3775, 0.9])
 
 
 def test_the_distilled_rows_stand_beside_the_others() -> None:
@@ -147,13 +199,15 @@ def test_the_distilled_rows_stand_beside_the_others() -> None:
             Path("x"), 0, [("a", "1")], correct, "elrea", {}, losses, {row: {} for row in rows}
         )
 
-    both = with_distilled(run(["elrea", "base"], False), run(["elrea", "elrea_one", "base"], True))
+    both = with_rows(
+        run(["elrea", "base"], False), run(["elrea", "elrea_one", "base"], True), DISTILLED
+    )
     assert both.correct == {
         "elrea": [False], "base": [False], "elrea_distilled": [True], "elrea_one_distilled": [True],
     }  # fmt: skip
     assert set(both.losses) == set(both.figures) == set(both.correct)
     with pytest.raises(DataError, match="its test items are not those"):
-        with_distilled(both, replace(both, items=[("b", "1")]))
+        with_rows(both, replace(both, items=[("b", "1")]), DISTILLED)
 
 
 def test_passes_count_the_features() -> None:
@@ -163,6 +217,7 @@ def test_passes_count_the_features() -> None:
     assert found["compute_matched"] == found["continued"] == found["random_cluster"] == 5
     assert found["elrea"] == found["elrea_top1"] == found["compute_matched_passes"] == 7
     assert training_passes("elrea_distilled", settings) == 7.5
+    assert training_passes("elrea_joint", {**settings, "training.epochs": 1}) == 5
     assert found["elrea_states"] == 5.5 == 5 + States().passes(2) / 2
 
 
