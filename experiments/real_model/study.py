@@ -47,14 +47,14 @@ FACTORS = {
     "random_cluster": (0.06, 0.25),
     "continued": (0.06, 0.25, 0.5),
     "compute_matched": (0.5, 1.0, 0.25),
-    "parameter_matched": (0.25, 0.5, 0.12),
-    "parameter_matched_rslora": (0.5, 1.0, 0.25),
+    "parameter_matched": (0.25, 0.12),
+    "parameter_matched_rslora": (0.5, 0.25),
     "source": (0.5, 1.0, 2.0),
 }
 """By row: the rates tried, as multiples of the base adapter's: two for all, a third beyond the better one for some.
 
-ELREA and its random clusters had 0.5 too with clusters that were found without `clustering.pca`: it was the worst of
-their three."""
+With two clusters instead of four, which is what is found without `clustering.pca`, ELREA, its random clusters and
+`parameter_matched` had 0.5 too and `parameter_matched_rslora` 1.0: it was the worst of theirs."""
 OF_EXPERTS = ("random_cluster", "continued")
 """Rows whose `rate` is a multiple of `training.expert_learning_rate` instead."""
 SHARED = {
@@ -119,15 +119,6 @@ class Study:
     def at(self) -> str:
         """Size and number of clusters, as names of runs have them."""
         return f"{'first-' if self.first else ''}{self.size}-{self.clusters}"
-
-    @property
-    def factors(self) -> dict[str, tuple[float, ...]]:
-        """`FACTORS` of the rows that are compared."""
-        return {
-            row: rates
-            for row, rates in FACTORS.items()
-            if not self.first or row in (*FIRST, *MATCHED)
-        }
 
     def command(
         self, name: str, draw: int, strategies: Sequence[str], *more: str, test: str = "test"
@@ -194,7 +185,7 @@ class Study:
 
     def rates(self) -> dict[str, Any]:
         """The chosen rates, and the losses that they were chosen by."""
-        dev = "evaluation.split=dev"
+        dev, setting = "evaluation.split=dev", f"{self.size}-{self.clusters}"
         names = [f"base-{self.size}-{number}" for number in range(len(BASE_RATES))]
         self.run(
             {
@@ -211,11 +202,11 @@ class Study:
         )
         losses = {"base": [self.dev_loss(name)["base"] for name in names]}
         base = BASE_RATES[_least(losses["base"])]
-        factors = self.factors
-        tried: dict[str, dict[str, float]] = {}
-        for number in range(max(map(len, factors.values()))):
-            rates = {row: own[number] for row, own in factors.items() if number < len(own)}
-            tried[f"rows-{self.at}-{number}"] = rates
+        tried: dict[str, dict[str, float]] = defaultdict(dict)
+        for row, own in FACTORS.items():
+            kind = "matched-dev" if row in MATCHED else "rows"
+            for number, rate in enumerate(own):
+                tried[f"{kind}-{setting}-{number}"][row] = rate
         self.run(
             {
                 name: self.command(
@@ -233,9 +224,9 @@ class Study:
             found = self.dev_loss(name)
             for row in rates:
                 losses.setdefault(row, []).append(found[row])
-        chosen = {row: factors[row][_least(losses[row])] for row in factors}
-        result = {"base": base, "factors": chosen, "tried": factors, "dev_loss": losses}
-        write_json(self.work / f"rates-{self.at}.json", result)
+        chosen = {row: rates[_least(losses[row])] for row, rates in FACTORS.items()}
+        result = {"base": base, "factors": chosen, "tried": FACTORS, "dev_loss": losses}
+        write_json(self.work / f"rates-{setting}.json", result)
         return result
 
     def joint(self, rates: Mapping[str, Any]) -> dict[str, Any]:
@@ -246,8 +237,9 @@ class Study:
         """
         own = (rates["base"], EPOCHS, rates["base"] * rates["factors"]["elrea"])
         least = min(rates["dev_loss"]["elrea"])
+        setting = f"{self.size}-{self.clusters}"
         tried = {
-            f"joint-dev-{self.size}-{self.clusters}-{number}-{place}": (rate, epochs, expert)
+            f"joint-dev-{setting}-{number}-{place}": (rate, epochs, expert)
             for number, (rate, epochs) in enumerate(TRUNKS)
             for place, expert in enumerate(EXPERT_RATES)
         }
@@ -267,7 +259,7 @@ class Study:
             "rate": rate, "epochs": epochs, "expert_rate": expert,
             "dev_loss": {f"{a:g} for {b} epochs, experts {c:g}": loss for (a, b, c), loss in losses.items()},
         }  # fmt: skip
-        write_json(self.work / f"joint-{self.at}.json", found)
+        write_json(self.work / f"joint-{setting}.json", found)
         return found
 
     def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
