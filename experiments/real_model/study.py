@@ -263,9 +263,9 @@ class Study:
         return found
 
     def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        """A run per seed, on its own draw of the training data, scored on test, and those of `BESIDE`.
+        """A run per seed, on its own draw of the training data, scored on test.
 
-        The first rows have no distilled ones; there is none on another base adapter if the rows' own is the best.
+        One more each has the distilled rows, or, for the first rows, those of `MATCHED`.
         """
         rows = FIRST if self.first else ROWS
         base, factors = rates["base"], rates["factors"]
@@ -277,7 +277,10 @@ class Study:
             router = ["routing=distilled", "routing.compare=false"]
             elrea = _overrides(base, {"elrea": factors["elrea"]})
             self._per_seed("distilled", seeds, list(DISTILLED.values()), *elrea, *router)
-        best = self.joint(rates)
+
+    def final_joint(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        """A run per seed of the rows of `JOINT`; none if the base adapter that the other rows have is the best."""
+        base, best = rates["base"], self.joint(rates)
         if (best["rate"], best["epochs"]) != (base, EPOCHS):
             words = _trunk(best["rate"], best["epochs"], best["expert_rate"])
             self._per_seed("joint", seeds, list(JOINT.values()), *words)
@@ -360,6 +363,7 @@ def main() -> None:
         rates = study.rates()
         if given.until == "test":
             study.final(rates, given.seeds)
+            study.final_joint(rates, given.seeds)
         print(f"{study.work}: finished up to {given.until}; rates-*.json has the chosen rates")
 
 

@@ -105,7 +105,6 @@ def test_a_distilled_row_has_the_experts_of_its_seed(
     commands: dict[str, list[str]] = {}
     monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
     rates = {"base": 1e-3, "factors": {row: rates[0] for row, rates in FACTORS.items()}}
-    monkeypatch.setattr(Study, "joint", lambda _self, _rates: {"rate": 1e-3, "epochs": 2})
     Study(tmp_path, tmp_path, 1, "small", 4).final(rates, [3])
     assert set(commands) == {"test-small-4-3", "distilled-small-4-3"}
     made = []
@@ -124,7 +123,6 @@ def test_the_first_rows_train_as_all_rows_do(
     """Their runs differ by what is scored alone, so that all rows take their stages from the store."""
     commands: dict[str, list[str]] = {}
     monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
-    monkeypatch.setattr(Study, "joint", lambda _self, _rates: {"rate": 1e-3, "epochs": 2})
     for first in (True, False):
         found = Study(tmp_path, tmp_path, 1, "small", 4, first)
         factors = {row: rates[0] for row, rates in FACTORS.items()}
@@ -166,7 +164,7 @@ def test_a_base_adapter_that_is_trained_less_is_scored_where_dev_finds_it_better
         "base": 1e-3, "factors": dict.fromkeys(FACTORS, 0.06), "dev_loss": {"elrea": [2.0, 2.5]},
     }  # fmt: skip
     found = Study(tmp_path, tmp_path, 1, "small", 4, first=True)
-    found.final(rates, [3, 4])
+    found.final_joint(rates, [3, 4])
     assert found.joint(rates) == read_json(tmp_path / "joint-small-4.json")
     assert len(found.joint(rates)["dev_loss"]) == 7
     tested = {name for name in commands if name.startswith("joint-first")}
