@@ -11,8 +11,9 @@ rate was at an end of their range; which these are is said.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
@@ -51,12 +52,17 @@ def _read(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
         row: {rate: float(by_rate[rate][row].mean()) for rate in sorted(by_rate, key=float)}
         for row in rows
     }
-    return found, {word for job in jobs for word in job["words"] if not _is_free(word)}
+    return found, overrides_of(jobs)
 
 
-def _is_free(word: str) -> bool:
-    key = word.partition("=")[0]
-    return key in FREE or key.startswith(("hydra.", "hydra/", "tracking"))
+def overrides_of(jobs: Sequence[Mapping[str, Any]], free: Collection[str] = FREE) -> set[str]:
+    """Overrides of a sweep's jobs, without those of free keys, and without Hydra's and W&B's."""
+    words = [(word, word.partition("=")[0]) for job in jobs for word in job["words"]]
+    return {
+        word
+        for word, key in words
+        if key not in free and not key.startswith(("hydra.", "hydra/", "tracking"))
+    }
 
 
 def merged(folders: Sequence[Path]) -> dict[str, dict[str, float]]:

@@ -27,6 +27,15 @@ SINGLE = (
     "projected", "tagged",
 )  # fmt: skip
 """Rows with one adapter for all prompts, as many steps, passes or parameters as the experts."""
+OF_A_SPLIT = (
+    "seed",
+    "data.seed",
+    "data.train_seed",
+    "data.test_per_board",
+    "evaluation.split",
+    "evaluation.settings",
+)
+"""Keys in which a column's sweeps on dev and on test differ, beside those of `rates.FREE`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,8 @@ def column(name: str, dev: Sequence[Path], test: Path) -> Column:
 
     Raises:
         ElreaError: A sweep is unfinished or scored on the wrong questions; dev has no single adapter; or the runs on
-            test vary more than the seed, or have rows or rates that dev did not choose.
+            test vary more than the seed, were trained in another way than those on dev, or have rows or rates that dev
+            did not choose.
     """
     found = rates.merged(dev)
     singles = {row: max(found[row].values()) for row in SINGLE if row in found}
@@ -66,6 +76,12 @@ def column(name: str, dev: Sequence[Path], test: Path) -> Column:
         raise ConfigError(f"{test}: varies {', '.join(keys)}; a column has one setting, and seeds")
     if unrated := sorted(scores[0].items.keys() - {*found, *rates.WITHOUT}):
         raise ConfigError(f"{test}: has {unrated[0]}, for which dev has chosen no rate in {dev[0]}")
+    free = {*rates.FREE, *OF_A_SPLIT}
+    differ = rates.overrides_of(jobs, free) ^ rates.overrides_of(
+        read_sweep(dev[0], several=True)[2], free
+    )
+    if differ:
+        raise ConfigError(f"{test} and {dev[0]} differ in {', '.join(sorted(differ))}")
     chosen = rates.words(found)
     for job in jobs:
         if "evaluation.split=dev" in job["words"]:

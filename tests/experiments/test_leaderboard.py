@@ -100,6 +100,9 @@ def test_what_does_not_belong_into_a_column_is_refused(tmp_path: Path) -> None:
     job(test, 2, TEST[0], "seed=0", "data.train_per_board=300", WORDS)
     with pytest.raises(ConfigError, match=r"varies data.train_per_board; a column has one setting"):
         board.column("few", [dev], test)
+    dev, test = sweeps(tmp_path / "size", "data.train_per_board=300", "data.test_per_board=9")
+    with pytest.raises(ConfigError, match=r"size/dev differ in data.train_per_board=300$"):
+        board.column("few", [dev], test)
     dev, test = sweeps(tmp_path / "untuned")
     shutil.rmtree(test)
     job(test, 0, {**TEST[0], "balanced": 6}, "seed=0", WORDS)
