@@ -69,8 +69,11 @@ def judge(
         ElreaError: There can be no verdict, or a part fails. The same command resumes.
     """
     from elrea.pipeline.ladder import ladder_of
+    from elrea.pipeline.run import Pipeline
     from elrea.reporting import verdict as report
+    from elrea.reporting.plan import ladder_time
     from elrea.reporting.terminal import wrapped
+    from elrea.store.stage import Store
 
     if not cfg.plan:
         experiment.backbone.check()
@@ -81,6 +84,9 @@ def judge(
     if experiment.training.max_steps is not None:
         say(out, "training.max_steps ends all trainings early: this is a try, and no verdict")
     if cfg.plan:
+        if experiment.backbone.here:
+            pipeline = Pipeline(experiment, Store(cfg.store))
+            say(out, wrapped(ladder_time(pipeline, ladder)))
         return
     record.begin(key)
     save_config(cfg, folder / "config.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from elrea.pipeline.experiment import Experiment
+    from elrea.pipeline.ladder import Ladder
     from elrea.pipeline.run import Pipeline
 
 
@@ -56,30 +58,15 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
     """Expected seconds of every stage that is to do, from a measured step of each kind, and the forecast's row of the
     whole time, or why there is none; both are empty if there is nothing to do."""
     from elrea.pipeline import timing
-    from elrea.pipeline.run import memory_explained
 
-    experiment, graph = pipeline.experiment, pipeline.graph
+    graph = pipeline.graph
     missing = [node for node in graph.nodes.values() if not node.stage.done()]
     if not missing:
         return {}, ""
-    if not experiment.backbone.here:
-        return {}, "not measured: the backbone is not on this machine"
-    if experiment.device.devices > 1:
-        return {}, "not measured with several devices"
-    context, clusters = graph.branches[0].context, graph.branches[0].clusters
-    parts = (branch.context for branch in graph.branches)
-    clustered = any(part.requirements.clustered and timing.as_measured(part) for part in parts)
-    stage = timing.rates_stage(context, pipeline.store, clusters, clustered=clustered)
-    if not stage.done():
-        say(screen(), "Measuring one step of each kind of work, for the expected times")
-    try:
-        with memory_explained("a measured step", missing[0].step):
-            stage.run(partial(timing.measure, context, clusters, clustered=clustered))
-    except NotCausal:  # no machine can run this plan
-        raise
-    except ElreaError as error:  # the plan is worth showing without times
-        return {}, f"not measured: {error}"
-    rates = timing.read_rates(stage)
+    rates = _rates(pipeline, missing[0])
+    if isinstance(rates, str):
+        return {}, rates
+    clusters = graph.branches[0].clusters
     times = {node.name: timing.seconds(node, rates, sizes, clusters) for node in missing}
     known = [seconds for seconds in times.values() if seconds is not None]
     about = "about" if len(known) == len(times) else "at least"
@@ -87,6 +74,57 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
         times,
         f"{about} {duration(sum(known))} for the stages, by measured steps",
     )
+
+
+def ladder_time(pipeline: Pipeline, ladder: Ladder) -> str:
+    """Expected time of a verdict's parts: training, and scoring dev with each of them; or why it is not known.
+
+    Args:
+        pipeline: On all of the data.
+        ladder: The parts.
+
+    Raises:
+        ElreaError: The backbone or the data cannot be read.
+    """
+    from elrea.pipeline import timing
+    from elrea.pipeline.steps.scores import Scores
+
+    graph = pipeline.graph
+    scores = [node for node in graph.nodes.values() if isinstance(node.step, Scores)]
+    rates = _rates(pipeline, scores[0])
+    if isinstance(rates, str):
+        return f"Expected time: {rates}"
+    sizes, clusters = Sizes.measure(pipeline.experiment), graph.branches[0].clusters
+    each = sum(timing.seconds(node, rates, sizes, clusters) or 0.0 for node in scores)
+    training = duration(rates["train"] * ladder.spent * ladder.elrea)
+    scoring = duration(len(ladder.parts) * each)
+    return f"Expected time: about {training} of training and {scoring} of scoring dev, by measured steps"
+
+
+def _rates(pipeline: Pipeline, first: Node) -> Mapping[str, float] | str:
+    """From a measured step of each kind (`timing.measure`), or why there are none. `first`: a stage that is to do."""
+    from elrea.pipeline import timing
+    from elrea.pipeline.run import memory_explained
+
+    experiment, graph = pipeline.experiment, pipeline.graph
+    if not experiment.backbone.here:
+        return "not measured: the backbone is not on this machine"
+    if experiment.device.devices > 1:
+        return "not measured with several devices"
+    context, clusters = graph.branches[0].context, graph.branches[0].clusters
+    parts = (branch.context for branch in graph.branches)
+    clustered = any(part.requirements.clustered and timing.as_measured(part) for part in parts)
+    stage = timing.rates_stage(context, pipeline.store, clusters, clustered=clustered)
+    if not stage.done():
+        say(screen(), "Measuring one step of each kind of work, for the expected times")
+    try:
+        with memory_explained("a measured step", first.step):
+            stage.run(partial(timing.measure, context, clusters, clustered=clustered))
+    except NotCausal:  # no machine can run this plan
+        raise
+    except ElreaError as error:  # the plan is worth showing without times
+        return f"not measured: {error}"
+    return timing.read_rates(stage)
 
 
 def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:

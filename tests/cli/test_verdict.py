@@ -15,8 +15,11 @@ import pytest
 
 from elrea.config import load_config
 from elrea.errors import DataError
+from elrea.pipeline import timing
+from elrea.reporting.progress import duration
 from elrea.reporting.runs import read_run, run_folders
-from tests.cli.commands import EXAM, QUIET, ROOT, Ended, run
+from elrea.store.files import write_json
+from tests.cli.commands import EXAM, QUIET, ROOT, Command, Ended, run
 
 ROWS = 160
 BUDGET = 1.5
@@ -117,10 +120,24 @@ def test_the_same_command_resumes(judged: Ended, tiny: list[str]) -> None:
     assert verdict(again)["accuracy"] == before["accuracy"]
 
 
-def test_a_plan_writes_nothing(tiny: list[str], tmp_path: Path) -> None:
-    ended = run(tmp_path, "+experiment=does_it_pay", *tiny, *WORDS, "plan=true")
+def _known_speed() -> None:
+    def measure(*given: Any, **_more: Any) -> None:
+        write_json(given[-1] / timing.RATES, {"train": 0.01, "score": 0.002})
+
+    timing.measure = measure
+
+
+def test_a_plan_says_the_time_and_writes_nothing(
+    judged: Ended, tiny: list[str], tmp_path: Path
+) -> None:
+    """As if each token of a pass took 10 ms to train on, and with each member 2 ms to score."""
+    words = ["+experiment=does_it_pay", *tiny, *WORDS, "plan=true"]
+    ended = Command(tmp_path, *words, before=_known_speed).wait()
     assert (ended.code, ended.err) == (0, "")
     assert "To spend: 1.4" in ended.out
+    found = verdict(judged)
+    training = 0.01 * found["spent"] * found["elrea_passes_x_tokens"]
+    assert f"time: about {duration(training)} of training and " in " ".join(ended.out.split())
     assert not (tmp_path / "out").exists()
 
 
