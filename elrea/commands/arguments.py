@@ -1,4 +1,4 @@
-"""The arguments that `elrea chat`, `predict` and `merge` share, and the ensemble that they name."""
+"""The arguments that the commands on a finished ensemble share, and the ensemble that they name."""
 
 from __future__ import annotations
 

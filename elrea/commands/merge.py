@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.top_k is not None and given.prompts is None:
         raise ConfigError("--top-k changes how prompts are routed; give --prompts too")
     if given.prompts:
-        check_arguments(given)
-        prompts = [prompt for _, prompt in read_prompts(given.prompts)]
+        options = check_arguments(given).get("options", "text")
+        prompts = [prompt for _, prompt in read_prompts(given.prompts, options)]
     device = device_of(given)
     members = members_of(folder)
     weights = parse_weights(given.weights, members, read_facts(folder))

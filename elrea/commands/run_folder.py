@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from elrea.config import leaves, load_config, shareable
 from elrea.errors import ConfigError, StoreError
+from elrea.evaluation.settings import RATES
+from elrea.models.start import TAKEN
 from elrea.reporting.sweeps import CHANGE_NO_RESULT, is_below
 from elrea.store.files import read_json
 
@@ -56,7 +58,7 @@ def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
 
 
 def _as_saved(composed: Mapping[str, Any], found: Mapping[str, Any], chosen: str) -> dict[str, Any]:
-    """A composed config as `config.yaml` has it, where `ensemble` shows the settings that are used.
+    """A composed config as `config.yaml` has it, where `ensemble` and `adapter` show the settings that are used.
 
     Args:
         composed: The config, by dotted keys.
@@ -64,8 +66,12 @@ def _as_saved(composed: Mapping[str, Any], found: Mapping[str, Any], chosen: str
         chosen: The strategy that `ensemble=` names.
     """
     saved, own = dict(composed), f"evaluation.settings.{chosen}."
-    if saved.get("evaluation.rate") and found.get("ensemble.rate") == saved["evaluation.rate"]:
-        saved["ensemble.rate"] = saved["evaluation.rate"]
+    for name in RATES:
+        key = f"ensemble.{name}"
+        if saved.get("evaluation.rate") and found.get(key) == saved["evaluation.rate"]:
+            saved[key] = saved["evaluation.rate"]
+    if saved.get("adapter.start"):  # it decides these
+        saved |= {key: found[key] for name in TAKEN if (key := f"adapter.{name}") in found}
     for key in composed:
         if key.startswith(own):
             saved[f"ensemble.{key.removeprefix(own)}"] = composed[key]

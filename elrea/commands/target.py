@@ -30,7 +30,7 @@ def check_out(out: Path, sources: Iterable[Path] = ()) -> None:
         raise ConfigError(f"{out}: is a link to nothing; remove it, or name another folder")
     aside = out.with_name(f"{out.name}{PARTIAL}")
     if aside.exists() or aside.is_symlink():
-        raise DataError(f"{aside} exists already, perhaps from an interrupted merge; remove it")
+        raise DataError(f"{aside} exists already, perhaps from an interrupted command; remove it")
 
 
 def check_outside(out: Path, sources: Iterable[Path] = ()) -> None:

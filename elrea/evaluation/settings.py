@@ -9,6 +9,9 @@ from typing import Any, Literal
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import MOST_RESAMPLES
 
+RATES = ("rate", "trunk_rate")
+"""Fields of strategies that `evaluation.rate` sets."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -23,16 +26,16 @@ class Evaluation:
     that `ensemble=` names may be included, but not a field that is also set as `ensemble.<field>`. `base` and
     `backbone` have no settings."""
     rate: float | None = None
-    """The `rate` of every scored strategy that has one, in place of its file's, which is tuned for the built-in model:
-    1 trains controls at the rates of base adapter and experts. A rate in `settings`, or typed as `ensemble.rate`, goes
-    before."""
+    """The `rate` (and `trunk_rate`) of every scored strategy that has one, in place of its file's, which is tuned for
+    the built-in model: 1 trains controls at the rates of base adapter and experts. A rate in `settings`, or typed as
+    `ensemble.rate`, goes before."""
     split: Literal["test", "dev"] = "test"
     """Which examples are scored. Choose settings on dev, and use test once."""
     by: Literal["auto", "likelihood", "generation"] = "auto"
     """How answers are scored. `likelihood`: by the choice with the highest likelihood, or by whether greedy decoding
     would produce the response exactly; this needs one forward pass. `generation`: by the answer read from a text that
     each strategy generates with its own mixture, as in the paper; no loss is computed. `auto`: by generation if an
-    example names a judge (`maths`, `answer`, `letter`), by likelihood otherwise, and the loss of all examples."""
+    example names a judge, by likelihood otherwise, and the loss of all examples."""
     mean_logits: bool = False
     """When scoring by likelihood, divide each mixture of logits by the sum of its weights: 1 + w_base in (5.10), or
     C + 1 if all weights are 1. Greedy decoding does not change. The loss becomes comparable with that of one adapter; a

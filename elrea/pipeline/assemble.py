@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
+from elrea.evaluation.settings import RATES
 from elrea.pipeline.choices import BASE, strategy_nodes
 from elrea.pipeline.dev_needed import check_serving, dev_advice, with_dev
 
@@ -169,7 +170,7 @@ def _evaluation_and_strategies(
     typed = _typed(words)
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, node in nodes.items():
-        for rate in {"rate", "trunk_rate"}.intersection(map(str, node)) if evaluation.rate else ():
+        for rate in {*RATES}.intersection(map(str, node)) if evaluation.rate else ():
             if not (name == chosen and f"ensemble.{rate}" in typed):
                 node[rate] = evaluation.rate
     for name, changes in (evaluation.settings or {}).items():

@@ -39,7 +39,7 @@ def check_serving(experiment: Experiment) -> None:
         wrong = [c for c in getattr(strategy, "serves", None) or () if known and c >= known]
         if known and wrong:
             raise ConfigError(
-                f"ensemble={name}: serves names cluster {wrong[0]}, and clustering.k={known} makes 0 to {known - 1}"
+                f"ensemble={name}: serves names cluster {wrong[0]}, and there will be 0 to {known - 1}"
             )
 
 

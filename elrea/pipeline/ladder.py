@@ -62,11 +62,6 @@ class Ladder:
         """Cost of all parts."""
         return sum(part.cost for part in self.parts)
 
-    @property
-    def sizes(self) -> list[Part]:
-        """The parts of the first seed."""
-        return [part for part in self.parts if part.seed == self.parts[0].seed]
-
 
 def ladder_of(experiment: Experiment, settings: Verdict, *, measured: bool = True) -> Ladder:
     """Chooses the parts.

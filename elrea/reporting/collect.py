@@ -180,7 +180,7 @@ def _grouping(branch: Branch) -> Grouping:
             counts[sources.index(source), cluster] += 1
     return Grouping(
         sources, counts, assignment, kept, stages["features-train"].folder / NAME,
-        read_json(stages["clusters"].folder / QUALITY), context.experiment.clustering.known_k(),
+        read_json(stages["clusters"].folder / QUALITY),
     )  # fmt: skip
 
 

@@ -29,7 +29,8 @@ CAPTIONS = {
     "subjects": "Accuracy by subject: the chosen strategy minus the base adapter.",
     "clusters": "Training examples by source and cluster.",
     "features": "The training examples' features, two leading components.",
-    "routing": "Mean weight that the run's strategy gives each member, on the test prompts of each source.",
+    "routing": "Mean weight of each member on each source's test prompts, by ELREA, or by the chosen strategy if "
+    "it routes by ELREA's clusters.",
     "training": "Training losses.",
     "trend": "Accuracy against what the sweep varies, mean over seeds; bars: 95 % intervals.",
     "gain": "Gain over the base adapter against what the sweep varies; bars: paired 95 % intervals.",

@@ -77,7 +77,7 @@ def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], s
 
 
 def ladder_time(pipeline: Pipeline, ladder: Ladder) -> str:
-    """Expected time of a verdict's parts: training, and scoring dev with each of them; or why it is not known.
+    """Expected time of a verdict's parts: training, and answering dev with each of them; or why it is not known.
 
     Args:
         pipeline: On all of the data.
@@ -87,18 +87,29 @@ def ladder_time(pipeline: Pipeline, ladder: Ladder) -> str:
         ElreaError: The backbone or the data cannot be read.
     """
     from elrea.pipeline import timing
+    from elrea.pipeline.steps.answers import Answers
+    from elrea.pipeline.steps.paired import Paired
     from elrea.pipeline.steps.scores import Scores
 
     graph = pipeline.graph
-    scores = [node for node in graph.nodes.values() if isinstance(node.step, Scores)]
-    rates = _rates(pipeline, scores[0])
+    nodes = list(graph.nodes.values())
+    rates = _rates(pipeline, nodes[0])
     if isinstance(rates, str):
         return f"Expected time: {rates}"
     sizes, clusters = Sizes.measure(pipeline.experiment), graph.branches[0].clusters
-    each = sum(timing.seconds(node, rates, sizes, clusters) or 0.0 for node in scores)
+    times = [
+        timing.seconds(node, rates, sizes, clusters)
+        for node in nodes
+        if isinstance(node.step, (Scores, Answers, Paired))
+    ]
     training = duration(rates["train"] * ladder.spent * ladder.elrea)
-    scoring = duration(len(ladder.parts) * each)
-    return f"Expected time: about {training} of training and {scoring} of scoring dev, by measured steps"
+    if not times:  # what is to be scored follows from the number of clusters
+        return f"Expected time: about {training} of training, by measured steps; for dev it is not known"
+    least = "at least " if None in times else ""
+    dev = duration(len(ladder.parts) * sum(each or 0.0 for each in times))
+    return (
+        f"Expected time: about {training} of training and {least}{dev} for dev, by measured steps"
+    )
 
 
 def _rates(pipeline: Pipeline, first: Node) -> Mapping[str, float] | str:

@@ -53,7 +53,6 @@ class Grouping:
         kept: Source of each kept example [n].
         features: Path of the examples' features.
         quality: Measures of the clustering's quality, by name.
-        requested: Number of clusters in the settings; None if it is left open.
     """
 
     sources: Sequence[str]
@@ -62,7 +61,6 @@ class Grouping:
     kept: Sequence[str]
     features: Path
     quality: Mapping[str, Any]
-    requested: int | None
 
     @property
     def clusters(self) -> int:

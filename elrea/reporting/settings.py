@@ -19,6 +19,7 @@ looked at separately."""
 ADDED = {
     "adapter.rslora": False,
     "adapter.start": None,
+    "evaluation.rate": None,
     "evaluation.think": "strip",
     "features.cost": "paper",
 }

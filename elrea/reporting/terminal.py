@@ -244,10 +244,10 @@ def notices(report: Report) -> Iterator[str]:
     if unclosed:
         each = ", ".join(f"{count:,} of {name}" for name, count in unclosed.items())
         yield f"Of these, texts that end inside a think block (raise evaluation.max_new_tokens): {each}"
-    effects = {"train": "are in no cluster", "test": "weigh all experts alike"}
+    effects = {"train": "are in no cluster", "test": "are near to no cluster"}
     for split, effect in effects.items():
         if ids := report.skipped[split]:
-            yield f"{len(ids)} {split} prompts have a zero or non-finite gradient and {effect}: {_first(ids)}"
+            yield f"{len(ids)} {split} prompts have no feature (zero or not finite) and {effect}: {_first(ids)}"
 
 
 def gate_lines(report: Report) -> Iterator[str]:

@@ -113,9 +113,11 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def words(found: Mapping[str, Mapping[str, float]]) -> str:
-    """The override that gives each row its best rate."""
+    """The override that gives each row its best rate; rows that score alike at all rates have none."""
     own = ", ".join(
-        f"{row}: {{rate: {best(each)}}}" for row, each in found.items() if row not in WITHOUT
+        f"{row}: {{rate: {best(each)}}}"
+        for row, each in found.items()
+        if row not in WITHOUT and len(set(each.values())) > 1
     )
     return f"evaluation.settings={{{own}}}"
 

@@ -86,7 +86,7 @@ def column(name: str, dev: Sequence[Path], test: Path) -> Column:
     for job in jobs:
         if "evaluation.split=dev" in job["words"]:
             raise ConfigError(f"{test}: was scored on dev; the board needs runs on test")
-        if chosen not in job["words"]:
+        if chosen.replace(" ", "") not in job["words"]:  # Hydra leaves out the spaces
             raise ConfigError(
                 f"{test}/{job['number']}: other rates than dev chose in {dev[0]}; run it with\n{chosen!r}"
             )

@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def chosen(words: Sequence[str], *keys: str) -> bool:
-    """Whether overrides set one of some keys: data=gsm8k, +data.train=mine.jsonl, 'data@data.train=mix'."""
+    """Whether overrides set one of some keys: data=gsm8k, +data.train=mine.jsonl."""
     names = [word.lstrip("+~").partition("=")[0] for word in words if "=" in word]
     return any(name in keys for name in names)
 

@@ -2,8 +2,8 @@
 
     python -m experiments.real_model.table <work>/runs/test-small-4-0 <work>/runs/test-small-4-1 ... --into <folder>
 
-Rows that have runs of their own are taken from those beside these, `distilled-small-4-0`, `matched-small-4-0` or
-`joint-small-4-0` and so on, where all seeds' are there.
+Rows that have runs of their own are taken from those beside these, `distilled-small-4-0`, `joint-small-4-0` or
+`matched-first-small-4-0` and so on, where all seeds' are there.
 
 Two measures: accuracy on the items with choices (gsm8k and gigaword have none), and the loss in nats per token of the
 response on all items. Writes table.md, accuracy.json and loss.json (the schema of experiments/README.md), and

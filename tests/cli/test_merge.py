@@ -13,7 +13,9 @@ from transformers import AutoModelForCausalLM
 
 from elrea.commands import merge
 from elrea.commands.messages import one_line_errors
+from elrea.commands.predict import read_prompts
 from elrea.method.ensemble.ensemble import Ensemble
+from elrea.method.ensemble.folder import read_facts
 from elrea.models.device import Device
 from elrea.models.lora import load
 from tests.cli.commands import Ended
@@ -93,6 +95,26 @@ def test_prompts_give_their_mean_routing_weights(
     weights = torch.tensor([list(route.weights.values()) for route in ensemble.route(prompts)])
     mean = weights.mean(0)
     shares = dict(zip(ensemble.members, (mean / mean.sum()).tolist(), strict=True))
+    wanted = by_hand(small_model, run / "ensemble", shares)
+    torch.testing.assert_close(by_peft(small_model, out), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_prompts_list_their_choices_as_in_training(
+    whole: Ended, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out, path = whole.folder / "out", tmp_path / "merged", tmp_path / "prompts.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "Which comes after Tuesday?", "choices": ["Friday", "noon"]})
+    )
+    facts = read_facts(run / "ensemble")
+    monkeypatch.setattr(merge, "check_arguments", lambda _given: {**facts, "options": "letters"})
+    merge.main([str(run), "--out", str(out), "--prompts", str(path)])
+    ensemble = Ensemble.load(
+        run / "ensemble", backbone=str(small_model), device=Device("cpu", threads=1)
+    )
+    (route,) = ensemble.route([prompt for _, prompt in read_prompts(path, "letters")])
+    total = sum(route.weights.values())
+    shares = {name: weight / total for name, weight in route.weights.items()}
     wanted = by_hand(small_model, run / "ensemble", shares)
     torch.testing.assert_close(by_peft(small_model, out), wanted, atol=1e-5, rtol=1e-4)
 

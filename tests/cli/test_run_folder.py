@@ -147,6 +147,7 @@ def test_results_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
     [
         ({"settings": {"elrea": {"rate": 0.5}}}, {"rate": 1.0}, None),
         ({"rate": 0.5}, {"rate": 1.0}, None),
+        ({"rate": 0.5}, {"rate": 1.0, "trunk_rate": 0.25}, None),
         (
             {"settings": {"elrea_top1": {"rate": 0.5}}},
             {"rate": 1.0},
@@ -167,7 +168,7 @@ def test_the_strategys_settings_may_stand_elsewhere(
     command, whose config has them there alone, resumes."""
     composed = config(evaluation=evaluation, ensemble=ensemble)
     composed.hydra.runtime = {"choices": {"ensemble": "elrea"}}
-    used = config(evaluation=evaluation, ensemble={"rate": 0.5})
+    used = config(evaluation=evaluation, ensemble=dict.fromkeys(ensemble, 0.5))
     del used["hydra"]
     save_config(used, tmp_path / "config.yaml")
     (tmp_path / "status.json").write_text(json.dumps({"state": "done"}))
@@ -176,3 +177,20 @@ def test_the_strategys_settings_may_stand_elsewhere(
     else:
         with pytest.raises(ConfigError, match=said):
             check_run_folder(tmp_path, composed, "hydra.run.dir")
+
+
+def test_a_start_decides_the_adapters_shape(tmp_path: Path) -> None:
+    """config.yaml shows the shape that is used: the same command, whose config has another there, resumes."""
+    taken = {"r": 3, "alpha": 5.0, "targets": ["q_proj"], "rslora": True}
+    used = config(adapter={"start": "lora", "dropout": 0.0, **taken})
+    del used["hydra"]
+    save_config(used, tmp_path / "config.yaml")
+    (tmp_path / "status.json").write_text(json.dumps({"state": "done"}))
+    shape = {"r": 8, "alpha": None, "targets": "all-linear", "rslora": False}
+    check_run_folder(
+        tmp_path, config(adapter={"start": "lora", "dropout": 0.0, **shape}), "hydra.run.dir"
+    )
+    with pytest.raises(ConfigError, match=r"adapter.dropout: 0.0 there, 0.1 here"):
+        check_run_folder(
+            tmp_path, config(adapter={"start": "lora", "dropout": 0.1, **shape}), "hydra.run.dir"
+        )

@@ -138,6 +138,10 @@ def test_a_plan_says_the_time_and_writes_nothing(
     found = verdict(judged)
     training = 0.01 * found["spent"] * found["elrea_passes_x_tokens"]
     assert f"time: about {duration(training)} of training and " in " ".join(ended.out.split())
+    assert re.search(r"of training and \S+ \S+ for dev, by measured", " ".join(ended.out.split()))
+    ended = Command(tmp_path, *words, "clustering.k=auto", before=_known_speed).wait()
+    assert (ended.code, ended.err) == (0, "")
+    assert "for dev it is not known" in " ".join(ended.out.split())
     assert not (tmp_path / "out").exists()
 
 

@@ -51,6 +51,12 @@ def test_each_row_takes_its_best_rate_on_dev_the_lower_of_equal_ones(
     rates.main()
     words = capsys.readouterr().out.strip()
     assert words == "evaluation.settings={elrea: {rate: 0.25}, source: {rate: 2}}"
+    alike = {
+        "base": {"0.5": 0.2, "1": 0.2},
+        "nearest": {"0.5": 0.4, "1": 0.4},
+        "elrea": {"0.5": 0.4, "1": 0.5},
+    }
+    assert rates.words(alike) == "evaluation.settings={elrea: {rate: 1}}", "others have no rate"
     assert rates.table(rates.accuracies(folder)).splitlines() == [
         "| row | 0.25 | 0.7 | 2 |",
         "|---|---|---|---|",

@@ -10,19 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from elrea.errors import ConfigError, DataError
 from elrea.evaluation.seed_intervals import seeds_items_interval
 from elrea.reporting.compare_table import load
+from experiments.fair_table import rates
 from experiments.leaderboard import board
 from tests.experiments.sweeps import SCORE, write_job
 
 ITEMS = 6
 DEV = {  # by rate: questions that each row has right
     "0.5": {"base": 1, "parameter_matched": 4, "compute_matched": 3, "steered": 2},
-    "2": {"base": 1, "parameter_matched": 1, "compute_matched": 3, "steered": 5},
+    "2": {"base": 1, "parameter_matched": 1, "compute_matched": 2, "steered": 5},
 }
-WORDS = "evaluation.settings={parameter_matched: {rate: 0.5}, compute_matched: {rate: 0.5}, steered: {rate: 2}}"
+WORDS = (
+    "evaluation.settings={parameter_matched:{rate:0.5},compute_matched:{rate:0.5},steered:{rate:2}}"
+)
+"""As Hydra has the words of a sweep's job."""
 TEST = {  # by seed
     0: {"base": 1, "parameter_matched": 3, "compute_matched": 6, "steered": 5},
     1: {"base": 2, "parameter_matched": 3, "compute_matched": 5, "steered": 6},
@@ -89,8 +94,14 @@ def test_rows_are_held_against_the_single_adapter_that_is_best_on_dev(
     assert saved.baseline == "parameter_matched" and len(saved.rows) == 4
 
 
+def test_a_sweeps_words_are_as_hydra_writes_them(tmp_path: Path) -> None:
+    given = f"+{rates.words(rates.merged([sweeps(tmp_path)[0]]))}"
+    parsed = OverridesParser.create().parse_override(given)
+    assert f"{parsed.key_or_group}={parsed.get_value_element_as_str()}" == WORDS
+
+
 def test_what_does_not_belong_into_a_column_is_refused(tmp_path: Path) -> None:
-    dev, test = sweeps(tmp_path / "rates", chosen="evaluation.settings={steered: {rate: 0.5}}")
+    dev, test = sweeps(tmp_path / "rates", chosen="evaluation.settings={steered:{rate:0.5}}")
     with pytest.raises(ConfigError, match=r"test/0: other rates than dev chose in .*; run it with"):
         board.column("few", [dev], test)
     dev, test = sweeps(tmp_path / "split", "evaluation.split=dev")

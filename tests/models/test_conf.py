@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from elrea.config import build
 from elrea.models.adapter_shape import Lora
-from elrea.models.training.settings import Recipe, Training
+from elrea.models.training.settings import Training
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -41,9 +41,3 @@ def test_lora_takes_names_of_layers() -> None:
     node = composed("adapter", "lora")
     node.targets = ["q_proj", "v_proj"]
     assert build(node, "adapter") == Lora(targets=["q_proj", "v_proj"])
-
-
-def test_recipes_of_base_adapter_and_experts() -> None:
-    training = Training(epochs=2, expert_epochs=4, learning_rate=0.1, expert_learning_rate=0.2)
-    assert training.base() == Recipe(2, 0.1, training)
-    assert training.expert() == Recipe(4, 0.2, training)

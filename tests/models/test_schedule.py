@@ -38,7 +38,6 @@ def test_epochs_end_where_their_steps_do() -> None:
     assert [step for step in range(1, 10) if schedule().ends_epoch(step)] == [3, 6, 9]
     assert [step for step in range(1, 5) if schedule(max_steps=4).ends_epoch(step)] == [3, 4]
     assert [schedule().epoch(step) for step in (1, 3, 4, 9)] == [1, 1, 2, 3]
-    assert [schedule().seen(step) for step in (1, 2, 3, 4, 9)] == [4, 8, 10, 14, 30]
 
 
 @pytest.mark.parametrize("lengths", [None, tuple(range(10))])

@@ -24,7 +24,7 @@ ELREA = Outcome([0, 1, 1, 1], [False, True, True, True], [0.25, 0.5, None, 2.0])
 ROUTING = Routing(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.1], [0.2, 0.6]]), Router())
 GROUPING = Grouping(
     ["law", "maths", "music"], np.array([[5, 1], [0, 3], [1, 0]]), [], [], Path(),
-    {"nmi_source": 0.7512, "within": 0.5, "silhouette": None}, 2,
+    {"nmi_source": 0.7512, "within": 0.5, "silhouette": None},
 )  # fmt: skip
 RUN = report(
     test=TEST, tasks=[e.source for e in TEST], train=10, outcomes={"base": BASE, "elrea": ELREA}, dropped=["a", "b"],

@@ -10,14 +10,16 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from elrea.errors import ConfigError
 from elrea.reporting.plots import figures as plots
-from elrea.reporting.report import MadeStage
+from elrea.reporting.report import MadeStage, Members
 from elrea.reporting.summary import summary_of
 from elrea.reporting.wandb.run import headline, log_run
 from elrea.reporting.wandb.tracker import Tracker
@@ -374,3 +376,24 @@ class Fake:
             use_artifact=lambda made: self.kept("use_artifact", made),
             log_artifact=lambda made: self.kept("log_artifact", made),
         )
+
+
+def test_the_ensemble_comes_from_the_stages_of_its_own_experts(tmp_path: Path) -> None:
+    """Trained at twice the rate; those of another row, at rate 1, have the plain name."""
+    (tmp_path / "ensemble.json").write_text("{}")
+    names = {"base": "aa", "expert-0": "bb", "expert-x2.0-0": "cc", "clusters": "dd"}
+    stages = {
+        name: MadeStage("base" if name == "base" else "adapter", key, 1.0, False, {})
+        for name, key in names.items()
+    }
+    adapters = {"base": Path("s/base/aa/adapter"), "expert-0": Path("s/adapter/cc/adapter")}
+    members = Members(adapters, [], torch.zeros(1, 1), None, {})
+    made = report(
+        stages=stages, members=members, strategies={"base": ROW, "elrea": {**ROW, "macro": 0.5}}
+    )
+    tracker = MagicMock()
+    log_run(tracker, made, {}, tmp_path)
+    facts = tracker.artifact.call_args.args[3]
+    assert tracker.artifact.call_args.args[0] == "ensemble"
+    assert facts["members"] == ["base", "expert-0"]
+    assert facts["upstream"] == {"base": "aa", "expert-x2.0-0": "cc", "clusters": "dd"}

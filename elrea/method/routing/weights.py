@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from elrea.method.features.protocol import Advance
 
 Labelled = tuple[Sequence[Encoded], Tensor]
-"""Prompts, and their cosines by gradient [n, C]."""
+"""Prompts, and what a router learns of each [n, C]: its cosines by gradient, or its cluster, one-hot."""
 
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 """(description, total, unit in the plural) -> a context that yields `advance(n)`."""

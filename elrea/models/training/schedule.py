@@ -56,12 +56,6 @@ class Schedule:
         """Whether `step` is the last of an epoch, or of the training."""
         return step % self.steps_per_epoch == 0 or step == self.total
 
-    def seen(self, step: int) -> int:
-        """Examples seen by the end of `step`, repeats counted."""
-        epoch = self.epoch(step)
-        within = step - (epoch - 1) * self.steps_per_epoch
-        return (epoch - 1) * self.examples + sum(map(len, self.order(epoch)[:within]))
-
     def rate(self, step: int) -> float:
         """The learning rate of `step`: linear up over the warm-up, then linear down to 0.
 

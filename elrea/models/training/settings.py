@@ -75,14 +75,6 @@ class Training:
         _require(self, "early_stop", stop is None or stop >= 1, "at least 1, or null")
         _require(self, "max_steps", self.max_steps is None or self.max_steps >= 1, "at least 1")
 
-    def base(self) -> Recipe:
-        """The base adapter's recipe (step 1)."""
-        return Recipe(self.epochs, self.learning_rate, self)
-
-    def expert(self) -> Recipe:
-        """An expert's recipe (step 4)."""
-        return Recipe(self.expert_epochs, self.expert_learning_rate, self)
-
 
 @dataclass(frozen=True)
 class Recipe:

@@ -28,7 +28,7 @@ SMALLER = "backbone.max_length (long prompts), or set routing=gradient"
 
 @dataclass(frozen=True)
 class DistilledRouter(Step):
-    """A student that learns the training prompts' cosines from the base adapter's hidden states."""
+    """The learned router, trained on the training prompts' cosines or clusters."""
 
     kind: ClassVar[str] = "router"
     version: ClassVar[int] = 2
@@ -74,7 +74,7 @@ class DistilledRouter(Step):
 
 @dataclass(frozen=True)
 class DistilledRouting(Step):
-    """The test prompts' cosines by the distilled router, without any gradient."""
+    """The test prompts' cosines by the learned router, without any gradient."""
 
     kind: ClassVar[str] = "routing"
     version: ClassVar[int] = 1

@@ -56,8 +56,13 @@ def log_run(
         }
         tracker.artifact(name, stage.kind, stage.key, facts)
     if ensemble is not None and report.members is not None:
-        members = list(report.members.adapters)
-        inputs = [n for n in (*members, "clusters", "router") if n in report.stages]
+        members = report.members.adapters
+        keys = {folder.parent.name for folder in members.values()}  # experts may have a rate's name
+        inputs = [
+            name
+            for name, stage in report.stages.items()
+            if stage.key in keys or name in ("clusters", "router")
+        ]
         if STEERING in report.members.facts:
             inputs = [
                 name
@@ -67,7 +72,7 @@ def log_run(
             ]
         upstream = {name: report.stages[name].key for name in inputs}
         key = sha256(ensemble / "ensemble.json")[:16]
-        facts = {"reused": False, "members": members, "upstream": upstream}
+        facts = {"reused": False, "members": list(members), "upstream": upstream}
         tracker.artifact("ensemble", "ensemble", key, facts)
     logged = ("data", "data_note", "strategies", "clusters", "routing", "stages")
     figures = {key: summary[key] for key in logged if key in summary}
