@@ -27,6 +27,7 @@ from elrea.pipeline.assemble import assemble, assemble_without_data
 from elrea.plugins import allow
 from elrea.reporting.log import Logs
 from elrea.reporting.progress import Terminal, say, screen
+from elrea.reporting.sweeps import SUMMARY
 from elrea.store.files import key_of, read_json, write_json
 from elrea.version import __version__
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from elrea.reporting.report import Report
     from elrea.reporting.wandb.tracker import Tracker
 
-SUMMARY = "summary.json"
 VERDICT = "verdict"
 """Key of a verdict's settings, which `+experiment=does_it_pay` adds."""
 NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")

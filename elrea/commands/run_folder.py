@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from elrea.config import leaves, load_config, shareable
 from elrea.errors import ConfigError, StoreError
-from elrea.evaluation.settings import RATES
 from elrea.models.start import TAKEN
-from elrea.reporting.sweeps import CHANGE_NO_RESULT, is_below
+from elrea.pipeline.choices import RATES
+from elrea.reporting.sweeps import CHANGE_NO_RESULT, STATUS, SUMMARY, SWEEP, is_below
 from elrea.store.files import read_json
 
-CONFIG, STATUS, SUMMARY = "config.yaml", "status.json", "summary.json"
+CONFIG = "config.yaml"
 MAY_DIFFER = (*CHANGE_NO_RESULT, "hydra")
 """Config keys, with all keys below them, that do not change what a run finds out."""
 
@@ -41,7 +41,7 @@ def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
     """
     if cfg.get("plan"):
         return  # writes nothing
-    if (folder / "sweep.json").is_file():
+    if (folder / SWEEP).is_file():
         raise ConfigError(f"{key}={folder}: holds a sweep; name another folder")
     if not (folder / CONFIG).is_file() or _left_nothing(folder):
         return

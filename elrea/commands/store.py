@@ -29,6 +29,7 @@ from typing import Any
 
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError, StoreError
+from elrea.reporting.sweeps import STATUS, SUMMARY
 from elrea.store.files import key_of, read_json
 from elrea.store.lock import Lease, read_lease
 from elrea.store.manifest import MANIFEST, verify
@@ -152,7 +153,7 @@ def used_by(folders: list[Path]) -> tuple[int, dict[str, list[str]]]:
     """
     keys: dict[Path, dict[str, str]] = {}
     for folder in folders:
-        for path in [*folder.rglob("summary.json"), *folder.rglob("status.json")]:
+        for path in [*folder.rglob(SUMMARY), *folder.rglob(STATUS)]:
             if "wandb" in path.relative_to(folder).parts[:-1]:
                 continue
             try:

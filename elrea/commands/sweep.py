@@ -21,11 +21,10 @@ from elrea.commands.messages import line_of, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder
 from elrea.config import load_config, register_resolver
 from elrea.errors import ConfigError, StoreError
-from elrea.reporting.sweeps import STATUS, SUMMARY, as_csv, read_jobs, varied_values
+from elrea.reporting.sweeps import STATUS, SUMMARY, SWEEP, as_csv, read_jobs, varied_values
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
 
-SWEEP = "sweep.json"
 SUCCEEDED = ("done", "prepared")
 """States of a job that did all it was asked to do."""
 NOT_IDENTIFYING = ("debug", "plan", "until", "name")

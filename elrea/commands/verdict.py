@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from elrea.commands.job import VERDICT
 from elrea.config import build, save_config
 from elrea.errors import ConfigError
 from elrea.evaluation.verdict import Verdict
 from elrea.reporting.progress import say, screen
+from elrea.reporting.sweeps import SUMMARY
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
     from elrea.pipeline.ladder import Part
 
-VERDICT, SUMMARY, FOUND = "verdict", "summary.json", "verdict.json"
+FOUND = "verdict.json"
 
 
 def settings_of(cfg: DictConfig) -> Verdict:

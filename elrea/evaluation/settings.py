@@ -9,9 +9,6 @@ from typing import Any, Literal
 from elrea.errors import ConfigError
 from elrea.evaluation.statistics import MOST_RESAMPLES
 
-RATES = ("rate", "trunk_rate")
-"""Fields of strategies that `evaluation.rate` sets."""
-
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -12,8 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
-from elrea.evaluation.settings import RATES
-from elrea.pipeline.choices import BASE, strategy_nodes
+from elrea.pipeline.choices import BASE, RATES, strategy_nodes
 from elrea.pipeline.dev_needed import check_serving, dev_advice, with_dev
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from elrea.pipeline.hydra_base import hydra_base
 
 BASE = "base"
 """The strategy that is always scored: the results show each strategy's difference to it."""
+RATES = ("rate", "trunk_rate")
+"""Fields of strategies that `evaluation.rate` sets."""
 
 
 def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:

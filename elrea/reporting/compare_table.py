@@ -81,6 +81,17 @@ class Difference(_Model):
     seeds_ci95: Interval | None
     seeds_items_ci95: Interval | None
 
+    @property
+    def widest(self) -> Interval:
+        """The interval over seeds and items, or where there is none, over items alone."""
+        return self.seeds_items_ci95 or self.items_ci95
+
+    @property
+    def points(self) -> str:
+        """In points of 100, with `widest`: "+1.2 [-0.3, +2.6]"."""
+        low, high = self.widest
+        return f"{100 * self.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
 
 class Row(_Model):
     """One strategy in one setting.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.method.ensemble.places import BUILT_IN
 from elrea.models.backbone import TINY
+from elrea.reporting.sweeps import SUMMARY
 
 if TYPE_CHECKING:
     from elrea.models.adapter_shape import Lora
@@ -164,7 +165,7 @@ def about_run(ensemble: Path) -> str:
 def _counts(run: Path) -> str:
     """Numbers of examples and sizes of clusters, where the folder of the run is there."""
     try:
-        found = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+        found = json.loads((run / SUMMARY).read_text(encoding="utf-8"))
         examples, sizes = found["examples"], found["clusters"]["sizes"]
         left_out = examples["train_dropped_too_long"] + examples["train_without_feature"]["count"]
         clusters = ", ".join(f"{size:,}" for size in sizes)

@@ -12,12 +12,19 @@ from typing import Any
 from elrea.config import leaves, load_config
 from elrea.errors import DataError
 from elrea.evaluation.statistics import checksum_of_correct
-from elrea.reporting.sweeps import STATUS, SUMMARY, read_job, read_jobs, setting_keys, varied_values
+from elrea.reporting.sweeps import (
+    STATUS,
+    SUMMARY,
+    SWEEP,
+    TABLE,
+    read_job,
+    read_jobs,
+    setting_keys,
+    varied_values,
+)
 from elrea.store.files import read_json
 
 PREDICTIONS = "predictions.jsonl"
-SWEEP, TABLE = "sweep.json", "sweep.csv"
-"""Files of a sweep: its overrides, from the start; and the table of its jobs, once all have ended."""
 
 
 @dataclass(frozen=True)

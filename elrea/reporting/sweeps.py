@@ -14,6 +14,9 @@ from elrea.evaluation.similarity import MEASURES
 from elrea.store.files import read_json, sha256
 
 STATUS, SUMMARY = "status.json", "summary.json"
+"""Files of a run."""
+SWEEP, TABLE = "sweep.json", "sweep.csv"
+"""Files of a sweep: its overrides, from the start; and the table of its jobs, once all have ended."""
 CHANGE_NO_RESULT = (
     "name", "store", "plan", "until", "debug", "plugins", "tracking", "trainer.accelerator", "trainer.devices",
     "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",

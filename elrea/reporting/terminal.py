@@ -40,7 +40,7 @@ def results_table(
     Returns:
         A Rich table that fits 100 columns. A difference whose interval excludes zero is green or red.
     """
-    table = _table(title, caption)
+    table = plain_table(title, caption)
     table.add_column("strategy", overflow="fold", max_width=30)
     several = any(len(row.get("tasks") or ()) > 1 for row in strategies.values())
     loss = loss and any(row.get("loss") is not None for row in strategies.values())
@@ -88,7 +88,7 @@ def free_text_table(strategies: Mapping[str, Mapping[str, Any]]) -> Table | None
         return None
     counts = sorted({row["n"] for row in rows.values()})
     number = " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-    table = _table("Free responses", f"{number} texts; in points of 100")
+    table = plain_table("Free responses", f"{number} texts; in points of 100")
     table.add_column("strategy", overflow="fold", max_width=30)
     for name in NAMES.values():
         table.add_column(name, justify="right")
@@ -121,7 +121,7 @@ def plan_table(
 
     from elrea.reporting.progress import duration
 
-    table = _table(title)
+    table = plain_table(title)
     table.add_column("stage", overflow="fold")
     table.add_column("key", no_wrap=True)
     if times:
@@ -142,7 +142,7 @@ def forecast_table(rows: Iterable[tuple[str, str]]) -> Table:
     Args:
         rows: (name, figure), as `elrea.pipeline.forecast.forecast` returns them.
     """
-    table = _table("Expected")
+    table = plain_table("Expected")
     table.add_column("what", no_wrap=True)
     table.add_column("how much", overflow="fold")
     for row in rows:
@@ -161,7 +161,7 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     Returns:
         A Rich table that fits 100 columns.
     """
-    table = _table("Jobs")
+    table = plain_table("Jobs")
     table.add_column("job", justify="right")
     for key in varied:
         table.add_column(key.rpartition(".")[2], overflow="fold")
@@ -278,7 +278,8 @@ def _first(ids: Sequence[str]) -> str:
     return ", ".join(ids[:3]) + (" ..." if len(ids) > 3 else "")
 
 
-def _table(title: str, caption: str = "") -> Table:
+def plain_table(title: str, caption: str = "") -> Table:
+    """An empty table in the style of all tables."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -292,11 +293,6 @@ def _table(title: str, caption: str = "") -> Table:
         pad_edge=False,
         show_edge=False,
     )
-
-
-def plain_table(title: str, caption: str = "") -> Table:
-    """An empty table in the style of all tables."""
-    return _table(title, caption)
 
 
 def coloured(text: str, bounds: Sequence[float] | None) -> Any:

@@ -49,11 +49,7 @@ def table(forms: Sequence[Comparison], names: Sequence[str]) -> str:
 def _cells(row: Row) -> list[str]:
     """A row's accuracy, and the leader's less its own."""
     shown = f"{100 * row.mean:.1f}"
-    found = row.leader_minus_row
-    if found is None:
-        return [shown, "-"]
-    bounds = found.seeds_items_ci95 or found.items_ci95
-    return [shown, f"{100 * found.mean:+.1f} [{', '.join(f'{100 * x:+.1f}' for x in bounds)}]"]
+    return [shown, "-" if row.leader_minus_row is None else row.leader_minus_row.points]
 
 
 def main() -> None:

@@ -131,25 +131,17 @@ def _gain(row: Row) -> float:
     return 0.0 if row.row_minus_baseline is None else row.row_minus_baseline.mean
 
 
-def _bounds(row: Row) -> Sequence[float]:
-    """The interval of a row's difference, over seeds and questions, or with one seed over questions."""
-    found = row.row_minus_baseline
-    return () if found is None else found.seeds_items_ci95 or found.items_ci95
-
-
 def _cell(row: Row) -> str:
-    bounds = _bounds(row)
-    if not bounds:
-        return f"{100 * row.mean:.1f} %"
-    return f"{100 * _gain(row):+.1f} [{', '.join(f'{100 * bound:+.1f}' for bound in bounds)}]"
+    found = row.row_minus_baseline
+    return f"{100 * row.mean:.1f} %" if found is None else found.points
 
 
 def _counted(rows: Sequence[Row]) -> str:
     """Columns in which the whole interval is above 0, holds it, and is below it."""
-    bounds = [_bounds(row) for row in rows]
-    ahead = sum(each[0] > 0 for each in bounds if each)
-    behind = sum(each[1] < 0 for each in bounds if each)
-    return f"{ahead}, {sum(map(bool, bounds)) - ahead - behind}, {behind}"
+    bounds = [row.row_minus_baseline.widest for row in rows if row.row_minus_baseline]
+    ahead = sum(low > 0 for low, _ in bounds)
+    behind = sum(high < 0 for _, high in bounds)
+    return f"{ahead}, {len(bounds) - ahead - behind}, {behind}"
 
 
 def _against(columns: Sequence[Column]) -> list[str]:

@@ -138,7 +138,7 @@ def resolved(table: Comparison) -> float:
     errors = []
     for row in table.rows:
         if row.leader_minus_row is not None:
-            low, high = row.leader_minus_row.seeds_items_ci95 or row.leader_minus_row.items_ci95
+            low, high = row.leader_minus_row.widest
             errors.append((high - low) / (2 * 1.96))
     return POWER * float(np.median(errors))
 

@@ -12,7 +12,7 @@ import numpy as np
 from elrea.errors import ConfigError
 from elrea.method.features.states import Layer, Pooling, PromptStates
 from elrea.method.routing.files import FIGURES, WEIGHTS
-from elrea.method.routing.weights import Labelled, LearnedRouter, Progress, Router, Routing
+from elrea.method.routing.weights import Labelled, LearnedRouter, Progress, Routing
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -80,9 +80,6 @@ class Distilled(LearnedRouter):
     def states(self) -> PromptStates:
         """The student's inputs."""
         return PromptStates(self.layer, self.pooling)
-
-    def by_gradient(self) -> Router:
-        return Router(self.temperature, self.renormalise)
 
     def takes_features(self) -> bool:
         return self.compare

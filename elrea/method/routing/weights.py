@@ -126,6 +126,9 @@ class LearnedRouter(Router, ABC):
         """
         return
 
+    def by_gradient(self) -> Router:
+        return Router(self.temperature, self.renormalise)
+
     @abstractmethod
     def train(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 
 from elrea.errors import ConfigError, StoreError
 from elrea.method.routing.files import FIGURES, WEIGHTS
-from elrea.method.routing.weights import Labelled, LearnedRouter, Progress, Router
+from elrea.method.routing.weights import Labelled, LearnedRouter, Progress
 from elrea.models.seeds import seed_of
 from elrea.store.files import write_json
 
@@ -49,9 +49,6 @@ class Words(LearnedRouter):
             raise ConfigError(f"routing.strength={self.strength}: must be above 0 and finite")
         if not 0 < self.held_out < 1:
             raise ConfigError(f"routing.held_out={self.held_out}: must be between 0 and 1")
-
-    def by_gradient(self) -> Router:
-        return Router(self.temperature, self.renormalise)
 
     def takes_features(self) -> bool:
         """No: a test prompt is read, and nothing is computed of it."""
