@@ -29,6 +29,8 @@ from elrea.store.files import write_text
 
 TARGET = "_target_"
 PACKAGE = __name__.partition(".")[0]
+VERDICT = "verdict"
+"""Key of a verdict's settings, which `+experiment=does_it_pay` adds."""
 
 MOVED = {
     "elrea.adapters.lora": "elrea.models.adapter_shape",

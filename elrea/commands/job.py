@@ -20,7 +20,7 @@ from elrea.commands.leftovers import LOG, clear
 from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
 from elrea.commands.sweep import Record, Sweep, failed, typed
-from elrea.config import build, leaves, load_config, plain, save_config
+from elrea.config import VERDICT, build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
 from elrea.pipeline.assemble import assemble, assemble_without_data
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from elrea.reporting.report import Report
     from elrea.reporting.wandb.tracker import Tracker
 
-VERDICT = "verdict"
-"""Key of a verdict's settings, which `+experiment=does_it_pay` adds."""
 NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")
 """Keys that only look at a job, end it early or name it, or allow what other keys name."""
 

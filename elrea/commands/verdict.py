@@ -9,12 +9,11 @@ import copy
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from elrea.commands.job import VERDICT
-from elrea.config import build, save_config
+from elrea.config import VERDICT, build, save_config
 from elrea.errors import ConfigError
 from elrea.evaluation.verdict import Verdict
 from elrea.reporting.progress import say, screen
@@ -24,7 +23,7 @@ from elrea.store.files import read_json, write_json
 if TYPE_CHECKING:
     from elrea.commands.sweep import Record
     from elrea.pipeline.experiment import Experiment
-    from elrea.pipeline.ladder import Part
+    from elrea.pipeline.ladder import Ladder, Part
 
 FOUND = "verdict.json"
 
@@ -71,11 +70,8 @@ def judge(
         ElreaError: There can be no verdict, or a part fails. The same command resumes.
     """
     from elrea.pipeline.ladder import ladder_of
-    from elrea.pipeline.run import Pipeline
     from elrea.reporting import verdict as report
-    from elrea.reporting.plan import ladder_time
     from elrea.reporting.terminal import wrapped
-    from elrea.store.stage import Store
 
     if not cfg.plan:
         experiment.backbone.check()
@@ -86,9 +82,7 @@ def judge(
     if experiment.training.max_steps is not None:
         say(out, "training.max_steps ends all trainings early: this is a try, and no verdict")
     if cfg.plan:
-        if experiment.backbone.here:
-            pipeline = Pipeline(experiment, Store(cfg.store))
-            say(out, wrapped(ladder_time(pipeline, ladder)))
+        _say_time(experiment, cfg, ladder)
         return
     record.begin(key)
     save_config(cfg, folder / "config.yaml")
@@ -103,14 +97,25 @@ def judge(
         seed=experiment.seed, resamples=experiment.evaluation.resamples,
     )  # fmt: skip
     write_json(folder / FOUND, found, ordered=True)
-    last: dict[str, Any] = read_json(folders[-1] / SUMMARY)
-    write_json(folder / SUMMARY, {**last, VERDICT: found}, ordered=True)
+    write_json(folder / SUMMARY, {**read_json(folders[-1] / SUMMARY), VERDICT: found}, ordered=True)
     report.write_report(folder, found, command)
     out.print(report.verdict_table(found))
     for line in report.sentences(found):
         say(out, wrapped(line))
     say(out, f"Everything is in {os.path.relpath(folder)}")
     record.end(key)
+
+
+def _say_time(experiment: Experiment, cfg: DictConfig, ladder: Ladder) -> None:
+    """Says how long the parts will take, if the backbone is here."""
+    from elrea.pipeline.run import Pipeline
+    from elrea.reporting.plan import ladder_time
+    from elrea.reporting.terminal import wrapped
+    from elrea.store.stage import Store
+
+    if experiment.backbone.here:
+        pipeline = Pipeline(experiment, Store(cfg.store))
+        say(screen(), wrapped(ladder_time(pipeline, ladder)))
 
 
 def part_config(cfg: DictConfig, part: Part, group: str) -> DictConfig:
