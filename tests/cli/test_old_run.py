@@ -10,8 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from safetensors.torch import load_file
 
+from elrea.config import leaves, load_config
+from elrea.reporting.settings import ADDED, ADDED_TO_DATA, MAY_DIFFER, UNKNOWN
+from elrea.reporting.sweeps import is_below
 from tests.cli.commands import run
 
 ROOT = Path(__file__).parents[2]
@@ -123,3 +127,14 @@ def test_a_sweep_that_it_finished_is_not_made_again(place: Path) -> None:
 
 def test_the_backbone_can_still_be_trained_under_the_old_name(place: Path) -> None:
     assert "--folder" in output(place, "elrea.backbone.train", "--help")
+
+
+def test_settings_that_an_old_run_lacks_have_a_value_for_it() -> None:
+    """So that `elrea compare` takes an old run and a new one of the defaults as runs of one setting."""
+    old = leaves(load_config(OLD / "run" / "config.yaml"))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        new = leaves(compose("config"))
+    lacking = {key for key in new.keys() - old.keys() if not is_below(key, MAY_DIFFER)}
+    data = {key for key in lacking if key.rpartition(".")[2] in ADDED_TO_DATA}
+    assert "evaluation.rate" in lacking and lacking - data <= {*ADDED, *UNKNOWN}
+    assert all(new[key] == ADDED[key] for key in lacking & ADDED.keys())
