@@ -235,7 +235,7 @@ class Study:
         Returns:
             `rate` and `epochs` of the base adapter, `expert_rate`, and `dev_loss`, by what was tried.
         """
-        own = (rates["base"], EPOCHS, rates["base"] * rates["factors"]["elrea"])
+        own = _own(rates)
         least = min(rates["dev_loss"]["elrea"])
         setting = f"{self.size}-{self.clusters}"
         tried = {
@@ -279,11 +279,11 @@ class Study:
             self._per_seed("distilled", seeds, list(DISTILLED.values()), *elrea, *router)
 
     def final_joint(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        """A run per seed of the rows of `JOINT`; none if the base adapter that the other rows have is the best."""
-        base, best = rates["base"], self.joint(rates)
-        if (best["rate"], best["epochs"]) != (base, EPOCHS):
-            words = _trunk(best["rate"], best["epochs"], best["expert_rate"])
-            self._per_seed("joint", seeds, list(JOINT.values()), *words)
+        """A run per seed of the rows of `JOINT`; none if what the other rows have is the best."""
+        found = self.joint(rates)
+        best = (found["rate"], found["epochs"], found["expert_rate"])
+        if best != _own(rates):
+            self._per_seed("joint", seeds, list(JOINT.values()), *_trunk(*best))
 
     def _per_seed(self, kind: str, seeds: Sequence[int], rows: Sequence[str], *more: str) -> None:
         test = "test-half" if self.first else "test"
@@ -312,6 +312,11 @@ def _chosen(rates: Mapping[str, Any], rows: Sequence[str]) -> list[str]:
     own = {row: factor for row, factor in rates["factors"].items() if row in rows}
     shared = {row: own[of] for row, of in SHARED.items() if row in rows}
     return _overrides(rates["base"], own | shared)
+
+
+def _own(rates: Mapping[str, Any]) -> tuple[float, int, float]:
+    """Rate and epochs of the base adapter that the other rows have, and ELREA's experts' rate on it."""
+    return rates["base"], EPOCHS, rates["base"] * rates["factors"]["elrea"]
 
 
 def _trunk(rate: float, epochs: int, expert_rate: float) -> list[str]:

@@ -148,17 +148,16 @@ def apart(heights: Sequence[float], least: float) -> list[float]:
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _bottom(groups[-1], least) < _top(groups[-2], least) + least:
+        while len(groups) > 1 and _lowest(groups[-1], least) < (
+            _lowest(groups[-2], least) + least * len(groups[-2])
+        ):
             groups[-2:] = [groups[-2] + groups[-1]]
-    return [_bottom(group, least) + least * i for group in groups for i in range(len(group))]
+    return [_lowest(group, least) + least * i for group in groups for i in range(len(group))]
 
 
-def _bottom(group: Sequence[float], least: float) -> float:
+def _lowest(group: Sequence[float], least: float) -> float:
+    """Where a group begins that is spread evenly around its mean."""
     return float(np.mean(group)) - least * (len(group) - 1) / 2
-
-
-def _top(group: Sequence[float], least: float) -> float:
-    return float(np.mean(group)) + least * (len(group) - 1) / 2
 
 
 def draw_frontier(table: Comparison, passes: Sequence[float], path: Path) -> None:
