@@ -4,8 +4,9 @@
         --model models/SmolLM2-135M-Instruct --work <folder for data, runs and stages>
 
 In order: four rates of the base adapter; two or three rates of every other row; then a run per seed with the chosen
-rates, and one more per seed in which a distilled router weights the same experts. Last, ELREA once more with a base
-adapter that is trained less and a rate of the experts that is chosen together with it, if dev finds it better.
+rates, and one more per seed in which a distilled router weights the same experts. Then one adapter that ELREA's
+clusters steer, in the form that is best on dev. Last, ELREA once more with a base adapter that is trained less and a
+rate of the experts that is chosen together with it, if dev finds it better.
 `--rows first` has the rows that cost least, on half the test questions, in about a third of the time; what it has
 trained serves the run of all rows.
 All rates are chosen on dev with seed 10, which no other run uses, by the mean over sources of the loss per token. The
@@ -81,7 +82,17 @@ JOINT = {
     "elrea_top1_joint": "elrea_top1", "elrea_one_joint": "elrea_one",
 }  # fmt: skip
 """Rows on a base adapter that is trained less, tuned together with the experts: the strategies that their run has."""
-BESIDE = {"distilled": DISTILLED, "matched": {row: row for row in MATCHED}, "joint": JOINT}
+STEERED = ("steered", "steered_random")
+"""Rows of one adapter that ELREA's clusters, or random ones of their sizes, steer; they have runs of their own."""
+FORMS: tuple[dict[str, float], ...] = (
+    {"rank": 8, "epochs": 2, "rate": 1.0}, {"rank": 8, "epochs": 2, "rate": 0.5}, {"epochs": 4, "rate": 0.25},
+)  # fmt: skip
+"""Of those rows: two are trained as the base adapter is, at its rate and at half of it; one has as many parameters and
+steps as all experts, at the rate that `parameter_matched` begins with."""
+BESIDE = {
+    "distilled": DISTILLED, "matched": {row: row for row in MATCHED}, "steered": {row: row for row in STEERED},
+    "joint": JOINT,
+}  # fmt: skip
 """By the first word of a run's name: the rows that it adds to its seed's run, and the strategies it has for them."""
 TRUNKS = ((2.5e-4, 2), (5e-4, 2), (1e-3, 1))
 """Rates and epochs of the base adapters that `JOINT` tries."""
@@ -262,6 +273,29 @@ class Study:
         write_json(self.work / f"joint-{setting}.json", found)
         return found
 
+    def steered(self, rates: Mapping[str, Any]) -> dict[str, float]:
+        """The settings of `steered` that are best on dev, of `FORMS`."""
+        setting = f"{self.size}-{self.clusters}"
+        names = [f"steered-dev-{setting}-{number}" for number in range(len(FORMS))]
+        self.run(
+            {
+                name: self.command(
+                    name, TUNED, ["base", "steered"], *_steered(rates["base"], form, "steered"), "evaluation.split=dev"
+                )
+                for name, form in zip(names, FORMS, strict=True)
+            }
+        )  # fmt: skip
+        losses = [self.dev_loss(name)["steered"] for name in names]
+        best = FORMS[_least(losses)]
+        found = {"chosen": best, "tried": FORMS, "dev_loss": losses}
+        write_json(self.work / f"steered-{setting}.json", found)
+        return best
+
+    def final_steered(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
+        """A run per seed of the rows of `STEERED`."""
+        form = self.steered(rates)
+        self._per_seed("steered", seeds, STEERED, *_steered(rates["base"], form, *STEERED))
+
     def final(self, rates: Mapping[str, Any], seeds: Sequence[int]) -> None:
         """A run per seed, on its own draw of the training data, scored on test.
 
@@ -326,6 +360,17 @@ def _trunk(rate: float, epochs: int, expert_rate: float) -> list[str]:
     ]  # fmt: skip
 
 
+def _steered(base: float, form: Mapping[str, float], *rows: str) -> list[str]:
+    """Overrides for one adapter that is steered by the clusters that ELREA has, those of the run's base adapter."""
+    words = ", ".join(
+        ["clusters_from: null", *(f"{name}: {value}" for name, value in form.items())]
+    )
+    settings = ", ".join(f"{row}: {{{words}}}" for row in rows)
+    return [
+        "ensemble=base", f"training.learning_rate={base}", f"evaluation.settings={{{settings}}}",
+    ]  # fmt: skip
+
+
 def _overrides(base: float, own: Mapping[str, float]) -> list[str]:
     expert = own.get("elrea", 1.0)
     settings = []
@@ -368,6 +413,7 @@ def main() -> None:
         rates = study.rates()
         if given.until == "test":
             study.final(rates, given.seeds)
+            study.final_steered(rates, given.seeds)
             study.final_joint(rates, given.seeds)
         print(f"{study.work}: finished up to {given.until}; rates-*.json has the chosen rates")
 

@@ -2,8 +2,8 @@
 
     python -m experiments.real_model.table <work>/runs/test-small-4-0 <work>/runs/test-small-4-1 ... --into <folder>
 
-Rows that have runs of their own are taken from those beside these, `distilled-small-4-0`, `joint-small-4-0` or
-`matched-first-small-4-0` and so on, where all seeds' are there.
+Rows that have runs of their own are taken from those beside these, `distilled-small-4-0`, `matched-first-small-4-0` and
+so on, where all seeds' are there.
 
 Two measures: accuracy on the items with choices (gsm8k and gigaword have none), and the loss in nats per token of the
 response on all items. Writes table.md, accuracy.json and loss.json (the schema of experiments/README.md), and
@@ -34,9 +34,11 @@ from elrea.reporting.compare_table import (
 )
 from elrea.reporting.plots.canvas import COLOURS, WIDTH
 from elrea.reporting.plots.canvas import save as save_plot
+from elrea.reporting.run_tables import QUALITY
 from elrea.reporting.runs import FinishedRun, read_run
-from elrea.store.files import write_text
-from experiments.real_model.study import BESIDE, DISTILLED, JOINT, beside
+from elrea.reporting.sweeps import SUMMARY
+from elrea.store.files import read_json, write_text
+from experiments.real_model.study import BESIDE, DISTILLED, JOINT, STEERED, beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +47,15 @@ HERE = Path(__file__).parent
 LEADER, BASELINE, ALL = "elrea", "base", "all"
 FREE = ("gigaword", "gsm8k")
 """Sources without choices."""
+OF_CLUSTERS = (
+    "nmi_source",
+    "conflict",
+    "within",
+    "between",
+    "stability_seeds",
+    "stability_samples",
+)
+"""The figures of clusters that are shown beside their sizes, by their names in summary.json."""
 POWER = 2.8
 """Standard errors that a difference needs for 80 % power at the 5 % level: 1.96 + 0.84."""
 
@@ -124,9 +135,33 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
         return base + experts
     if strategy in ("elrea_states", "instruction_embedding"):
         return base + experts + 1 / 2
+    if strategy in STEERED:
+        own = settings.get(f"evaluation.settings.{strategy}.epochs", base + experts)
+        return base + base + float(own)
     if strategy in DISTILLED:
         return base + experts + base + 1 / 2
     return base + experts + base  # one checkpoint per epoch of the base adapter
+
+
+def clusters_of(runs: Sequence[FinishedRun]) -> dict[str, dict[str, Any]]:
+    """The figures of ELREA's clusters, by seed, as the runs' summary.json have them."""
+    found = {}
+    for run in runs:
+        clusters = read_json(run.folder / SUMMARY)["clusters"]
+        found[str(run.seed)] = {key: clusters[key] for key in ("by_source", *OF_CLUSTERS)}
+    return found
+
+
+def clusters_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Training examples of each source in each cluster, and the clusters' figures, a column per seed."""
+    lines = [f"| | {' | '.join(f'seed {seed}' for seed in found)} |", "|---" * (1 + len(found)) + "|"]  # fmt: skip
+    for source in next(iter(found.values()))["by_source"]:
+        counts = [" / ".join(map(str, each["by_source"][source])) for each in found.values()]
+        lines.append(f"| {source} | {' | '.join(counts)} |")
+    for key in OF_CLUSTERS:
+        values = [f"{each[key]:.2f}" for each in found.values()]
+        lines.append(f"| {QUALITY[key]} | {' | '.join(values)} |")
+    return "\n".join(lines)
 
 
 def resolved(table: Comparison) -> float:
@@ -202,6 +237,8 @@ def text_of(accuracy: Comparison, loss: Comparison, passes: Sequence[float]) -> 
         f"The study finds a difference of {100 * resolved(whole):.1f} points with 80 % power (2.8 standard errors by "
         "the interval over both, the median over rows).",
         "# Loss", note(part(loss, ALL)), markdown(part(loss, ALL)),
+        "# ELREA's clusters: training examples of each source in each",
+        clusters_table(accuracy.details["clusters"]),
     ]  # fmt: skip
     for title, table in (("Accuracy", accuracy), ("Loss", loss)):
         for source in dict.fromkeys(row.setting["source"] for row in table.rows):
@@ -234,6 +271,7 @@ def main() -> None:
         "baseline": BASELINE,
     }  # fmt: skip
     accuracy = compare(scores(runs, lambda run, name: run.correct[name], False), **common)
+    accuracy = accuracy.model_copy(update={"details": {"clusters": clusters_of(runs)}})
     loss = compare(scores(runs, lambda run, name: run.losses[name], True), measure="loss", **common)
     passes = [
         training_passes(row.strategy, settings[row.strategy]) for row in part(accuracy, ALL).rows

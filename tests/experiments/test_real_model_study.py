@@ -13,22 +13,31 @@ from hydra import compose, initialize_config_dir
 from elrea.errors import DataError, ElreaError
 from elrea.method.features.states import States
 from elrea.reporting.runs import FinishedRun
-from elrea.store.files import read_json
+from elrea.store.files import read_json, write_json
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
 from experiments.real_model.study import (
     DISTILLED,
     FACTORS,
     FIRST,
+    FORMS,
     JOINT,
     MATCHED,
     ROWS,
     SHARED,
+    STEERED,
     Study,
     _overrides,
     settings_of,
 )
-from experiments.real_model.table import apart, training_passes, with_rows
+from experiments.real_model.table import (
+    OF_CLUSTERS,
+    apart,
+    clusters_of,
+    clusters_table,
+    training_passes,
+    with_rows,
+)
 from tests.real_files import real_data
 
 CONF = study.ROOT / "conf"
@@ -178,6 +187,35 @@ def test_a_base_adapter_that_is_trained_less_is_scored_where_dev_finds_it_better
         assert f"data.test={tmp_path}/data/test-half.jsonl" in scored
 
 
+@pytest.mark.parametrize("best", range(len(FORMS)))
+def test_the_steered_rows_have_the_form_that_is_best_on_dev(
+    best: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clusters are those of ELREA, at the run's own base adapter, which is trained as in every other run."""
+    commands: dict[str, list[str]] = {}
+    losses = {f"steered-dev-small-4-{place}": float(place != best) for place in range(len(FORMS))}
+    monkeypatch.setattr(Study, "run", lambda _self, own: commands.update(own))
+    monkeypatch.setattr(
+        Study, "dev_loss", lambda _self, name: {"base": 0.0, "steered": losses[name]}
+    )
+    Study(tmp_path, tmp_path, 1, "small", 4, first=True).final_steered({"base": 1e-3}, [3])
+    assert read_json(tmp_path / "steered-small-4.json")["chosen"] == FORMS[best]
+    assert set(commands) == {*losses, "steered-first-small-4-3"}
+    for name, command in commands.items():
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("config", settings_of(command))
+        dev = name in losses
+        assert (config.evaluation.split == "dev", config.seed == study.TUNED) == (dev, dev)
+        assert (config.training.learning_rate, config.training.epochs) == (1e-3, 2)
+        form = FORMS[int(name[-1])] if dev else FORMS[best]
+        rows = [*config.evaluation.settings]
+        assert rows == (["steered"] if dev else [*STEERED])
+        assert all(
+            config.evaluation.settings[row] == {"clusters_from": None, **form} for row in rows
+        )
+        assert {*rows} <= {*config.evaluation.strategies}
+
+
 def test_names_beside_a_plot_are_apart_and_near_their_places() -> None:
     assert apart([0.0, 0.5, 1.0], 0.1) == [0.0, 0.5, 1.0]
     assert apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
@@ -204,6 +242,26 @@ def test_the_distilled_rows_stand_beside_the_others() -> None:
         with_rows(both, replace(both, items=[("b", "1")]), DISTILLED)
 
 
+def test_the_clusters_of_each_seed_stand_in_the_table(tmp_path: Path) -> None:
+    figures = dict.fromkeys(OF_CLUSTERS, 0.5)
+    runs = []
+    for seed in (3, 4):
+        clusters = {**figures, "by_source": {"a": [seed, 0], "b": [1, 2]}, "nmi_source": seed / 10}
+        (tmp_path / str(seed)).mkdir()
+        write_json(tmp_path / str(seed) / "summary.json", {"clusters": clusters})
+        runs.append(FinishedRun(tmp_path / str(seed), seed, [], {}, "elrea", {}, {}, {}))
+    found = clusters_of(runs)
+    assert found["4"]["by_source"] == {"a": [4, 0], "b": [1, 2]}
+    lines = clusters_table(found).split("\n")
+    assert lines[0] == "| | seed 3 | seed 4 |"
+    assert lines[2:5] == [
+        "| a | 3 / 0 | 4 / 0 |",
+        "| b | 1 / 2 | 1 / 2 |",
+        "| agreement with the sources (NMI) | 0.30 | 0.40 |",
+    ]
+    assert len(lines) == 4 + len(OF_CLUSTERS)
+
+
 def test_passes_count_the_features() -> None:
     settings = {"training.epochs": 2, "training.expert_epochs": 3}
     found = {row: training_passes(row, settings) for row in ROWS}
@@ -212,6 +270,9 @@ def test_passes_count_the_features() -> None:
     assert found["elrea"] == found["elrea_top1"] == found["compute_matched_passes"] == 7
     assert training_passes("elrea_distilled", settings) == 7.5
     assert training_passes("elrea_joint", {**settings, "training.epochs": 1}) == 5
+    assert training_passes("steered", settings) == 2 + 2 + 5
+    own = {f"evaluation.settings.{row}.epochs": 2 for row in STEERED}
+    assert {training_passes(row, settings | own) for row in STEERED} == {6}
     assert found["elrea_states"] == 5.5 == 5 + States().passes(2) / 2
 
 
