@@ -18,6 +18,7 @@ from elrea.method.ensemble.strategy import (
     BASE,
     STEERED,
     Layerwise,
+    Regrouped,
     Strategy,
     Voting,
     expert_names,
@@ -70,8 +71,8 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
     tasks = [experiment.corpus.task_of(example) for example in experiment.corpus.test]
     scores = stages["scores"].folder
     grouping = _grouping(main) if requirements.clustered else None
-    steered = isinstance(experiment.strategies[chosen], Steered)
-    exported = _branch_of(graph, chosen) if steered else main
+    own = isinstance(experiment.strategies[chosen], Regrouped)
+    exported = _branch_of(graph, chosen) if own else main
     return Report(
         chosen=chosen,
         command=command,

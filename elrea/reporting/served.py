@@ -7,6 +7,8 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from elrea.method.ensemble.folder import GATE, SERVED
+from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategy import Regrouped
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.steps.decisions import decided, read_pairs, verdicts
 from elrea.reporting.report import Gate
@@ -71,5 +73,8 @@ def served(
 def _named_plainly(name: str, strategy: Strategy, stages: Mapping[str, Stage]) -> Strategy:
     """The strategy with what dev decided, and at rate 1, so that its experts are `expert-0` and so on."""
     answers: Any = decided(name, strategy, stages)
+    if isinstance(answers, Elrea) and isinstance(answers, Regrouped):
+        # With the ensemble's features, clusters and router, which are its own, it is ELREA.
+        return Elrea(answers.top_k, answers.base_share)
     plain: Strategy = replace(answers, rate=1.0) if hasattr(answers, "rate") else answers
     return plain

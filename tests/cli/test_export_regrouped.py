@@ -1,0 +1,52 @@
+"""The exported ensemble of a run about ELREA with clusters of its own: by states, by tokens, by sources."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from elrea.data.exam.exam import Exam
+from elrea.method.ensemble.ensemble import Ensemble
+from elrea.models.device import Device
+from tests.cli.commands import EXAM, QUIET, run
+
+CPU = Device("cpu", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("elrea_states", []),
+        ("elrea_tokens", ["ensemble.top_k=1"]),
+        ("elrea_source", ["ensemble.clustering.min_size=4"]),
+    ],
+)
+def test_it_answers_by_the_clusters_of_the_strategy(
+    name: str, more: list[str], tiny: list[str], small_model: Path, tmp_path: Path
+) -> None:
+    """ELREA, which is scored beside it, has other clusters and other experts."""
+    words = [*tiny, *EXAM, QUIET, f"store={tmp_path / 'store'}", "ensemble.rate=20"]
+    ended = run(
+        tmp_path, "+experiment=elrea_mmlu", *words, f"ensemble={name}", *more,
+        "evaluation.strategies=[base,elrea]",
+    )  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    folder = tmp_path / "out"
+    key = ended.summary["stages"][f"{name}/clusters"]["key"]
+    (made,) = (tmp_path / "store").glob(f"*/{key}/clusters.safetensors")
+    centroids = load_file(folder / "ensemble" / "routing" / "centroids.safetensors")["centroids"]
+    torch.testing.assert_close(centroids, load_file(made)["centroids"], rtol=0, atol=0)
+    ensemble = Ensemble.load(folder, backbone=str(small_model), device=CPU)
+    assert ensemble.members == ["base", "expert-0", "expert-1"]
+    told = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    test = list(Exam(boards=2, train_per_board=16, dev_per_board=4, test_per_board=6).load().test)
+    scores = ensemble.score(test)
+    rows = [row["strategies"] for row in told]
+    for example, row, sums in zip(test, rows, scores, strict=True):
+        loss = -sums[example.answer or 0] / len(" A")
+        assert loss == pytest.approx(row[name]["loss"], abs=2e-3)
+    assert max(abs(row[name]["loss"] - row["elrea"]["loss"]) for row in rows) > 5e-3
