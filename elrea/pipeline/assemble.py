@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.pipeline.choices import BASE, RATES, strategy_nodes
-from elrea.pipeline.dev_needed import check_serving, dev_advice, with_dev
+from elrea.pipeline.dev_needed import check_serving, dev_advice, why_no_dev, with_dev
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
@@ -295,11 +295,7 @@ def _check_early_stop(experiment: Experiment) -> None:
     if experiment.training.early_stop is None:
         return
     if not experiment.corpus.dev:
-        why = (
-            "evaluation.split=dev scores them"
-            if experiment.evaluation.split == "dev"
-            else "this data has none"
-        )
+        why = why_no_dev(experiment.evaluation.split)
         raise ConfigError(
             f"training.early_stop needs dev examples, but {why}; set training.early_stop=null"
         )

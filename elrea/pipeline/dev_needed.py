@@ -32,6 +32,11 @@ def dev_advice(cfg: DictConfig) -> str:
     return ", or ".join(advice) or "choose data that has some"
 
 
+def why_no_dev(split: str) -> str:
+    """Why nothing can be decided by dev examples where there are none, by `evaluation.split`."""
+    return "evaluation.split=dev scores them" if split == "dev" else "this data has none"
+
+
 def check_serving(experiment: Experiment) -> None:
     """Refuses a gate that names a cluster which there will not be, as far as their number is known."""
     known = experiment.clustering.known_k()
@@ -55,25 +60,22 @@ def with_dev(
 
     if corpus.dev:
         return strategies
+    split = cfg.evaluation.split
+    why = why_no_dev(split)
     open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
     for name in open_:
         if name == chosen or name in cfg.evaluation.strategies:
             advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
-            why = "this data has none; " + (", or ".join(advice) or "choose data that has some")
-            if cfg.evaluation.split == "dev":
-                why = "evaluation.split=dev scores them; score test"
+            mend = ", or ".join(advice) or "choose data that has some"
+            if split == "dev":
+                mend = "score test"
             by_hand = f"evaluation.settings={{{name}:{{serves:[0]}}}}"
             if name == chosen:
                 by_hand = "ensemble.serves=[0]"
             raise ConfigError(
-                f"ensemble={name}: dev examples decide which experts serve, but {why}, or name the clusters: "
+                f"ensemble={name}: dev examples decide which experts serve, but {why}; {mend}, or name the clusters: "
                 f"'{by_hand}'"
             )
     if open_:
-        why = (
-            "evaluation.split=dev scores them"
-            if cfg.evaluation.split == "dev"
-            else "this data has none"
-        )
         log.warning("left out, since dev examples decide them and %s: %s", why, ", ".join(open_))
     return {name: strategy for name, strategy in strategies.items() if name not in open_}
