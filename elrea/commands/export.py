@@ -37,7 +37,7 @@ from elrea.commands.merge import (
     shared,
 )
 from elrea.commands.messages import announce, one_line_errors
-from elrea.commands.predict import read_prompts
+from elrea.commands.predict import add_fields, asked_in
 from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.folder import read_facts
@@ -120,8 +120,10 @@ def _parser() -> argparse.ArgumentParser:
         "--dtype", help="of merged weights: float32, bfloat16 or float16 (default: the backbone's)"
     )
     parser.add_argument(
-        "--prompts", type=Path, help="file of prompts, as JSON lines, whose routes to write"
-    )
+        "--prompts", type=Path,
+        help="file of prompts, in any format of data=jsonl, whose routes to write",
+    )  # fmt: skip
+    add_fields(parser)
     return parser
 
 
@@ -201,7 +203,7 @@ def _routes(given: argparse.Namespace, plan: Plan) -> list[str] | None:
     if given.prompts is None:
         return None
     facts = check_arguments(given)
-    prompts = read_prompts(given.prompts, facts.get("options", "text"))
+    prompts = asked_in(given, facts)
     from elrea.method.ensemble.served import answering, route_line
 
     if not answering(facts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from elrea.pipeline.run import Pipeline
     from elrea.reporting.report import Report
     from elrea.reporting.wandb.tracker import Tracker
+
+log = logging.getLogger(__name__)
 
 NOT_RESULTS = ("debug", "plan", "until", "name", "plugins")
 """Keys that only look at a job, end it early or name it, or allow what other keys name."""
@@ -362,7 +365,7 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker, record: Record) -> Re
 
 
 def _show(report: Report, job: Job, tracker: Tracker) -> None:
-    from elrea.reporting.terminal import free_text_table, notices, results_table, wrapped
+    from elrea.reporting.terminal import SHARPER, free_text_table, notices, results_table, wrapped
 
     out = screen()
     free = not all(example.choices for example in report.test)  # then the loss says most
@@ -371,8 +374,13 @@ def _show(report: Report, job: Job, tracker: Tracker) -> None:
     out.print(results_table(report.strategies, "Results", caption, loss=free))
     if table := free_text_table(report.strategies):
         out.print(table)
+    if free and not job.cfg.evaluation.mean_logits:
+        say(out, wrapped(SHARPER))
     for line in notices(report):
         say(out, wrapped(line))
+        log.info("%s", line)
+    for line in report.left_out:
+        log.info("%s", line)
     say(out, f"Everything is in {os.path.relpath(job.folder)}")
     if line := tracker.sync_line():
         say(out, f"To send this run to W&B:\n  {line}")

@@ -29,7 +29,7 @@ from elrea.commands.arguments import (
     load_ensemble,
 )
 from elrea.commands.messages import announce, one_line_errors
-from elrea.commands.predict import read_prompts
+from elrea.commands.predict import add_fields, asked_in
 from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING, checked, read_facts
@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.top_k is not None and given.prompts is None:
         raise ConfigError("--top-k changes how prompts are routed; give --prompts too")
     if given.prompts:
-        options = check_arguments(given).get("options", "text")
-        prompts = [prompt for _, prompt in read_prompts(given.prompts, options)]
+        prompts = [prompt for _, prompt in asked_in(given, check_arguments(given))]
     device = device_of(given)
     members = members_of(folder)
     weights = parse_weights(given.weights, members, read_facts(folder))
@@ -96,8 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     weighing.add_argument(
         "--prompts", type=Path,
-        help="file of prompts, as JSON lines; weigh by their mean route (default: --weights)",
+        help="file of prompts, in any format of data=jsonl; weigh by their mean route (default: --weights)",
     )  # fmt: skip
+    add_fields(parser)
     parser.add_argument(
         "--rank", type=int, help="reduce the merged adapter to this rank (default: exact sum)"
     )

@@ -5,7 +5,8 @@
 A line of prompts.jsonl is `{"prompt": ...}`, or any row of data=jsonl: `instruction` and `input`,
 `messages`, `history`, `system`, `choices`, in any of its formats. Its prompt is worded as in
 training. A response, or a last message of the assistant, is ignored, as are `source` and fields
-that begin with "_"; unknown fields are refused. It may have an `id`. Of `choices` the likeliest
+that begin with "_"; other unknown fields are refused, unless --field or --ignore names them.
+It may have an `id`. Of `choices` the likeliest
 becomes the answer.
 
 A line of answers.jsonl has the prompt's `id`, the `answer` (and the `option` that its letter stands
@@ -15,9 +16,10 @@ resumes behind the last complete batch.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from elrea.commands.arguments import check_arguments, ensemble_parser, load_ense
 from elrea.commands.messages import one_line_errors
 from elrea.commands.target import check_outside
 from elrea.data.readers.asked import PromptReader
-from elrea.data.readers.formats import parse_row
+from elrea.data.readers.formats import UnknownField, parse_row
 from elrea.data.readers.tables import EmptyFile, rows_of
 from elrea.errors import DataError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -52,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     parser = ensemble_parser("predict", __doc__)
     parser.add_argument(
-        "--in", dest="prompts", type=Path, required=True, help="file of prompts, as JSON lines"
-    )
+        "--in", dest="prompts", type=Path, required=True,
+        help="file of prompts, in any format of data=jsonl",
+    )  # fmt: skip
+    add_fields(parser)
     parser.add_argument(
         "--out", dest="answers", type=Path, required=True, help="file of answers to write or resume"
     )
@@ -63,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_outside(given.answers)
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
-    prompts = read_prompts(given.prompts, facts.get("options", "text"))
+    prompts = asked_in(given, facts)
     decisive = {
         "settings": vars(settings),
         "top_k": given.top_k,
@@ -137,17 +141,51 @@ def alone(out: Path) -> Iterator[None]:
         lease.release()
 
 
-def read_prompts(path: Path, options: Options = "text") -> list[tuple[str, Example]]:
+def add_fields(parser: argparse.ArgumentParser) -> None:
+    """Adds `--field` and `--ignore`, for `asked_in`."""
+    parser.add_argument(
+        "--field", action="append", default=[], metavar="ROLE=NAME",
+        help="name of a field in the file of prompts, as data.fields (again for another)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ignore", action="append", default=[], metavar="NAME",
+        help="field to skip there, as data.ignore; '*': all without a role",
+    )  # fmt: skip
+
+
+def asked_in(given: argparse.Namespace, facts: Mapping[str, Any]) -> list[tuple[str, Example]]:
+    """Ids and prompts of the file `given.prompts`, with `--field` and `--ignore`, asked as the ensemble was trained.
+
+    Raises:
+        DataError: As `read_prompts`, or a `--field` is malformed.
+    """
+    fields = {}
+    for word in given.field:
+        role, equals, name = word.partition("=")
+        if not (role and equals and name):
+            raise DataError(f"--field {word}: write ROLE=NAME, as --field instruction=question")
+        fields[role] = name
+    return read_prompts(given.prompts, facts.get("options", "text"), fields, given.ignore)
+
+
+def read_prompts(
+    path: Path,
+    options: Options = "text",
+    fields: Mapping[str, str] | None = None,
+    ignore: Sequence[str] = (),
+) -> list[tuple[str, Example]]:
     """Ids and prompts of a file. For messages, the id of the `Example` is its place in the file, `path:line`.
 
     Args:
         path: In any format of data=jsonl; another suffix is read as JSON lines.
         options: How rows with choices are asked.
+        fields: Role -> the field's name in the file.
+        ignore: Fields to skip.
 
     Raises:
-        DataError: The file is missing or empty, a row is malformed, or two have one id.
+        DataError: The file is missing or empty, a row is malformed, two have one id, or `fields` has an unknown role.
     """
-    reader = PromptReader(options)
+    reader = PromptReader(options, fields, ignore)
     prompts: list[tuple[str, Example]] = []
     places: dict[str, str] = {}
     try:
@@ -162,6 +200,10 @@ def read_prompts(path: Path, options: Options = "text") -> list[tuple[str, Examp
                 )
             places[name] = row.where
             prompts.append((name, reader.read(row.value, row.where)))
+    except UnknownField as error:
+        raise DataError(
+            f"{error} (--field ROLE=NAME gives it a role, --ignore NAME skips it)"
+        ) from error
     except EmptyFile as error:
         raise DataError(
             f"{path}: the file has no prompts; write one JSON object per line"

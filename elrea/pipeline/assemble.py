@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.pipeline.choices import BASE, RATES, strategy_nodes
-from elrea.pipeline.dev_needed import check_serving, dev_advice, why_no_dev, with_dev
+from elrea.pipeline.data_needed import check_serving, dev_advice, why_no_dev, with_dev, with_sources
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
@@ -83,6 +83,7 @@ def assemble(
         short = f"{corpus.short}; scored on dev" if corpus.short else ""
         corpus = replace(corpus, test=corpus.dev, dev=(), note=note, short=short)
     strategies = with_dev(strategies, corpus, cfg, chosen)
+    strategies = with_sources(strategies, corpus, cfg, chosen)
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)

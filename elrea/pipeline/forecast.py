@@ -43,6 +43,7 @@ class Sizes:
         longest: Tokens of the longest training example that fits.
         response: Most tokens of one training example that carry loss.
         measured: True if tokens were counted, False if the figures are upper bounds.
+        dropped: Number of training examples that are too long.
     """
 
     train: int
@@ -55,6 +56,7 @@ class Sizes:
     longest: int
     response: int
     measured: bool
+    dropped: int = 0
 
     @classmethod
     def upper_bounds(cls, experiment: Experiment, train: int, test: int) -> Sizes:
@@ -97,6 +99,7 @@ class Sizes:
             round(scale * sum(len(e.prompt) for e in scored)),
             round(scale * sum(len(e.prompt) for e in prompter.routing(tested))),
             texts, max(e.length for e in encoded), max(item.counted for item in learned), True,
+            round(share * len(dropped)),
         )  # fmt: skip
 
 
@@ -231,8 +234,9 @@ def _tokens(
             routed += passes * (sizes.prompt_tokens + sizes.routed_tokens)
     about = "about" if sizes.measured else "at most"
     after = f"each of {first}" if taken == first else f"{taken} of {first}"
+    too_long = f" ({sizes.dropped:,} of them too long)" if sizes.dropped else ""
     rows = [
-        ("examples", f"{sizes.train:,} to train, {sizes.test:,} to test"),
+        ("examples", f"{sizes.train:,} to train{too_long}, {sizes.test:,} to test"),
         ("training", f"{about} {_count(trained)} tokens, {first} + {later} epochs"),
         ("gradients", f"{about} {_count(routed)} tokens of prompts, after {after} epochs"),
         ("scoring", f"{about} {_count(sizes.test_tokens)} tokens of prompts per member"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
 
-    from elrea.models import log
+    from elrea.models import log as tasks
+
+log = logging.getLogger(__name__)
 
 WIDTH = 100
 """Maximum number of columns, also on wider terminals."""
@@ -55,7 +58,7 @@ def bar(
 
     On a terminal a Rich bar moves and disappears at the end. Everywhere one line is printed at the end:
     `train base: 12,000 examples x epochs in 41 s (293/s), loss 1.23`. Nothing is printed before it, so that files
-    and pipes receive one line per task.
+    and pipes receive one line per task. The line is in the log too.
 
     Args:
         description: Of the task, e.g. "train base".
@@ -82,7 +85,9 @@ def bar(
         seconds, done = monotonic() - start, shown.done
         amount = f"{done:,} {unit}" if finished else f"stopped at {done:,} of {total:,} {unit}"
         line = f"{description}: {amount} {'in' if finished else 'after'} {duration(seconds)} ({rate(done, seconds)})"
-        say(out, ", ".join(part for part in (line, shown.loss) if part))
+        line = ", ".join(part for part in (line, shown.loss) if part)
+        say(out, line)
+        log.info("%s", line)
 
 
 class Terminal:
@@ -90,7 +95,7 @@ class Terminal:
 
     def task(
         self, name: str, text: str, total: int, steps: int = 0, unit: str = "examples"
-    ) -> AbstractContextManager[log.Task]:
+    ) -> AbstractContextManager[tasks.Task]:
         """Starts a bar."""
         return bar(text, total, unit)
 

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
     from elrea.reporting.report import Gate, Report
 
+SHARPER = (
+    "Losses of rows that mix members are those of a sum of logits, which is sharper than its parts; with "
+    "evaluation.mean_logits=true they compare."
+)
+"""Said below a table with losses."""
 _STATES = {"reused": "green", "to do": "yellow", "resumes": "cyan"}
 
 

@@ -52,8 +52,8 @@ def test_whatever_is_printed(body: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["-m", "elrea.commands", "store", "ls"],
-        ["-m", "elrea.commands", "--help"],
+        ["-m", "elrea", "store", "ls"],
+        ["-m", "elrea", "--help"],
         ["run.py", "--help"],
         ["run.py", "plan=true", "until=base"],
     ],

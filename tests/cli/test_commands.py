@@ -29,9 +29,7 @@ finally:
 """
 
 
-def start(
-    folder: Path, *words: str, module: str = "elrea.commands"
-) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *words: str, module: str = "elrea") -> subprocess.CompletedProcess[str]:
     """`python -m <module> <words>` in a folder."""
     return python(folder, "-m", module, *words)
 

@@ -21,7 +21,7 @@ from tests.reporting.wandb_reader import Run, runs
 def dashboard(folder: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     home = {"HOME": str(folder), "WANDB_CONFIG_DIR": str(folder), "WANDB_CACHE_DIR": str(folder)}
     return subprocess.run(
-        [sys.executable, "-m", "elrea.commands", "dashboard", *words],
+        [sys.executable, "-m", "elrea", "dashboard", *words],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT), **home, **environment},
         capture_output=True, text=True, timeout=100,
     )  # fmt: skip

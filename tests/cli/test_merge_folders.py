@@ -148,7 +148,7 @@ def test_a_lower_rank_is_the_nearest_one(folders: dict[str, Path], tmp_path: Pat
 def test_others_may_read_the_files(folders: dict[str, Path], tmp_path: Path) -> None:
     """In a process of its own, whose umask is the usual one."""
     words = [str(folders["plain"]), str(folders["rslora"]), "--out", str(tmp_path / "merged")]
-    command = f"umask 022; exec {sys.executable} -m elrea.commands merge {' '.join(words)}"
+    command = f"umask 022; exec {sys.executable} -m elrea merge {' '.join(words)}"
     done = subprocess.run(
         ["sh", "-c", command], capture_output=True, text=True, cwd=ROOT, check=False
     )

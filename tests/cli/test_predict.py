@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from elrea.commands import predict
 from elrea.commands.messages import one_line_errors
 from elrea.commands.predict import alone
+from elrea.data.readers.rows import RowReader
 from elrea.errors import DataError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
@@ -204,6 +206,32 @@ def test_nulls_and_other_fields_are_ignored(tmp_path: Path) -> None:
         ("1", "hello"),
         ("7", "hello"),
     ]
+
+
+@pytest.mark.parametrize("ignore", [["*"], ["right", "level"]])
+def test_fields_have_the_roles_that_they_had_in_training(ignore: list[str], tmp_path: Path) -> None:
+    """The prompt is the one of data=jsonl with the same fields."""
+    row = {"Question text": "1 + 1?", "opts": ["1", "2"], "right": "2", "level": 3, "nr": "q7"}
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row))
+    fields = {"instruction": "Question text", "choices": "opts", "id": "nr"}
+    words = [*(f"--field={role}={name}" for role, name in fields.items())]
+    parser = argparse.ArgumentParser()
+    predict.add_fields(parser)
+    given = parser.parse_args([*words, *(f"--ignore={name}" for name in ignore)])
+    given.prompts = path
+    ((name, prompt),) = predict.asked_in(given, {"options": "letters"})
+    reader = RowReader(fields | {"answer": "right"}, ["level"], options="letters")
+    example = reader.read(row, "", "", 1)
+    assert (name, prompt.instruction) == ("q7", example.instruction)
+    assert (prompt.choices, prompt.options) == (example.choices, example.options)
+    given.field = ["instruction"]
+    with pytest.raises(DataError, match="--field instruction: write ROLE=NAME, as"):
+        predict.asked_in(given, {})
+    with pytest.raises(
+        DataError, match=r"'Question text'.*\(--field ROLE=NAME gives it a role, --ign"
+    ):
+        predict.read_prompts(path)
 
 
 def test_missing_folders_are_named(tmp_path: Path) -> None:

@@ -54,3 +54,7 @@ def test_a_source_without_training_examples_is_said(tiny: list[str], tmp_path: P
     words = [*tiny, "data=jsonl", "data.train=train.jsonl", "data.test=test.jsonl", QUIET]
     ended = run(tmp_path, *words, "ensemble=source")
     assert "test prompts of 'law', but no training examples of it (there are: maths)" in ended.error
+    assert "train" not in ended.out, "nothing has been trained"
+    all_rows = run(tmp_path, *words, "evaluation.strategies=[all]", "plan=true")
+    assert all_rows.code == 0 and "source-0" not in all_rows.out
+    assert "left out: source; 'law', a source of the test, has no training" in all_rows.err

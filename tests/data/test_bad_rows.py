@@ -45,7 +45,8 @@ def rows(n: int) -> list[dict[str, str]]:
 def test_each_kind_of_bad_row_is_refused_or_counted_with_its_place(write):
     path = write("in/x.jsonl", [{**GOOD, "id": "x"}, *(row for row, _ in BAD), *rows(4)])
     with pytest.raises(
-        DataError, match=r"in/x\.jsonl:2: the response is empty; fill it or remove the line$"
+        DataError,
+        match=r"in/x\.jsonl:2: the response is empty; fill it or remove the line \(data\.bad_rows=drop",
     ):
         Jsonl(train=str(path)).load()
     corpus = Jsonl(train=str(path), bad_rows="drop", test_share=0.4).load()
@@ -54,6 +55,18 @@ def test_each_kind_of_bad_row_is_refused_or_counted_with_its_place(write):
     assert corpus.left_out == tuple(
         f"x: 1 dropped from train: {kind} (in/x.jsonl:{line})" for line, (_, kind) in enumerate(BAD, start=2)
     )  # fmt: skip
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(write, caplog):
+    path = write("in/x.jsonl", rows(4))
+    for name in ("a.csv", "b.json", "c.parquet", "d.tsv.gz", "README.md"):
+        (path.parent / name).write_text("")
+    assert len(read_files({"data.test": str(path.parent)}, RowReader(), Drops())["data.test"]) == 4
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        f"{path.parent}: of this folder the *.jsonl alone are read, not a.csv, b.json, c.parquet and 1 more; "
+        "name files to read others"
+    )
 
 
 def test_rows_of_one_kind_are_one_line(write):

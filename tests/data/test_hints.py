@@ -68,6 +68,33 @@ def test_following_the_hints_reads_the_row(row: dict[str, Any], tmp_path: Path) 
     assert (example.instruction, example.response) == ("1 + 1?", "2")
 
 
+@pytest.mark.parametrize("answer", ["right", "correct_answer", "gold"])
+@pytest.mark.parametrize("options", ['["one", "two"]', ["one", "two"]])
+def test_a_list_of_texts_becomes_the_choices(answer: str, options: object, tmp_path: Path) -> None:
+    """Whatever the field is called: the answer without its choices would be another question."""
+    row = {"Question text": "1 + 1?", "opt_list": options, answer: "two", "level": 3}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    (example,) = followed(tmp_path / "x.jsonl")
+    assert (example.options, example.answer) == (("one", "two"), 1)
+
+
+def test_a_hint_keeps_what_is_skipped_already(tmp_path: Path) -> None:
+    row = {"instruction": "1 + 1?", "response": "2", "level": 3, "made": "today"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError, match=r"data\.ignore=\[made,level\]$"):
+        Jsonl(train=str(tmp_path / "x.jsonl"), ignore=["made"]).read()
+
+
+def test_files_with_different_fields_lead_to_a_mix(tmp_path: Path) -> None:
+    """No mapping serves both, so that the hints alone would go round in a circle."""
+    (tmp_path / "a.jsonl").write_text('{"instruction": "1 + 1?", "response": "2"}\n')
+    (tmp_path / "b.jsonl").write_text('{"question": "1 + 1?", "response": "2"}\n')
+    files = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
+    for fields in ({}, {"instruction": "question"}):
+        with pytest.raises(DataError, match="make each a source of data=mix: docs/quickstart"):
+            Jsonl(train=files, fields=fields).read()
+
+
 def test_a_source_in_a_mix_names_its_settings_in_full(published, write) -> None:
     (published("mathqa") / "train.json").unlink()
     root = str(published("mathqa").parent)

@@ -149,8 +149,8 @@ BAD: list[tuple[Any, str]] = [
     ({**GOOD, "response": "\ud800"}, r"x\.jsonl:2: not UTF-8: half a surrogate"),
     ({**CHOICE, "answer": 2}, r"x\.jsonl:2: the answer 2 is not one of the 2 choices"),
     ({**CHOICE, "answer": -1}, r"x\.jsonl:2: the answer -1 is not one of"),
-    ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer must be an index from 0.*, not true$"),
-    ({**CHOICE, "answer": 1.0}, r"x\.jsonl:2: the answer must be an index from 0.*, not 1\.0$"),
+    ({**CHOICE, "answer": True}, r"x\.jsonl:2: the answer must be an index from 0.*, not true \("),
+    ({**CHOICE, "answer": 1.0}, r"x\.jsonl:2: the answer must be an index from 0.*, not 1\.0 \("),
     (
         {**CHOICE, "choices": ["B", "A"], "answer": "A"},
         r"x\.jsonl:2: the answer 'A' is the text of one choice and the letter of another; give an index",

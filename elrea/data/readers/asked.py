@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elrea.data.readers.formats import BadRow
+from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import HELLASWAG, plain_row
 from elrea.data.readers.rows import NAMES, TEXT, RowReader
 from elrea.data.readers.turns import is_assistant
-from elrea.errors import did_you_mean
+from elrea.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
@@ -29,10 +29,25 @@ class PromptReader:
 
     Args:
         options: how rows with choices are asked, as `data.options` of the training.
+        fields: role -> the field's name in the rows, as `data.fields`.
+        ignore: fields of a row, and keys of a message, to skip, as `data.ignore`.
+
+    Raises:
+        DataError: `fields` has an unknown role.
     """
 
-    def __init__(self, options: Options = "text") -> None:
-        self._reader = RowReader(options=options)
+    def __init__(
+        self,
+        options: Options = "text",
+        fields: Mapping[str, str] | None = None,
+        ignore: Sequence[str] = (),
+    ) -> None:
+        given = dict(fields or {})
+        self._reader = RowReader(given, ignore, options=options)
+        self._roles = {name: role for name, role in _ROLES.items() if role not in given}
+        self._roles |= {name: role for role, name in given.items()}
+        self._ignore = frozenset(ignore)
+        self._mapped = frozenset(given.values())
 
     def read(self, row: Mapping[str, Any], where: str) -> Example:
         """The prompt of a row; its id is its place, and its response is empty, or the first choice.
@@ -45,10 +60,11 @@ class PromptReader:
             where: its place, for the messages.
 
         Raises:
-            BadRow: an unknown field, two fields for one thing, or a value that data=jsonl refuses.
+            UnknownField: a field without a role.
+            BadRow: two fields for one thing, or a value that data=jsonl refuses.
         """
         asked = self._asked(row, where)
-        asked.pop("id", None)
+        asked.pop(self._name("id"), None)
         example = self._reader.read(asked, where, where, 0)
         first = example.choices[0] if example.choices else ""
         return replace(example, id=where, response=first, source="", category="")
@@ -59,20 +75,26 @@ class PromptReader:
         Raises:
             BadRow: the id is neither a text nor a number.
         """
-        name = row.get("id")
+        name = row.get(self._name("id"))
         if type(name) not in (str, int, float, type(None)):
             raise BadRow(where, "the id must be a text or a number")
         return None if name is None else str(name)
 
     def _asked(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The fields that make a prompt, with a response in the form that they need."""
-        row = {name: value for name, value in row.items() if not name.startswith("_")}
+        row = {
+            name: value
+            for name, value in row.items()
+            if not name.startswith("_") and name not in self._ignore
+        }
         if set(HELLASWAG) <= row.keys():
             row["label"] = 0  # the published test set has none
         asked: dict[str, Any] = {}
         fields: dict[str, str] = {}
-        for name, value in plain_row(row, where, ()).items():
-            role = _ROLES.get(name)
+        for name, value in plain_row(row, where, self._mapped).items():
+            role = self._roles.get(name)
+            if role is None and "*" in self._ignore:
+                continue
             if role is None:
                 raise _unknown(name, where)
             if role not in _ASKING or value is None:
@@ -88,21 +110,23 @@ class PromptReader:
         if "messages" in fields:
             asked[fields["messages"]] = _answered(asked[fields["messages"]])
         else:
-            asked["response"] = _PLACE
-        if asked.get("choices"):
-            asked["answer"] = 0
+            asked[self._name("response")] = _PLACE
+        if any(self._roles[name] == "choices" and value for name, value in asked.items()):
+            asked[self._name("answer")] = 0
         return asked
 
+    def _name(self, role: str) -> str:
+        """What the rows call a role."""
+        return next(name for name, known in self._roles.items() if known == role)
 
-def _unknown(name: str, where: str) -> BadRow:
+
+def _unknown(name: str, where: str) -> DataError:
     if name == TEXT:
         problem = "plain text has no prompt to answer; call its field 'prompt' if it is one"
         return BadRow(where, problem, "plain text")
     near = did_you_mean(name, [known for known, role in _ROLES.items() if role in _ASKING])
-    return BadRow(
-        where,
-        f"unknown field {name!r}; rename it, or let it begin with _ to have it ignored{near}",
-        "unknown field",
+    return UnknownField(
+        f"{where}: unknown field {name!r}; rename it, or let it begin with _ to have it ignored{near}"
     )
 
 

@@ -34,6 +34,10 @@ class BadRow(DataError):
         self.kind = kind or problem.partition(";")[0]
 
 
+class UnknownField(DataError):
+    """A row with a field that has no role: `data.fields` or `data.ignore` must say what it is."""
+
+
 OnBad = Callable[[BadRow], None]
 """Called for each row that cannot be used; the rows after it are read if it returns."""
 

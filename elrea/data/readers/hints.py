@@ -9,7 +9,10 @@ from collections.abc import Sequence
 _PLAIN = re.compile(r"[\w.-]+")
 """Names that neither Hydra nor a shell reads as anything else."""
 _ASKS = ("question", "query", "problem", "instruction", "prompt", "input", "text")
-_ANSWERS = ("answer", "solution", "response", "completion", "output", "target", "label", "reply")
+_ANSWERS = (
+    "answer", "solution", "response", "completion", "output", "target", "label", "reply", "correct", "gold",
+    "right",
+)  # fmt: skip
 _CHOICES = ("option", "choice", "candidate")
 """Parts of the names that people give to questions, to responses and to choices."""
 
@@ -27,27 +30,40 @@ def mapping(role: str, name: str) -> str:
     return key + name if _PLAIN.fullmatch(name) else shlex.quote(key + _quoted(name))
 
 
-def for_unknown(names: Sequence[str], missing: Sequence[str]) -> str:
+def for_unknown(
+    names: Sequence[str],
+    missing: Sequence[str],
+    lists: Sequence[str] = (),
+    skipped: Sequence[str] = (),
+) -> str:
     """What to do about unknown fields.
 
     Args:
         names: Of the fields.
         missing: The roles, instruction and response, that no field of the row has.
+        lists: Those of the fields that hold a list of texts.
+        skipped: What `data.ignore` has already.
     """
     left = list(names)
-    lists = [name for name in left if _like(name, _CHOICES)]
-    if len(lists) == 1:  # dropping it would leave a letter without its text
-        left.remove(lists[0])
-        rest = [
-            role for role in missing if role == "instruction" or not _like(" ".join(left), _ANSWERS)
-        ]
+    choices = [name for name in left if _like(name, _CHOICES)] or list(lists)
+    if len(choices) == 1:  # dropping it would leave a letter without its text
+        left.remove(choices[0])
+        mapped = mapping("choices", choices[0])
         if not left:
-            return f"map it with {mapping('choices', lists[0])}"
-        return f"{for_unknown(left, rest)} {mapping('choices', lists[0])}"
+            return f"map it with {mapped}"
+        roles = ["answer" if role == "response" else role for role in missing]
+        if "answer" not in roles and any(_like(name, _ANSWERS) for name in left):
+            roles.append("answer")
+        return f"{_with_roles(left, roles, skipped)} {mapped}"
     if not missing or len(missing) > len(left):
-        return f"map them with data.fields or skip them with {ignoring(names)}"
-    words = []
-    for role in missing:
+        return f"map them with data.fields or skip them with {ignoring([*skipped, *names])}"
+    return _with_roles(left, missing, skipped)
+
+
+def _with_roles(names: Sequence[str], roles: Sequence[str], skipped: Sequence[str]) -> str:
+    """A field for each role, the likeliest first; the others are ignored."""
+    left, words = list(names), []
+    for role in roles[: len(left)]:
         likely = _ASKS if role == "instruction" else _ANSWERS
         other = _ANSWERS if role == "instruction" else _ASKS
         name = next(
@@ -59,7 +75,7 @@ def for_unknown(names: Sequence[str], missing: Sequence[str]) -> str:
         )
         left.remove(name)
         words.append(mapping(role, name))
-    return f"map them with {' '.join([*words, *([ignoring(left)] if left else [])])}"
+    return f"map them with {' '.join([*words, *([ignoring([*skipped, *left])] if left else [])])}"
 
 
 def _like(name: str, words: Sequence[str]) -> bool:

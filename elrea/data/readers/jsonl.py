@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from elrea.data.readers.formats import BadRow, OnBad, refuse
+from elrea.data.readers.formats import BadRow, OnBad, UnknownField, refuse
 from elrea.data.readers.forms import instances
 from elrea.data.readers.rows import source_of
 from elrea.data.readers.tables import EmptyFile, rows_of, suffix_of
@@ -18,10 +19,17 @@ if TYPE_CHECKING:
     from elrea.data.examples import Example
     from elrea.data.readers.rows import RowReader
 
+log = logging.getLogger(__name__)
+
 BadRows = Literal["refuse", "drop"]
 
 SUFFIXES = (".json", ".csv", ".tsv", ".parquet", ".jsonl")
 """Suffixes of the files that are read from a folder without *.jsonl; all but .parquet may be followed by .gz."""
+
+DIFFERENT = "if files have different fields, make each a source of data=mix: docs/quickstart.md"
+"""What to do where the fields of one file are not those of another."""
+NAMED = 3
+"""Files that a warning names."""
 
 
 def read_files(
@@ -75,12 +83,26 @@ def _files(paths: Sequence[str], key: str) -> list[tuple[Path, bool]]:
                 raise DataError(
                     f"{path}: no data file in this folder ({key}); give .jsonl, .json, .csv, .tsv or .parquet files"
                 )
+            _say_skipped(path, [f for f in inside if suffix_of(f) in SUFFIXES and f not in chosen])
             files += [(file, True) for file in chosen]
         elif path.is_file():
             files.append((path, False))
         else:
             raise DataError(f"{path}: no such file or folder ({key})")
     return files
+
+
+def _say_skipped(folder: Path, skipped: Sequence[Path]) -> None:
+    """Warns of data files of a folder that are not read, since it has *.jsonl too."""
+    if skipped:
+        names = ", ".join(file.name for file in skipped[:NAMED])
+        more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
+        log.warning(
+            "%s: of this folder the *.jsonl alone are read, not %s%s; name files to read others",
+            folder,
+            names,
+            more,
+        )
 
 
 def _labels(files: Sequence[Path]) -> dict[Path, str]:
@@ -118,6 +140,12 @@ def _examples(
             examples += _read(
                 file, labels[file], reader, refuse if bad_rows == "refuse" else dropped
             )
+        except BadRow as error:
+            raise DataError(f"{error} (data.bad_rows=drop leaves such rows out)") from error
+        except UnknownField as error:
+            if len(files) == 1 or not (examples or reader.is_mapped):
+                raise
+            raise DataError(f"{error} ({DIFFERENT})") from error
         except EmptyFile as error:
             if not in_folder:
                 raise

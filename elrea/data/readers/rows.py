@@ -13,7 +13,7 @@ from typing import Any
 
 from elrea.data.examples import Example
 from elrea.data.options import Options, with_options
-from elrea.data.readers.formats import BadRow
+from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
 from elrea.data.readers.hints import for_unknown, ignoring, mapping
 from elrea.data.readers.layouts import looks_like
@@ -92,7 +92,12 @@ class RowReader:
         self._roles = {name: role for role in roles if role not in mapped for name in roles[role]}
         self._roles.update({name: role for role, name in mapped.items()})
         self._names = {role: mapped.get(role, names[0]) for role, names in roles.items()}
-        self._ignore = frozenset(ignore)
+        self._ignore, self._skipped = frozenset(ignore), tuple(ignore)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether fields have been given roles."""
+        return bool(self._mapped)
 
     def read(self, row: Mapping[str, Any], where: str, label: str, line: int) -> Example:
         """Turn one row into an example.
@@ -164,7 +169,7 @@ class RowReader:
         if not row.get(answer) or self._roles.get(answer) != "answer":
             return ""
         skipped = [name for name in row if self._roles.get(name) == "response"]
-        return f", or set {mapping('response', answer)} {ignoring(skipped)}"
+        return f", or set {mapping('response', answer)} {ignoring([*self._skipped, *skipped])}"
 
     def _missing(self, role: str, row: Mapping[str, Any], where: str) -> BadRow:
         """The error for a row without instruction or response."""
@@ -210,7 +215,7 @@ class RowReader:
                 if role in values:
                     raise DataError(
                         f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore, as"
-                        f" {ignoring([name])}"
+                        f" {ignoring([*self._skipped, name])}"
                     )
                 values[role] = value
         hint = looks_like(row, "jsonl") if unknown else ""
@@ -218,9 +223,14 @@ class RowReader:
             asked = {"instruction", "messages"} & values.keys()
             given = {"response", "messages", "answer"} & values.keys()
             missing = ["instruction"] * (not asked) + ["response"] * (not given)
-            raise DataError(
-                f"{where}: unknown field(s) {', '.join(map(repr, unknown))};"
-                f" {for_unknown(unknown, [] if hint else missing)}{hint}"
+            advice = for_unknown(
+                unknown,
+                [] if hint else missing,
+                [name for name in unknown if _is_list(row[name])],
+                self._skipped,
+            )
+            raise UnknownField(
+                f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; {advice}{hint}"
             )
         return values
 
@@ -333,6 +343,14 @@ def _tools(name: str, where: str) -> BadRow:
         f" data.ignore=[{name}]",
         f"field {name!r}",
     )
+
+
+def _is_list(value: object) -> bool:
+    """Whether a value is a list of texts, which may be written as JSON in a table's cell."""
+    try:
+        return len(_choices({"choices": value}, "")) > 1
+    except BadRow:
+        return False
 
 
 def _choices(values: dict[str, Any], where: str) -> tuple[str, ...]:

@@ -174,7 +174,14 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _named(name: str, splits: Splits) -> Splits:
-    """Splits with the mix's name as the source of all examples; their former source becomes the missing category."""
+    """Splits with the mix's name as the source of all examples.
+
+    Where one of them has several sources, these become the categories that are missing. A file's name is a source too.
+    """
+    sources = [
+        {example.source for example in split} for split in (splits.train, splits.dev, splits.test)
+    ]
+    several = any(len(each) > 1 for each in sources)
 
     def new_id(id: str) -> str:
         return id if id.startswith(f"{name}/") else f"{name}/{id}"
@@ -185,7 +192,8 @@ def _named(name: str, splits: Splits) -> Splits:
                 example,
                 id=new_id(example.id),
                 source=name,
-                category=example.category or (example.source if example.source != name else ""),
+                category=example.category
+                or (example.source if several and example.source != name else ""),
             )
             for example in examples
         )

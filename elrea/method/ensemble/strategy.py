@@ -129,6 +129,11 @@ class Strategy(ABC):
         return False
 
     @property
+    def by_source(self) -> bool:
+        """Whether a prompt is answered by the adapter of its source, which has to have training examples."""
+        return False
+
+    @property
     def label(self) -> str:
         """What tables call it instead of its choice's name; empty: that name."""
         return ""

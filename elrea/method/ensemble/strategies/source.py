@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,6 +26,7 @@ class SourceAdapters(Rated, Strategy):
     rate: float = 1.0
     """The highest learning rate, as a multiple of training.learning_rate."""
     routed: ClassVar[bool] = False
+    by_source: ClassVar[bool] = True
 
     def adapters(self, setting: Setting) -> dict[str, AdapterSpec]:
         training = setting.training
@@ -56,12 +58,17 @@ def source_weights(routing: Routing, name: str) -> Tensor:
     weights = torch.zeros(len(routing.sources), len(routing.trained))
     for row, source in zip(weights, routing.sources, strict=True):
         if source not in routing.trained:
-            raise ConfigError(
-                f"{name}: test prompts of {source!r}, but no training examples of it "
-                f"(there are: {', '.join(routing.trained)}); leave this strategy out"
-            )
+            raise unknown_source(name, source, routing.trained)
         row[list(routing.trained).index(source)] = 1
     return weights
+
+
+def unknown_source(name: str, source: str, trained: Sequence[str]) -> ConfigError:
+    """The error of a strategy that needs training examples of every source, where the test has another one."""
+    return ConfigError(
+        f"{name}: test prompts of {source!r}, but no training examples of it (there are: {', '.join(trained)}); "
+        "give both the same source (a row's field `source`, else its file's name), or leave this strategy out"
+    )
 
 
 def _names(count: int) -> list[str]:

@@ -106,6 +106,10 @@ class Steered(Rated, Layerwise, Regrouped):
         """Sources need no routing."""
         return self.clusters != "source"
 
+    @property
+    def by_source(self) -> bool:
+        return not self.routed
+
     def grouped_by(self, features: Features, epochs: int) -> tuple[Features, int]:
         own = self.clusters_from
         if own is None or not self.routed:

@@ -1,4 +1,4 @@
-"""What needs dev examples: `evaluation.split=dev`, and strategies that are decided by them."""
+"""What a run needs of its data: dev examples, and training examples of the sources that its test has."""
 
 from __future__ import annotations
 
@@ -78,4 +78,28 @@ def with_dev(
             )
     if open_:
         log.warning("left out, since dev examples decide them and %s: %s", why, ", ".join(open_))
+    return {name: strategy for name, strategy in strategies.items() if name not in open_}
+
+
+def with_sources(
+    strategies: dict[str, Any], corpus: Corpus, cfg: DictConfig, chosen: str
+) -> dict[str, Any]:
+    """The strategies that can answer every test prompt by its source; those that only `all` names are left out.
+
+    Raises:
+        ConfigError: One that is named cannot, since a source of the test has no training examples.
+    """
+    from elrea.method.ensemble.strategies.source import unknown_source
+
+    trained = sorted({example.source for example in corpus.train})
+    odd = next((e.source for e in corpus.test if e.source not in trained), None)
+    open_ = [name for name, strategy in strategies.items() if strategy.by_source]
+    if odd is None or not open_:
+        return strategies
+    for name in open_:
+        if name == chosen or name in cfg.evaluation.strategies:
+            raise unknown_source(f"ensemble={name}", odd, trained)
+    log.warning(
+        "left out: %s; %r, a source of the test, has no training examples", ", ".join(open_), odd
+    )
     return {name: strategy for name, strategy in strategies.items() if name not in open_}
