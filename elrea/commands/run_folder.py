@@ -74,7 +74,11 @@ def _as_saved(composed: Mapping[str, Any], found: Mapping[str, Any], chosen: str
         saved |= {key: found[key] for name in TAKEN if (key := f"adapter.{name}") in found}
     for key in composed:
         if key.startswith(own):
-            saved[f"ensemble.{key.removeprefix(own)}"] = composed[key]
+            replaced = f"ensemble.{key.removeprefix(own)}"
+            saved = {
+                name: value for name, value in saved.items() if not is_below(name, (replaced,))
+            }
+            saved[replaced] = composed[key]
     return saved
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elrea.config import PACKAGE, Misfit, build, fit, load_config, spell
+from elrea.config import PACKAGE, Misfit, build, fit, leaves, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.pipeline.choices import BASE, RATES, strategy_nodes
 from elrea.pipeline.data_needed import check_serving, dev_advice, why_no_dev, with_dev, with_sources
@@ -168,19 +168,24 @@ def _evaluation_and_strategies(
     }
     keys = {name: f"ensemble[{name}]" for name in nodes} | {chosen: "ensemble"}
     typed = _typed(words)
+    typed_own = sorted(each for each in typed if each.startswith("ensemble."))
     nodes[chosen] = OmegaConf.create(OmegaConf.to_container(cfg.ensemble))
     for name, node in nodes.items():
         for rate in {*RATES}.intersection(map(str, node)) if evaluation.rate else ():
             if not (name == chosen and f"ensemble.{rate}" in typed):
                 node[rate] = evaluation.rate
-    for name, changes in (evaluation.settings or {}).items():
+    for name, changes in _changes(cfg).items():
         if name not in nodes:
             near = did_you_mean(name, nodes) or "; name it in evaluation.strategies"
             raise ConfigError(f"evaluation.settings: no strategy {name!r} is scored{near}")
-        for key in changes if name == chosen else ():
-            if f"ensemble.{key}" in typed:
+        for key in leaves(changes) if name == chosen else ():
+            own = f"ensemble.{key}."
+            twice = [
+                each for each in typed_own if own.startswith(f"{each}.") or each.startswith(own)
+            ]
+            if twice:
                 raise ConfigError(
-                    f"evaluation.settings.{name}.{key}: ensemble.{key} is set too; remove one of the two"
+                    f"evaluation.settings.{name}.{key}: {twice[0]} is set too; remove one of the two"
                 )
         keys[name] = f"evaluation.settings.{name}"
         nodes[name] = OmegaConf.merge(nodes[name], changes)
@@ -192,6 +197,12 @@ def _evaluation_and_strategies(
             )
     cfg.ensemble = nodes[chosen]  # config.yaml has to show the settings that are used
     return evaluation, strategies
+
+
+def _changes(cfg: DictConfig) -> dict[str, DictConfig]:
+    """`evaluation.settings` by strategy, as it is written: classes in it are made with the strategy that has them."""
+    given = cfg.evaluation.get("settings") or {}
+    return {str(name): given[name] for name in given}
 
 
 def _corpus(cfg: DictConfig) -> Corpus:

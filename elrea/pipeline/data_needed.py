@@ -68,7 +68,7 @@ def with_dev(
             advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
             mend = ", or ".join(advice) or "choose data that has some"
             if split == "dev":
-                mend = "score test"
+                mend = "leave it out" if "verdict" in cfg else "score test"
             by_hand = f"evaluation.settings={{{name}:{{serves:[0]}}}}"
             if name == chosen:
                 by_hand = "ensemble.serves=[0]"

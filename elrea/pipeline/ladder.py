@@ -10,12 +10,14 @@ from elrea.data.sampling import nested
 from elrea.errors import ConfigError
 from elrea.evaluation.verdict import LADDER, Verdict
 from elrea.method.ensemble.strategies.elrea import Elrea
+from elrea.method.ensemble.strategy import Picking
 from elrea.pipeline.assemble import REFERENCES
 from elrea.pipeline.forecast import Sizes
 from elrea.pipeline.passes import passes
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
+    from elrea.data.examples import Example
     from elrea.pipeline.experiment import Experiment
 
 SEED = 0
@@ -108,6 +110,7 @@ def ladder_of(experiment: Experiment, settings: Verdict, *, measured: bool = Tru
         # A part's texts are longer than the average.
         shares = [share * 0.999 * settings.budget / spent for share in shares]
     settings.check_budget(spent)
+    check_sources(experiment, names, nested(corpus.train, rows[0], SEED))
     parts = [
         Part(n, n / count, experiment.seed + seed, used / unit)
         for n, used in zip(rows, tokens, strict=True)
@@ -118,8 +121,12 @@ def ladder_of(experiment: Experiment, settings: Verdict, *, measured: bool = Tru
 
 
 def candidates(experiment: Experiment) -> list[str]:
-    """Names of the strategies between which a verdict decides."""
-    return [name for name in experiment.strategies if name not in REFERENCES]
+    """Names of the strategies between which a verdict decides; one that picks by the right answers is none."""
+    return [
+        name
+        for name, strategy in experiment.strategies.items()
+        if name not in REFERENCES and not isinstance(strategy, Picking)
+    ]
 
 
 def _check(experiment: Experiment) -> None:
@@ -128,6 +135,20 @@ def _check(experiment: Experiment) -> None:
         raise ConfigError(
             "verdict: needs two candidates besides base and backbone: name them in evaluation.strategies"
         )
+
+
+def check_sources(
+    experiment: Experiment, names: Sequence[str], smallest: Sequence[Example]
+) -> None:
+    """Refuses a candidate that answers by source if the smallest part lacks one of dev's."""
+    trained = sorted({example.source for example in smallest})
+    odd = next((e.source for e in experiment.corpus.test if e.source not in trained), None)
+    for name in names:
+        if odd is not None and experiment.strategies[name].by_source:
+            raise ConfigError(
+                f"verdict: {name} needs training examples of every source, and the smallest part, of {len(smallest)}, "
+                f"has none of {odd!r}; raise verdict.fractions, or leave it out"
+            )
 
 
 def _sizes(experiment: Experiment, corpus: Corpus, measured: bool) -> tuple[int, int]:

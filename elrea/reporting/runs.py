@@ -17,6 +17,7 @@ from elrea.reporting.sweeps import (
     SUMMARY,
     SWEEP,
     TABLE,
+    is_below,
     read_job,
     read_jobs,
     setting_keys,
@@ -25,6 +26,8 @@ from elrea.reporting.sweeps import (
 from elrea.store.files import read_json
 
 PREDICTIONS = "predictions.jsonl"
+CHOSEN = "ensemble."
+"""What the keys of the chosen strategy's settings begin with."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,22 @@ class FinishedRun:
 
     def strategy_settings(self, name: str) -> dict[str, Any]:
         """Settings that the run's config has for a strategy, besides the strategy's own file."""
-        node = "ensemble." if name == self.chosen else f"evaluation.settings.{name}."
+        node = CHOSEN if name == self.chosen else f"evaluation.settings.{name}."
         return {key: value for key, value in self.settings.items() if key.startswith(node)}
+
+    def changes(self, name: str) -> dict[str, Any]:
+        """What was typed or set in place of the strategy's own file, by the strategy's keys."""
+        own = f"evaluation.settings.{name}."
+        found = {k.removeprefix(own): v for k, v in self.settings.items() if k.startswith(own)}
+        if name == self.chosen:
+            names = [word.lstrip("+~").partition("=")[0] for word in self.words]
+            typed = [each for each in names if each.startswith(CHOSEN)]
+            found |= {
+                key.removeprefix(CHOSEN): value
+                for key, value in self.settings.items()
+                if is_below(key, typed)
+            }
+        return found
 
 
 def run_folders(given: Sequence[Path]) -> tuple[list[Path], list[str]]:

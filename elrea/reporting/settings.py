@@ -93,9 +93,23 @@ def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, l
             ]
             for i, settings in own.items():
                 kept[i] |= {key: settings[key] for key in varied if key in settings}
+        _add_changed(kept, runs, name)
     keys = dict.fromkeys(key for settings in kept for key in settings)
     values = {key: _values(key, kept) for key in sorted(keys)}
     return {key: each for key, each in values.items() if len(set(each)) > 1}
+
+
+def _add_changed(kept: Sequence[dict[str, Any]], runs: Sequence[FinishedRun], name: str) -> None:
+    """Adds what was changed of a strategy, where some runs chose it, others only scored it, and the changes differ."""
+    scored = [i for i, run in enumerate(runs) if name in run.correct]
+    if len({runs[i].chosen == name for i in scored}) < 2:
+        return
+    changes = {i: runs[i].changes(name) for i in scored}
+    for key in dict.fromkeys(key for each in changes.values() for key in each):
+        if len({repr(each.get(key, BLANK)) for each in changes.values()}) > 1:
+            for i, each in changes.items():
+                if key in each:
+                    kept[i][f"{name}.{key}"] = each[key]
 
 
 def _values(key: str, settings: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,8 +15,10 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError
+from elrea.pipeline.choices import RATES, strategy_nodes
 from elrea.reporting.compare_table import read_sweep
 
 KEY = "evaluation.rate"
@@ -113,13 +115,20 @@ def table(found: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def words(found: Mapping[str, Mapping[str, float]]) -> str:
-    """The override that gives each row its best rate; rows that score alike at all rates have none."""
-    own = ", ".join(
-        f"{row}: {{rate: {best(each)}}}"
-        for row, each in found.items()
-        if row not in WITHOUT and len(set(each.values())) > 1
-    )
-    return f"evaluation.settings={{{own}}}"
+    """The override that gives each row its best rate, as `evaluation.rate` gave it on dev.
+
+    Rows without a rate have none here. Of a row that is no choice of this project it is not known whether it has one:
+    it has none if it scores alike at all of them.
+    """
+    rows = [row for row in found if row not in WITHOUT]
+    here = {path.stem for path in (config_folder() / "ensemble").glob("*.yaml")}
+    nodes = strategy_nodes(config_folder(), [row for row in rows if row in here])
+    own = []
+    for row in rows:
+        keys = RATES if row in here else RATES[: len(set(found[row].values())) > 1]
+        rates = [f"{key}: {best(found[row])}" for key in keys if key in nodes.get(row, RATES)]
+        own += [f"{row}: {{{', '.join(rates)}}}"] if rates else []
+    return f"evaluation.settings={{{', '.join(own)}}}"
 
 
 def main() -> None:

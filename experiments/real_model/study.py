@@ -31,7 +31,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from elrea.commands.messages import one_line_errors
-from elrea.errors import ElreaError
+from elrea.errors import DataError, ElreaError
 from elrea.reporting.runs import read_run
 from elrea.store.files import write_json
 from experiments.real_model.mixture import SIZES, write
@@ -333,7 +333,13 @@ def settings_of(command: Sequence[str]) -> list[str]:
 
 
 def beside(name: str, kind: str) -> str:
-    """Name of the run of `BESIDE` that belongs to a seed's run."""
+    """Name of the run of `BESIDE` that belongs to a seed's run.
+
+    Raises:
+        DataError: It is not the name of such a run.
+    """
+    if not name.startswith("test-"):
+        raise DataError(f"{name}: give the study's runs on test, as <work>/runs/test-small-4-0")
     return name.replace("test-", f"{kind}-", 1)
 
 

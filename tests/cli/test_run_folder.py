@@ -194,3 +194,15 @@ def test_a_start_decides_the_adapters_shape(tmp_path: Path) -> None:
         check_run_folder(
             tmp_path, config(adapter={"start": "lora", "dropout": 0.1, **shape}), "hydra.run.dir"
         )
+
+
+def test_a_setting_may_replace_others_below_it(tmp_path: Path) -> None:
+    """evaluation.settings={steered:{clusters_from:null}}, where the strategy's file has keys there."""
+    own = {"settings": {"steered": {"clusters_from": None}}}
+    composed = config(evaluation=own, ensemble={"clusters_from": {"epochs": 1, "features": None}})
+    composed.hydra.runtime = {"choices": {"ensemble": "steered"}}
+    used = config(evaluation=own, ensemble={"clusters_from": None})
+    del used["hydra"]
+    save_config(used, tmp_path / "config.yaml")
+    (tmp_path / "status.json").write_text(json.dumps({"state": "done"}))
+    check_run_folder(tmp_path, composed, "hydra.run.dir")

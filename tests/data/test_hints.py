@@ -90,7 +90,8 @@ def test_files_with_different_fields_lead_to_a_mix(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"instruction": "1 + 1?", "response": "2"}\n')
     (tmp_path / "b.jsonl").write_text('{"question": "1 + 1?", "response": "2"}\n')
     files = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
-    for fields in ({}, {"instruction": "question"}):
+    mappings: list[dict[str, str | None]] = [{}, {"instruction": "question"}]
+    for fields in mappings:
         with pytest.raises(DataError, match="make each a source of data=mix: docs/quickstart"):
             Jsonl(train=files, fields=fields).read()
 

@@ -352,6 +352,26 @@ def test_settings_that_cannot_change_answers_may_differ(tmp_path: Path) -> None:
     assert [row["seed"] for row in group["seeds"]] == [0, 1]
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_changed_strategy_is_not_pooled_with_a_plain_one(same: bool, tmp_path: Path) -> None:
+    """One run is about it, the other scores it beside another strategy, with the settings of its file or the same."""
+    rows = [{"base": BASE[seed], "steered": BETTER[seed]} for seed in (0, 1)]
+    soft = {"soft": True, "clusters_from": {"epochs": 1}, "rate": 0.35}
+    first = write_run(tmp_path / "first", 0, rows[0], chosen="steered", ensemble=soft)
+    rewrite(first / "status.json", words=["ensemble=steered", "ensemble.soft=true", "seed=0"])
+    own = {"settings": {"steered": {"soft": True}}} if same else {}
+    other = write_run(tmp_path / "other", 1, rows[1], ensemble={"top_k": None}, evaluation=own)
+    found = compare.compare([read_run(first), read_run(other)], "steered", "base", 100)
+    settings = [group["setting"] for group in found["settings"]]
+    if same:
+        assert settings == [{}]
+    else:
+        assert len(settings) == 2 and {"True", "-"} == {
+            *settings[0].values(),
+            *settings[1].values(),
+        }
+
+
 def test_runs_of_two_versions_are_one_setting(tmp_path: Path) -> None:
     """A key that the older one did not have does not tell them apart, unless choices were asked in another form."""
     both = {"base": BASE[0], "elrea": BETTER[0]}

@@ -57,6 +57,10 @@ def test_each_row_takes_its_best_rate_on_dev_the_lower_of_equal_ones(
         "elrea": {"0.5": 0.4, "1": 0.5},
     }
     assert rates.words(alike) == "evaluation.settings={elrea: {rate: 1}}", "others have no rate"
+    one = {name: {"0.5": 0.4} for name in ("base", "elrea_top1", "gated_wide")}
+    assert rates.words(one) == (
+        "evaluation.settings={elrea_top1: {rate: 0.5}, gated_wide: {rate: 0.5, trunk_rate: 0.5}}"
+    ), "what evaluation.rate=0.5 set"
     assert rates.table(rates.accuracies(folder)).splitlines() == [
         "| row | 0.25 | 0.7 | 2 |",
         "|---|---|---|---|",

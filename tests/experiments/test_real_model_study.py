@@ -28,6 +28,7 @@ from experiments.real_model.study import (
     STEERED,
     Study,
     _overrides,
+    beside,
     settings_of,
 )
 from experiments.real_model.table import (
@@ -260,6 +261,12 @@ def test_the_clusters_of_each_seed_stand_in_the_table(tmp_path: Path) -> None:
         "| agreement with the sources (NMI) | 0.30 | 0.40 |",
     ]
     assert len(lines) == 4 + len(OF_CLUSTERS)
+
+
+def test_only_the_studys_runs_are_tabled() -> None:
+    assert beside("test-first-small-4-0", "matched") == "matched-first-small-4-0"
+    with pytest.raises(DataError, match="mine: give the study's runs on test"):
+        beside("mine", "matched")
 
 
 def test_passes_count_the_features() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from elrea.data.examples import Example
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategies.matched import Matched
 from elrea.method.ensemble.strategies.single import Single
+from elrea.method.ensemble.strategies.steered import ClustersFrom
+from elrea.method.features.tokens import Tokens
 from elrea.pipeline.assemble import assemble_without_data
+from elrea.pipeline.ladder import candidates, check_sources
 
 CONF = Path(__file__).parents[2] / "conf"
 WITH_RATE = (
@@ -52,6 +57,58 @@ def test_a_field_that_is_set_in_two_places_is_refused() -> None:
         strategies(*words, "evaluation.settings={compute_matched:{rate:0.7}}")
     other = "evaluation.settings={compute_matched:{rank_times_clusters:true}}"
     assert strategies(*words, other)[0]["compute_matched"] == Matched(rank_times_clusters=True)
+
+
+@pytest.mark.parametrize(
+    ("word", "own"),
+    [
+        ("ensemble.clusters_from.epochs=3", "clusters_from:{epochs:2}"),
+        ("ensemble.clusters_from.epochs=3", "clusters_from:null"),
+        ("ensemble.clusters_from=null", "clusters_from:{epochs:2}"),
+    ],
+)
+def test_a_field_below_another_is_refused_too(word: str, own: str) -> None:
+    with pytest.raises(ConfigError, match=f"{word.partition('=')[0]} is set too; remove one"):
+        strategies("ensemble=steered", word, f"evaluation.settings={{steered:{{{own}}}}}")
+
+
+def test_settings_of_a_row_may_name_classes() -> None:
+    """As `ensemble.clusters_from.features={...}` does."""
+    tokens = "clusters_from:{features:{_target_:elrea.method.features.tokens.Tokens,d:64}}"
+    made, _ = strategies(
+        "evaluation.strategies=[steered]", f"evaluation.settings={{steered:{{{tokens}}}}}"
+    )
+    assert made["steered"].clusters_from == ClustersFrom(epochs=1, features=Tokens(d=64))
+    whole = (
+        "clusters_from:{_target_:elrea.method.ensemble.strategies.steered.ClustersFrom,epochs:0}"
+    )
+    made, _ = strategies(
+        "evaluation.strategies=[steered]", f"evaluation.settings={{steered:{{{whole}}}}}"
+    )
+    assert made["steered"].clusters_from == ClustersFrom(epochs=0)
+
+
+def test_a_verdict_is_not_between_rows_that_know_the_answers() -> None:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = ["data=gsm8k", "evaluation.strategies=[elrea,oracle,steered,backbone]"]
+        config = compose("config", words)
+    experiment = assemble_without_data(config, "elrea", CONF, words)
+    assert candidates(experiment) == ["elrea", "steered"]
+
+
+def test_a_verdict_between_rows_by_source_needs_all_sources_in_its_parts() -> None:
+    steered = "evaluation.settings={steered:{clusters:source}}"
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        words = ["data=gsm8k", "evaluation.strategies=[elrea,steered]", steered]
+        config = compose("config", words)
+    experiment = assemble_without_data(config, "elrea", CONF, words)
+    both = [Example("1", "a", "b", "law"), Example("2", "a", "b", "art")]
+    asked = replace(experiment, corpus=replace(experiment.corpus, test=tuple(both)))
+    check_sources(asked, ["elrea", "steered"], both)
+    check_sources(asked, ["elrea"], both[:1])
+    said = "steered needs training examples of every source, and the smallest part, of 1, has none of 'art'"
+    with pytest.raises(ConfigError, match=said):
+        check_sources(asked, ["elrea", "steered"], both[:1])
 
 
 def test_one_rate_for_all_rows_at_the_papers_scale() -> None:

@@ -40,6 +40,11 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"{folder}: an export, which has adapters but no ensemble.json; give the run that it was made from, or "
             "its adapters' folders to elrea merge"
         )
+    if not path.is_file() and (folder / "summary.json").is_file():
+        raise StoreError(
+            f"{folder}: its strategy needs no ensemble, or answers by the right answers or the sources: there is none "
+            "to use; give a run with another ensemble="
+        )
     if not path.is_file():
         raise StoreError(f"{folder}: no ensemble.json there; give the folder of a finished run")
     facts = read_with_checksum(path)
