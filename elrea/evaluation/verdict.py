@@ -96,11 +96,13 @@ class Verdict:
             advice = ["give larger verdict.fractions"]
             if self.fractions is None:
                 needed = factor * sum(LADDER) * cost * self.seeds
-                advice = [f"say verdict.budget={_up(needed)}"] if factor <= 1 else []
+                dear = ", more than a whole ELREA run costs" if needed > 1 else ""
+                advice = [f"say verdict.budget={_up(needed)}{dear}"] if factor <= 1 else []
+            advice += ["lower clustering.k"] if clusters > 2 else []
             raise ConfigError(
-                f"verdict: the smallest part, {share_text(rows[0] / of)} of {of:,} training examples, has "
-                f"{rows[0]:,}, fewer than {ROWS_PER_CLUSTER} for each of {clusters} clusters; "
-                + ", or ".join([*advice, "lower clustering.k", "give more data"])
+                f"verdict: {of:,} training examples are too few for verdict.budget={self.budget:g}: the smallest part "
+                f"has {rows[0]:,}, fewer than {ROWS_PER_CLUSTER} for each of {clusters} clusters; "
+                + ", or ".join([*advice, "give more data"])
             )
         if len(set(rows)) < len(rows):
             raise ConfigError(f"verdict: two fractions have the same {rows[0]:,} training examples")

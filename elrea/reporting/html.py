@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 CAPTIONS = {
     "accuracy": "Accuracy of every strategy.",
-    "subjects": "Accuracy by subject: the chosen strategy minus the base adapter.",
+    "subjects": "Accuracy by task (subject or source): the chosen strategy minus the base adapter.",
     "clusters": "Training examples by source and cluster.",
     "features": "The training examples' features, two leading components.",
     "routing": "Mean weight of each member on each source's test prompts, by ELREA, or by the chosen strategy if "

@@ -1,4 +1,4 @@
-"""Plots of training curves, accuracies and differences by subject."""
+"""Plots of training curves, accuracies and differences by task."""
 
 from __future__ import annotations
 
@@ -112,7 +112,8 @@ def accuracy(
         axis.set_yticks(places, names)
         axis.tick_params(axis="y", length=0)
         axis.grid(True, axis="x")
-        axis.set_xlabel(f"accuracy (%)\n{'; '.join(labels)}")
+        # Under the whole figure: under the axis, beside long names, it would be cut off at the right.
+        figure.supxlabel(f"accuracy (%)\n{'; '.join(labels)}", fontsize=axis.xaxis.label.get_size())
 
     save(draw, path, (WIDTH, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)
 
@@ -123,10 +124,10 @@ def differences(
     strategy: str,
     note: str = "",
 ) -> None:
-    """Plots a strategy's difference to the base adapter by subject; the largest is on top.
+    """Plots a strategy's difference to the base adapter by task (a subject, or a source); the largest is on top.
 
     Args:
-        rows: By subject, the difference and its 95 % interval (low, high), shares of 1.
+        rows: By task, the difference and its 95 % interval (low, high), shares of 1.
         path: Of the PNG.
         strategy: Name of the strategy.
         note: Added to the title.
@@ -146,7 +147,7 @@ def differences(
         axis.grid(True, axis="x")
         axis.set_xlabel("accuracy minus the base adapter's (points)\nbars: paired 95 % intervals")
 
-    save(draw, path, (WIDTH, 1.5 + 0.24 * max(1, len(names))), f"{strategy} by subject", note)
+    save(draw, path, (WIDTH, 1.5 + 0.24 * max(1, len(names))), f"{strategy} by task", note)
 
 
 def _panel(axis: Axes, panel: Mapping[str, _Curve], start: float | None) -> None:
