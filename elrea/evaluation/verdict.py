@@ -100,8 +100,8 @@ class Verdict:
                 advice = [f"say verdict.budget={_up(needed)}{dear}"] if factor <= 1 else []
             advice += ["lower clustering.k"] if clusters > 2 else []
             raise ConfigError(
-                f"verdict: {of:,} training examples are too few for verdict.budget={self.budget:g}: the smallest part "
-                f"has {rows[0]:,}, fewer than {ROWS_PER_CLUSTER} for each of {clusters} clusters; "
+                f"verdict: {of:,} training examples are too few: the smallest part has {rows[0]:,}, fewer than "
+                f"{ROWS_PER_CLUSTER} for each of {clusters} clusters; "
                 + ", or ".join([*advice, "give more data"])
             )
         if len(set(rows)) < len(rows):

@@ -37,7 +37,7 @@ MEASURE = """
 })()
 """
 RUN = [
-    "Accuracy of every", "Accuracy by subject", "Training examples by source", "features, two leading", "Mean weight",
+    "Accuracy of every", "Accuracy by task", "Training examples by source", "features, two leading", "Mean weight",
     "Training losses",
 ]  # fmt: skip
 SWEEP = [

@@ -154,7 +154,7 @@ def test_accuracy_shows_points_intervals_and_the_base(
     bars: Any = axis.collections[0]
     assert np.allclose([bar[:, 0] for bar in bars.get_segments()], [[62, 66], [68, 72]])
     assert axis.get_xlim()[0] > 50, "an axis from 25 % would hide differences of 6 points"
-    assert "chance 25 %" in axis.get_xlabel()
+    assert "chance 25 %" in figures[0].get_supxlabel()
 
 
 def test_chance_is_drawn_if_it_is_near_the_accuracies(
