@@ -222,7 +222,9 @@ def _answers(
         [prompts[i] for i in free], settings, routes=[routes[i] for i in free]
     )
     for i, text in zip(free, texts, strict=True):
-        rows[i] = {"answer": text}
+        rows[i] = {
+            "answer": text.removeprefix(" ")
+        }  # without a chat template, it stands behind the prompt
     chosen = [i for i, prompt in enumerate(prompts) if prompt.choices]
     asked = [prompts[i] for i in chosen]
     sums = ensemble.score(asked, [p.choices for p in asked], routes=[routes[i] for i in chosen])

@@ -53,7 +53,9 @@ def test_answers_are_the_ensembles(typed: list[str], whole: Ended, small_model: 
     assert [row["id"] for row in rows] == ["1", "sum", "5", *(str(7 + 2 * i) for i in range(18))]
     asked = ["Say one.", "Add.\n\n1 and 2", *(f"Count to {i}." for i in range(18))]
     written = ensemble.generate(asked, Decoding(max_new_tokens=4))
-    assert [rows[0]["answer"], rows[1]["answer"], *(r["answer"] for r in rows[3:])] == written
+    assert [rows[0]["answer"], rows[1]["answer"], *(r["answer"] for r in rows[3:])] == [
+        text.removeprefix(" ") for text in written
+    ]
     (logs,) = ensemble.score(["Which?\nA. this\nB. that one\nAnswer:"], [["A", "B"]])
     assert rows[2]["log_likelihoods"] == pytest.approx(logs, abs=1e-4)
     best = logs.index(max(logs))

@@ -45,10 +45,10 @@ class Merged:
     @property
     def warning(self) -> str:
         """What averaging A and B would be instead."""
-        text = "A and B are not averaged: that is another update"
+        text = "the products B·A are summed; averaging A and B instead would give another update"
         if self.averaged is None:
             return text
-        return f"{text}, {100 * self.averaged:.0f} % of the norm away"
+        return f"{text}, {100 * self.averaged:.0f} % of the sum's norm away from it"
 
 
 def merged(
