@@ -1,4 +1,4 @@
-"""The exported ensemble of a run about ELREA with clusters of its own: by states, by tokens, by sources."""
+"""The exported ensemble of a run about ELREA with clusters of its own: by states, by sources."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ CPU = Device("cpu", threads=1)
 @pytest.mark.parametrize(
     ("name", "more"),
     [
-        ("elrea_states", []),
-        ("elrea_tokens", ["ensemble.top_k=1"]),
+        ("elrea_states", ["ensemble.top_k=1"]),
         ("elrea_source", ["ensemble.clustering.min_size=4"]),
     ],
 )
