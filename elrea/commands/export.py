@@ -37,7 +37,7 @@ from elrea.commands.merge import (
     shared,
 )
 from elrea.commands.messages import announce, one_line_errors
-from elrea.commands.predict import add_fields, asked_in
+from elrea.commands.predict import add_fields, asked_in, check_fields
 from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.folder import read_facts
@@ -80,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: An argument, the ensemble, its backbone or a prompt cannot be used.
     """
     given = _parser().parse_args(argv)
+    check_fields(given)
     check_out(given.to, [given.run] if is_peft(given.run) else [])
     plan = _plan(given)
     device = device_of(given)

@@ -374,7 +374,8 @@ def _show(report: Report, job: Job, tracker: Tracker) -> None:
     out.print(results_table(report.strategies, "Results", caption, loss=free))
     if table := free_text_table(report.strategies):
         out.print(table)
-    if free and not job.cfg.evaluation.mean_logits:
+    mixes = any((row.get("forward_passes") or 1) > 1 for row in report.strategies.values())
+    if free and mixes and not job.cfg.evaluation.mean_logits:
         say(out, wrapped(SHARPER))
     for line in notices(report):
         say(out, wrapped(line))

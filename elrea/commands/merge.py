@@ -29,7 +29,7 @@ from elrea.commands.arguments import (
     load_ensemble,
 )
 from elrea.commands.messages import announce, one_line_errors
-from elrea.commands.predict import add_fields, asked_in
+from elrea.commands.predict import add_fields, asked_in, check_fields
 from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING, checked, read_facts
@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ElreaError: An argument, the ensemble, a folder or a prompt cannot be used.
     """
     given = _parser().parse_args(argv)
+    check_fields(given)
     check_out(given.out, [path for path in given.run if is_peft(path)])
     if len(given.run) > 1 or is_peft(given.run[0]):
         _merge_folders(given)

@@ -31,7 +31,7 @@ from elrea.commands.target import check_outside
 from elrea.data.readers.asked import PromptReader
 from elrea.data.readers.formats import UnknownField, parse_row
 from elrea.data.readers.tables import EmptyFile, rows_of
-from elrea.errors import DataError
+from elrea.errors import ConfigError, DataError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.store.files import is_text, key_of
 from elrea.store.lock import Lease
@@ -153,6 +153,16 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def check_fields(given: argparse.Namespace) -> None:
+    """Refuses `--field` and `--ignore` without `--prompts`.
+
+    Raises:
+        ConfigError: One of them is given alone.
+    """
+    if given.prompts is None and (given.field or given.ignore):
+        raise ConfigError("--field and --ignore say how prompts are read; give --prompts too")
+
+
 def asked_in(given: argparse.Namespace, facts: Mapping[str, Any]) -> list[tuple[str, Example]]:
     """Ids and prompts of the file `given.prompts`, with `--field` and `--ignore`, asked as the ensemble was trained.
 
@@ -222,9 +232,8 @@ def _answers(
         [prompts[i] for i in free], settings, routes=[routes[i] for i in free]
     )
     for i, text in zip(free, texts, strict=True):
-        rows[i] = {
-            "answer": text.removeprefix(" ")
-        }  # without a chat template, it stands behind the prompt
+        # Without a chat template, a space stands between prompt and response.
+        rows[i] = {"answer": text.removeprefix(" ")}
     chosen = [i for i, prompt in enumerate(prompts) if prompt.choices]
     asked = [prompts[i] for i in chosen]
     sums = ensemble.score(asked, [p.choices for p in asked], routes=[routes[i] for i in chosen])

@@ -73,7 +73,8 @@ def served(
 def _named_plainly(name: str, strategy: Strategy, stages: Mapping[str, Stage]) -> Strategy:
     """The strategy with what dev decided, and at rate 1, so that its experts are `expert-0` and so on."""
     answers: Any = decided(name, strategy, stages)
-    if isinstance(answers, Elrea) and isinstance(answers, Regrouped):
+    plain_weights = type(answers).weights is Elrea.weights
+    if isinstance(answers, Elrea) and isinstance(answers, Regrouped) and plain_weights:
         # With the ensemble's features, clusters and router, which are its own, it is ELREA.
         return Elrea(answers.top_k, answers.base_share)
     plain: Strategy = replace(answers, rate=1.0) if hasattr(answers, "rate") else answers

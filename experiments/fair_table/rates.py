@@ -125,7 +125,7 @@ def words(found: Mapping[str, Mapping[str, float]]) -> str:
     nodes = strategy_nodes(config_folder(), [row for row in rows if row in here])
     own = []
     for row in rows:
-        keys = RATES if row in here else RATES[: len(set(found[row].values())) > 1]
+        keys = RATES if row in here else RATES[:1] if len(set(found[row].values())) > 1 else ()
         rates = [f"{key}: {best(found[row])}" for key in keys if key in nodes.get(row, RATES)]
         own += [f"{row}: {{{', '.join(rates)}}}"] if rates else []
     return f"evaluation.settings={{{', '.join(own)}}}"

@@ -87,8 +87,8 @@ STEERED = ("steered", "steered_random")
 FORMS: tuple[dict[str, float], ...] = (
     {"rank": 8, "epochs": 2, "rate": 1.0}, {"rank": 8, "epochs": 2, "rate": 0.5}, {"epochs": 4, "rate": 0.25},
 )  # fmt: skip
-"""Of those rows: two are trained as the base adapter is, at its rate and at half of it; one has as many parameters and
-steps as all experts, at the rate that `parameter_matched` begins with."""
+"""Of those rows: two are trained as the base adapter is, at its rate and at half of it; one has as many parameters as
+all experts, and as many steps as base adapter and experts together, at the first rate of `parameter_matched`."""
 BESIDE = {
     "distilled": DISTILLED, "matched": {row: row for row in MATCHED}, "steered": {row: row for row in STEERED},
     "joint": JOINT,

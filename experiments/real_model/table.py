@@ -159,7 +159,7 @@ def clusters_table(found: Mapping[str, Mapping[str, Any]]) -> str:
         counts = [" / ".join(map(str, each["by_source"][source])) for each in found.values()]
         lines.append(f"| {source} | {' | '.join(counts)} |")
     for key in OF_CLUSTERS:
-        values = [f"{each[key]:.2f}" for each in found.values()]
+        values = ["-" if each[key] is None else f"{each[key]:.2f}" for each in found.values()]
         lines.append(f"| {QUALITY[key]} | {' | '.join(values)} |")
     return "\n".join(lines)
 

@@ -236,6 +236,31 @@ def test_fields_have_the_roles_that_they_had_in_training(ignore: list[str], tmp_
         predict.read_prompts(path)
 
 
+@pytest.mark.parametrize(
+    ("fields", "ignore", "name"),
+    [
+        ({"response": "answer"}, [], "q7"),
+        ({"source": "id"}, [], "1"),
+        ({}, ["id"], "1"),
+    ],
+)
+def test_a_mapping_of_the_training_may_take_a_usual_name(
+    fields: dict[str, str], ignore: list[str], name: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "1 + 1?", "choices": ["1", "2"], "answer": "2", "id": "q7"})
+    )
+    ((found, prompt),) = predict.read_prompts(path, "letters", fields, ignore)
+    assert found == name and prompt.options == ("1", "2")
+
+
+def test_a_role_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"prompt": "Hi"}')
+    with pytest.raises(DataError, match="foo=x: foo is no role of a field; the roles are instr"):
+        predict.read_prompts(tmp_path / "p.jsonl", fields={"foo": "x"})
+
+
 def test_missing_folders_are_named(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     path.write_text('{"prompt": "hello"}')

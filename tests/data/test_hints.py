@@ -78,6 +78,21 @@ def test_a_list_of_texts_becomes_the_choices(answer: str, options: object, tmp_p
     assert (example.options, example.answer) == (("one", "two"), 1)
 
 
+def test_an_answer_is_not_given_twice(tmp_path: Path) -> None:
+    """A solution beside the answer is no other answer."""
+    row = {"question": "1 + 1?", "options": ["one", "two"], "answer": "two", "solution": "Add."}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    (example,) = followed(tmp_path / "x.jsonl")
+    assert (example.options, example.answer) == (("one", "two"), 1)
+
+
+def test_a_list_beside_a_response_is_no_choices(tmp_path: Path) -> None:
+    row = {"instruction": "1 + 1?", "response": "2", "tags": ["sum", "easy"]}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    (example,) = followed(tmp_path / "x.jsonl")
+    assert (example.instruction, example.response, example.choices) == ("1 + 1?", "2", ())
+
+
 def test_a_hint_keeps_what_is_skipped_already(tmp_path: Path) -> None:
     row = {"instruction": "1 + 1?", "response": "2", "level": 3, "made": "today"}
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")

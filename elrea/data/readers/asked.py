@@ -43,7 +43,13 @@ class PromptReader:
         ignore: Sequence[str] = (),
     ) -> None:
         given = dict(fields or {})
-        self._reader = RowReader(given, ignore, options=options)
+        for role in given:
+            if role not in NAMES:
+                raise DataError(
+                    f"{role}={given[role]}: {role} is no role of a field; the roles are {', '.join(NAMES)}"
+                )
+        asking = {role: name for role, name in given.items() if role in _ASKING}
+        self._reader = RowReader(asking, ignore, options=options)
         self._roles = {name: role for name, role in _ROLES.items() if role not in given}
         self._roles |= {name: role for role, name in given.items()}
         self._ignore = frozenset(ignore)
@@ -64,7 +70,7 @@ class PromptReader:
             BadRow: two fields for one thing, or a value that data=jsonl refuses.
         """
         asked = self._asked(row, where)
-        asked.pop(self._name("id"), None)
+        asked.pop(self._id() or "", None)
         example = self._reader.read(asked, where, where, 0)
         first = example.choices[0] if example.choices else ""
         return replace(example, id=where, response=first, source="", category="")
@@ -75,7 +81,7 @@ class PromptReader:
         Raises:
             BadRow: the id is neither a text nor a number.
         """
-        name = row.get(self._name("id"))
+        name = row.get(self._id() or "")
         if type(name) not in (str, int, float, type(None)):
             raise BadRow(where, "the id must be a text or a number")
         return None if name is None else str(name)
@@ -110,14 +116,15 @@ class PromptReader:
         if "messages" in fields:
             asked[fields["messages"]] = _answered(asked[fields["messages"]])
         else:
-            asked[self._name("response")] = _PLACE
+            asked["response"] = _PLACE
         if any(self._roles[name] == "choices" and value for name, value in asked.items()):
-            asked[self._name("answer")] = 0
+            asked["answer"] = 0
         return asked
 
-    def _name(self, role: str) -> str:
-        """What the rows call a role."""
-        return next(name for name, known in self._roles.items() if known == role)
+    def _id(self) -> str | None:
+        """What the rows call the id; None if they have none."""
+        names = (name for name, role in self._roles.items() if role == "id")
+        return next((name for name in names if name not in self._ignore), None)
 
 
 def _unknown(name: str, where: str) -> DataError:

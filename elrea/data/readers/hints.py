@@ -35,6 +35,7 @@ def for_unknown(
     missing: Sequence[str],
     lists: Sequence[str] = (),
     skipped: Sequence[str] = (),
+    answered: bool = False,
 ) -> str:
     """What to do about unknown fields.
 
@@ -43,6 +44,7 @@ def for_unknown(
         missing: The roles, instruction and response, that no field of the row has.
         lists: Those of the fields that hold a list of texts.
         skipped: What `data.ignore` has already.
+        answered: Whether the row has an `answer` already.
     """
     left = list(names)
     choices = [name for name in left if _like(name, _CHOICES)] or list(lists)
@@ -52,7 +54,8 @@ def for_unknown(
         if not left:
             return f"map it with {mapped}"
         roles = ["answer" if role == "response" else role for role in missing]
-        if "answer" not in roles and any(_like(name, _ANSWERS) for name in left):
+        asks = not answered and any(_like(name, _ANSWERS) for name in left)
+        if "answer" not in roles and asks:
             roles.append("answer")
         return f"{_with_roles(left, roles, skipped)} {mapped}"
     if not missing or len(missing) > len(left):

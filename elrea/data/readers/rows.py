@@ -223,11 +223,14 @@ class RowReader:
             asked = {"instruction", "messages"} & values.keys()
             given = {"response", "messages", "answer"} & values.keys()
             missing = ["instruction"] * (not asked) + ["response"] * (not given)
+            # A row with a response may have any list, such as its tags.
+            lists = () if {"response", "messages"} & values.keys() else unknown
             advice = for_unknown(
                 unknown,
                 [] if hint else missing,
-                [name for name in unknown if _is_list(row[name])],
+                [name for name in lists if _is_list(row[name])],
                 self._skipped,
+                "answer" in values,
             )
             raise UnknownField(
                 f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; {advice}{hint}"
