@@ -113,7 +113,9 @@ def accuracy(
         axis.tick_params(axis="y", length=0)
         axis.grid(True, axis="x")
         # Under the whole figure: under the axis, beside long names, it would be cut off at the right.
-        figure.supxlabel(f"accuracy (%)\n{'; '.join(labels)}", fontsize=axis.xaxis.label.get_fontsize())
+        figure.supxlabel(
+            f"accuracy (%)\n{'; '.join(labels)}", fontsize=axis.xaxis.label.get_fontsize()
+        )
 
     save(draw, path, (WIDTH, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)
 
