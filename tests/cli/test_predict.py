@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from elrea.commands import predict
+from elrea.commands import export, merge, predict
 from elrea.commands.messages import one_line_errors
 from elrea.commands.predict import alone
 from elrea.data.readers.rows import RowReader
-from elrea.errors import DataError, StoreError
+from elrea.errors import ConfigError, DataError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
@@ -227,6 +227,9 @@ def test_fields_have_the_roles_that_they_had_in_training(ignore: list[str], tmp_
     example = reader.read(row, "", "", 1)
     assert (name, prompt.instruction) == ("q7", example.instruction)
     assert (prompt.choices, prompt.options) == (example.choices, example.options)
+    for command, typed in ((merge, ["--out"]), (export, ["--as", "peft", "--to"])):
+        with pytest.raises(ConfigError, match=r"--field and --ignore .*; give --prompts too"):
+            command.main([str(tmp_path), words[0], *typed, str(tmp_path / "x")])
     given.field = ["instruction"]
     with pytest.raises(DataError, match="--field instruction: write ROLE=NAME, as"):
         predict.asked_in(given, {})
