@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from elrea.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from omegaconf import DictConfig
 
     from elrea.data.corpus import Corpus
+    from elrea.data.examples import Example
     from elrea.pipeline.experiment import Experiment
 
 log = logging.getLogger(__name__)
@@ -81,6 +84,12 @@ def with_dev(
     return {name: strategy for name, strategy in strategies.items() if name not in open_}
 
 
+def untrained_source(train: Sequence[Example], test: Sequence[Example]) -> str | None:
+    """The first source of the test that has no training examples; None if all have some."""
+    trained = {example.source for example in train}
+    return next((example.source for example in test if example.source not in trained), None)
+
+
 def with_sources(
     strategies: dict[str, Any], corpus: Corpus, cfg: DictConfig, chosen: str
 ) -> dict[str, Any]:
@@ -92,7 +101,7 @@ def with_sources(
     from elrea.method.ensemble.strategies.source import unknown_source
 
     trained = sorted({example.source for example in corpus.train})
-    odd = next((e.source for e in corpus.test if e.source not in trained), None)
+    odd = untrained_source(corpus.train, corpus.test)
     open_ = [name for name, strategy in strategies.items() if strategy.by_source]
     if odd is None or not open_:
         return strategies

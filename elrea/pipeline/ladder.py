@@ -12,6 +12,7 @@ from elrea.evaluation.verdict import LADDER, Verdict
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import Picking
 from elrea.pipeline.assemble import REFERENCES
+from elrea.pipeline.data_needed import untrained_source
 from elrea.pipeline.forecast import Sizes
 from elrea.pipeline.passes import passes
 
@@ -141,8 +142,7 @@ def check_sources(
     experiment: Experiment, names: Sequence[str], smallest: Sequence[Example]
 ) -> None:
     """Refuses a candidate that answers by source if the smallest part lacks one of dev's."""
-    trained = sorted({example.source for example in smallest})
-    odd = next((e.source for e in experiment.corpus.test if e.source not in trained), None)
+    odd = untrained_source(smallest, experiment.corpus.test)
     for name in names:
         if odd is not None and experiment.strategies[name].by_source:
             raise ConfigError(

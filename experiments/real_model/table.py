@@ -38,7 +38,7 @@ from elrea.reporting.run_tables import QUALITY
 from elrea.reporting.runs import FinishedRun, read_run
 from elrea.reporting.sweeps import SUMMARY
 from elrea.store.files import read_json, write_text
-from experiments.real_model.study import BESIDE, DISTILLED, JOINT, STEERED, beside
+from experiments.real_model.rows import BESIDE, DISTILLED, JOINT, STEERED, beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ from elrea.reporting.runs import FinishedRun
 from elrea.store.files import read_json, write_json
 from experiments.real_model import study
 from experiments.real_model.mixture import COUNTS, DRAWS, write
-from experiments.real_model.study import (
+from experiments.real_model.rows import (
     DISTILLED,
     FACTORS,
     FIRST,
@@ -26,11 +26,9 @@ from experiments.real_model.study import (
     ROWS,
     SHARED,
     STEERED,
-    Study,
-    _overrides,
     beside,
-    settings_of,
 )
+from experiments.real_model.study import Study, _overrides, settings_of
 from experiments.real_model.table import (
     OF_CLUSTERS,
     apart,

@@ -117,7 +117,7 @@ class PromptReader:
             asked[fields["messages"]] = _answered(asked[fields["messages"]])
         else:
             asked["response"] = _PLACE
-        if any(self._roles[name] == "choices" and value for name, value in asked.items()):
+        if asked.get(fields.get("choices", "")):
             asked["answer"] = 0
         return asked
 
