@@ -338,8 +338,11 @@ def load(path: Path) -> Comparison:
 
 
 def command_line() -> str:
-    """The command line of this process, without absolute paths of the script."""
+    """The command line of this process as one would type it, without absolute paths of the script."""
     script = Path(sys.argv[0])
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # of `python -m`, else None
+    if spec is not None and spec.origin and script.exists() and script.samefile(spec.origin):
+        return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
     try:
         shown = script.resolve().relative_to(Path.cwd())
     except ValueError:

@@ -7,16 +7,32 @@ The runs have the rows `base`, `elrea_one` and `gated`. Prints a line for each r
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
+
+from elrea.commands.messages import one_line_errors
+from elrea.errors import DataError
+from elrea.reporting.runs import PREDICTIONS, read_run
+from elrea.reporting.sweeps import SUMMARY
+from elrea.store.files import read_json
+
+ROWS = ("base", "elrea_one", "gated")
 
 
 def gains(run: Path) -> list[tuple[bool, int, float]]:
-    """Of each cluster: whether its expert serves, its test questions, and how many points it gains on them."""
-    clusters = json.loads((run / "summary.json").read_text())["gates"]["gated"]["clusters"]
+    """Of each cluster: whether its expert serves, its test questions, and how many points it gains on them.
+
+    Raises:
+        ElreaError: The run is not finished, or lacks one of `ROWS`.
+    """
+    if missing := set(ROWS) - read_run(run).correct.keys():
+        raise DataError(
+            f"{run}: was not scored with {', '.join(sorted(missing))}; name all in evaluation.strategies"
+        )
+    clusters = read_json(run / SUMMARY)["gates"]["gated"]["clusters"]
     found: list[list[int]] = [[] for _ in clusters]
-    for line in (run / "predictions.jsonl").read_text().splitlines():
+    for line in (run / PREDICTIONS).read_text().splitlines():
         row = json.loads(line)
         nearest = max(range(len(clusters)), key=row["weights"].__getitem__)
         expert, base = (row["strategies"][name]["correct"] for name in ("elrea_one", "base"))
@@ -38,7 +54,12 @@ def line(name: str, rows: list[tuple[bool, int, float]]) -> str:
 
 
 if __name__ == "__main__":
-    runs = {path: gains(Path(path)) for path in sys.argv[1:]}
-    for path, rows in runs.items():
-        print(line(path, rows), *(f"{'+' if s else '-'}{gain:+.1f}" for s, _, gain in rows))
-    print(line("all", [row for rows in runs.values() for row in rows]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", type=Path, nargs="+", help="finished runs with these rows")
+    with one_line_errors():
+        runs = {str(path): gains(path) for path in parser.parse_args().folders}
+        for path, rows in runs.items():
+            print(line(path, rows), *(f"{'+' if s else '-'}{gain:+.1f}" for s, _, gain in rows))
+        print(line("all", [row for rows in runs.values() for row in rows]))

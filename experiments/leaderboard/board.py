@@ -6,7 +6,8 @@
 A column is one amount of training data. Its first sweep was scored on dev at several rates; each row takes the rate
 that is best there (`experiments.fair_table.rates`). The single adapter that is best there is what the column's methods
 are held against. Its second sweep was scored on test at those rates. Differences are in points, paired, with 95 %
-intervals over seeds and questions at once. Writes table.md, and <column>.json for each column.
+intervals over seeds and questions at once. Writes <column>.json for each column, and table.md with these columns and
+those whose JSON file is in the folder already.
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from pathlib import Path
 
 from elrea.commands.messages import one_line_errors
 from elrea.errors import ConfigError, DataError
-from elrea.reporting.compare_table import Comparison, Row, command_line, compare, read_sweep, save
+from elrea.reporting.compare_table import (
+    Comparison,
+    Row,
+    command_line,
+    compare,
+    load,
+    read_sweep,
+    save,
+)
 from elrea.store.files import write_text
 from experiments.fair_table import rates
 
@@ -46,11 +55,13 @@ class Column:
         name: Heading.
         dev: Accuracy on dev by row and rate.
         table: On test, each row less the best single adapter.
+        commit: Of the code that the runs were made with.
     """
 
     name: str
     dev: Mapping[str, Mapping[str, float]]
     table: Comparison
+    commit: str
 
     @property
     def rows(self) -> dict[str, Row]:
@@ -58,7 +69,7 @@ class Column:
         return {row.strategy: row for row in self.table.rows}
 
 
-def column(name: str, dev: Sequence[Path], test: Path) -> Column:
+def column(name: str, dev: Sequence[Path], test: Path, commit: str) -> Column:
     """Reads one column from its two sweeps.
 
     Raises:
@@ -91,10 +102,23 @@ def column(name: str, dev: Sequence[Path], test: Path) -> Column:
                 f"{test}/{job['number']}: other rates than dev chose in {dev[0]}; run it with\n{chosen!r}"
             )
     table = compare(scores, command=command_line(), data=jobs[0]["data"], baseline=best)
-    return Column(name, found, table)
+    details = {"commit": commit, "dev": found}
+    return Column(name, found, table.model_copy(update={"details": details}), commit)
 
 
-def page(columns: Sequence[Column], commit: str) -> str:
+def kept(path: Path) -> Column:
+    """A column that was written before.
+
+    Raises:
+        ElreaError: The file is not one of this script's.
+    """
+    table = load(path)
+    if missing := {"commit", "dev"} - table.details.keys():
+        raise DataError(f"{path}: is no column of a leaderboard: details has no {min(missing)}")
+    return Column(path.stem, table.details["dev"], table, table.details["commit"])
+
+
+def page(columns: Sequence[Column]) -> str:
     """The board as Markdown: the methods by the mean of their differences, what they are held against, and the rates.
 
     Raises:
@@ -114,16 +138,22 @@ def page(columns: Sequence[Column], commit: str) -> str:
         passes = "-" if rows[0].passes is None else f"{rows[0].passes:g}"
         cells = " | ".join(map(_cell, rows))
         lines.append(f"| `{name}` | {passes} | {cells} | {_counted(rows)} |")
-    return "\n\n".join(
-        [
-            "\n".join(lines),
-            "\n".join(_against(columns)),
-            *(
-                f"Rates on dev, {each.name}: accuracy in %\n\n{rates.table(each.dev)}"
-                for each in columns
-            ),
-            f"Code of the runs: {commit}\n\n    {columns[0].table.command}\n",
-        ]
+    return (
+        "\n\n".join(
+            [
+                "\n".join(lines),
+                "\n".join(_against(columns)),
+                *(
+                    f"Rates on dev, {each.name}: accuracy in %\n\n{rates.table(each.dev)}"
+                    for each in columns
+                ),
+                *(
+                    f"Code of the runs, {each.name}: {each.commit}\n\n    {each.table.command}"
+                    for each in columns
+                ),
+            ]
+        )
+        + "\n"
     )
 
 
@@ -164,21 +194,24 @@ def main() -> None:
         "--column", nargs=3, action="append", required=True, metavar=("NAME", "DEV", "TEST"),
         help="heading; sweep over evaluation.rate on dev, or several with commas; sweep over seeds on test",
     )  # fmt: skip
-    parser.add_argument("--commit", required=True, help="of the code that the runs were made with")
+    parser.add_argument(
+        "--commit", required=True, help="of the code that these columns' runs were made with"
+    )
     parser.add_argument(
         "--into", type=Path, required=True, help="folder for table.md and the JSON files"
     )
     given = parser.parse_args()
-    columns = [
-        column(name, [Path(each) for each in dev.split(",")], Path(test))
+    new = {
+        name: column(name, [Path(each) for each in dev.split(",")], Path(test), given.commit)
         for name, dev, test in given.column
-    ]
-    text = page(columns, given.commit)
+    }
+    old = {path.stem: kept(path) for path in given.into.glob("*.json") if path.stem not in new}
+    text = page([each for _, each in sorted((old | new).items())])
     print(text)
     given.into.mkdir(parents=True, exist_ok=True)
+    for name, each in new.items():
+        save(each.table, given.into / f"{name}.json")
     write_text(given.into / "table.md", text)
-    for each in columns:
-        save(each.table, given.into / f"{each.name}.json")
 
 
 if __name__ == "__main__":

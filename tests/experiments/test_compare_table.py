@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import sys
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -205,3 +208,28 @@ def test_a_sweep_is_read_with_macro_and_passes(tmp_path: Path) -> None:
     row = tables.compare([scores], command="c", data=jobs[0]["data"]).rows[0]
     assert (row.mean, row.per_seed) == (0.5, [0.25, 0.75])
     assert (row.passes, row.macro, row.macro_per_seed) == (2.5, 0.25, [0.0, 0.5])
+
+
+def test_a_recorded_command_can_be_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that imports its neighbours runs with `python -m` alone."""
+    script = Path(tables.__file__)
+    monkeypatch.setattr(sys, "argv", [str(script), "a b"])
+    monkeypatch.chdir(script.parent)
+    monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # of `python <file>`
+    assert tables.command_line() == f"python {script.name} 'a b'"
+    monkeypatch.setitem(sys.modules, "__main__", tables)  # of `python -m <module>`
+    assert tables.command_line() == "python -m elrea.reporting.compare_table 'a b'"
+
+
+def test_the_commands_of_committed_tables_can_be_typed() -> None:
+    found = [
+        (path, command.split()[1:3])
+        for path in sorted(Path("experiments").rglob("*.json"))
+        if isinstance(command := json.loads(path.read_text()).get("command"), str)
+    ]
+    assert len(found) > 15
+    for path, (first, second) in found:
+        if first == "-m":
+            assert find_spec(second), path
+        else:
+            assert "from experiments" not in Path(first).read_text(), path

@@ -89,7 +89,7 @@ def test_rows_are_held_against_the_single_adapter_that_is_best_on_dev(
         counted = f"{ahead:d}, {not (ahead or behind):d}, {behind:d}"
         assert f"| {100 * apart.mean():+.1f} [{shown}] | {counted} |" in line
     assert "| few | `parameter_matched` | 50.0 | 6 | 0, 1 |" in lines
-    assert "| steered | 33.3 | **83.3** |" in lines and "Code of the runs: abc" in lines
+    assert "| steered | 33.3 | **83.3** |" in lines and "Code of the runs, few: abc" in lines
     saved = load(tmp_path / "few.json")
     assert saved.baseline == "parameter_matched" and len(saved.rows) == 4
 
@@ -103,33 +103,60 @@ def test_a_sweeps_words_are_as_hydra_writes_them(tmp_path: Path) -> None:
 def test_what_does_not_belong_into_a_column_is_refused(tmp_path: Path) -> None:
     dev, test = sweeps(tmp_path / "rates", chosen="evaluation.settings={steered:{rate:0.5}}")
     with pytest.raises(ConfigError, match=r"test/0: other rates than dev chose in .*; run it with"):
-        board.column("few", [dev], test)
+        board.column("few", [dev], test, "abc")
     dev, test = sweeps(tmp_path / "split", "evaluation.split=dev")
     with pytest.raises(ConfigError, match="was scored on dev; the board needs runs on test"):
-        board.column("few", [dev], test)
+        board.column("few", [dev], test, "abc")
     dev, test = sweeps(tmp_path / "more")
     job(test, 2, TEST[0], "seed=0", "data.train_per_board=300", WORDS)
     with pytest.raises(ConfigError, match=r"varies data.train_per_board; a column has one setting"):
-        board.column("few", [dev], test)
+        board.column("few", [dev], test, "abc")
     dev, test = sweeps(tmp_path / "size", "data.train_per_board=300", "data.test_per_board=9")
     with pytest.raises(ConfigError, match=r"size/dev differ in data.train_per_board=300$"):
-        board.column("few", [dev], test)
+        board.column("few", [dev], test, "abc")
     dev, test = sweeps(tmp_path / "untuned")
     shutil.rmtree(test)
     job(test, 0, {**TEST[0], "balanced": 6}, "seed=0", WORDS)
     with pytest.raises(ConfigError, match="has balanced, for which dev has chosen no rate in"):
-        board.column("few", [dev], test)
+        board.column("few", [dev], test, "abc")
     bare = tmp_path / "bare"
     for number, rate in enumerate(DEV):
         job(bare, number, {"steered": 3}, f"evaluation.rate={rate}", "seed=9", "evaluation.split=dev")  # fmt: skip
     with pytest.raises(ConfigError, match="no single adapter; score one of compute_matched"):
-        board.column("few", [bare], test)
+        board.column("few", [bare], test, "abc")
 
 
 def test_columns_have_the_same_rows(tmp_path: Path) -> None:
     dev, test = sweeps(tmp_path)
-    one = board.column("few", [dev], test)
+    one = board.column("few", [dev], test, "abc")
     rows = one.table.rows[:2]
-    other = board.Column("more", one.dev, one.table.model_copy(update={"rows": rows}))
+    other = board.Column("more", one.dev, one.table.model_copy(update={"rows": rows}), "abc")
     with pytest.raises(DataError, match="the columns have different rows"):
-        board.page([one, other], "abc")
+        board.page([one, other])
+
+
+def test_a_column_that_was_made_before_stays_on_the_board_without_its_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev, test = sweeps(tmp_path / "runs")
+    into = tmp_path / "board"
+
+    def make(name: str, commit: str) -> str:
+        words = ["--column", name, str(dev), str(test), "--commit", commit, "--into", str(into)]
+        monkeypatch.setattr(sys, "argv", ["board.py", *words])
+        board.main()
+        capsys.readouterr()
+        return (into / "table.md").read_text()
+
+    alone = make("few", "abc")
+    both = make("many", "def")
+    assert "| row | passes | few | many | ahead, level, behind |" in both.splitlines()
+    assert "Code of the runs, few: abc" in both and "Code of the runs, many: def" in both
+    rates_of_few = alone[alone.index("Rates on dev") : alone.index("Code of")]
+    assert rates_of_few in both
+    shutil.rmtree(tmp_path / "runs")
+    again = board.kept(into / "few.json")
+    assert board.page([again]) == alone
+    (into / "other.json").write_text((into / "few.json").read_text().replace('"commit"', '"c"'))
+    with pytest.raises(DataError, match=r"other.json: is no column of a leaderboard: .* no commit"):
+        board.kept(into / "other.json")
