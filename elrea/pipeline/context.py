@@ -83,8 +83,12 @@ class Context:
 
     @property
     def compares(self) -> bool:
-        """Whether the test prompts' features are taken: to route by, or to judge the distilled router."""
-        return self.requirements.routed and self.experiment.router.takes_features()
+        """Whether the test prompts' features are taken: to route by, or to judge the run's distilled router.
+
+        A part's learned router is not judged: no report has its figures.
+        """
+        judged = not (self.part and self.distils)
+        return self.requirements.routed and judged and self.experiment.router.takes_features()
 
     @cached_property
     def prompts(self) -> dict[str, Any]:

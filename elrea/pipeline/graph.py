@@ -183,17 +183,18 @@ class Builder:
         main = Context(replace(experiment, strategies=own), log, here=here)
         self.contexts = [main]
         for name, strategy in parts.items():
-            # A router that is distilled from the run's features cannot know these.
             features, epochs = strategy.grouped_by(experiment.features, experiment.training.epochs)
             training = experiment.training
             if epochs != training.epochs:  # an early stop would leave their number open
                 training = replace(training, early_stop=None)
             elif training.early_stop:
                 features.check(None)
+            router = experiment.router
+            if type(features) is not type(experiment.features):
+                router = router.by_gradient()  # these features route the prompts too
             part = replace(
                 experiment, features=features, strategies={name: strategy}, training=training,
-                clustering=strategy.clustering or experiment.clustering,
-                router=strategy.router or experiment.router.by_gradient(),
+                clustering=strategy.clustering or experiment.clustering, router=strategy.router or router,
             )  # fmt: skip
             self.contexts.append(
                 Context(part, log, here=here, part=name, within=main, base_epochs=epochs)

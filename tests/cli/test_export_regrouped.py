@@ -49,3 +49,28 @@ def test_it_answers_by_the_clusters_of_the_strategy(
         loss = -sums[example.answer or 0] / len(" A")
         assert loss == pytest.approx(row[name]["loss"], abs=2e-3)
     assert max(abs(row[name]["loss"] - row["elrea"]["loss"]) for row in rows) > 5e-3
+
+
+@pytest.mark.parametrize("routing", ["words", "distilled"])
+def test_a_learned_router_serves_a_strategy_with_clusters_of_its_own(
+    routing: str, tiny: list[str], small_model: Path, tmp_path: Path
+) -> None:
+    """It is trained on these clusters, and the export needs no gradient; features of another kind route themselves."""
+    words = [*tiny, *EXAM, QUIET, f"store={tmp_path / 'store'}", "ensemble.rate=20"]
+    ended = run(
+        tmp_path, "+experiment=elrea_mmlu", *words, "ensemble=steered", f"routing={routing}",
+        "evaluation.strategies=[base,elrea_states]",
+    )  # fmt: skip
+    assert (ended.code, ended.err) == (0, "")
+    stages = ended.summary["stages"]
+    assert {"steered/router", "steered/routing"} <= stages.keys()
+    assert "steered/features-test" not in stages
+    assert not [name for name in stages if name.startswith("elrea_states/rout")]
+    folder = tmp_path / "out"
+    ensemble = Ensemble.load(folder, backbone=str(small_model), device=CPU)
+    assert not list((folder / "ensemble").rglob("*moments*"))
+    test = list(Exam(boards=2, train_per_board=16, dev_per_board=4, test_per_board=6).load().test)
+    told = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+    for example, row, sums in zip(test, told, ensemble.score(test), strict=True):
+        loss = -sums[example.answer or 0] / len(" A")
+        assert loss == pytest.approx(row["strategies"]["steered"]["loss"], abs=2e-3)
