@@ -28,7 +28,7 @@ from elrea.reporting.compare_table import (
     save,
 )
 from elrea.reporting.plots import trends
-from elrea.reporting.sweep_report import draw_sweep, seed_means, with_answers
+from elrea.reporting.sweep_report import draw_sweep, row_keys, seed_means, with_answers
 from elrea.store.files import write_text
 
 LEADER = "elrea"
@@ -90,7 +90,7 @@ def main() -> None:
     write_text(given.into / "table.md", text)
     save(table, given.into / "results.json")
     means = seed_means(with_answers(given.folder, jobs))
-    draw_sweep(means, keys, given.into, note(table), given.chance)
+    draw_sweep(means, row_keys(jobs), given.into, note(table), given.chance)
     if given.against:
         path = given.into / f"gain_on_{given.against}.png"
         draw_gains(keys, scores, given.against, path, note(table))

@@ -31,7 +31,9 @@ from typing import Any
 
 import numpy as np
 
+from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
+from elrea.config import leaves
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.evaluation.seed_intervals import (
     seeds_interval,
@@ -101,7 +103,7 @@ def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000
     """
     settings = [
         {"setting": dict(group.setting), **_compare(group.runs, a, b, resamples)}
-        for group in by_setting(runs, (a, b))
+        for group in by_setting(runs, (a, b), _own_file)
     ]
     alone = {key: settings[0][key] for key in ("items", "seeds", "pooled")}
     return {
@@ -111,6 +113,16 @@ def compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int = 10_000
         "settings": settings,
         **(alone if len(settings) == 1 else {}),
     }
+
+
+def _own_file(name: str) -> dict[str, Any]:
+    """What a strategy's file sets; empty for a strategy that is none of this project's choices."""
+    from elrea.pipeline.choices import strategy_nodes
+
+    try:
+        return leaves(strategy_nodes(config_folder(), [name])[name])
+    except ConfigError:
+        return {}
 
 
 def _compare(runs: Sequence[FinishedRun], a: str, b: str, resamples: int) -> dict[str, Any]:

@@ -20,12 +20,12 @@ def seeds_interval(per_seed: npt.ArrayLike) -> Interval | None:
         per_seed: `[S]`, one difference per seed.
 
     Returns:
-        (low, high), or None with fewer than two seeds.
+        (low, high); None with fewer than two seeds, or where all have the same value: t is then not defined.
     """
     from scipy.stats import t
 
     each = np.asarray(per_seed, dtype=np.float64)
-    if each.size < 2:
+    if each.size < 2 or np.ptp(each) < 1e-12:
         return None
     half = float(t.ppf(0.975, each.size - 1) * each.std(ddof=1) / np.sqrt(each.size))
     return float(each.mean()) - half, float(each.mean()) + half

@@ -129,8 +129,10 @@ def _by_length(
         `acc`: by the highest log-likelihood; `acc_norm`: by the highest per character, with `acc_norm_ci95` (Wilson);
         `acc_bytes`: by the highest per byte; `acc_n`: the number of items. Empty without such an item.
     """
-    texts = outcome.text or [None] * len(answers)
-    items = [i for i in among if answers[i] is not None and texts[i] is None]
+    blank = [None] * len(answers)
+    texts, why = outcome.text or blank, outcome.why or blank
+    # A judge's item whose prompt left no room for a text has a reason alone.
+    items = [i for i in among if answers[i] is not None and texts[i] is None and why[i] is None]
     if not items:
         return {}
     right = {

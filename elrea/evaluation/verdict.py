@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -78,26 +79,25 @@ class Verdict:
                 "evaluation.strategies"
             )
 
-    def check_rows(self, rows: Sequence[int], of: int, clusters: int, cost: float) -> None:
+    def check_rows(self, rows: Sequence[int], of: int, clusters: int, needed: float) -> None:
         """Refuses parts of the data that are too small.
 
         Args:
             rows: Training examples at each share.
             of: All training examples.
             clusters: C.
-            cost: As for `ladder`.
+            needed: What the smallest parts that are large enough take (`least_rows`), in full ELREA runs; infinite if
+                the data are too few for them.
 
         Raises:
             ConfigError: Too few rows for the clusters, or two shares with the same rows.
         """
-        least = ROWS_PER_CLUSTER * clusters
-        if rows[0] < least:
-            factor = least / of / LADDER[0]
+        smallest = least_rows(clusters)
+        if rows[0] < smallest[0]:
             advice = ["give larger verdict.fractions"]
             if self.fractions is None:
-                needed = factor * sum(LADDER) * cost * self.seeds
                 dear = ", more than a whole ELREA run costs" if needed > 1 else ""
-                advice = [f"say verdict.budget={_up(needed)}{dear}"] if factor <= 1 else []
+                advice = [f"say verdict.budget={_up(needed)}{dear}"] if isfinite(needed) else []
             advice += ["lower clustering.k"] if clusters > 2 else []
             raise ConfigError(
                 f"verdict: {of:,} training examples are too few: the smallest part has {rows[0]:,}, fewer than "
@@ -106,6 +106,11 @@ class Verdict:
             )
         if len(set(rows)) < len(rows):
             raise ConfigError(f"verdict: two fractions have the same {rows[0]:,} training examples")
+
+
+def least_rows(clusters: int) -> list[int]:
+    """The fewest training examples at each share of `LADDER`: `ROWS_PER_CLUSTER` for each cluster at the first."""
+    return [round(ROWS_PER_CLUSTER * clusters * share / LADDER[0]) for share in LADDER]
 
 
 @dataclass(frozen=True)

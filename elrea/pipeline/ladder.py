@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elrea.data.sampling import nested
 from elrea.errors import ConfigError
-from elrea.evaluation.verdict import LADDER, Verdict
+from elrea.evaluation.verdict import LADDER, Verdict, least_rows
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import Picking
 from elrea.pipeline.assemble import REFERENCES
@@ -95,30 +96,51 @@ def ladder_of(experiment: Experiment, settings: Verdict, *, measured: bool = Tru
     full = passes(replace(experiment, strategies={"elrea": Elrea()}), clusters)
     unit = full.tokens(*all_sizes)
     cost = whole.tokens(*all_sizes) / unit
-    shares, count = settings.ladder(cost), len(corpus.train)
-    while True:
-        rows = [max(1, int(share * count + 1e-9)) for share in shares]
-        settings.check_rows(rows, count, clusters, cost)
-        tokens = [
-            whole.tokens(
-                *_sizes(experiment, replace(corpus, train=nested(corpus.train, n, SEED)), measured)
-            )
-            for n in rows
-        ]
-        spent = settings.seeds * sum(tokens) / unit
-        if spent <= settings.budget or settings.fractions is not None:
-            break
-        # A part's texts are longer than the average.
-        shares = [share * 0.999 * settings.budget / spent for share in shares]
-    settings.check_budget(spent)
+    count = len(corpus.train)
+
+    def costs_of(rows: Sequence[int]) -> list[float]:
+        """Of parts with one seed, each as a multiple of a full ELREA run."""
+        parts = [replace(corpus, train=nested(corpus.train, n, SEED)) for n in rows]
+        return [whole.tokens(*_sizes(experiment, part, measured)) / unit for part in parts]
+
+    rows = _rows(settings, settings.ladder(cost), count, clusters, costs_of)
+    costs = costs_of(rows)
+    settings.check_budget(settings.seeds * sum(costs))
     check_sources(experiment, names, nested(corpus.train, rows[0], SEED))
     parts = [
-        Part(n, n / count, experiment.seed + seed, used / unit)
-        for n, used in zip(rows, tokens, strict=True)
+        Part(n, n / count, experiment.seed + seed, cost)
+        for n, cost in zip(rows, costs, strict=True)
         for seed in range(settings.seeds)
     ]
-    costs = {name: each.tokens(*all_sizes) / unit for name, each in alone.items()}
-    return Ladder(parts, count, unit, costs, sum(LADDER) * cost * settings.seeds)
+    of_all = {name: each.tokens(*all_sizes) / unit for name, each in alone.items()}
+    return Ladder(parts, count, unit, of_all, sum(LADDER) * cost * settings.seeds)
+
+
+def _rows(
+    settings: Verdict,
+    shares: Sequence[float],
+    count: int,
+    clusters: int,
+    costs_of: Callable[[Sequence[int]], list[float]],
+) -> list[int]:
+    """Training examples of each part, as many as the budget allows."""
+    smallest, needed = least_rows(clusters), math.inf
+    while True:
+        rows = [max(1, int(share * count + 1e-9)) for share in shares]
+        if settings.fractions is not None:
+            settings.check_rows(rows, count, clusters, needed)
+            return rows
+        if rows[0] < smallest[0]:
+            if smallest[0] <= LADDER[0] * count:
+                needed = settings.seeds * sum(costs_of(smallest))
+            if needed <= settings.budget:
+                return smallest
+        settings.check_rows(rows, count, clusters, needed)
+        spent = settings.seeds * sum(costs_of(rows))
+        if spent <= settings.budget:
+            return rows
+        # A part's texts are longer than the average.
+        shares = [share * 0.999 * settings.budget / spent for share in shares]
 
 
 def candidates(experiment: Experiment) -> list[str]:

@@ -71,7 +71,7 @@ class Difference(_Model):
         mean: Over items and seeds.
         per_seed: Over items, seed by seed.
         items_ci95: Paired bootstrap over items.
-        seeds_ci95: Student's t over `per_seed`; None with one seed.
+        seeds_ci95: Student's t over `per_seed`; None with one seed, or where all seeds' values are equal.
         seeds_items_ci95: Bootstrap over seeds and items; None with one seed, or where items were not kept.
     """
 

@@ -18,6 +18,7 @@ SAMPLES = 10
 """Test items whose answers are shown."""
 SHOWN = 600
 """Maximum number of characters of a question or answer that are shown."""
+ALL = "all items"
 LARGEST = 4
 """Sources named for each cluster, and members for each sample."""
 
@@ -61,12 +62,14 @@ class Sample:
 
 def accuracy_by_source(report: Report) -> Table | None:
     """Accuracy in percent, a row per source and a column per strategy; the last rows are the mean over sources and
-    over items, and over tasks if those are not the sources. None if there is one source."""
+    over items, and over tasks if those are not the sources. Plain text, which has no right answer, is left out. None if
+    there is one source."""
 
     def share(outcome: Outcome, items: Sequence[int]) -> float:
         return sum(outcome.correct[i] for i in items) / len(items)
 
-    table = _by_source(report, share, percent)
+    items = [i for i, example in enumerate(report.test) if not example.plain_text]
+    table = _by_source(report, items, share, percent)
     count = len(set(report.tasks))
     if table and count > 1 and list(report.tasks) != [example.source for example in report.test]:
         macro = [percent(report.strategies.get(name, {}).get("macro")) for name in report.outcomes]
@@ -75,7 +78,7 @@ def accuracy_by_source(report: Report) -> Table | None:
 
 
 def loss_by_source(report: Report) -> Table | None:
-    """The same for the loss in nats per token; None if there is no loss."""
+    """The same for the loss in nats per token, of plain text too; None if there is no loss."""
 
     def mean(outcome: Outcome, items: Sequence[int]) -> float | None:
         losses = [loss for i in items if (loss := outcome.loss[i]) is not None]
@@ -83,17 +86,23 @@ def loss_by_source(report: Report) -> Table | None:
 
     if not any(loss is not None for o in report.outcomes.values() for loss in o.loss):
         return None
-    return _by_source(report, mean, lambda loss: "-" if loss is None else f"{loss:.3f}")
+    every = range(len(report.test))
+    texts = "all items, plain text too" if len({e.plain_text for e in report.test}) > 1 else ALL
+    return _by_source(
+        report, every, mean, lambda loss: "-" if loss is None else f"{loss:.3f}", texts
+    )
 
 
 def _by_source(
     report: Report,
+    items: Sequence[int],
     figure: Callable[[Outcome, Sequence[int]], float | None],
     shown: Callable[[float | None], str],
+    total: str = ALL,
 ) -> Table | None:
     groups: dict[str, list[int]] = {}
-    for i, example in enumerate(report.test):
-        groups.setdefault(example.source, []).append(i)
+    for i in items:
+        groups.setdefault(report.test[i].source, []).append(i)
     if len(groups) < 2:
         return None
     outcomes = list(report.outcomes.values())
@@ -105,11 +114,8 @@ def _by_source(
         [x for x in column if x is not None] for column in zip(*by_source.values(), strict=True)
     ]
     means = [sum(column) / len(column) if column else None for column in columns]
-    everything = range(len(report.test))
     rows.append(("mean over sources", "", *map(shown, means)))
-    rows.append(
-        ("all items", f"{len(report.test):,}", *(shown(figure(o, everything)) for o in outcomes))
-    )
+    rows.append((total, f"{len(items):,}", *(shown(figure(o, items)) for o in outcomes)))
     return ["source", "items", *report.outcomes], rows
 
 

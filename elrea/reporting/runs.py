@@ -47,6 +47,7 @@ class FinishedRun:
         data: Name of the data.
         words: The overrides that were typed for it.
         sources: Of each item, in the order of `items`.
+        all_losses: `losses` of all rows, sorted by id: plain text, which is no item beside others, is among them.
     """
 
     folder: Path
@@ -60,14 +61,20 @@ class FinishedRun:
     data: str = ""
     words: Sequence[str] = ()
     sources: Sequence[str] = ()
+    all_losses: dict[str, list[float | None]] = field(default_factory=dict)
 
     def strategy_settings(self, name: str) -> dict[str, Any]:
         """Settings that the run's config has for a strategy, besides the strategy's own file."""
         node = CHOSEN if name == self.chosen else f"evaluation.settings.{name}."
         return {key: value for key, value in self.settings.items() if key.startswith(node)}
 
-    def changes(self, name: str) -> dict[str, Any]:
-        """What was typed or set in place of the strategy's own file, by the strategy's keys."""
+    def changes(self, name: str, file: Mapping[str, Any]) -> dict[str, Any]:
+        """What was set in place of the strategy's own file, by the strategy's keys.
+
+        Args:
+            name: The strategy.
+            file: Its own file's values, by the strategy's keys; empty if there is none, and then what was typed counts.
+        """
         own = f"evaluation.settings.{name}."
         found = {k.removeprefix(own): v for k, v in self.settings.items() if k.startswith(own)}
         if name == self.chosen:
@@ -76,7 +83,8 @@ class FinishedRun:
             found |= {
                 key.removeprefix(CHOSEN): value
                 for key, value in self.settings.items()
-                if is_below(key, typed)
+                if key.startswith(CHOSEN)
+                and (is_below(key, typed) or value != file.get(key.removeprefix(CHOSEN), value))
             }
         return found
 
@@ -158,7 +166,8 @@ def read_run(folder: Path) -> FinishedRun:
         _check_predictions(rows, job["strategies"], path)
         if not any("answer_text" in row for row in rows):  # no row has lettered options
             settings |= {key: OLD_OPTIONS for key in settings if is_options(key)}
-        rows = sorted(judged(rows) or rows, key=lambda row: str(row["id"]))
+        every = sorted(rows, key=lambda row: str(row["id"]))
+        rows = judged(every) or every
         return FinishedRun(
             folder,
             int(read_json(folder / SUMMARY)["seed"]),
@@ -166,14 +175,12 @@ def read_run(folder: Path) -> FinishedRun:
             {name: _correct(rows, name) for name in job["strategies"]},
             job["chosen"],
             settings,
-            {
-                name: [row["strategies"][name].get("loss") for row in rows]
-                for name in job["strategies"]
-            },
+            {name: _losses(rows, name) for name in job["strategies"]},
             job["strategies"],
             job["data"],
             job["words"],
             [str(row.get("source", "")) for row in rows],
+            {name: _losses(every, name) for name in job["strategies"]},
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DataError(f"{path}: invalid predictions ({error!r})") from error
@@ -205,6 +212,10 @@ def judged(rows: Sequence[Any]) -> list[Any]:
         for row in rows
         if any(each["correct"] is not None for each in row["strategies"].values())
     ]
+
+
+def _losses(rows: Sequence[Any], name: str) -> list[float | None]:
+    return [row["strategies"][name].get("loss") for row in rows]
 
 
 def _correct(rows: Sequence[Any], name: str) -> list[bool]:

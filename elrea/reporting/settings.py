@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,10 @@ BLANK = "-"
 """Shown where a run does not have a setting."""
 
 
+OwnFile = Callable[[str], Mapping[str, Any]]
+"""What a strategy's own file sets, by the strategy's keys; empty if there is none."""
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs of one setting.
@@ -50,7 +54,9 @@ class Group:
     runs: Sequence[FinishedRun]
 
 
-def by_setting(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[Group]:
+def by_setting(
+    runs: Sequence[FinishedRun], names: Sequence[str], own_file: OwnFile = lambda _: {}
+) -> list[Group]:
     """Groups runs by what can change the named strategies' answers, except the seed.
 
     A group is named by the overrides that were typed, where these tell the groups apart, and else by the config's keys.
@@ -58,11 +64,13 @@ def by_setting(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[Group]
     Args:
         runs: At least one.
         names: The strategies that are compared.
+        own_file: A strategy's own file, to see what was set in its place where one run is about the strategy and
+            another one only scored it; without it, what was typed counts.
 
     Returns:
         The groups in the order of their values, numbers by size.
     """
-    settings = _differing(runs, names)
+    settings = _differing(runs, names, own_file)
     groups: dict[tuple[str, ...], list[int]] = {}
     for i in range(len(runs)):
         groups.setdefault(tuple(values[i] for values in settings.values()), []).append(i)
@@ -74,7 +82,9 @@ def by_setting(runs: Sequence[FinishedRun], names: Sequence[str]) -> list[Group]
     return sorted(found, key=lambda group: [_order(value) for value in group.setting.values()])
 
 
-def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, list[str]]:
+def _differing(
+    runs: Sequence[FinishedRun], names: Sequence[str], own_file: OwnFile
+) -> dict[str, list[str]]:
     """Config keys whose values differ, with each run's value."""
     kept: list[dict[str, Any]] = [
         {key: value for key, value in run.settings.items() if not is_below(key, MAY_DIFFER)}
@@ -93,18 +103,21 @@ def _differing(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, l
             ]
             for i, settings in own.items():
                 kept[i] |= {key: settings[key] for key in varied if key in settings}
-        _add_changed(kept, runs, name)
+        _add_changed(kept, runs, name, own_file)
     keys = dict.fromkeys(key for settings in kept for key in settings)
     values = {key: _values(key, kept) for key in sorted(keys)}
     return {key: each for key, each in values.items() if len(set(each)) > 1}
 
 
-def _add_changed(kept: Sequence[dict[str, Any]], runs: Sequence[FinishedRun], name: str) -> None:
+def _add_changed(
+    kept: Sequence[dict[str, Any]], runs: Sequence[FinishedRun], name: str, own_file: OwnFile
+) -> None:
     """Adds what was changed of a strategy, where some runs chose it, others only scored it, and the changes differ."""
     scored = [i for i, run in enumerate(runs) if name in run.correct]
     if len({runs[i].chosen == name for i in scored}) < 2:
         return
-    changes = {i: runs[i].changes(name) for i in scored}
+    own = own_file(name)
+    changes = {i: runs[i].changes(name, own) for i in scored}
     for key in dict.fromkeys(key for each in changes.values() for key in each):
         if len({repr(each.get(key, BLANK)) for each in changes.values()}) > 1:
             for i, each in changes.items():

@@ -80,6 +80,9 @@ def routing_figures(report: Report) -> dict[str, Any]:
         return {}
     experts, cosines = report.routing.experts(), report.routing.cosines
     entropy = -(experts * experts.clamp_min(1e-30).log()).sum(1)
+    near = cosines[(cosines != 0).any(1)].argmax(
+        1
+    )  # a prompt without a feature is near to no cluster
     distilled: dict[str, Any] = {
         name: report.router[name]
         for name in ("epoch", "explained", "accuracy", "dev", "held_out")
@@ -90,7 +93,7 @@ def routing_figures(report: Report) -> dict[str, Any]:
     return {
         "w_base": round(float(report.routing.base.mean()), 6),
         "entropy_nats": round(float(entropy.mean()), 6),
-        "nearest": torch.bincount(cosines.argmax(1), minlength=cosines.shape[1]).tolist(),
+        "nearest": torch.bincount(near, minlength=cosines.shape[1]).tolist(),
         **({"distilled": distilled} if distilled else {}),
     }
 

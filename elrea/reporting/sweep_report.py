@@ -13,8 +13,15 @@ import numpy.typing as npt
 from elrea.errors import ElreaError
 from elrea.evaluation.seed_intervals import Interval, seeds_items_interval
 from elrea.evaluation.statistics import paired_interval
-from elrea.reporting.runs import FinishedRun, read_run
-from elrea.reporting.sweeps import number_of, setting_keys, training_seconds, varied_values
+from elrea.reporting.runs import CHOSEN, FinishedRun, read_run
+from elrea.reporting.settings import BLANK
+from elrea.reporting.sweeps import (
+    number_of,
+    setting_keys,
+    training_seconds,
+    typed_values,
+    varied_values,
+)
 
 BASE = "base"
 MAX_LINES = 24
@@ -34,6 +41,25 @@ def with_answers(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> list[dict[s
     return found
 
 
+def row_keys(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys of `group` in the rows of `seed_means`.
+
+    They are what varies, except the seed and `ensemble`: jobs score other strategies too. `ensemble.*` is for the
+    chosen strategy alone, so that also a value which all jobs have tells a strategy's rows apart where others only
+    score it.
+    """
+    keys = setting_keys(varied_values(jobs))
+    if _chosen_and_scored(jobs):
+        keys += [key for key in typed_values(jobs) if key.startswith(CHOSEN) and key not in keys]
+    return keys
+
+
+def _chosen_and_scored(jobs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Strategies that some jobs are about, and that others score too."""
+    scored = {name for job in jobs for name in job["strategies"] if name != job.get("chosen")}
+    return scored & {job.get("chosen") for job in jobs}
+
+
 def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[dict[str, Any]]:
     """Averages every strategy in every setting over seeds; `plots.trends.plot_sweep` draws the rows.
 
@@ -44,7 +70,7 @@ def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[
     Returns:
         Rows with these fields; accuracies and differences are shares of 1.
 
-        - `group`: values of the keys that vary, except the seed and `ensemble` (jobs score other strategies too);
+        - `group`: values of `row_keys`; "-" for a key that set another strategy than this one;
         - `strategy`, `seeds` (their number), `passes` (forward passes per prompt), `training` (`training_seconds`, mean
           over seeds; None if unknown);
         - `accuracy`: mean over seeds; `accuracy_seeds`: minimum and maximum over seeds; `accuracy_ci95`: with one seed
@@ -53,14 +79,17 @@ def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[
           baseline itself. `delta_ci95` is with one seed the bootstrap over items and with several that over seeds and
           items: the intervals that `elrea compare` shows.
     """
-    keys = varied_values(jobs)
+    keys, typed, both = row_keys(jobs), typed_values(jobs), _chosen_and_scored(jobs)
     scored: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     for i, job in enumerate(jobs):
-        group = tuple(keys[key][i] for key in setting_keys(keys))
-        seed = keys["seed"][i] if "seed" in keys else ""
+        seed = typed["seed"][i] if "seed" in typed else ""
         for name, row in job["strategies"].items():
             if row["accuracy"] is None:  # all of test is plain text
                 continue
+            other = name in both and name != job.get("chosen")
+            group = tuple(
+                BLANK if other and key.startswith(CHOSEN) else typed[key][i] for key in keys
+            )
             scored.setdefault((group, name), {})[seed] = job
     return [
         {"group": group, "strategy": name, **_means(list(seeds.values()), name, baseline)}
@@ -127,7 +156,7 @@ def write_report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str,
     from elrea.reporting.html import data_of, sweep_report
 
     rows, values = seed_means(with_answers(folder, jobs)), varied_values(jobs)
-    keys = setting_keys(values)
+    keys = row_keys(jobs)
     if rows:
         draw_sweep(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
     sweep_report(folder, words, jobs, values, keys, rows)
@@ -173,13 +202,15 @@ def draw_sweep(
         figures = {
             row["strategy"]: {
                 "accuracy": row["accuracy"],
-                "ci95": row["accuracy_ci95"] or row["accuracy_seeds"],
+                "ci95": row["accuracy_ci95"],
             }
             for row in rows
         }
         plots.accuracy(figures, folder / "accuracy.png", chance, note)
-    elif all(number_of(row["group"][0]) is not None for row in rows):
-        lines = {(row["strategy"], *row["group"][1:]) for row in rows}
+        return
+    on_axis = [row for row in rows if row["group"][0] != BLANK]
+    if on_axis and all(number_of(row["group"][0]) is not None for row in on_axis):
+        lines = {(row["strategy"], *row["group"][1:]) for row in on_axis}
         if len(lines) <= MAX_LINES:
-            trends.plot_sweep(rows, keys[0], folder / "trend.png", note=note)
-            trends.plot_sweep(rows, keys[0], folder / "gain.png", gain_on=BASE, note=note)
+            trends.plot_sweep(on_axis, keys[0], folder / "trend.png", note=note)
+            trends.plot_sweep(on_axis, keys[0], folder / "gain.png", gain_on=BASE, note=note)

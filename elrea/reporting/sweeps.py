@@ -152,12 +152,16 @@ def training_seconds(job: Mapping[str, Any], strategy: str) -> float | None:
     return round(math.fsum(s["seconds"] for s in stages if strategy in s["strategies"]), 3)
 
 
-def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Values that differ between jobs: by key, the value in each job."""
+def typed_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """By key that was typed for any job, the value in each job."""
     words = [dict(word.lstrip("+~").partition("=")[::2] for word in job["words"]) for job in jobs]
     keys = list(dict.fromkeys(key for given in words for key in given))
-    found = {key: [given.get(key, "") for given in words] for key in keys}
-    return {key: values for key, values in found.items() if len(set(values)) > 1}
+    return {key: [given.get(key, "") for given in words] for key in keys}
+
+
+def varied_values(jobs: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Values that differ between jobs: by key, the value in each job."""
+    return {key: values for key, values in typed_values(jobs).items() if len(set(values)) > 1}
 
 
 def setting_keys(keys: Iterable[str]) -> list[str]:

@@ -103,7 +103,7 @@ def free_text_table(strategies: Mapping[str, Mapping[str, Any]]) -> Table | None
         for measure in NAMES:
             style = _colour(row[f"{measure}_delta_ci95"])
             cells += [_styled(percent(row[measure]), style), interval(row[f"{measure}_ci95"])]
-        table.add_row(name, *cells)
+        table.add_row(row.get("label", name), *cells)
     return table
 
 

@@ -71,7 +71,7 @@ def verdict_of(
         "version": 1,
         "data": data,
         "measure": measure,
-        "items": len(runs[-1].items),
+        "items": scores[measure].shape[2],
         "rows": ladder.rows,
         "parts": [
             {"rows": p.rows, "share": p.share, "seed": p.seed, "cost": p.cost, "folder": folder.name}
@@ -110,7 +110,7 @@ def _scores(runs: Sequence[FinishedRun], names: Sequence[str]) -> dict[str, np.n
     found = {}
     if all(run.figures[name]["accuracy"] is not None for run in runs for name in names):
         found["accuracy"] = np.array([[run.correct[n] for run in runs] for n in names], dtype=float)
-    losses = np.array([[run.losses[n] for run in runs] for n in names], dtype=float)
+    losses = np.array([[run.all_losses[n] for run in runs] for n in names], dtype=float)
     there = ~np.isnan(losses).any(axis=(0, 1))
     if there.any():
         found["loss"] = losses[:, :, there]

@@ -12,7 +12,7 @@ import pytest
 
 from elrea.commands.sweep import Record, claim_default_folder, claim_named_folder
 from elrea.errors import ConfigError
-from elrea.reporting.sweep_report import draw_sweep, seed_means
+from elrea.reporting.sweep_report import draw_sweep, row_keys, seed_means
 from elrea.reporting.sweeps import as_csv, read_jobs, setting_keys, varied_values
 from tests.cli.commands import QUIET, Command, Ended, run
 
@@ -321,5 +321,5 @@ def test_differences_to_another_strategy() -> None:
 def test_which_pictures_a_sweep_has(words: list[str], pictures: set[str], tmp_path: Path) -> None:
     other = [word.replace("=2", "=4").replace("exam", "mmlu") for word in words[:-1]] + ["seed=3"]
     jobs = [{**JOBS[0], "words": words}, {**JOBS[1], "words": other}]
-    draw_sweep(seed_means(jobs), setting_keys(varied_values(jobs)), tmp_path)
+    draw_sweep(seed_means(jobs), row_keys(jobs), tmp_path)
     assert {path.stem for path in tmp_path.iterdir()} == pictures

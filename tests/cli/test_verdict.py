@@ -16,10 +16,12 @@ import pytest
 from elrea.config import load_config
 from elrea.errors import DataError
 from elrea.pipeline import timing
+from elrea.reporting import verdict as reporting
 from elrea.reporting.progress import duration
 from elrea.reporting.runs import read_run, run_folders
 from elrea.store.files import write_json
 from tests.cli.commands import EXAM, QUIET, ROOT, Command, Ended, run
+from tests.experiments.sweeps import SCORE, write_job
 
 ROWS = 160
 BUDGET = 1.5
@@ -178,3 +180,20 @@ def test_wrong_settings_are_refused_before_torch_is_imported() -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.stdout == "verdict.budget=0.0: must be above 0, and finite\n[]\n"
+
+
+def test_the_loss_that_decides_is_of_plain_text_too(tmp_path: Path) -> None:
+    """Beside items with a right answer it is no item, but its loss is why the loss decides."""
+
+    def row(name: str, correct: bool | None, loss: float) -> dict[str, Any]:
+        return {
+            "id": name,
+            "answer": "x",
+            "strategies": {"elrea": {"correct": correct, "loss": loss}},
+        }
+
+    rows = [row("b", None, 4.0), row("a", True, 1.0)]
+    job = write_job(tmp_path, 0, rows[1:], {"strategies": {"elrea": SCORE | {"accuracy": 1.0}}})
+    (job / "predictions.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    found = reporting._scores([read_run(job)], ["elrea"])
+    assert found["accuracy"].tolist() == [[[1.0]]] and found["loss"].tolist() == [[[1.0, 4.0]]]

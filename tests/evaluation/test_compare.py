@@ -156,7 +156,7 @@ def test_equal_answers_with_three_seeds_are_no_more_evidence_than_with_one(
     assert (
         single["pooled"].pop("over_seeds") is None is single["pooled"].pop("over_seeds_and_items")
     )
-    assert several["pooled"].pop("over_seeds")["p"] is None, "equal differences have no t"
+    assert several["pooled"].pop("over_seeds") is None, "equal differences have no t"
     assert several["pooled"].pop("over_seeds_and_items")
     assert several["pooled"] == single["pooled"]
     assert {**single["seeds"][0], "seed": None} == {**single["pooled"], "seed": None}
@@ -370,6 +370,18 @@ def test_a_changed_strategy_is_not_pooled_with_a_plain_one(same: bool, tmp_path:
             *settings[0].values(),
             *settings[1].values(),
         }
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_what_a_config_file_changes_is_not_pooled_either(soft: bool, tmp_path: Path) -> None:
+    """Nothing of it was typed: the strategy's own file has soft=false."""
+    rows = [{"base": BASE[seed], "steered": BETTER[seed]} for seed in (0, 1)]
+    own = {"soft": soft, "rate": 0.35, "clusters_from": {"epochs": 1}}
+    first = write_run(tmp_path / "first", 0, rows[0], chosen="steered", ensemble=own)
+    rewrite(first / "status.json", words=["+experiment=mine", "seed=0"])
+    other = write_run(tmp_path / "other", 1, rows[1], ensemble={"top_k": None})
+    found = compare.compare([read_run(first), read_run(other)], "steered", "base", 100)
+    assert len(found["settings"]) == (2 if soft else 1)
 
 
 def test_runs_of_two_versions_are_one_setting(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import linregress
 
 from elrea.errors import ConfigError
 from elrea.evaluation.learning_curve import Curves
-from elrea.evaluation.verdict import Verdict, decide, share_text
+from elrea.evaluation.verdict import Verdict, decide, least_rows, share_text
 
 SHARES = [1 / 8, 1 / 4, 1 / 2]
 COSTS = {"cheap": (0.5, 1.0), "wide": (0.7, 1.0), "experts": (1.0, 6.0)}
@@ -185,17 +187,18 @@ def test_settings_that_cannot_be(given: dict[str, object], said: str) -> None:
 
 
 def test_too_few_rows_say_which_budget_would_do() -> None:
-    """32 rows at the smallest of three shares are 4 % of 800: 28 % in all, which costs 0.84 runs."""
+    """The budget that it names is what 32, 64 and 128 rows take, rounded up."""
     with pytest.raises(
         ConfigError, match=r"fewer than 4 for each of 8 clusters; say verdict.budget=0.85"
     ):
-        Verdict().check_rows([17, 34, 68], 800, 8, 3.0)
+        Verdict().check_rows([17, 34, 68], 800, 8, 0.843)
     with pytest.raises(ConfigError, match=r"give larger verdict.fractions"):
         Verdict(fractions=[0.02, 0.1, 0.5]).check_rows([16, 80, 400], 800, 8, 3.0)
     with pytest.raises(ConfigError) as error:  # 1/8 is too little: no budget helps
-        Verdict(budget=9).check_rows([20, 40, 80], 160, 8, 3.0)
+        Verdict(budget=9).check_rows([20, 40, 80], 160, 8, math.inf)
     assert "budget" not in str(error.value)
     Verdict().check_rows([32, 64, 128], 800, 8, 3.0)
+    assert least_rows(8) == [32, 64, 128]
 
 
 def test_shares_in_words() -> None:

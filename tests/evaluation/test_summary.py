@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -119,3 +120,8 @@ def test_accuracies_by_length_are_of_the_items_with_choices() -> None:
     wanted = [round(float(bound), 6) for bound in wilson([True, True, False, False])]
     assert got["acc_norm_ci95"] == wanted
     assert "acc_norm" not in strategy_figures(outcomes(), PASSES, 0, 100, answers=[0] * 10)["base"]
+    unwritten = replace(made, why=["", None, "the prompt is too long", None, None, ""])
+    got = strategy_figures({"base": unwritten}, PASSES, 0, 100, answers=answers)["base"]
+    assert got["acc_n"] == 2, (
+        "an item of a judge has no accuracy by likelihood, with a text or without"
+    )

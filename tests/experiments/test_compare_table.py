@@ -44,7 +44,9 @@ def test_the_seeds_interval_by_hand() -> None:
     half = 4.302653 / math.sqrt(3)
     assert seeds_interval([1, 2, 3]) == pytest.approx((2 - half, 2 + half), abs=1e-6)
     assert seeds_interval([0.5]) is None
-    assert seeds_interval([0.5, 0.5]) == (0.5, 0.5)
+    assert seeds_interval([0.5, 0.5]) is None, (
+        "two equal values do not show how far seeds are apart"
+    )
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])

@@ -83,7 +83,7 @@ def test_differences_are_paired_and_every_seed_is_printed(tmp_path: Path, long: 
     assert found["routes"]["b"] == {"w_base": 0.5, "largest": 0.75}
     text = (into / "table.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| elrea | 5.000 "))
-    assert "| 4.500 | 5.500 | - | - | - | - | -0.500 | [-0.500, -0.500] |" in line
+    assert "| 4.500 | 5.500 | - | - | - | -0.500 | [-0.500, -0.500] |" in line
     assert line.endswith("| 25.0 |")
     assert "| b | 1 / 3 | 1 / 3 | 0.50 | 0.75 |" in text
     for picture in ("loss-some-model.png", "clusters-some-model.png"):

@@ -13,6 +13,7 @@ from elrea.method.routing.weights import Router, Routing
 from elrea.reporting import run_tables
 from elrea.reporting.html import run_report
 from elrea.reporting.report import Grouping
+from elrea.reporting.summary import routing_figures
 from tests.reporting.reports import report
 
 TEST = tuple(
@@ -49,6 +50,19 @@ def test_figures_by_source_count_each_source_once() -> None:
         ("all items", "4", "1.750", "0.917"),
     ]
     assert run_tables.accuracy_by_source(report(test=TEST[:3], outcomes={"base": BASE})) is None
+
+
+def test_plain_text_is_no_wrong_answer() -> None:
+    """It has no right one; its loss counts, and the last row says so."""
+    text = Example("t4", "", "Once there was a word.", "wiki", plain_text=True)
+    base = Outcome([*BASE.choice, None], [*BASE.correct, False], [*BASE.loss, 8.0])
+    run = report(test=(*TEST, text), outcomes={"base": base})
+    _, rows = run_tables.accuracy_by_source(run) or ([], [])
+    assert [row[0] for row in rows] == ["law", "maths", "mean over sources", "all items"]
+    assert rows[-1] == ("all items", "4", "50.0")
+    _, losses = run_tables.loss_by_source(run) or ([], [])
+    assert losses[2] == ("wiki", "1", "8.000")
+    assert losses[-1] == ("all items, plain text too", "5", "3.000")
 
 
 def test_what_was_dropped_is_counted() -> None:
@@ -93,3 +107,8 @@ def test_the_page_has_all_tables_and_the_name(tmp_path: Path) -> None:
         "expert-1 ",
     ):
         assert text in page
+
+
+def test_a_prompt_without_a_feature_is_near_to_no_cluster() -> None:
+    routing = Routing(torch.tensor([[0.1, 0.9], [0.0, 0.0], [0.0, 0.0]]), Router())
+    assert routing_figures(report(routing=routing))["nearest"] == [0, 1]

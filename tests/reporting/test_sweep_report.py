@@ -13,7 +13,13 @@ import pytest
 from elrea.commands import compare
 from elrea.evaluation.seed_intervals import seeds_items_interval
 from elrea.reporting.runs import read_run
-from elrea.reporting.sweep_report import seed_means, with_answers, write_report
+from elrea.reporting.sweep_report import (
+    draw_sweep,
+    row_keys,
+    seed_means,
+    with_answers,
+    write_report,
+)
 from elrea.reporting.sweeps import as_csv, read_jobs
 from elrea.store.files import sha256
 from tests.experiments.sweeps import SCORE, write_job
@@ -119,3 +125,37 @@ def test_the_sweeps_report_shows_what_training_costs(answered: Path, figures: li
     assert sorted(text.get_text() for text in training.axes[0].texts) == ["k=2", "k=2"]
     cost = next(f for f in figures if f.axes[0].get_xlabel() == "forward passes per prompt")
     assert all(text.get_text().startswith("k=") for text in cost.axes[0].texts)
+
+
+def chosen(
+    number: int, name: str, words: list[str], accuracies: dict[str, float]
+) -> dict[str, Any]:
+    """A finished job that is about one strategy and has scored others too."""
+    strategies = {each: SCORE | {"accuracy": value} for each, value in accuracies.items()}
+    job = {"number": str(number), "state": "done", "chosen": name, "strategies": strategies}
+    return job | {"words": [*words, f"ensemble={name}"]}
+
+
+def test_what_was_set_for_the_chosen_strategy_is_not_said_of_one_that_was_only_scored(
+    tmp_path: Path,
+) -> None:
+    jobs = [
+        chosen(0, "elrea", ["ensemble.rate=1"], {"base": 0.5, "elrea": 0.6, "uniform": 0.7}),
+        chosen(1, "elrea", ["ensemble.rate=2"], {"base": 0.5, "elrea": 0.8, "uniform": 0.7}),
+        chosen(2, "uniform", ["ensemble.rate=1"], {"base": 0.5, "elrea": 0.3, "uniform": 0.9}),
+        chosen(3, "uniform", ["ensemble.rate=2"], {"base": 0.5, "elrea": 0.3, "uniform": 0.1}),
+    ]
+    found = {(*row["group"], row["strategy"]): row["accuracy"] for row in seed_means(jobs)}
+    assert found == {
+        ("1", "base"): 0.5, ("2", "base"): 0.5, ("1", "elrea"): 0.6, ("2", "elrea"): 0.8, ("-", "elrea"): 0.3,
+        ("1", "uniform"): 0.9, ("2", "uniform"): 0.1, ("-", "uniform"): 0.7,
+    }  # fmt: skip
+    draw_sweep(seed_means(jobs), row_keys(jobs), tmp_path)
+    assert (tmp_path / "trend.png").is_file(), "rows without a value are not on its axis"
+    same = [
+        chosen(0, "elrea", ["ensemble.rate=0.5", "seed=0"], {"base": 0.5, "elrea": 0.6}),
+        chosen(1, "base", ["ensemble.rate=0.5", "seed=0"], {"base": 0.5, "elrea": 0.3}),
+    ]
+    assert row_keys(same) == ["ensemble.rate"], "though it does not vary"
+    found = {(*row["group"], row["strategy"]): row["accuracy"] for row in seed_means(same)}
+    assert found["0.5", "elrea"] == 0.6 and found["-", "elrea"] == 0.3

@@ -73,19 +73,21 @@ def accuracy(
     """Plots the accuracy of every strategy with its 95 % interval; the first strategy is on top.
 
     Args:
-        strategies: By name, `accuracy` and `ci95` (low, high) as shares of 1.
+        strategies: By name, `accuracy` and `ci95` (low, high, or None) as shares of 1.
         path: Of the PNG.
         chance: Accuracy of guessing, a share of 1; None if unknown. If it is far below every strategy, only the
             axis label names it, so that the strategies' differences stay visible.
         note: Added to the title.
     """
     names = list(strategies)
-    middle = np.array([100 * strategies[name]["accuracy"] for name in names])
-    bounds = 100 * np.array([strategies[name]["ci95"] for name in names]).reshape(-1, 2)
+    rows = [strategies[name] for name in names]
+    middle = np.array([100 * row["accuracy"] for row in rows])
+    ends = [row["ci95"] or (row["accuracy"], row["accuracy"]) for row in rows]
+    bounds = 100 * np.array(ends).reshape(-1, 2)
     low, high = float(bounds.min(initial=100)), float(bounds.max(initial=0))
     guess = None if chance is None else 100 * chance
     far = guess is None or guess < low - (high - low)
-    labels = ["bars: 95 % intervals"]
+    labels = ["bars: 95 % intervals"] if any(row["ci95"] for row in rows) else []
     if guess is not None:
         labels.append(f"{'chance' if far else 'dotted: chance,'} {guess:.0f} %")
     if "base" in strategies:
@@ -114,7 +116,8 @@ def accuracy(
         axis.grid(True, axis="x")
         # Under the whole figure: under the axis, beside long names, it would be cut off at the right.
         figure.supxlabel(
-            f"accuracy (%)\n{'; '.join(labels)}", fontsize=axis.xaxis.label.get_fontsize()
+            "\n".join(filter(None, ["accuracy (%)", "; ".join(labels)])),
+            fontsize=axis.xaxis.label.get_fontsize(),
         )
 
     save(draw, path, (WIDTH, 1.6 + 0.42 * max(1, len(names))), "Accuracy by strategy", note)

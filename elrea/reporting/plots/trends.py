@@ -31,7 +31,6 @@ def plot_sweep(
     *,
     place: int = 0,
     gain_on: str | None = None,
-    bars: str = "intervals",
     note: str = "",
 ) -> None:
     """Plots accuracies, or gains, of `sweep_report.seed_means` against a varied key, a line per strategy.
@@ -41,9 +40,8 @@ def plot_sweep(
         key: The varied key, e.g. "clustering.k"; its values are numbers.
         path: Of the PNG.
         place: Position of the key's value in a row's `group`.
-        gain_on: The baseline of `seed_means`: plots differences to it instead of accuracies.
-        bars: "intervals" (of `seed_means`; the range over seeds if a row has none) or "seeds" (range
-            over seeds).
+        gain_on: The baseline of `seed_means`: plots differences to it instead of accuracies. A row without an interval
+            has no bar.
         note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     value = "delta" if gain_on else "accuracy"
@@ -53,8 +51,7 @@ def plot_sweep(
         line = lines.setdefault(", ".join([row["strategy"], *others]), [])
         if row[value] is None:  # its empty line keeps the colours of the other lines
             continue
-        seeds = row[f"{value}_seeds"]
-        low, high = (row[f"{value}_ci95"] or seeds) if bars == "intervals" else seeds
+        low, high = row[f"{value}_ci95"] or (row[value], row[value])
         line.append((float(x), row[value], low, high))
     trend(lines, key, path, gain_on=gain_on, note=note)
 
