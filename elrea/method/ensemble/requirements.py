@@ -48,13 +48,17 @@ class Requirements:
 
     def _specs(self, clusters: int) -> dict[str, AdapterSpec]:
         specs: dict[str, AdapterSpec] = {}
+        owners: dict[str, str] = {}
         for name, strategy in self.strategies.items():
             required = strategy.adapters(self._setting(clusters))
-            for adapter in specs.keys() & required.keys():
-                if specs[adapter] != required[adapter]:
+            for adapter in required:
+                other = owners.setdefault(adapter, name)
+                if specs.get(adapter, required[adapter]) != required[adapter]:
                     raise ConfigError(
-                        f"ensemble[{name}]: trains {adapter} with other settings than another strategy of this run "
-                        "does; give both the same rate"
+                        f"ensemble[{name}]: trains the adapter {adapter} with other settings than {other} does "
+                        f"(learning rates {required[adapter].learning_rate:g} and {specs[adapter].learning_rate:g}); "
+                        f"give {name} and {other} the same rate (gated_wide: trunk_rate) in evaluation.settings, or "
+                        "score them in runs of their own"
                     )
             specs |= required
         return specs

@@ -363,3 +363,10 @@ def test_hidden_states_are_not_called_an_embedding() -> None:
     assert InstructionEmbedding().label == "mean hidden state"
     assert InstructionEmbedding(features=Embedding(model="all-MiniLM")).label == ""
     assert Elrea().label == ElreaByTokens().label == ""
+
+
+def test_rows_that_share_an_adapter_name_each_other_if_they_differ() -> None:
+    rows = {"parameter_matched": Matched(True, rate=0.5), "gated_wide": Matched(True, rate=0.25)}
+    said = r"ensemble\[gated_wide\]: .* than parameter_matched does \(learning rates .* and .*\)"
+    with pytest.raises(ConfigError, match=said):
+        Requirements(rows, LORA, TRAINING, SOURCES).adapters(3)
