@@ -116,7 +116,8 @@ def _by_source(
     means = [sum(column) / len(column) if column else None for column in columns]
     rows.append(("mean over sources", "", *map(shown, means)))
     rows.append((total, f"{len(items):,}", *(shown(figure(o, items)) for o in outcomes)))
-    return ["source", "items", *report.outcomes], rows
+    labels = [report.strategies.get(name, {}).get("label", name) for name in report.outcomes]
+    return ["source", "items", *labels], rows
 
 
 def data_rows(report: Report) -> list[tuple[str, str]]:

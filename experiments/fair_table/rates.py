@@ -2,6 +2,7 @@
 
     python -m experiments.fair_table.rates multirun/<day>/<time> ...           # the table, the chosen rates in bold
     python -m experiments.fair_table.rates multirun/<day>/<time> ... --words   # the override for the runs on test alone
+    python -m experiments.fair_table.rates multirun/<day>/<time> ... --save rates.json   # serves in place of the sweeps
 
 A row takes the rate at which it has the most dev questions right, the mean over seeds; of equal ones the lowest. The
 first sweep has all rows at the same rates, with as many runs. Further ones have other rates, for the rows whose best
@@ -17,9 +18,10 @@ from typing import Any
 
 from elrea.commands.config_files import config_folder
 from elrea.commands.messages import one_line_errors
-from elrea.errors import ConfigError
+from elrea.errors import ConfigError, DataError
 from elrea.pipeline.choices import RATES, strategy_nodes
 from elrea.reporting.compare_table import read_sweep
+from elrea.store.files import read_json, write_json
 
 KEY = "evaluation.rate"
 WITHOUT = ("backbone", "base")
@@ -34,11 +36,23 @@ def accuracies(folder: Path) -> dict[str, dict[str, float]]:
     Raises:
         ElreaError: The sweep is not finished, varies anything but rate and seed, or was scored on test.
     """
-    return _read(folder)[0]
+    return read(folder)[0]
 
 
-def _read(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
-    """`accuracies`, and what was typed for the jobs in which other sweeps must not differ."""
+def read(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
+    """`accuracies`, and what was typed for the jobs in which other sweeps must not differ.
+
+    Args:
+        folder: Of the sweep; or the file that `--save` has written of it.
+
+    Raises:
+        ElreaError: As `accuracies`; or the file is not one of these.
+    """
+    if folder.is_file():
+        saved = read_json(folder)
+        if not isinstance(saved, dict) or saved.keys() != {"accuracy", "words"}:
+            raise DataError(f"{folder}: is no file of rates, as --save writes it")
+        return dict(saved["accuracy"]), {*saved["words"]}
     keys, scores, jobs = read_sweep(folder, several=True)
     typed = [word for word in jobs[0]["words"] if word.startswith(f"{KEY}=")]
     if keys != [KEY] and (keys or not typed):
@@ -73,9 +87,9 @@ def merged(folders: Sequence[Path]) -> dict[str, dict[str, float]]:
     Raises:
         ElreaError: As `accuracies`; or a sweep has a row or a rate that it must not have, or other seeds or data.
     """
-    found, setting = _read(folders[0])
+    found, setting = read(folders[0])
     for folder in folders[1:]:
-        more, other = _read(folder)
+        more, other = read(folder)
         if differing := sorted(setting ^ other):
             raise ConfigError(f"{folder} and {folders[0]} differ in {', '.join(differing)}")
         for row, each in more.items():
@@ -139,8 +153,12 @@ def main() -> None:
         "folders", type=Path, nargs="+", help="finished sweeps over evaluation.rate on dev"
     )
     parser.add_argument("--words", action="store_true", help="print the override alone")
+    parser.add_argument("--save", type=Path, help="a JSON file that serves in place of the sweeps")
     given = parser.parse_args()
     found = merged(given.folders)
+    if given.save:
+        typed = sorted(read(given.folders[0])[1])
+        write_json(given.save, {"words": typed, "accuracy": [*found.items()]})
     if given.words:
         print(words(found))
         return

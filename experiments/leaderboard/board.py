@@ -87,11 +87,8 @@ def column(name: str, dev: Sequence[Path], test: Path, commit: str) -> Column:
         raise ConfigError(f"{test}: varies {', '.join(keys)}; a column has one setting, and seeds")
     if unrated := sorted(scores[0].items.keys() - {*found, *rates.WITHOUT}):
         raise ConfigError(f"{test}: has {unrated[0]}, for which dev has chosen no rate in {dev[0]}")
-    free = {*rates.FREE, *OF_A_SPLIT}
-    differ = rates.overrides_of(jobs, free) ^ rates.overrides_of(
-        read_sweep(dev[0], several=True)[2], free
-    )
-    if differ:
+    typed = rates.overrides_of(jobs) ^ rates.read(dev[0])[1]
+    if differ := {word for word in typed if word.partition("=")[0] not in OF_A_SPLIT}:
         raise ConfigError(f"{test} and {dev[0]} differ in {', '.join(sorted(differ))}")
     chosen = rates.words(found)
     for job in jobs:

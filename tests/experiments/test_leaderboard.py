@@ -126,6 +126,25 @@ def test_what_does_not_belong_into_a_column_is_refused(tmp_path: Path) -> None:
         board.column("few", [bare], test, "abc")
 
 
+def test_saved_rates_serve_in_place_of_their_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dev, test = sweeps(tmp_path)
+    saved = tmp_path / "rates.json"
+    monkeypatch.setattr(sys, "argv", ["rates.py", str(dev), "--save", str(saved)])
+    rates.main()
+    assert capsys.readouterr().out.startswith("| row | 0.5 | 2 |")
+    one, other = (board.column("few", [each], test, "abc") for each in (dev, saved))
+    assert one.dev == other.dev and board.page([one]) == board.page([other])
+    shutil.rmtree(test)
+    job(test, 0, TEST[0], "seed=0", "data.train_per_board=300", WORDS)
+    with pytest.raises(ConfigError, match=r"rates.json differ in data.train_per_board=300$"):
+        board.column("few", [saved], test, "abc")
+    saved.write_text("{}")
+    with pytest.raises(DataError, match=r"rates.json: is no file of rates"):
+        board.column("few", [saved], test, "abc")
+
+
 def test_columns_have_the_same_rows(tmp_path: Path) -> None:
     dev, test = sweeps(tmp_path)
     one = board.column("few", [dev], test, "abc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,8 @@ def test_figures_by_source_count_each_source_once() -> None:
         ("mean over sources", "", "2.500", "1.188"),
         ("all items", "4", "1.750", "0.917"),
     ]
+    named = replace(RUN, strategies={"elrea": {"label": "another name"}})
+    assert (run_tables.accuracy_by_source(named) or ([], []))[0][2:] == ["base", "another name"]
     assert run_tables.accuracy_by_source(report(test=TEST[:3], outcomes={"base": BASE})) is None
 
 

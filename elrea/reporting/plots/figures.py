@@ -73,7 +73,7 @@ def accuracy(
     """Plots the accuracy of every strategy with its 95 % interval; the first strategy is on top.
 
     Args:
-        strategies: By name, `accuracy` and `ci95` (low, high, or None) as shares of 1.
+        strategies: By name, `accuracy` and `ci95` (low, high, or None) as shares of 1, and a `label` if it has one.
         path: Of the PNG.
         chance: Accuracy of guessing, a share of 1; None if unknown. If it is far below every strategy, only the
             axis label names it, so that the strategies' differences stay visible.
@@ -111,7 +111,7 @@ def accuracy(
             max(0.0, (low if guess is None or far else min(low, guess)) - room), high + room
         )
         axis.set_ylim(len(names) - 0.5, -0.8)
-        axis.set_yticks(places, names)
+        axis.set_yticks(places, [strategies[name].get("label", name) for name in names])
         axis.tick_params(axis="y", length=0)
         axis.grid(True, axis="x")
         # Under the whole figure: under the axis, beside long names, it would be cut off at the right.
