@@ -121,6 +121,23 @@ def test_a_folder_is_read_by_its_json_lines_or_else_by_all_its_files(tmp_path):
     assert {e.source for e in read(tmp_path)} == {"utf-8.y"}
 
 
+def test_an_index_in_a_table_is_the_json_files_or_refused(tmp_path):
+    """A cell is a text: "1" may be the index of one choice and the text of another."""
+    refused = []
+    for texts in (["red", "blue"], ["1", "2"], ["0", "1"], ["7", "1"]):
+        for answer in (0, 1):
+            row = {"instruction": "Which?", "choices": json.dumps(texts), "answer": answer}
+            (tmp_path / "x.jsonl").write_text(json.dumps({**row, "choices": texts}))
+            try:
+                (cell,) = read(table(tmp_path / "x.csv", [row]))
+            except DataError as error:
+                assert "the index of another; give its letter" in str(error)
+                refused.append((texts[0], answer))
+            else:
+                assert cell.answer == read(tmp_path / "x.jsonl")[0].answer == answer
+    assert refused == [("1", 1)]
+
+
 def test_long_cells_choices_in_a_table_and_an_index_of_pandas(tmp_path):
     rows = [
         {"": i, "instruction": "a" * 200_000, "choices": '["red", "blue"]', "answer": "B"}

@@ -290,19 +290,19 @@ class RowReader:
                 return choices[answer]
         elif isinstance(answer, str):
             text = answer.strip()
-            by_letter = choices[letters.index(text)] if text and text in list(letters) else None
-            if text in choices and by_letter not in (None, text):
+            named = {"text": text} if text in choices else {}
+            if text and text in list(letters):
+                named["letter"] = choices[letters.index(text)]
+            if text.isdecimal() and len(text) < 3 and int(text) < len(choices):  # a cell of a CSV
+                named["index"] = choices[int(text)]
+            if len(set(named.values())) > 1:
+                problem = f"is the text of one choice and the {[*named][1]} of another"
+                instead = "an index from 0" if "letter" in named else "its letter"
                 raise BadRow(
-                    where,
-                    f"the answer {text!r} is the text of one choice and the letter of another; give an index from 0",
-                    "the answer is the text of one choice and the letter of another",
+                    where, f"the answer {text!r} {problem}; give {instead}", f"the answer {problem}"
                 )
-            if text in choices:
-                return text
-            if by_letter is not None:
-                return by_letter
-            if text.isdecimal() and int(text) < len(choices):  # a cell of a CSV
-                return choices[int(text)]
+            if named:
+                return next(iter(named.values()))
         else:
             raise BadRow(
                 where,
