@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from elrea.commands import combine
 from elrea.data.exam.exam import Exam
@@ -18,6 +20,7 @@ from elrea.data.sources.gsm8k import Gsm8k
 from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.maths import Maths
 from elrea.data.sources.mix import Mix
+from elrea.data.sources.mmlu import Mmlu
 from elrea.data.sources.svamp import Svamp
 from elrea.errors import ConfigError, DataError
 from tests.data import published as files
@@ -115,8 +118,40 @@ def test_wrong_mixes_are_refused(root):
     assert "data.sources.exam: this choice of data cannot be mixed" in fails(
         Mix({"exam": Exam()}), ConfigError
     )
+    said = fails(Mix({"dolly": Dolly(seed=3)}, root=root), ConfigError)
+    assert said.endswith("dolly.seed=3: a mix has one for all its sources; set data.seed=3")
+    said = fails(Mix({"dolly": Dolly(allow_overlap=True)}, root=root), ConfigError)
+    assert said.endswith(
+        "dolly.allow_overlap=True: a mix has one for all its sources; set data.allow_overlap=True"
+    )
+    said = fails(Mix({"dolly": Dolly(limit_test=0)}, root=root), ConfigError)
+    assert said.startswith("data.sources.dolly.limit_test=0 must be at least 1")
     said = fails(Mix({"svamp": Svamp()}, root=root, only=["svamp"]))
     assert "published/svamp: no such file or folder" in said
+
+
+@pytest.mark.parametrize("kind", [Mmlu, Bbh])
+def test_a_benchmark_in_a_mix_is_refused_with_the_words_that_test_on_it(kind, root):
+    said = fails(Mix({"quiz": kind(root=root), "dolly": Dolly()}, root=root), ConfigError)
+    assert said.startswith("data.sources.quiz: ") and "has no training questions" in said
+    words = said.partition("; to train on the other sources, set ")[2].split()
+    with initialize_config_dir(str(Path("conf").absolute()), version_base="1.3"):
+        data = compose("config", overrides=[*words, "data.train.sources.dolly.limit_train=9"]).data
+    assert data._target_.endswith(f".{kind.__name__}") and data.train._target_.endswith(".Mix")
+    assert data.train.sources.dolly.limit_train == 9
+
+
+def test_a_sources_shots_are_given_after_all_limits(root, write):
+    path = str(write("own/train.jsonl", [{"prompt": f"{i}?", "completion": "a"} for i in range(9)]))
+    mix = {"own": Jsonl(train=path, shots=2), "dolly": Dolly(root=f"{root}/dolly")}
+    corpus = Mix(mix, train_per_source=3).load()
+    assert {(e.source, len(e.shots)) for e in corpus.test} == {("own", 2), ("dolly", 0)}
+    own = {(e.instruction, e.response) for e in corpus.train if e.source == "own"}
+    assert all(set(e.shots) <= own for e in corpus.test)
+    assert not any(e.shots for e in corpus.train)
+    many = {**mix, "own": Jsonl(train=path, shots=8)}
+    said = fails(Mix(many, train_per_source=3), ConfigError)
+    assert said.startswith("data.sources.own.shots=8: train has 3 examples")
 
 
 def test_math_combined(four):

@@ -77,26 +77,34 @@ class Jsonl(Limits, Layout):
             DataError: a problem in the files, with file and line, or test questions in train.
             ConfigError: a limit, a share or the number of shots is out of range.
         """
-        if self.shots < 0:
-            raise ConfigError(f"data.shots={self.shots} must be 0 or more")
         splits = self.hold_out(self.read())
         if not self.allow_overlap:
             splits = resolve_overlap(splits, self.overlap, "data=jsonl")
-        splits = self.limit(splits)
-        train, dev, test = splits.train, splits.dev, splits.test
-        if self.shots:
-            solved = [e for e in dev or train if not (e.history or e.plain_text)]
-            # One more than needed, because a question is never its own shot.
-            pool = subset(solved, self.shots + 1, self.seed, "shots")
-            if len(pool) < self.shots:
-                raise ConfigError(
-                    f"data.shots={self.shots}: {'dev' if dev else 'train'} has {len(pool)} examples without earlier"
-                    " turns to use as shots"
-                )
-            test = tuple(e if e.plain_text else with_shots(e, pool, self.shots) for e in test)
-        several = len({example.source for example in test}) > 1
+        splits = self.give_shots(self.limit(splits))
+        several = len({example.source for example in splits.test}) > 1
         tasks: Literal["category", "source"] = "source" if several else "category"
-        return corpus_of("jsonl", replace(splits, test=test), tasks, self.options)
+        return corpus_of("jsonl", splits, tasks, self.options)
+
+    def give_shots(self, splits: Splits) -> Splits:
+        """The splits with `shots` solved examples before each test question; call it after the limits.
+
+        Raises:
+            ConfigError: `shots` is below 0, or more than there are examples to take.
+        """
+        if self.shots < 0:
+            raise ConfigError(f"data.shots={self.shots} must be 0 or more")
+        if not self.shots:
+            return splits
+        solved = [e for e in splits.dev or splits.train if not (e.history or e.plain_text)]
+        # One more than needed, because a question is never its own shot.
+        pool = subset(solved, self.shots + 1, self.seed, "shots")
+        if len(pool) < self.shots:
+            raise ConfigError(
+                f"data.shots={self.shots}: {'dev' if splits.dev else 'train'} has {len(pool)} examples without earlier"
+                " turns to use as shots"
+            )
+        test = (e if e.plain_text else with_shots(e, pool, self.shots) for e in splits.test)
+        return replace(splits, test=tuple(test))
 
     def read(self) -> Splits:
         """Read all files.

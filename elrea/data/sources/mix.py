@@ -13,10 +13,15 @@ from elrea.data.options import Options
 from elrea.data.overlap.held_out import HeldOut, Overlap, resolve_overlap
 from elrea.data.sampling import hold_out, subset
 from elrea.data.sources.base import Limits, corpus_of, settings_below
+from elrea.data.sources.benchmark import Benchmark
 from elrea.errors import ConfigError, DataError, did_you_mean
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example
+
+
+_USED = ("is_located", "read", "hold_out", "limit")
+"""The methods that a choice of data must have to be mixed."""
 
 
 @dataclass
@@ -28,7 +33,8 @@ class Mix(Limits):
     """
 
     sources: dict[str, Any] = field(default_factory=dict)
-    """Name -> a choice of this group, limited by its own `limit_train` and `limit_test`."""
+    """Name -> a choice of this group, with its own settings, such as `limit_train`, `shots` and `test_share`. Only
+    `seed` and `allow_overlap` are those of the mix, and are refused here."""
     root: str | None = None
     """Folder with one folder for each source, by name, for the sources without a place of their own. Sources without a
     folder there are left out and named in the note."""
@@ -59,9 +65,13 @@ class Mix(Limits):
 
         Raises:
             DataError: a problem in a source, a requested source that does not exist, or no source at all.
-            ConfigError: a name that is not in `sources`, or a number out of range.
+            ConfigError: a name that is not in `sources`, a source that cannot be mixed, a setting of it that a mix does
+                not use, or a number out of range.
         """
         sources, missing = self._located()
+        for name, source in sources.items():
+            if source.allow_overlap:
+                raise _one_for_all(name, "allow_overlap", source)
         splits: dict[str, Splits] = {}
         for name, source in sources.items():
             with settings_below(f"data.sources.{name}", source):
@@ -76,7 +86,11 @@ class Mix(Limits):
                 overlap = self.overlap or sources[name].overlap
                 each = replace(each, drops=drops)
                 splits[name] = resolve_overlap(each, overlap, f"data.sources.{name}", held_out)
-        limited = {name: self._limit_source(each, sources[name]) for name, each in splits.items()}
+        limited = {}
+        for name, source in sources.items():
+            with settings_below(f"data.sources.{name}", source):
+                each = self._limit_source(splits[name], source)
+                limited[name] = source.give_shots(each) if hasattr(source, "give_shots") else each
         sizes = ", ".join(
             f"{name} {len(each.train):,} and {len(each.test):,}" for name, each in limited.items()
         )
@@ -109,8 +123,17 @@ class Mix(Limits):
     def _located(self) -> tuple[dict[str, Any], list[str]]:
         """The sources to read, each with its place and this mix's seed, and the names of those that are missing."""
         for name, source in self.sources.items():
-            if not hasattr(source, "is_located"):
-                raise ConfigError(f"data.sources.{name}: this choice of data cannot be mixed")
+            if isinstance(source, Benchmark):
+                raise ConfigError(
+                    f"data.sources.{name}: {source.title} has no training questions, so it cannot be mixed; to train on"
+                    f" the other sources, set data={source.name} +data@data.train=mix"
+                )
+            if not all(hasattr(source, method) for method in _USED):
+                raise ConfigError(
+                    f"data.sources.{name}: this choice of data cannot be mixed; leave it out"
+                )
+            if source.seed not in (0, self.seed):
+                raise _one_for_all(name, "seed", source)
         for name in self.only or ():
             if name not in self.sources:
                 near = did_you_mean(name, self.sources)
@@ -164,6 +187,14 @@ class Mix(Limits):
 
     def _subset(self, examples: Sequence[Example], setting: str) -> tuple[Example, ...]:
         return subset(examples, getattr(self, setting), self.seed, setting, setting)
+
+
+def _one_for_all(name: str, setting: str, source: Any) -> ConfigError:
+    """The error for a setting of a source that a mix does not use."""
+    value = getattr(source, setting)
+    return ConfigError(
+        f"data.sources.{name}.{setting}={value}: a mix has one for all its sources; set data.{setting}={value}"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:
