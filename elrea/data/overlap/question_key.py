@@ -151,27 +151,34 @@ _RAISED = re.compile("[\u00b2\u00b3\u00b9\u00bc-\u00be\u2070-\u2089\u2150-\u215e
 """Superscript and subscript digits, and fractions in one character."""
 _BROKEN = re.compile(r"â(?: ?[^\x00-\x7f]){2}|[ãÃÂ] ?[^\x00-\x7f]")
 """UTF-8 that was decoded as Windows-1252. In MathQA, spaces separate the characters: "â ˆ ’" is a minus."""
+_SHARP = re.compile(r"(?<=[^\W_])#(?![#\w])")
+"""# that belongs to the word before it, as in C#; elsewhere it is layout (a heading, #5)."""
 _SAME = {"−": "-", "×": "*", "∗": "*", "⁄": "/", "÷": "/"}
 
 
 def plain(text: str) -> str:
-    """The text in lower case without punctuation and white space.
+    """The text in lower case without punctuation and white space, and then its symbols (currencies, emoji, shapes).
 
-    The signs of LaTeX and Markdown count as punctuation: 2x^{2} is 2x^2. Punctuation separates numbers, so 2^10 is not
-    210. Commas and spaces do not, because 1,600 is 1600, and copies of one question have "(2,0)", "(2, 0)" and "(20)".
-    A text that is only punctuation keeps it.
+    The symbols stand at the end, in their order, so that the words round them are compared as without them. The signs
+    of LaTeX and Markdown count as punctuation: 2x^{2} is 2x^2. Punctuation separates numbers, so 2^10 is not 210.
+    Commas and spaces do not, because 1,600 is 1600, and copies of one question have "(2,0)", "(2, 0)" and "(20)". A
+    text that is only punctuation keeps it.
     """
-    words = text
+    words, symbols = text, ""
     if not words.isascii():
         words = unicodedata.normalize("NFKC", _RAISED.sub(r"^\g<0>", _BROKEN.sub(_repaired, words)))
+        if kept := set(filter(_is_symbol, set(words))):
+            symbols = "".join(letter for letter in words if letter in kept)
         words = words.translate({ord(c): _letter(c) for c in set(words) if not c.isascii()})
         words = words.casefold()
+    if "#" in words:
+        symbols += "#" * len(_SHARP.findall(words))
     words = words.encode(errors="replace").translate(_LOWER).decode()
     words = _STAR.sub("^", _HYPHEN.sub("^", _STOP.sub("^", words)))
     if "{" in words:
         words = _GROUP.sub("^", words)
     words = _APART.sub(_apart, _DOUBTFUL.sub(_sign, words))
-    words = words.encode().translate(None, b" ^\\").decode()
+    words = words.encode().translate(None, b" ^\\").decode() + symbols
     return words or " ".join(text.casefold().split())
 
 
@@ -201,6 +208,15 @@ def _letter(letter: str) -> str:
         return " "
     punctuation = category[0] == "P" or category in ("So", "Sk", "Sc")
     return _SAME.get(letter, "^" if punctuation else letter)
+
+
+@lru_cache(maxsize=4096)
+def _is_symbol(letter: str) -> bool:
+    """Whether a character that is not ASCII says something by itself: a currency's, an emoji or a shape. U+FFFD only
+    stands for what was lost."""
+    return (
+        not letter.isascii() and unicodedata.category(letter) in ("So", "Sc") and letter != "\ufffd"
+    )
 
 
 def _apart(match: re.Match[str]) -> str:
