@@ -14,6 +14,7 @@ from elrea.data.prompts import Prompter
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.graph import Node, graph_of
+from elrea.pipeline.steps import answers
 from elrea.store.stage import Store
 from tests.cli.commands import EXAM, TINY
 from tests.cli.test_configs import CONF, composed
@@ -167,6 +168,19 @@ def test_a_setting_of_a_distilled_router_changes(
     assert changed(keys(plain, tmp_path), before) == {"router", "routing", "scores"}
     after = keys(experiment(small_model, "routing=distilled", word), tmp_path)
     assert changed(before, after) == stages
+
+
+def test_a_stop_text_that_begins_in_a_prompt_stands_in_the_key(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions ended answers at it; the other stages of theirs are still found. Prompts end with "Answer:"."""
+    written = {*ANSWERS, "scores"}
+    for stop, other in (("[x]", set()), ("[':x']", written), ("[' x']", written)):
+        found = experiment(small_model, f"evaluation.stop={stop}", "evaluation.by=generation")
+        new = keys(found, tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(answers, "_stops_in_a_prompt", lambda _context: False)
+            assert changed(keys(found, tmp_path), new) == other
 
 
 @pytest.mark.parametrize(

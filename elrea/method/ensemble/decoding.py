@@ -17,6 +17,9 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    StopStringCriteria,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -82,15 +85,17 @@ def generate(
     ends = ends_of(joint.model, tokenizer)
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
-        stop_strings=decoding.stop or None, prefill_chunk_size=joint.chunk(len(prompt), longest),
+        prefill_chunk_size=joint.chunk(len(prompt), longest),
     )  # fmt: skip
+    criteria = [StopTexts(tokenizer, decoding.stop, longest)] if decoding.stop else []
     stream = Stream(tokenizer, first.tolist(), ends, decoding.stop, tell) if tell else None
     rows = joint.rows(weights if layerwise else member)
     with rows as model, _settings_of(model, settings), torch.inference_mode():
         generating: Any = model
         out = generating.generate(
             ids[prompt], attention_mask=mask[prompt], generation_config=settings,
-            logits_processor=LogitsProcessorList([mixer]), tokenizer=tokenizer, streamer=stream,
+            logits_processor=LogitsProcessorList([mixer]), stopping_criteria=StoppingCriteriaList(criteria),
+            streamer=stream,
         )  # fmt: skip
     return [_until(row, ends) for row in out[first, longest:].tolist()]
 
@@ -188,6 +193,29 @@ def _until(ids: list[int], ends: Sequence[int]) -> Ids:
     """The ids before the first token that ends an answer."""
     stops = (place for place, token in enumerate(ids) if token in ends)
     return tuple(ids[: next(stops, len(ids))])
+
+
+class StopTexts(StoppingCriteria):
+    """Ends a row once its answer has a stop text; transformers' own criterion reads the prompt's end too.
+
+    Args:
+        tokenizer: Decodes tokens.
+        stop: Stop texts, at least one.
+        start: Number of tokens before the answers, with padding.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], start: int) -> None:
+        self.tokenizer, self.stop, self.start = tokenizer, stop, start
+        self.ends_with = StopStringCriteria(tokenizer, list(stop))
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Whether each row is finished [rows]."""
+        answers: Any = input_ids[:, self.start :]
+        finished = self.ends_with(answers, scores)
+        # Some tokenizers leave out the space before the first word, so that a stop text may be in the tokens alone.
+        for row in finished.nonzero().flatten().tolist():
+            finished[row] = stopped(str(self.tokenizer.decode(answers[row].tolist())), self.stop)[1]
+        return finished
 
 
 class Stream(BaseStreamer):

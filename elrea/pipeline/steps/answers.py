@@ -80,6 +80,8 @@ class Answers(Step):
             "max_new_tokens": own.max_new_tokens,
             "stop": own.stop,
         }
+        if _stops_in_a_prompt(context):
+            inputs["stops_in"] = "the answer"
         if context.prompter.stop:
             inputs["closing"] = list(context.prompter.stop)
         if (gates := f"gates-{self.strategy}") in self.upstream:
@@ -125,6 +127,21 @@ def _writers(context: Context) -> list[str]:
         for name, s in experiment.strategies.items()
         if written(experiment.corpus.test, experiment.evaluation.by, s)
     ]
+
+
+def _stops_in_a_prompt(context: Context) -> bool:
+    """Whether a stop text begins in a prompt, or with a space, which a tokenizer may leave out at the beginning of an
+    answer: older versions ended such answers at once."""
+    stop = context.experiment.evaluation.stop
+    if any(text.startswith(" ") for text in stop):
+        return True
+    beginnings = tuple(text[:n] for text in stop for n in range(1, len(text)))
+    render = context.prompter.template.render
+    return bool(beginnings) and any(
+        render(example, True).text.endswith(beginnings)
+        for example in context.experiment.corpus.test
+        if not example.plain_text
+    )
 
 
 def _check_room(context: Context) -> None:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, MambaConfig, MambaForCausalLM
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
+from transformers import (
+    GenerationConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.decoding import Mixer, ends_of, generate
+from elrea.method.ensemble.decoding import Mixer, StopTexts, ends_of, generate
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import Adapter, JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
@@ -18,6 +27,7 @@ from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.models.adapter_shape import Lora
 from elrea.models.lora import attach, set_state
 from tests.models.builders import BUILDERS, PAD, random_adapter
+from tests.small_models import byte_tokenizer, small_llama
 
 PROMPTS = [(5, 9, 3), (7,), (4, 4, 8, 20, 11, 30, 2), (12, 6)]
 WEIGHTS = torch.tensor([[0.3, 0.5, 0.2], [0.0, 1.0, 0.0], [0.6, 0.0, 0.9], [1.0, 1.0, 1.0]])
@@ -110,6 +120,44 @@ def test_a_backbone_that_keeps_no_keys_reads_prompts_whole(monkeypatch: pytest.M
         generate(joint, [p], WEIGHTS[:1, :1], settings, words(), pad_id=PAD)[0] for p in prompts
     ]
     assert generate(joint, prompts, torch.ones(2, 1), settings, words(), pad_id=PAD) == alone
+
+
+def test_a_stop_text_that_begins_in_the_prompt_does_not_end_the_answer(tmp_path: Path) -> None:
+    """A stop text ends an answer where Python finds it in the text that is written without one."""
+    tokenizer = byte_tokenizer()
+    model = LlamaForCausalLM.from_pretrained(small_llama(tmp_path))
+    letters = tokenizer("".join(map(chr, range(33, 127))))["input_ids"][1:]
+    others = [token for token in range(len(tokenizer)) if token not in letters]
+    model.lm_head.weight.data[others] = 0  # a byte alone has no text
+    joint = JointModel(model, [None])
+    prompts = ["What is 2 + 2?\n", "Hi"]
+    ids = [tuple(tokenizer(text)["input_ids"]) for text in prompts]
+
+    def texts(*stop: str) -> list[str]:
+        decoding = Decoding(max_new_tokens=9, stop=list(stop))
+        found = generate(joint, ids, torch.ones(2, 1), decoding, tokenizer, pad_id=2)
+        return [str(tokenizer.decode(list(answer))) for answer in found]
+
+    free = texts()
+    first, middle = free[0][0], free[0][3:5]
+    for stop in (f"\n{first}", f"?\n{first}", f"{prompts[1][-1]}{free[1][:2]}"):
+        assert stop not in "".join(free) and texts(stop) == free
+    assert texts(middle)[0] == free[0][: free[0].index(middle) + len(middle)]
+
+
+def test_a_stop_text_must_be_in_the_answers_text() -> None:
+    """As in Llama 2's tokenizer, the space of the first word is not written."""
+    pieces = ["▁", *"abcdef", "▁a", "▁b"]
+    backend = Tokenizer(BPE({p: i for i, p in enumerate(pieces)}, [("▁", "a"), ("▁", "b")]))
+    backend.pre_tokenizer, backend.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
+    answers = torch.tensor([[1, 7], [7, 7], [8, 7]])  # " a" after a, twice, and after " b"
+    assert tokenizer.decode(answers[1]) == "a a"
+    for prompt in ([], [[8, 2]] * 3):
+        ids = torch.cat([torch.tensor(prompt, dtype=torch.long).reshape(3, -1), answers], dim=1)
+        criterion = StopTexts(tokenizer, [" a"], len(prompt[0]) if prompt else 0)
+        assert criterion(ids, None).tolist() == [True, True, True]
+        assert criterion(ids[:, :-1], None).tolist() == [False, False, False]
 
 
 def test_the_models_own_settings_change_nothing() -> None:
