@@ -106,9 +106,9 @@ class Conversation:
         return self.prompt(line)
 
     def add(self, line: str, answer: str) -> None:
-        """Keeps a prompt and its answer."""
+        """Keeps a prompt and its answer, without the white space round it: templates put their own between turns."""
         if self.keeps:
-            self.turns += [("user", line), ("assistant", answer)]
+            self.turns += [("user", line), ("assistant", answer.strip())]
 
 
 def talk(ensemble: Ensemble, settings: Decoding, *, turns: bool = False, system: str = "") -> None:

@@ -12,6 +12,7 @@ import pytest
 from elrea.commands import chat
 from elrea.commands.messages import one_line_errors
 from elrea.data.examples import Example
+from elrea.data.readers.rows import RowReader
 from elrea.data.templates import PlainTemplate
 from elrea.errors import DataError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -41,7 +42,8 @@ def test_the_answers_are_the_ensembles(
     out = output(monkeypatch, capsys, words, "Say one.\n\nSay two.")
     assert out == f"{weighed[0]}\n{first}\n\n{weighed[1]}\n{second}\n\n"
     on = output(monkeypatch, capsys, [*words, "--turns"], "Say one.\nSay two.\n")
-    asked = Example("x", "Say two.", "", "", history=(("user", "Say one."), ("assistant", first)))
+    before = (("user", "Say one."), ("assistant", first.strip()))
+    asked = Example("x", "Say two.", "", "", history=before)
     assert on.split("\n\n")[1].split("\n", 1)[1] == ensemble.generate([asked], short)[0]
 
 
@@ -53,9 +55,9 @@ class Terminal(io.StringIO):
 class Talker:
     """Answers with what it was asked; a prompt of more than three turns before it is too long."""
 
-    def __init__(self, stops: int = 0) -> None:
+    def __init__(self, stops: int = 0, answer: str = "answer") -> None:
         self.asked: list[Example] = []
-        self.stops = stops
+        self.stops, self.answer = stops, answer
 
     def check(self, prompts: list[Example], settings: Decoding) -> None:
         if len(prompts[0].history) > 4 or "long" in prompts[0].instruction:
@@ -72,7 +74,7 @@ class Talker:
         if len(self.asked) == self.stops:
             raise KeyboardInterrupt
         tell(0, "swer")
-        return ["answer"]
+        return [self.answer]
 
 
 def talked(
@@ -128,6 +130,18 @@ def test_lines_of_a_pipe_are_prompts(monkeypatch) -> None:
     assert histories(talker) == [0, 2]
     with pytest.raises(DataError):
         talked(monkeypatch, Talker(), ["a long one"], [], terminal=False)
+
+
+def test_a_later_turn_is_worded_as_the_same_row_in_training(monkeypatch) -> None:
+    """A model's text begins with the space that stands before a response."""
+    talker = Talker(answer=" an answer\n")
+    talked(monkeypatch, talker, ["One?", "Two?"], [])
+    roles = ("user", "assistant", "user", "assistant")
+    texts = ("One?", "an answer", "Two?", "another")
+    messages = [{"role": r, "content": text} for r, text in zip(roles, texts, strict=True)]
+    row = RowReader().read({"messages": messages}, "x.jsonl:1", "x.jsonl", 1)
+    asked, learned = (PlainTemplate().render(e, shots=False) for e in (talker.asked[1], row))
+    assert asked.text == learned.text == "One? an answer\n\nTwo?"
 
 
 def test_the_system_prompt_is_the_first_turn(monkeypatch) -> None:
