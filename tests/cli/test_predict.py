@@ -310,3 +310,18 @@ def test_chats_and_what_data_jsonl_reads(tmp_path: Path) -> None:
     for _, prompt in found:
         assert (prompt.history, prompt.instruction) == (tuple(chat[:3]), "Say one.")
         assert prompt.response == ""
+
+
+@pytest.mark.parametrize("last", [[], [{"role": "assistant", "content": "No.", "weight": 0}]])
+def test_a_chats_last_user_turn_is_asked_whatever_training_learns(
+    last: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Training leaves out what stands after the last answer with loss."""
+    texts = [("user", "Hi"), ("assistant", "Yes?"), ("user", "Say one.")]
+    row = {"messages": [*({"role": role, "content": text} for role, text in texts), *last]}
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row))
+    ((_, asked),) = predict.read_prompts(path)
+    assert (asked.history, asked.instruction) == (tuple(texts[:2]), "Say one.")
+    learned = RowReader().read(row, "p.jsonl:1", "p.jsonl", 1)
+    assert (learned.history, learned.instruction, learned.response) == ((), "Hi", "Yes?")

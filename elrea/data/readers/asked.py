@@ -1,4 +1,7 @@
-"""Reads a row that asks and has no response yet: the prompt is the one that the same row has in data=jsonl."""
+"""Reads a row that asks and has no response yet: the prompt is the one that the same row has in data=jsonl.
+
+Of a chat it is that of the last user turn, also where data=jsonl learns an earlier answer.
+"""
 
 from __future__ import annotations
 
