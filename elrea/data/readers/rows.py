@@ -293,7 +293,9 @@ class RowReader:
             named = {"text": text} if text in choices else {}
             if text and text in list(letters):
                 named["letter"] = choices[letters.index(text)]
-            if text.isdecimal() and len(text) < 3 and int(text) < len(choices):  # a cell of a CSV
+            # JSON has an index as a number. All cells of a CSV are texts, its choices too.
+            may_be_index = not named or isinstance(values.get("choices"), str)
+            if may_be_index and text.isdecimal() and len(text) < 3 and int(text) < len(choices):
                 named["index"] = choices[int(text)]
             if len(set(named.values())) > 1:
                 problem = f"is the text of one choice and the {[*named][1]} of another"
