@@ -84,7 +84,7 @@ def _are_labels(instruction: str, choices: Sequence[str]) -> bool:
     if not all(choice.lower() in lower for choice in choices):  # far faster than the patterns
         return False
     marks = (
-        rf"(?:(?<!\S){re.escape(choice)}\s?[:)]|\({re.escape(choice)}\)|^\s*{re.escape(choice)}\.)(?=\s)"
+        rf"(?:(?<!\S){re.escape(choice)}\s?[:)]|\({re.escape(choice)}\)|^[^\S\n]*{re.escape(choice)}\.)(?=\s)"
         for choice in choices
     )
     return all(re.search(mark, instruction, re.IGNORECASE | re.MULTILINE) for mark in marks)
