@@ -258,6 +258,32 @@ def test_a_mapping_of_the_training_may_take_a_usual_name(
     assert found == name and prompt.options == ("1", "2")
 
 
+@pytest.mark.parametrize(
+    ("row", "answer"),
+    [
+        ({"question": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}}, {"answerKey": "B"}),
+        ({"question": "Which?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}}, {"answerKey": "2"}),
+        ({"question": {"stem": "Which?", "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}]}},
+         {"answerKey": "B"}),
+        ({"question_stem": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}}, {"answerKey": "B"}),
+        ({"question": "Which?", "question_concept": "x", "choices": {"text": ["a", "b"], "label": ["A", "B"]}},
+         {"answerKey": "B"}),
+        ({"ctx": "A man", "endings": ["a", "b"], "ind": 3}, {"label": 1}),
+    ],
+)  # fmt: skip
+def test_published_rows_without_an_answer_have_their_prompt(
+    row: dict[str, Any], answer: dict[str, Any], tmp_path: Path
+) -> None:
+    """It's that of the row with its answer in data=jsonl."""
+    example = RowReader(options="letters").read(row | answer, "", "", 1)
+    path = tmp_path / "p.jsonl"
+    for given in ({}, answer, dict.fromkeys(answer, ""), dict.fromkeys(answer)):
+        path.write_text(json.dumps(row | given))
+        ((_, prompt),) = predict.read_prompts(path, "letters")
+        assert prompt.instruction == example.instruction
+        assert (prompt.choices, prompt.options) == (example.choices, example.options)
+
+
 def test_a_role_that_there_is_not_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "Hi"}')
     with pytest.raises(DataError, match="foo=x: foo is no role of a field; the roles are instr"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from elrea.commands import combine
+from elrea.commands.predict import read_prompts
+from elrea.data.readers.hints import ignoring, mapping
 from elrea.data.sources.dolly import Dolly
 from elrea.data.sources.gsm8k import Gsm8k
 from elrea.data.sources.jsonl import Jsonl
@@ -31,7 +34,7 @@ def settings_in(message: str) -> dict[str, Any]:
 def followed(path: Path) -> Any:
     """Reads a file as its errors say, one after the other."""
     settings: dict[str, Any] = {}
-    for _ in range(3):
+    for _ in range(4):
         cfg = OmegaConf.create()
         for key, value in settings.items():
             OmegaConf.update(cfg, key, value)
@@ -57,6 +60,8 @@ def followed(path: Path) -> Any:
         {"instruction": "1 + 1?", "target": "2"},
         {"instruction": "1 + 1?", "response": "2", "output": "3"},
         {"instruction": "1 + 1?", "output": "", "answer": "2"},
+        {"instruction": "1 + 1?", "Lösung": "2"},
+        {"instruction": "1 + 1?", "response": "2", "Maß": 3, "null": 4, "1e5": 5},
         {"instruction": "1 + 1?", "response": "2", "a b": 1, "k=v": 2, 'c,"d"': 3, "it's": 4, "[x]": 5},
         {"messages": [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}], "split": "x"},
     ],
@@ -66,6 +71,116 @@ def test_following_the_hints_reads_the_row(row: dict[str, Any], tmp_path: Path) 
     (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
     (example,) = followed(tmp_path / "x.jsonl")
     assert (example.instruction, example.response) == ("1 + 1?", "2")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"Context": "TEXT", "Question": "ASKED", "Answer": "SAID"},
+        {"system_prompt": "TEXT", "question": "ASKED", "response": "SAID", "id": "7"},
+        {"system_prompt": "TEXT", "user_prompt": "ASKED", "response": "SAID"},
+        {"Instruction": "ASKED", "Input": "TEXT", "Output": "SAID", "Source": "web"},
+        {"passage": "TEXT", "question": "ASKED", "response": "SAID", "question_type": "why"},
+        {"instruction": "ASKED", "passage": "TEXT", "response": "SAID"},
+        {"article": "TEXT", "question": "ASKED", "options": ["SAID", "b"], "answer": "A", "example_id": "h1"},
+        {"question": "ASKED TEXT", "options": ["b", "SAID"], "correct_option_index": 1, "explanation": "e"},
+        {"text": "ASKED TEXT", "summary": "SAID", "url": "x"},
+        {"inputs": "ASKED TEXT", "targets": "SAID", "task": "x"},
+        {"prompt": "ASKED TEXT", "chosen": "SAID", "rejected": "no"},
+        {"dialog": [{"role": "user", "content": "ASKED TEXT"}, {"role": "assistant", "content": "SAID"}], "nr": 1},
+        {"prompt": "ASKED TEXT", "prompt_id": "7",
+         "messages": [{"role": "user", "content": "ASKED TEXT"}, {"role": "assistant", "content": "SAID"}]},
+    ],
+    ids=lambda row: " ".join(row),
+)  # fmt: skip
+def test_following_the_hints_loses_no_part_of_the_question(
+    row: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    (example,) = followed(tmp_path / "x.jsonl")
+    asked = f"{example.history} {example.instruction}"
+    assert "ASKED" in asked and "TEXT" in asked
+    assert "SAID" in (example.options or (example.response,))[example.answer or 0]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"question": "q", "A": "a", "B": "b", "answer": "B"}, "'A', 'B' look like the choices of one question; write"),
+        ({"question": "q", "option_a": "a", "option_b": "b", "answer": "b"}, "'option_a', 'option_b' look like the"),
+        ({"question": "q", "opa": "a", "opb": "b", "cop": 1}, "'opa', 'opb' look like the choices"),
+        ({"chosen": "a", "rejected": "b"}, "map them with data.fields (instruction, input,"),
+        ({"question": "q", "query": "r", "answer": "a"}, "map them with data.fields (instruction, input,"),
+        ({"premise": "p", "hypothesis": "h", "response": "yes"}, "map them with data.fields (instruction, input,"),
+        ({"instruction": "i", "input": "x", "passage": "p", "output": "o"}, "map them with data.fields (instr"),
+        ({"question": "q", "solution": "steps", "answer": "4"}, "map them with data.fields (instruction, input,"),
+        ({"Frage": "q", "Antwort": "a"}, "map them with data.fields (instruction, input,"),
+        ({"data": [{"instruction": "i", "output": "o"}], "version": 1}, "if 'data' holds the rows, save that list"),
+    ],
+    ids=lambda row: " ".join(row) if isinstance(row, dict) else "",
+)  # fmt: skip
+def test_what_the_names_leave_open_is_left_to_the_user(
+    row: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError) as caught:
+        Jsonl(train=str(tmp_path / "x.jsonl")).read()
+    assert f"; {said}" in str(caught.value) and not settings_in(str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a", "a.b-c_1", "Lösung", "质量", "a b", "a,b", "null", "True", "1", "1e5", "inf", "-x", "[x]", "it's", 'say "a"',
+     "a\\", 'a\\"b', "a\\b", "${a}", "*", "#", "~", "a=b", "$HOME", "`a`", ""],
+)  # fmt: skip
+def test_every_name_survives_a_shell_and_hydra(name: str) -> None:
+    for word in (mapping("response", name), ignoring([name, "b"])):
+        typed = subprocess.run(["sh", "-c", f"printf %s {word}"], capture_output=True, check=True)
+        (read,) = OverridesParser.create().parse_overrides([typed.stdout.decode()])
+        value = OmegaConf.to_container(OmegaConf.create({"a": read.value()}), resolve=True)
+        assert value == {"a": name if "fields" in word else [name, "b"]}
+
+
+def test_a_second_field_for_a_role_is_the_users_to_choose(tmp_path: Path) -> None:
+    row = {"instruction": "Add.", "prompt": "1 + 1?", "response": "2"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(
+        DataError, match=r"as data\.ignore=\[instruction\] or data\.ignore=\[prompt\]$"
+    ):
+        Jsonl(train=str(tmp_path / "x.jsonl")).read()
+
+
+def test_hints_about_tools_do_not_go_in_circles(tmp_path: Path) -> None:
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "2", "tool_calls": [1]},
+    ]
+    (tmp_path / "x.jsonl").write_text(
+        json.dumps({"messages": said, "tools": [1], "made": 1}) + "\n"
+    )
+    assert followed(tmp_path / "x.jsonl")[0].response == "2"
+    said[1]["content"] = None
+    (tmp_path / "x.jsonl").write_text(json.dumps({"messages": said}) + "\n")
+    with pytest.raises(DataError, match="tool calls are not read; remove the line") as caught:
+        Jsonl(train=str(tmp_path / "x.jsonl")).read()
+    assert "data.ignore" not in str(caught.value)
+
+
+def test_commands_name_their_own_option(tmp_path: Path) -> None:
+    """They have --ignore, and no data.ignore."""
+    said = [{"role": "user", "content": "1 + 1?"}, {"role": "assistant", "content": "2"}]
+    said[0]["my note"] = "x"
+    said[0]["thinking"] = "x"
+    (tmp_path / "x.jsonl").write_text(json.dumps({"messages": said, "prompt": "1 + 1?"}) + "\n")
+    ignore: list[str] = []
+    for _ in range(3):
+        with pytest.raises(DataError) as caught:
+            read_prompts(tmp_path / "x.jsonl", ignore=ignore)
+        assert "data." not in str(caught.value)
+        found = re.findall(r"--ignore ('.*?'|\S+)", str(caught.value))
+        ignore = [shlex.split(word)[0] for word in found]
+    ((_, prompt),) = read_prompts(tmp_path / "x.jsonl", ignore=ignore)
+    assert prompt.instruction == "1 + 1?"
 
 
 @pytest.mark.parametrize("answer", ["right", "correct_answer", "gold"])

@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from elrea.data.readers.formats import BadRow, UnknownField
-from elrea.data.readers.forms import HELLASWAG, plain_row
+from elrea.data.readers.forms import plain_row
+from elrea.data.readers.hints import ignore_options
 from elrea.data.readers.rows import NAMES, TEXT, RowReader
 from elrea.data.readers.turns import is_assistant
 from elrea.errors import DataError, did_you_mean
@@ -52,7 +53,7 @@ class PromptReader:
                     f"{role}={given[role]}: {role} is no role of a field; the roles are {', '.join(NAMES)}"
                 )
         asking = {role: name for role, name in given.items() if role in _ASKING}
-        self._reader = RowReader(asking, ignore, options=options)
+        self._reader = RowReader(asking, ignore, options=options, skip=ignore_options)
         self._roles = {name: role for name, role in _ROLES.items() if role not in given}
         self._roles |= {name: role for role, name in given.items()}
         self._ignore = frozenset(ignore)
@@ -96,11 +97,9 @@ class PromptReader:
             for name, value in row.items()
             if not name.startswith("_") and name not in self._ignore
         }
-        if set(HELLASWAG) <= row.keys():
-            row["label"] = 0  # the published test set has none
         asked: dict[str, Any] = {}
         fields: dict[str, str] = {}
-        for name, value in plain_row(row, where, self._mapped).items():
+        for name, value in plain_row(row, where, self._mapped, answered=False).items():
             role = self._roles.get(name)
             if role is None and "*" in self._ignore:
                 continue

@@ -13,19 +13,22 @@ Fields = Mapping[str, Any]
 ARC = ("question", "choices", "answerKey")
 OPEN_BOOK = ("question_stem", "choices", "answerKey")
 HELLASWAG = ("ctx", "endings", "label")
+"""Fields of a layout; the last one is the answer."""
 _PLAIN = {"instruction", "prompt", "answer"}
 """A row with one of these fields says itself what it asks, and is none of the layouts."""
 _HELLASWAG_MORE = ("ctx_a", "ctx_b", "source_id", "split", "split_type")
 """Columns of HellaSwag that say nothing more: the two parts of ctx, and where it comes from."""
 
 
-def plain_row(row: Fields, where: str, named: Collection[str]) -> Fields:
+def plain_row(row: Fields, where: str, named: Collection[str], answered: bool = True) -> Fields:
     """A row of ARC, OpenBookQA, CommonsenseQA or HellaSwag as instruction, choices and answer; any other row itself.
 
     Args:
         row: the row of the file.
         where: its place, for the messages.
         named: the names that data.fields gives. A layout with one of them is left as it is.
+        answered: whether the answer is read. If not, it may be missing, as in the published test sets, and the first
+            choice stands for it.
 
     Raises:
         BadRow: choices without texts and labels, or an answer that is none of them.
@@ -35,11 +38,12 @@ def plain_row(row: Fields, where: str, named: Collection[str]) -> Fields:
     question = row.get("question")
     if isinstance(question, Mapping) and {"stem", "choices"} <= question.keys():
         row = {**row, "question": question["stem"], "choices": question["choices"]}
-    for layout in (ARC, OPEN_BOOK):
-        if set(layout) <= row.keys() and not {*layout} & {*named}:
-            return _arc(row, layout[0], where)
-    if set(HELLASWAG) <= row.keys() and not {*HELLASWAG} & {*named}:
-        return _hellaswag(row, where)
+    for layout in (ARC, OPEN_BOOK, HELLASWAG):
+        needed = layout if answered else layout[:-1]
+        if set(needed) <= row.keys() and not {*layout} & {*named}:
+            if layout == HELLASWAG:
+                return _hellaswag(row, where, answered)
+            return _arc(row, layout[0], where, answered)
     return row
 
 
@@ -64,7 +68,7 @@ def instances(row: Fields, number: int, where: str) -> Sequence[Fields]:
     return [{**task, **each, "id": f"{name}/{index}"} for index, each in enumerate(inner)]
 
 
-def _arc(row: Fields, question: str, where: str) -> Fields:
+def _arc(row: Fields, question: str, where: str, answered: bool) -> Fields:
     """{question, choices: {text, label}, answerKey}; or choices as a list of {text, label}, or of texts."""
     choices = row["choices"]
     if isinstance(choices, Mapping):
@@ -79,7 +83,7 @@ def _arc(row: Fields, question: str, where: str) -> Fields:
         raise BadRow(
             where, "choices must have as many labels as texts: {text: [...], label: [...]}"
         )
-    if row["answerKey"] not in labels:
+    if answered and row["answerKey"] not in labels:
         problem = f"answerKey {row['answerKey']!r} is not one of the labels {labels}"
         raise BadRow(where, problem, "answerKey is not one of the labels")
     rest = {
@@ -89,13 +93,13 @@ def _arc(row: Fields, question: str, where: str) -> Fields:
     }
     if "question_concept" in row:  # of CommonsenseQA
         rest.setdefault("category", row["question_concept"])
-    answer = labels.index(row["answerKey"])
+    answer = labels.index(row["answerKey"]) if answered else 0
     return {**rest, "instruction": row[question], "choices": texts, "answer": answer}
 
 
-def _hellaswag(row: Fields, where: str) -> Fields:
+def _hellaswag(row: Fields, where: str, answered: bool) -> Fields:
     """{ind, activity_label, ctx, endings, label}; the label is an index, or empty in the published test set."""
-    label = str(row["label"])
+    label = str(row["label"]) if answered else "0"
     if not label.isdecimal() or len(label) > 2:
         problem = (
             f"label {row['label']!r} is not the index of an ending; read a split that has labels"

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import json
 import math
 import re
-import string
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from elrea.data.examples import Example
 from elrea.data.options import Options, with_options
+from elrea.data.readers.choices import answer_of, choices_of, is_list
 from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
-from elrea.data.readers.hints import for_unknown, ignoring, mapping
+from elrea.data.readers.hints import Ignoring, for_unknown, ignoring, mapping
 from elrea.data.readers.layouts import looks_like
 from elrea.data.readers.turns import (
+    Chat,
     LearnedTurns,
     TurnLoss,
     Turns,
+    UnreadKey,
     as_messages,
     chat,
     encodable,
@@ -68,6 +68,7 @@ class RowReader:
         ignore: fields of a row, and keys of a message, to skip; "*" skips all fields without a role.
         turns: the assistant turns of a chat that carry loss in training.
         options: how rows with choices are asked (`elrea.data.options`).
+        skip: the words of a hint that skips fields.
 
     Raises:
         DataError: `fields` has an unknown role.
@@ -79,6 +80,7 @@ class RowReader:
         ignore: Sequence[str] = (),
         turns: LearnedTurns = "last",
         options: Options = "letters",
+        skip: Ignoring = ignoring,
     ) -> None:
         self._learned, self._options = turns, options
         roles = {**NAMES, TEXT: (TEXT,)}
@@ -92,7 +94,12 @@ class RowReader:
         self._roles = {name: role for role in roles if role not in mapped for name in roles[role]}
         self._roles.update({name: role for role, name in mapped.items()})
         self._names = {role: mapped.get(role, names[0]) for role, names in roles.items()}
-        self._ignore, self._skipped = frozenset(ignore), tuple(ignore)
+        self._ignore, self._skipped, self._skip = frozenset(ignore), tuple(ignore), skip
+
+    @property
+    def skipped(self) -> Sequence[str]:
+        """The fields to skip."""
+        return self._skipped
 
     @property
     def is_mapped(self) -> bool:
@@ -122,13 +129,15 @@ class RowReader:
         if TEXT in values:
             return self._plain_text(values, where, label, line)
         instruction, turns, response, loss = self._turns(values, row, where)
-        choices = _choices(values, where)
+        choices = choices_of(values.get("choices"), where)
         if choices:
-            response = self._answer(values, choices, response, where)
+            answer = values.get("answer", response)
+            is_cell = isinstance(values["choices"], str)
+            response = answer_of(answer, choices, self._names["answer"], is_cell, where)
         elif response is None and "answer" in values:
             raise DataError(
                 f"{where}: field {self._names['answer']!r} without choices; if it is the response, set"
-                f" data.fields.response={self._names['answer']}"
+                f" {mapping('response', self._names['answer'])}"
             )
         if response is None:
             raise self._missing("response", row, where)
@@ -194,10 +203,11 @@ class RowReader:
     def _by_role(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         """The values of the row that are not null, by role."""
         values: dict[str, Any] = {}
+        first: dict[str, str] = {}  # the name of each value's field
         unknown = []
         text = self._names[TEXT]
         # Alpaca's own file has prompt and response once more in `text`, which a user has to skip.
-        both = text in row and any(
+        both = self._roles.get(text) == TEXT and any(
             self._roles.get(name) not in (None, *_TEXT_ROLES)
             for name in row
             if name not in self._ignore
@@ -208,34 +218,43 @@ class RowReader:
                 continue
             if role is None and name in _TOOLS:
                 if value:
-                    raise _tools(name, where)
+                    raise BadRow(
+                        where,
+                        f"the field {name!r}: the tools of a chat are not read; remove the line, or skip the field with"
+                        f" {self._skip([*self._skipped, name])}",
+                        f"field {name!r}",
+                    )
             elif role is None:
                 unknown.append(name)
             elif value is not None:
                 if role in values:
+                    skips = [self._skip([*self._skipped, each]) for each in (first[role], name)]
                     raise DataError(
                         f"{where}: {name!r} is a second field for the {role}; add one of them to data.ignore, as"
-                        f" {ignoring([*self._skipped, name])}"
+                        f" {' or '.join(skips)}"
                     )
-                values[role] = value
-        hint = looks_like(row, "jsonl") if unknown else ""
+                values[role], first[role] = value, name
         if unknown:
-            asked = {"instruction", "messages"} & values.keys()
-            given = {"response", "messages", "answer"} & values.keys()
-            missing = ["instruction"] * (not asked) + ["response"] * (not given)
-            # A row with a response may have any list, such as its tags.
-            lists = () if {"response", "messages"} & values.keys() else unknown
-            advice = for_unknown(
-                unknown,
-                [] if hint else missing,
-                [name for name in lists if _is_list(row[name])],
-                self._skipped,
-                "answer" in values,
-            )
             raise UnknownField(
-                f"{where}: unknown field(s) {', '.join(map(repr, unknown))}; {advice}{hint}"
+                f"{where}: unknown field(s) {', '.join(map(repr, unknown))};"
+                f" {self._advice(row, unknown, values)}{looks_like(row, 'jsonl')}"
             )
         return values
+
+    def _advice(
+        self, row: Mapping[str, Any], unknown: Sequence[str], values: dict[str, Any]
+    ) -> str:
+        """What to do about unknown fields."""
+        # A row with a response may have any list, such as its tags.
+        lists = () if {"response", "messages"} & values.keys() else unknown
+        return for_unknown(
+            row,
+            unknown,
+            values.keys(),
+            [name for name in lists if is_list(row[name])],
+            self._skipped,
+            self._names[TEXT] if TEXT in values else "",
+        )
 
     def _turns(
         self, values: dict[str, Any], row: Mapping[str, Any], where: str
@@ -245,8 +264,11 @@ class RowReader:
         if "messages" in values:
             also = sorted({"instruction", "input", "response", "history"} & set(values))
             if also:
-                raise BadRow(where, f"both messages and {', '.join(also)}; keep one of them")
-            read = chat(values["messages"], where, self._learned, self._ignore)
+                names = [name for name in row if self._roles.get(name) in also]
+                skip = self._skip([*self._skipped, *names])
+                problem = f"both messages and {', '.join(also)}; keep one of them, as {skip} does"
+                raise BadRow(where, problem)
+            read = self._chat(values["messages"], where)
         elif None not in given and any(isinstance(text, list) for text in given):
             also = sorted({"input", "history"} & set(values))
             if also:
@@ -254,12 +276,20 @@ class RowReader:
                     where, f"both a list of messages and {', '.join(also)}; keep one of them"
                 )
             messages, prompt = as_messages(*given)
-            read = chat(messages, where, self._learned, self._ignore, prompt)
+            read = self._chat(messages, where, prompt)
         else:
             return self._single(values, row, where)
         system = _system(values, where, read.history)
         loss = (*[None] * len(system), *read.turn_loss) if read.turn_loss else ()
         return read.instruction, (*system, *read.history), read.response, loss
+
+    def _chat(self, messages: object, where: str, given: int = 0) -> Chat:
+        """`chat` with the settings, whose errors say how a key is skipped."""
+        try:
+            return chat(messages, where, self._learned, self._ignore, given)
+        except UnreadKey as error:
+            skip = self._skip([*self._skipped, error.key])
+            raise BadRow(where, f"{error.problem}, or skip it with {skip}", error.kind) from error
 
     def _single(
         self, values: dict[str, Any], row: Mapping[str, Any], where: str
@@ -276,48 +306,6 @@ class RowReader:
         turns = (*_system(values, where, turns), *turns)
         loss = turn_loss(turns, self._learned)
         return instruction, turns, None if response is None else stripped(response), loss
-
-    def _answer(
-        self, values: dict[str, Any], choices: tuple[str, ...], response: str | None, where: str
-    ) -> str:
-        """The right choice, which the row gives as an index (from 0), a letter or the choice's text."""
-        answer = values.get("answer", response)
-        if answer is None:
-            raise BadRow(where, f"choices without a field {self._names['answer']!r}; add it")
-        letters = string.ascii_uppercase[: len(choices)]
-        if isinstance(answer, int) and not isinstance(answer, bool):
-            if 0 <= answer < len(choices):
-                return choices[answer]
-        elif isinstance(answer, str):
-            text = answer.strip()
-            named = {"text": text} if text in choices else {}
-            if text and text in list(letters):
-                named["letter"] = choices[letters.index(text)]
-            # JSON has an index as a number. All cells of a CSV are texts, its choices too.
-            may_be_index = not named or isinstance(values.get("choices"), str)
-            if may_be_index and text.isdecimal() and len(text) < 3 and int(text) < len(choices):
-                named["index"] = choices[int(text)]
-            if len(set(named.values())) > 1:
-                problem = f"is the text of one choice and the {[*named][1]} of another"
-                instead = "an index from 0" if "letter" in named else "its letter"
-                raise BadRow(
-                    where, f"the answer {text!r} {problem}; give {instead}", f"the answer {problem}"
-                )
-            if named:
-                return next(iter(named.values()))
-        else:
-            raise BadRow(
-                where,
-                f"the {self._names['answer']} must be an index from 0, a letter or a choice's text, not "
-                f"{json.dumps(answer, default=str)[:40]}",
-                "the answer has the wrong type",
-            )
-        raise BadRow(
-            where,
-            f"the answer {answer!r} is not one of the {len(choices)} choices; give an index from 0, a letter from A to"
-            f" {letters[-1]}, or the text of a choice",
-            "the answer is not one of the choices",
-        )
 
 
 def source_of(label: str) -> str:
@@ -339,38 +327,6 @@ def _system(values: dict[str, Any], where: str, turns: Turns) -> Turns:
     if any(role == "system" for role, _ in turns):
         raise BadRow(where, "both a field 'system' and a system turn; keep one of them")
     return (("system", text),)
-
-
-def _tools(name: str, where: str) -> BadRow:
-    return BadRow(
-        where,
-        f"the field {name!r}: the tools of a chat are not read; remove the line, or skip the field with"
-        f" data.ignore=[{name}]",
-        f"field {name!r}",
-    )
-
-
-def _is_list(value: object) -> bool:
-    """Whether a value is a list of texts, which may be written as JSON in a table's cell."""
-    try:
-        return len(_choices({"choices": value}, "")) > 1
-    except BadRow:
-        return False
-
-
-def _choices(values: dict[str, Any], where: str) -> tuple[str, ...]:
-    given = values.get("choices")
-    if given is None or given == "":
-        return ()
-    if isinstance(given, str) and given.lstrip().startswith("["):  # a cell of a CSV
-        with suppress(ValueError):
-            given = json.loads(given)
-    if not isinstance(given, list) or not all(isinstance(choice, str) for choice in given):
-        raise BadRow(where, "choices must be a list of texts")
-    choices = tuple(encodable(choice, where).strip() for choice in given)
-    if not 2 <= len(set(choices)) == len(choices) <= 26 or "" in choices:
-        raise BadRow(where, "choices must be 2 to 26 different texts that are not empty")
-    return choices
 
 
 def _text(values: dict[str, Any], role: str, where: str) -> str | None:

@@ -29,6 +29,8 @@ _ROLES = {
 }  # fmt: skip
 _TOOL_ROLES = ("tool", "function", "ipython", "function_call", "observation", "tool_call")
 """Roles of tool calls and their results: OpenAI's, Llama's and LLaMA-Factory's."""
+_CALLS = ("tool_calls", "function_call")
+"""Keys of a message that calls tools; it may have no content."""
 _TEXT_PARTS = ("text", "input_text", "output_text")
 _FLAGS = ("train", "training", "train_on_turn", "loss")
 """Names of a boolean that says what OpenAI's weight does: in Axolotl's files and in ms-swift's."""
@@ -66,6 +68,21 @@ class _Turn:
     """What the message's weight says: None if it has none."""
 
 
+class UnreadKey(BadRow):
+    """A key of a message, or of its content parts, that is not read; the settings may skip it.
+
+    Args:
+        where: the row's place.
+        problem: what is wrong and what to change, to which the way to skip it is added.
+        place: of the key: "a message".
+        key: its name.
+    """
+
+    def __init__(self, where: str, problem: str, place: str, key: str) -> None:
+        super().__init__(where, problem, f"key {key!r} in {place}")
+        self.problem, self.key = problem, key
+
+
 def chat(
     messages: object,
     where: str,
@@ -87,8 +104,9 @@ def chat(
         given: number of messages at the beginning that belong to a prompt, and carry no loss.
 
     Raises:
-        BadRow: not a list of messages, an unknown role or key, content that is not text, tool calls, or no answer to a
-            user turn.
+        UnreadKey: a key that is unknown or not read.
+        BadRow: not a list of messages, an unknown role, content that is not text, tool calls, or no answer to a user
+            turn.
     """
     if not isinstance(messages, list):
         raise BadRow(where, "messages must be a list of {role, content}")
@@ -211,7 +229,7 @@ def _no_message(where: str, role: str = "") -> BadRow:
 
 
 def _check_keys(
-    message: Mapping[str, Any], names: Collection[str], where: str, ignore: Collection[str]
+    message: Mapping[str, Any], names: tuple[str, str], where: str, ignore: Collection[str]
 ) -> None:
     """Refuse a key of a message that would be left out, unless it is empty, as exports fill missing keys."""
     known = {*names, "weight", *_FLAGS}
@@ -226,11 +244,9 @@ def _check_keys(
             problem = (
                 f"unknown key {key!r} in a message{did_you_mean(key, [*names, 'weight', 'train'])}"
             )
-        raise BadRow(
-            where,
-            f"{problem}; remove it, or skip it with data.ignore=[{key}]",
-            f"key {key!r} in a message",
-        )
+        if key in _CALLS and not message.get(names[-1]):  # skipped, it would leave nothing
+            raise BadRow(where, f"{problem}; remove the line", f"key {key!r} in a message")
+        raise UnreadKey(where, f"{problem}; remove it", "a message", key)
 
 
 def _learned(message: Mapping[str, Any], role: str, where: str) -> bool | None:
@@ -285,8 +301,8 @@ def _joined(parts: list[Any], where: str, ignore: Collection[str]) -> str | None
             )
         for key, value in part.items():
             if value and key not in ("type", "text", *ignore) and "*" not in ignore:
-                problem = f"unknown key {key!r} in a content part; remove it, or skip it with data.ignore=[{key}]"
-                raise BadRow(where, problem, f"key {key!r} in a content part")
+                problem = f"unknown key {key!r} in a content part; remove it"
+                raise UnreadKey(where, problem, "a content part", key)
         texts.append(text)
     return "\n".join(texts) if texts else None
 
