@@ -29,7 +29,8 @@ from elrea.commands.arguments import check_arguments, ensemble_parser, load_ense
 from elrea.commands.messages import one_line_errors
 from elrea.commands.target import check_outside
 from elrea.data.readers.asked import PromptReader
-from elrea.data.readers.formats import UnknownField, parse_row
+from elrea.data.readers.formats import UnknownField, UnreadColumn, parse_row
+from elrea.data.readers.hints import ignore_options
 from elrea.data.readers.tables import EmptyFile, rows_of
 from elrea.errors import ConfigError, DataError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -199,7 +200,7 @@ def read_prompts(
     prompts: list[tuple[str, Example]] = []
     places: dict[str, str] = {}
     try:
-        for row in rows_of(path):
+        for row in rows_of(path, ignore=ignore):
             name = reader.name_of(row.value, row.where)
             name = str(row.number) if name is None else name
             if not is_text(name):
@@ -214,6 +215,8 @@ def read_prompts(
         raise DataError(
             f"{error} (--field ROLE=NAME gives it a role, --ignore NAME skips it)"
         ) from error
+    except UnreadColumn as error:
+        raise DataError(f"{error} ({ignore_options([error.name])} skips it)") from error
     except EmptyFile as error:
         raise DataError(
             f"{path}: the file has no prompts; write one JSON object per line"

@@ -69,6 +69,25 @@ def test_files_of_a_folder_that_are_not_read_are_named(write, caplog):
     )
 
 
+def test_files_that_look_like_data_are_named_whatever_their_suffix(write, caplog):
+    folder = write("in/a.JSONL", rows(4)).parent
+    for name in ("b.jsonl.zst", "c.ndjson", "d.XLSX", "README.md", "LICENSE"):
+        (folder / name).write_text("")
+    assert len(read_files({"data.test": str(folder)}, RowReader(), Drops())["data.test"]) == 4
+    assert "alone are read, not b.jsonl.zst, c.ndjson, d.XLSX; name" in caplog.text
+    caplog.clear()
+    (folder / "a.JSONL").rename(folder / "a.json")
+    write("in/c.ndjson", [{"instruction": "What is 4?", "response": "4"}])
+    assert len(read_files({"data.test": str(folder)}, RowReader(), Drops())["data.test"]) == 5
+    assert "are read, not b.jsonl.zst, d.XLSX; name" in caplog.text
+    for name in ("a.json", "c.ndjson"):
+        (folder / name).unlink()
+    with pytest.raises(
+        DataError, match=r"no data file in this folder but b\.jsonl\.zst, d\.XLSX \(data"
+    ):
+        read_files({"data.test": str(folder)}, RowReader(), Drops())
+
+
 def test_rows_of_one_kind_are_one_line(write):
     path = write(
         "in/x.jsonl", [*rows(4), {**GOOD, "response": ""}, "{", {**GOOD, "response": "\n"}]

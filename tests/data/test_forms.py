@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
+import io
 import json
+import lzma
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from elrea.commands.predict import read_prompts
 from elrea.data.drops import Drops
 from elrea.data.examples import Example
 from elrea.data.readers.jsonl import read_files
@@ -93,6 +98,90 @@ def test_parquet(tmp_path):
     examples = read(tmp_path / "x.parquet")
     assert [e.response for e in examples] == [row["output"] for row in ROWS]
     assert [e.source for e in examples] == ["x"] * 3
+
+
+def test_parquet_columns_that_python_cannot_hold(tmp_path):
+    """They are named, and may be ignored; the last of two columns with one name does not win."""
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    good = {"instruction": ["a", "b"], "response": ["c", "d"]}
+    latin = arrow.array([b"\xff", b"b"]).buffers()
+    for column in (
+        arrow.Array.from_buffers(arrow.string(), 2, latin),
+        arrow.array([2**60, 1], type=arrow.timestamp("us")),
+    ):
+        path = tmp_path / "x.parquet"
+        parquet.write_table(arrow.table({**good, "made at": column}), path)
+        said = fails(path)
+        assert said.startswith("x.parquet: the column 'made at' cannot be read (")
+        assert said.endswith("""('data.ignore=["made at"]' skips it)""")
+        assert [e.response for e in read(path, ignore=["made at"])] == ["c", "d"]
+        with pytest.raises(DataError, match=r"\(--ignore 'made at' skips it\)$"):
+            read_prompts(path)
+    columns = [arrow.array([text]) for text in "abc"]
+    names = ["instruction", "response", "response"]
+    parquet.write_table(arrow.Table.from_arrays(columns, names=names), path)
+    assert fails(path) == "x.parquet: the column 'response' appears twice; rename one of the two"
+
+
+def test_suffixes_in_capital_letters(tmp_path):
+    for name, as_it_is in (("utf-8.x.csv", "B.CSV"), ("utf-8.array.json.gz", "B.JSON.GZ")):
+        path = save(tmp_path / name).rename(tmp_path / as_it_is)
+        assert [e.response for e in read(path)] == [row["output"] for row in ROWS]
+
+
+def test_the_separator_that_excel_names(tmp_path):
+    for line in ("sep=;", '"sep=;"', "sep=|", "sep=\t"):
+        separator = line.strip('"')[-1]
+        path = table(tmp_path / "x.csv", ROWS, delimiter=separator)
+        path.write_bytes(line.encode() + b"\r\n" + path.read_bytes())
+        examples = read(path)
+        assert [e.response for e in examples] == [row["output"] for row in ROWS]
+        assert examples[0].id.endswith(":3")
+
+
+def zipped(content: bytes) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("x.jsonl", content)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("x.jsonl.zip", zipped, "a zip archive or an Excel workbook, not text; unpack it"),
+        ("x.xlsx", zipped, "a zip archive or an Excel workbook, not text; unpack it, or save it as CSV"),
+        ("x.csv", zipped, "a zip archive or an Excel workbook"),
+        ("x.jsonl", gzip.compress, "compressed by gzip; let its name end with .gz"),
+        ("x.json", gzip.compress, "compressed by gzip; let its name end with .gz"),
+        ("x.jsonl.bz2", bz2.compress, "compressed by bzip2; unpack it"),
+        ("x.jsonl.xz", lzma.compress, "compressed by xz; unpack it"),
+        ("x.jsonl.zst", lambda content: b"\x28\xb5\x2f\xfd" + content, "compressed by zstd; unpack it"),
+        ("x.jsonl", lambda content: b"PAR1" + content + b"PAR1", "Parquet; let its name end with .parquet"),
+    ],
+)  # fmt: skip
+def test_files_that_are_no_text_are_named_by_what_they_are(tmp_path, name, make, said):
+    (tmp_path / name).write_bytes(make(lines(ROWS).encode()))
+    assert fails(tmp_path / name).startswith(f"{name}: {said}")
+
+
+def test_an_answer_in_a_table_is_a_text_or_an_index(tmp_path, write):
+    """A cell has no type: "1" is a text or an index, where JSON has a text or a number."""
+    row = {"instruction": "1 + 1?", "choices": ["1", "2", "3"]}
+    cells = {**row, "choices": json.dumps(row["choices"])}
+    said = fails(table(tmp_path / "x.csv", [{**cells, "answer": "1"}]))
+    assert (
+        "the answer '1' is the text of one choice and the index from 0 of another; give a letter"
+        in said
+    )
+    for answer, response in (("B", "2"), ("3", "3"), ("0", "1")):
+        (example,) = read(table(tmp_path / "x.csv", [{**cells, "answer": answer}]), options="text")
+        assert example.response == response
+    for given, response in ((1, "2"), ("1", "1")):
+        assert read_row(write, {**row, "answer": given}, options="text").response == response
+    same = {**cells, "choices": '["0", "1"]', "answer": "1"}
+    assert read(table(tmp_path / "x.csv", [same]), options="text")[0].response == "1"
 
 
 def test_the_source_of_a_file_is_its_name(tmp_path):

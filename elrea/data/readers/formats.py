@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -36,6 +36,22 @@ class BadRow(DataError):
 
 class UnknownField(DataError):
     """A row with a field that has no role: `data.fields` or `data.ignore` must say what it is."""
+
+
+class UnreadColumn(DataError):
+    """A column of Parquet whose values Python cannot hold; the settings may skip it.
+
+    Args:
+        file: the file.
+        name: the column's.
+        reason: why it cannot be read.
+    """
+
+    def __init__(self, file: Path, name: str, reason: str) -> None:
+        super().__init__(
+            f"{file}: the column {name!r} cannot be read ({reason}); save it as text, or leave it out"
+        )
+        self.name = name
 
 
 OnBad = Callable[[BadRow], None]
@@ -110,15 +126,32 @@ _MARKS = (
 )
 
 
+_BINARY = (
+    (b"PK\x03\x04", "a zip archive or an Excel workbook, not text; unpack it, or save it as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an Excel workbook, not text; save it as CSV"),
+    (b"\x1f\x8b", "compressed by gzip; let its name end with .gz, as in .jsonl.gz"),
+    (b"BZh", "compressed by bzip2; unpack it, or compress it by gzip"),
+    (b"\xfd7zXZ\x00", "compressed by xz; unpack it, or compress it by gzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed by zstd; unpack it, or compress it by gzip"),
+    (b"7z\xbc\xaf", "a 7z archive, not text; unpack it"),
+    (b"PAR1", "Parquet; let its name end with .parquet"),
+    (b"ARROW1", "an Arrow file, not text; save it as Parquet"),
+)
+"""The first bytes of files that are no text -> what they are."""
+
+
 def _opened(file: Path) -> BinaryIO:
     """A file's bytes: unzipped, and as UTF-8 if they begin with the byte order mark of UTF-16 or UTF-32.
 
     Raises:
-        DataError: the file has such a mark, and is not in that encoding.
+        DataError: the file has such a mark, and is not in that encoding; or it is no text at all.
     """
-    stream = gzip.GzipFile(file) if file.suffix == ".gz" else file.open("rb")
+    stream = gzip.GzipFile(file) if file.suffix.lower() == ".gz" else file.open("rb")
     try:
-        start = stream.peek(4)
+        start = stream.peek(8)
+        for mark, kind in _BINARY:
+            if start.startswith(mark):
+                raise DataError(f"{file}: {kind}")
         encoding = next((name for mark, name in _MARKS if start.startswith(mark)), None)
         if encoding is None:
             return cast(BinaryIO, stream)
@@ -255,6 +288,8 @@ def _tsv(file: Path, columns: Sequence[str], on_bad: OnBad) -> Rows:
             yield dict(zip(columns, cells, strict=True)), where, line
 
 
+_SEPARATOR = re.compile(r'"?sep=([^"])"?\r?', re.IGNORECASE)
+"""Excel's first line."""
 _LONGEST_CELL = 2**31 - 1
 """Characters; the csv module's own limit is 131,072."""
 
@@ -263,14 +298,17 @@ def _table(file: Path, delimiter: str, on_bad: OnBad) -> Rows:
     """The rows of a table with a header and quoted cells, as spreadsheets save it.
 
     Semicolons separate the cells of a CSV whose header has one and no comma, as where the comma is the decimal point.
-    A first column without a name is a row index of pandas, which is left out.
+    A line `sep=;` before the header, as Excel writes it, names the character that separates them. A first column
+    without a name is a row index of pandas, which is left out.
 
     Raises:
         DataError: broken quotes, or a header with an empty name or the same name twice.
     """
     text = _text_of(file)
-    first = text.partition("\n")[0]
-    if delimiter == "," and ";" in first and "," not in first:
+    first, end, rest = text.partition("\n")
+    if said := _SEPARATOR.fullmatch(first):
+        delimiter, text = said[1], end + rest
+    elif delimiter == "," and ";" in first and "," not in first:
         delimiter = ";"
     csv.field_size_limit(_LONGEST_CELL)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -304,21 +342,43 @@ def _header(cells: list[str], where: str) -> list[str]:
     return names
 
 
-def _parquet(file: Path, _columns: Sequence[str], _on_bad: OnBad) -> Rows:
+def parquet(file: Path, ignore: Collection[str] = ()) -> Rows:
+    """The rows of a Parquet file, without the columns to ignore, which may have what Python cannot hold.
+
+    Raises:
+        UnreadColumn: a column that Python cannot hold, such as text that is not UTF-8.
+        DataError: broken Parquet, two columns of one name, or there is no pyarrow.
+    """
     try:
         from pyarrow import ArrowException
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise DataError(f"{file}: Parquet needs pyarrow: pip install 'elrea[hub]'") from error
+    number = 0
     try:
-        number = 0
-        for batch in ParquetFile(file).iter_batches():
-            for row in batch.to_pylist():
-                yield row, f"{file}, row {number}", number
+        table = ParquetFile(file)
+        names = [name for name in table.schema_arrow.names if name not in ignore]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise DataError(f"{file}: the column {twice!r} appears twice; rename one of the two")
+        for batch in table.iter_batches(columns=names):
+            values = [_values(file, name, batch.column(name)) for name in names]
+            for cells in zip(*values, strict=True):
+                yield dict(zip(names, cells, strict=True)), f"{file}, row {number}", number
                 number += 1
     except ArrowException as error:
         raise DataError(f"{file}: broken Parquet ({str(error).splitlines()[0]})") from error
 
 
-READERS = {".jsonl": json_lines, ".json": _json, ".csv": _csv, ".tsv": _tsv, ".parquet": _parquet}
-"""By the suffix without .gz."""
+def _values(file: Path, name: str, column: Any) -> list[Any]:
+    """The values of a column of Parquet."""
+    try:
+        return cast(list[Any], column.to_pylist())
+    except (
+        ValueError,
+        OverflowError,
+    ) as error:  # not UTF-8, a date after the year 9999, nanoseconds
+        raise UnreadColumn(file, name, str(error).splitlines()[0]) from error
+
+
+READERS = {".jsonl": json_lines, ".json": _json, ".csv": _csv, ".tsv": _tsv}
+"""Of text, by the suffix without .gz in small letters."""

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from elrea.data.readers.formats import BadRow, OnBad, UnknownField, refuse
+from elrea.data.readers.formats import BadRow, OnBad, UnknownField, UnreadColumn, refuse
 from elrea.data.readers.forms import instances
+from elrea.data.readers.hints import ignoring
 from elrea.data.readers.rows import source_of
 from elrea.data.readers.tables import EmptyFile, rows_of, suffix_of
 from elrea.errors import DataError
@@ -23,8 +24,23 @@ log = logging.getLogger(__name__)
 
 BadRows = Literal["refuse", "drop"]
 
-SUFFIXES = (".json", ".csv", ".tsv", ".parquet", ".jsonl")
+SUFFIXES = (".json", ".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 """Suffixes of the files that are read from a folder without *.jsonl; all but .parquet may be followed by .gz."""
+_OTHER = (
+    ".arrow",
+    ".feather",
+    ".xlsx",
+    ".xls",
+    ".ods",
+    ".zip",
+    ".7z",
+    ".tar",
+    ".tgz",
+    ".bz2",
+    ".xz",
+    ".zst",
+)
+"""Suffixes of files that may hold data too, and are not read."""
 
 DIFFERENT = "if files have different fields, make each a source of data=mix: docs/quickstart.md"
 """What to do where the fields of one file are not those of another."""
@@ -77,13 +93,21 @@ def _files(paths: Sequence[str], key: str) -> list[tuple[Path, bool]]:
     for path in map(Path, paths):
         if path.is_dir():
             inside = sorted(f for f in path.iterdir() if not f.name.startswith(".") and f.is_file())
-            lines = [file for file in inside if file.suffix == ".jsonl"]
+            lines = [file for file in inside if file.suffix.lower() == ".jsonl"]
             chosen = lines or [file for file in inside if suffix_of(file) in SUFFIXES]
+            other = [file for file in inside if _is_data(file) and file not in chosen]
             if not chosen:
+                found = f" but {_names(other)}" if other else ""
                 raise DataError(
-                    f"{path}: no data file in this folder ({key}); give .jsonl, .json, .csv, .tsv or .parquet files"
+                    f"{path}: no data file in this folder{found} ({key}); give .jsonl, .json, .csv, .tsv or .parquet"
+                    " files"
                 )
-            _say_skipped(path, [f for f in inside if suffix_of(f) in SUFFIXES and f not in chosen])
+            if other:
+                kinds = "*.jsonl" if lines else f"files with {', '.join(SUFFIXES)}"
+                log.warning(
+                    "%s: of this folder the %s alone are read, not %s; name files to read others",
+                    path, kinds, _names(other),
+                )  # fmt: skip
             files += [(file, True) for file in chosen]
         elif path.is_file():
             files.append((path, False))
@@ -92,17 +116,15 @@ def _files(paths: Sequence[str], key: str) -> list[tuple[Path, bool]]:
     return files
 
 
-def _say_skipped(folder: Path, skipped: Sequence[Path]) -> None:
-    """Warns of data files of a folder that are not read, since it has *.jsonl too."""
-    if skipped:
-        names = ", ".join(file.name for file in skipped[:NAMED])
-        more = f" and {len(skipped) - NAMED:,} more" if len(skipped) > NAMED else ""
-        log.warning(
-            "%s: of this folder the *.jsonl alone are read, not %s%s; name files to read others",
-            folder,
-            names,
-            more,
-        )
+def _is_data(file: Path) -> bool:
+    """Whether a file looks like data, also in a form that is not read, as a.jsonl.zst and b.xlsx."""
+    return any(suffix.lower() in (*SUFFIXES, *_OTHER) for suffix in file.suffixes)
+
+
+def _names(files: Sequence[Path]) -> str:
+    """The names of the first files, and how many more there are."""
+    more = f" and {len(files) - NAMED:,} more" if len(files) > NAMED else ""
+    return ", ".join(file.name for file in files[:NAMED]) + more
 
 
 def _labels(files: Sequence[Path]) -> dict[Path, str]:
@@ -142,6 +164,9 @@ def _examples(
             )
         except BadRow as error:
             raise DataError(f"{error} (data.bad_rows=drop leaves such rows out)") from error
+        except UnreadColumn as error:
+            hint = ignoring([*reader.skipped, error.name])
+            raise DataError(f"{error} ({hint} skips it)") from error
         except UnknownField as error:
             if len(files) == 1 or not (examples or reader.is_mapped):
                 raise
@@ -161,7 +186,7 @@ def _examples(
 def _read(file: Path, label: str, reader: RowReader, on_bad: OnBad) -> list[Example]:
     examples: list[Example] = []
     places: dict[str, str] = {}
-    for row in rows_of(file, on_bad=on_bad):
+    for row in rows_of(file, on_bad=on_bad, ignore=reader.skipped):
         try:
             read = [
                 reader.read(part, row.where, label, row.number)

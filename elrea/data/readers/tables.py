@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from elrea.data.readers.formats import READERS, BadRow, OnBad, json_lines, refuse
+from elrea.data.readers.formats import READERS, BadRow, OnBad, json_lines, parquet, refuse
 from elrea.errors import DataError
 
 SUFFIXES = (".jsonl", ".json", ".tsv", ".parquet")
@@ -34,13 +34,18 @@ class Row:
 
 
 def suffix_of(file: Path) -> str:
-    """ ".jsonl" of both a.jsonl and a.jsonl.gz."""
-    return Path(file.name.removesuffix(".gz")).suffix
+    """ ".jsonl" of a.jsonl, a.jsonl.gz and A.JSONL."""
+    return _unzipped(file).suffix.lower()
 
 
 def stem_of(file: Path) -> str:
     """ "a" of both a.jsonl and a.jsonl.gz."""
-    return Path(file.name.removesuffix(".gz")).stem
+    return _unzipped(file).stem
+
+
+def _unzipped(file: Path) -> Path:
+    """The file's name without .gz, in small or capital letters."""
+    return Path(file.stem if file.suffix.lower() == ".gz" else file.name)
 
 
 def files_of(place: Path, prefix: str = "", setting: str = "data.root") -> list[Path]:
@@ -90,7 +95,12 @@ def split_files(place: Path, split: str) -> list[Path]:
     return candidates
 
 
-def rows_of(file: Path, columns: Sequence[str] = (), on_bad: OnBad = refuse) -> Iterator[Row]:
+def rows_of(
+    file: Path,
+    columns: Sequence[str] = (),
+    on_bad: OnBad = refuse,
+    ignore: Collection[str] = (),
+) -> Iterator[Row]:
     """Read a file's rows.
 
     Args:
@@ -98,8 +108,10 @@ def rows_of(file: Path, columns: Sequence[str] = (), on_bad: OnBad = refuse) -> 
             with another suffix is read as JSON lines.
         columns: names of the columns of a TSV without a header and quotes.
         on_bad: called for a row that cannot be used; raises its error by default.
+        ignore: columns of Parquet that are not read. The fields of other rows are the caller's to skip.
 
     Raises:
+        UnreadColumn: a column of Parquet that cannot be read.
         DataError: the file is empty (`EmptyFile`), cannot be read or is damaged; with file and line.
     """
     kind, name = suffix_of(file), stem_of(file)
@@ -111,7 +123,12 @@ def rows_of(file: Path, columns: Sequence[str] = (), on_bad: OnBad = refuse) -> 
         on_bad(error)
 
     try:
-        for value, where, number in READERS.get(kind, json_lines)(file, columns, counted):
+        rows = (
+            parquet(file, ignore)
+            if kind == ".parquet"
+            else READERS.get(kind, json_lines)(file, columns, counted)
+        )
+        for value, where, number in rows:
             count += 1
             yield Row(value, where, name, number)
     except (
