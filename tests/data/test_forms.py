@@ -220,7 +220,7 @@ def test_an_index_in_a_table_is_the_json_files_or_refused(tmp_path):
             try:
                 (cell,) = read(table(tmp_path / "x.csv", [row]))
             except DataError as error:
-                assert "the index of another; give its letter" in str(error)
+                assert "the index from 0 of another; give a letter" in str(error)
                 refused.append((texts[0], answer))
             else:
                 assert cell.answer == read(tmp_path / "x.jsonl")[0].answer == answer

@@ -64,7 +64,9 @@ def answer_of(answer: object, choices: Sequence[str], name: str, is_cell: bool, 
     elif isinstance(answer, str):
         text = answer.strip()
         by_letter = choices[letters.index(text)] if text and text in list(letters) else None
-        is_index = text.isdecimal() and int(text) < len(choices)  # a cell of a CSV
+        is_index = (
+            text.isdecimal() and len(text) < 3 and int(text) < len(choices)
+        )  # a cell of a CSV
         by_index = choices[int(text)] if is_index else None
         if text in choices and by_letter not in (None, text):
             raise _ambiguous(text, "letter", "an index from 0", where)
