@@ -25,9 +25,15 @@ from elrea.pipeline.hydra_base import hydra_base, trusted
 from elrea.plugins import allow
 from elrea.reporting.progress import WIDTH
 
-FLAGS = ("-m", "--multirun")
-VALUED = tuple("--config-dir -cd --config-path -cp --config-name -cn".split())
-"""Options of Hydra that may be typed anywhere; these take a value."""
+MODES = ("-m", "--multirun", "-r", "--run")
+FLAGS = (*MODES, *"--help -h --hydra-help --version --resolve".split(), *OPTIONS)
+VALUED = tuple(
+    "--config-dir -cd --config-path -cp --config-name -cn --cfg -c --package -p --experimental-rerun".split()
+)
+"""Options of Hydra that may be typed anywhere, as `FLAGS` may; these take a value."""
+INFO = ("--info", "-i")
+INFOS = "all config defaults defaults-tree plugins searchpath".split()
+"""What may follow `INFO`; the first one where nothing does."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,7 +83,11 @@ def options_first(words: Sequence[str]) -> list[str]:
         word = rest.pop(0)
         if word in VALUED and rest:
             options += [word, rest.pop(0)]
-        elif word in FLAGS or word.partition("=")[0] in VALUED:
+        elif (
+            word in INFO
+        ):  # with its value, or it would take the override that comes to stand after it
+            options += [word, rest.pop(0) if rest and rest[0] in INFOS else INFOS[0]]
+        elif word in FLAGS or word.partition("=")[0] in (*VALUED, *INFO):
             options.append(word)
         else:
             overrides.append(word)
@@ -108,7 +118,7 @@ def mode_of_experiment(words: Sequence[str], conf: Path) -> list[str]:
 
     Hydra 1.3 finds it there. 1.4 takes the mode from the primary config or from the command line alone.
     """
-    if {*FLAGS} & {*words} or any(word.lstrip("+").startswith("hydra.mode=") for word in words):
+    if {*MODES} & {*words} or any(word.lstrip("+").startswith("hydra.mode=") for word in words):
         return []
     typed = " ".join(words)
     added = re.findall(r"(?:^| )(?:--config-dir|-cd)[ =](\S+)", typed)
