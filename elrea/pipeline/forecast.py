@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elrea.errors import BackboneError
 from elrea.evaluation.draws import Draws, written
-from elrea.method.ensemble.strategies.steered import Steered
 from elrea.method.ensemble.strategy import STEERED
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.models.lora import parameters
+from elrea.models.training.settings import Recipe
+from elrea.pipeline.graph import Builder
 from elrea.pipeline.passes import requirements
+from elrea.pipeline.steps.features import Features, FeaturesForDev, FeaturesForTest
 
 if TYPE_CHECKING:
+    from elrea.data.corpus import Split
     from elrea.data.examples import Example
     from elrea.method.ensemble.requirements import Requirements
     from elrea.method.ensemble.strategy import AdapterSpec
-    from elrea.method.features.protocol import Features
+    from elrea.pipeline.context import Context
     from elrea.pipeline.experiment import Experiment
 
 SAMPLE = 2_000
@@ -57,6 +60,11 @@ class Sizes:
     response: int
     measured: bool
     dropped: int = 0
+
+    @property
+    def fitting(self) -> int:
+        """Number of training examples that are trained on."""
+        return self.train - self.dropped
 
     @classmethod
     def upper_bounds(cls, experiment: Experiment, train: int, test: int) -> Sizes:
@@ -117,9 +125,14 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     rows = []
     sources = tuple(sorted({example.source for example in experiment.corpus.train}))
     needs, parts = requirements(experiment, sources, clusters)
+    contexts = Builder(experiment).contexts
+    bases = {context.base_epochs for context in contexts}
     steered = {name: specs[STEERED] for name, specs in parts.items() if STEERED in specs}
-    jobs = [*needs.adapters(clusters or 1).values()]
-    jobs += [spec for specs in parts.values() for spec in specs.values()]
+    groups = [[*needs.adapters(clusters or 1).values()], *([*p.values()] for p in parts.values())]
+    jobs = [spec for group in groups for spec in group]
+    trainings = [(epochs, 1) for epochs in bases]
+    trainings += [found for group in groups for found in _trainings(group, sources)]
+    trainings += [(spec.epochs, 1) for spec, _ in needs.gates(clusters or 1).values()]
     footprint = _footprint(experiment)
     if footprint is None:
         rows.append(("backbone", "not on this machine, and backbone.shape is not set"))
@@ -130,20 +143,32 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         )
         size = f"{footprint.adapter:,} parameters (r={experiment.lora.r})"
         unknown = f"{size} each; number not known yet"
-        plain = [experiment.lora.r, *(job.lora.r for job in jobs if job.steering is None)]
+        plain = [experiment.lora.r] * len(bases)
+        plain += [job.lora.r for job in jobs if job.steering is None]
         rows.append(("adapters", _sizes(plain, footprint.adapter) if clusters else unknown))
         rows.append(("adapted", footprint.adapted.replace(",", "")))  # fits 80 columns
         rows += [("not adapted", line.removeprefix("not adapted: ")) for line in footprint.left_out]
-    rows += _tokens(experiment, needs, jobs, sizes, clusters)
+    rows += _tokens(experiment, contexts, trainings, sizes, clusters)
     if footprint:
         try:
-            rows += _memory(experiment, needs, sizes, footprint, clusters)
+            rows += _memory(contexts, needs, sizes, footprint, clusters)
             rows += [
                 row for n, spec in steered.items() for row in _steered(experiment, n, spec, sizes)
             ]
         except BackboneError:
             rows.append(("memory", "cannot be estimated for this architecture and length"))
     return rows
+
+
+def _trainings(specs: Sequence[AdapterSpec], sources: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Epochs and number of adapters of trainings on all examples: clusters have them all between them, and so have
+    sources."""
+    counts = Counter((spec.examples, spec.epochs, spec.learning_rate) for spec in specs)
+    for spec in specs:
+        first = spec.source == sources[0] if spec.source is not None else not spec.cluster
+        together = counts[spec.examples, spec.epochs, spec.learning_rate]
+        if first:
+            yield spec.epochs, 1 if spec.examples == "all" else together
 
 
 def _sizes(ranks: Sequence[int], of_first: int) -> str:
@@ -213,34 +238,27 @@ def _on_gpu(experiment: Experiment) -> bool:
 
 def _tokens(
     experiment: Experiment,
-    needs: Requirements,
-    jobs: Sequence[AdapterSpec],
+    contexts: Sequence[Context],
+    trainings: Sequence[tuple[int, int]],
     sizes: Sizes,
     clusters: int | None,
 ) -> list[tuple[str, str]]:
-    trained = experiment.training.epochs * sizes.train_tokens
-    # Clusters have all the examples between them, and sources do.
-    of_all = [job.epochs for job in jobs if job.cluster in (None, 0) and job.source is None]
-    of_all += [job.epochs for job in jobs if job.source in needs.sources[:1]]
-    trained += sum(of_all) * sizes.train_tokens
-    first, later = experiment.training.epochs, experiment.training.expert_epochs
-    taken = experiment.features.checkpoints(first)
-    routed = taken * (sizes.prompt_tokens * needs.clustered + sizes.routed_tokens * needs.routed)
-    for features, epochs in _own_groupings(experiment, needs):
-        first_pass = features.from_base and epochs != first
-        trained += epochs * sizes.train_tokens * first_pass
-        if isinstance(features, GradientFeatures):
-            passes = features.checkpoints(max(1, epochs))
-            routed += passes * (sizes.prompt_tokens + sizes.routed_tokens)
-    about = "about" if sizes.measured else "at most"
-    after = f"each of {first}" if taken == first else f"{taken} of {first}"
+    """Rows of the tokens; `trainings`: epochs and number of adapters of trainings on all examples between them."""
+    training, about = experiment.training, "about" if sizes.measured else "at most"
+    trained = 0.0
+    for epochs, adapters in trainings:
+        recipe = Recipe(epochs, training.learning_rate, training)
+        trained += epochs * sizes.train_tokens * recipe.share(-(-sizes.fitting // adapters))
     too_long = f" ({sizes.dropped:,} of them too long)" if sizes.dropped else ""
+    planned = f"{training.epochs} + {training.expert_epochs} epochs"
+    if training.max_steps is not None:
+        planned += f", at most {training.max_steps:,} steps each"
     rows = [
         ("examples", f"{sizes.train:,} to train{too_long}, {sizes.test:,} to test"),
-        ("training", f"{about} {_count(trained)} tokens, {first} + {later} epochs"),
-        ("gradients", f"{about} {_count(routed)} tokens of prompts, after {after} epochs"),
+        ("training", f"{about} {_count(trained)} tokens, {planned}"),
+        *_features(contexts, sizes, clusters),
         ("scoring", f"{about} {_count(sizes.test_tokens)} tokens of prompts per member"),
-    ]  # fmt: skip
+    ]
     if sizes.texts:
         most = experiment.evaluation.max_new_tokens
         texts = f"{sizes.texts:,} texts of {most:,} tokens"
@@ -248,20 +266,68 @@ def _tokens(
     return rows
 
 
-def _own_groupings(experiment: Experiment, needs: Requirements) -> list[tuple[Features, int]]:
-    """Features, and the epochs of their base adapter, of clusters that steer and that no other strategy has."""
-    run = experiment.features, experiment.training.epochs
-    found: list[tuple[Features, int]] = []
-    for strategy in experiment.strategies.values():
-        if isinstance(strategy, Steered) and strategy.routed:
-            own = strategy.grouped_by(*run)
-            if own not in found and not (own == run and needs.clustered):
-                found.append(own)
-    return found
+def _features(
+    contexts: Sequence[Context], sizes: Sizes, clusters: int | None
+) -> Iterator[tuple[str, str]]:
+    """Rows of the prompts that pass through the backbone for features: with a backward pass, and without one."""
+    about = "about" if sizes.measured else "at most"
+    gradients, forward, whens = 0.0, 0.0, list[str]()
+    for context, splits in _splits(contexts, clusters):
+        features, epochs = context.experiment.features, context.base_epochs
+        dev = len(context.experiment.corpus.dev) / max(1, sizes.test) * sizes.routed_tokens
+        of = {"train": sizes.prompt_tokens, "dev": dev, "test": sizes.routed_tokens}
+        taken = rounds(context, sizes)
+        tokens = taken * sum(of[split] for split in splits)
+        if isinstance(features, GradientFeatures):
+            gradients += tokens
+            each = f"after each of {epochs} epochs" if epochs > 1 else f"after {epochs} epoch"
+            fewer = f"after {taken} of {epochs} epochs"
+            whens.append("at the start" if not epochs else each if taken == epochs else fewer)
+        elif features.passes(max(1, epochs)):
+            forward += tokens
+    if gradients:
+        when = " and ".join(dict.fromkeys(whens))
+        yield "gradients", f"{about} {_count(gradients)} tokens of prompts, {when}"
+    if forward:
+        yield "features", f"{about} {_count(forward)} tokens of prompts, forward passes alone"
+
+
+def _splits(contexts: Sequence[Context], clusters: int | None) -> list[tuple[Context, set[Split]]]:
+    """The splits whose prompts get features; once for contexts with the same features of the same base adapter."""
+    found: list[tuple[Context, set[Split]]] = []
+    for context in contexts:
+        steps = [
+            step
+            for kind in (Features, FeaturesForDev, FeaturesForTest)
+            for step in kind.of(context, clusters)
+        ]
+        splits = {step.split for step in steps if isinstance(step, Features)}
+        if context.distils and context.distilled.learns == "cosines":
+            splits.add("dev")  # they judge the router
+        own = context.experiment.features, context.base_epochs
+        for other, theirs in found:
+            if (other.experiment.features, other.base_epochs) == own:
+                theirs |= splits
+                break
+        else:
+            found.append((context, splits))
+    return [(context, splits) for context, splits in found if splits]
+
+
+def rounds(context: Context, sizes: Sizes) -> int:
+    """Passes of the features over every prompt: one per checkpoint of the base adapter that has a weight.
+
+    Args:
+        context: Of the run or of a part.
+        sizes: Amount of text in the run.
+    """
+    training, epochs = context.experiment.training, max(1, context.base_epochs)
+    made = Recipe(epochs, training.learning_rate, training).begun(sizes.fitting)
+    return min(context.experiment.features.checkpoints(epochs), max(1, made))
 
 
 def _memory(
-    experiment: Experiment,
+    contexts: Sequence[Context],
     needs: Requirements,
     sizes: Sizes,
     footprint: Footprint,
@@ -271,6 +337,7 @@ def _memory(
 
     Buffers of the libraries and of the operating system are not included.
     """
+    experiment = contexts[0].experiment
     batch, length = experiment.training.batch_size, sizes.longest
     wide = [spec for spec in needs.adapters(clusters or 4).values() if spec.steering is None]
     adapter = max(
@@ -286,16 +353,18 @@ def _memory(
             + (", recomputed" if experiment.training.recompute else ""),
         )
     ]
-    if needs.clustered and (peak := experiment.features.memory(footprint, length)):
-        rows.append(("memory, gradients", f"{_bytes(peak[0])}: {peak[1]}"))
+    used = [context.experiment.features for context in contexts if context.requirements.clustered]
+    if peaks := [peak for features in used if (peak := features.memory(footprint, length))]:
+        most, of_what = max(peaks)
+        rows.append(("memory, gradients", f"{_bytes(most)}: {of_what}"))
     if sizes.texts:
         members = (clusters or 4) + 1
         cached = footprint.cache * members * experiment.evaluation.batch_size * length
-        used = footprint.weights + 4 * members * footprint.adapter + cached
+        texts = footprint.weights + 4 * members * footprint.adapter + cached
         rows.append(
             (
                 "memory, writing",
-                f"{_bytes(used)}: {members} members x {experiment.evaluation.batch_size} texts",
+                f"{_bytes(texts)}: {members} members x {experiment.evaluation.batch_size} texts",
             )
         )
     return rows

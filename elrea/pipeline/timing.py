@@ -29,6 +29,7 @@ from elrea.models.lora import load
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import epoch_folders, train_adapter
 from elrea.pipeline.experiment import key_fields
+from elrea.pipeline.forecast import Sizes, rounds
 from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
@@ -40,7 +41,6 @@ from elrea.store.files import read_json, write_json
 if TYPE_CHECKING:
     from elrea.data.prompts import Ids
     from elrea.pipeline.context import Context
-    from elrea.pipeline.forecast import Sizes
     from elrea.pipeline.graph import Node
     from elrea.store.stage import Stage, Store
 
@@ -81,11 +81,11 @@ def rates_stage(
             "train": experiment.corpus.fingerprint("train"),
             "test": experiment.test,
             "lora": key_fields(experiment.lora),
-            "batch": [training.batch_size, training.accumulate, training.recompute],
+            "batch": [training.batch_size, training.accumulate, training.recompute, training.loss_on],
             "features": key_fields(experiment.features),
             "clustering": key_fields(experiment.clustering),
             "strategies": {n: key_fields(s) for n, s in experiment.strategies.items()},
-            "scoring": [experiment.evaluation.batch_size, clusters],
+            "scoring": [experiment.evaluation.by, experiment.evaluation.batch_size, clusters],
             "device": asdict(experiment.device),
             "machine": [platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads()],
         },
@@ -141,14 +141,17 @@ def seconds(
         share = (clusters or 4) if step.spec.examples in ("cluster", "random") else 1
         if step.spec.examples == "source":
             share = len(node.context.requirements.sources)
-        return rates["train"] * step.spec.epochs * sizes.train_tokens / share
+        recipe = Recipe(step.spec.epochs, step.spec.learning_rate, experiment.training)
+        tokens = step.spec.epochs * sizes.train_tokens / share
+        return rates["train"] * tokens * recipe.share(-(-sizes.fitting // share))
     if isinstance(step, Features) and "features" in rates and as_measured(node.context):
-        rounds = _rounds(node.context)
         dev = len(experiment.corpus.dev) / max(1, sizes.test) * sizes.routed_tokens
         tokens = {"train": sizes.prompt_tokens, "dev": dev, "test": sizes.routed_tokens}[step.split]
-        return rates["features"] * rounds * tokens
+        return rates["features"] * rounds(node.context, sizes) * tokens
     if isinstance(step, Clusters) and "clusters" in rates and as_measured(node.context):
         return rates["clusters"] * sizes.train
+    if isinstance(step, Scores) and experiment.evaluation.by == "generation":
+        return 0.0  # texts are judged: next to nothing
     if isinstance(step, Scores) and "score" in rates:
         count = len(step.members) + 1 + (BACKBONE in experiment.strategies)
         return rates["score"] * count * sizes.test_tokens
@@ -170,11 +173,6 @@ def as_measured(context: Context) -> bool:
         for each in (c.experiment.features for c in (context, context.within or context))
     )
     return own == measured
-
-
-def _rounds(context: Context) -> int:
-    """Passes of the features over every prompt: one per checkpoint that has a weight."""
-    return context.experiment.features.checkpoints(max(1, context.base_epochs))
 
 
 class Clock:
@@ -307,8 +305,10 @@ def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -
         context.backbone.model,
         lambda name: None if name == BACKBONE else tensors,
     )
-    rates = {"score": 0.0}  # where texts are judged: next to nothing
-    if settings.by != "generation":
+    rates: dict[str, float] = {}
+    if (
+        settings.by != "generation" or context.requirements.decided
+    ):  # a gate is decided by likelihood
         choices = [context.prompter.choices(e) for e in test]
         questions = questions_of(encoded, choices, [e.answer for e in test])
         clock = Clock()

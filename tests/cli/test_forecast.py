@@ -58,6 +58,10 @@ def test_every_stage_has_an_expected_time_and_steps_are_measured_once(
         shares
     )
     assert found == table(first.out)["time"], "the rates are in the store"
+    third = run(tmp_path, *words, "evaluation.by=likelihood")
+    assert (third.code, third.err) == (0, "")
+    rates = [json.loads(path.read_text()) for path in tmp_path.glob(".elrea/timing/*/rates.json")]
+    assert sorted("score" in found for found in rates) == [False, True], "other work is measured"
 
 
 def test_a_rate_leaves_out_the_set_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from elrea.models.training.schedule import Schedule
+from elrea.models.training.settings import Recipe, Training
 from elrea.pipeline.assemble import assemble
+from elrea.pipeline.context import Context
+from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.forecast import Sizes, forecast
+from elrea.pipeline.graph import graph_of
+from elrea.pipeline.timing import rates_stage, seconds
+from elrea.store.stage import Store
 
 CONF = Path(__file__).parents[2] / "conf"
 SIZES = Sizes(32, 12, 10_000, 6_000, 500, 500, 0, 50, 1, True)
@@ -16,16 +23,18 @@ EXPERTS, WHOLE = 1, 3
 """Epochs of the experts; of base adapter and experts together."""
 
 
-def figures(*rows: str) -> dict[str, str]:
-    words = [
+def experiment_of(*rows: str, chosen: str = "elrea", words: tuple[str, ...] = ()) -> Experiment:
+    every = [
         "+experiment=elrea_mmlu", "data.boards=2", "data.train_per_board=16", "data.test_per_board=6",
-        "training.epochs=2", "training.expert_epochs=1", "clustering.k=2", "adapter.r=1",
-        f"evaluation.strategies=[{','.join(rows)}]",
+        "data.dev_per_board=3", "training.epochs=2", "training.expert_epochs=1", "clustering.k=2", "adapter.r=1",
+        f"ensemble={chosen}", f"evaluation.strategies=[{','.join(rows)}]", *words,
     ]  # fmt: skip
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("config", words)
-        experiment = assemble(cfg, "elrea", CONF)
-    return dict(forecast(experiment, SIZES, 2))
+        return assemble(compose("config", every), chosen, CONF)
+
+
+def figures(*rows: str, chosen: str = "elrea", words: tuple[str, ...] = ()) -> dict[str, str]:
+    return dict(forecast(experiment_of(*rows, chosen=chosen, words=words), SIZES, 2))
 
 
 @pytest.mark.parametrize(
@@ -36,7 +45,8 @@ def figures(*rows: str) -> dict[str, str]:
         (["elrea_states", "elrea_tokens"], WHOLE + 2 * EXPERTS, "7, of 15,360 parameters (r=1) each"),
         (["elrea_source"], WHOLE + EXPERTS, "5, of 15,360 parameters (r=1) each"),
         (["tagged", "balanced"], 3 * WHOLE, "3 of 15,360 parameters (r=1), 2 of 30,720 parameters (r=2)"),
-        (["steered"], WHOLE + 1 + WHOLE, "3, of 15,360 parameters (r=1) each"),
+        (["mole"], WHOLE + 1, "3, of 15,360 parameters (r=1) each"),  # an epoch of the gates
+        (["steered"], WHOLE + 1 + WHOLE, "4, of 15,360 parameters (r=1) each"),
     ],
 )  # fmt: skip
 def test_every_adapter_is_counted_with_its_rank_and_tokens(
@@ -56,3 +66,84 @@ def test_wide_adapters_and_projected_gradients_need_memory() -> None:
     more = (16 * 15_360 + 2 * 2 * 4 * 30_720) / 2**20
     assert used("projected") - used() == pytest.approx(more, abs=1)
     assert used() < used("projected")
+
+
+DEV = 6 * 500 / 12
+"""Tokens of the 6 dev prompts, if they are as long as the 12 test prompts."""
+
+
+@pytest.mark.parametrize(
+    ("words", "rows", "tokens", "when"),
+    [
+        ((), [], 2 * 6_500, "after each of 2 epochs"),
+        (("features.cost=cheap",), [], 6_500, "after 1 of 2 epochs"),
+        (("training.epochs=1",), [], 6_500, "after 1 epoch"),
+        (("routing=words",), [], 2 * 6_000, "after each of 2 epochs"),
+        (("routing=distilled",), [], 2 * (6_500 + DEV), "after each of 2 epochs"),
+        (("routing=distilled", "routing.compare=false"), [], 2 * (6_000 + DEV), "after each of 2 epochs"),
+        ((), ["gated"], 2 * (6_500 + DEV), "after each of 2 epochs"),
+        ((), ["random_weighted", "mole"], 2 * 6_500, "after each of 2 epochs"),
+        ((), ["steered"], 3 * 6_500, "after each of 2 epochs and after 1 epoch"),
+        (("routing=words",), ["steered"], 3 * 6_000, "after each of 2 epochs and after 1 epoch"),
+    ],
+)  # fmt: skip
+def test_gradients_of_every_prompt_that_has_a_feature(
+    words: tuple[str, ...], rows: list[str], tokens: float, when: str
+) -> None:
+    said, _, found = figures(*rows, words=words)["gradients"].partition(", ")
+    assert float(said.split()[1]) == pytest.approx(tokens / 1000, rel=5e-3)
+    assert found == when
+
+
+def test_features_that_are_no_gradients() -> None:
+    found = figures(words=("features=tokens",))
+    assert "gradients" not in found and "features" not in found, "no model is run"
+    found = figures(words=("features=states",))
+    assert "gradients" not in found
+    assert found["features"] == "about 6.5 k tokens of prompts, forward passes alone"
+    found = figures("elrea_states")
+    assert found["gradients"].startswith("about 13 k") and found["features"].startswith("about 6.5")
+    assert "gradients" not in figures(chosen="base"), "nothing is clustered"
+
+
+def test_a_strategy_with_clusters_of_its_own_alone() -> None:
+    found = figures("base", chosen="steered")
+    assert found["adapters"] == "2, of 15,360 parameters (r=1) each", (
+        "base, and that of the features"
+    )
+    assert found["gradients"] == "about 6.5 k tokens of prompts, after 1 epoch"
+    assert found["memory, gradients"] == figures()["memory, gradients"], "the same features"
+
+
+def test_max_steps_ends_trainings_early() -> None:
+    """Steps of 8: the base adapter makes 2 of its 8, and an expert, with half of the examples, both of its own."""
+    words = ("training.batch_size=8", "training.max_steps=2")
+    found = figures(words=words)
+    assert found["training"] == "about 15 k tokens, 2 + 1 epochs, at most 2 steps each"
+    assert found["gradients"] == "about 6.5 k tokens of prompts, after 1 of 2 epochs"
+    experiment = experiment_of(words=words)
+    nodes = graph_of(experiment, Store(Path("unused"))).nodes
+    times = [
+        seconds(nodes[name], {"train": 1.0, "features": 1.0}, SIZES, 2)
+        for name in ("base", "expert-0", "features-train")
+    ]
+    assert times == [5_000, 5_000, 6_000]
+
+
+@pytest.mark.parametrize("most", [None, 1, 4, 5, 8, 9, 100])
+def test_steps_are_those_of_the_schedule(most: int | None) -> None:
+    recipe = Recipe(3, 1e-3, Training(batch_size=4, accumulate=2, max_steps=most))
+    plan, whole = (Schedule(30, 3, 8, 1e-3, 0.0, 0, "base", steps) for steps in (most, None))
+    assert recipe.steps(30) == plan.total and recipe.begun(30) == plan.epoch(plan.total)
+    assert recipe.share(30) == plan.total / whole.total
+    assert recipe.begun(30) == sum(map(plan.ends_epoch, range(1, plan.total + 1))), "checkpoints"
+
+
+def test_other_work_has_rates_of_its_own() -> None:
+    def key(*words: str) -> str:
+        context = Context(experiment_of(words=words))
+        return rates_stage(context, Store(Path("unused")), 2).key
+
+    changes = ("evaluation.by=generation", "evaluation.by=likelihood", "training.loss_on=all")
+    assert len({key(), *map(key, changes)}) == 1 + len(changes)
+    assert key() == key("seed=1") == key("training.max_steps=2")

@@ -89,9 +89,20 @@ class Recipe:
 
     def steps(self, examples: int) -> int:
         """Optimiser steps of a training on so many examples."""
-        step = self.training.batch_size * self.training.accumulate
-        total = self.epochs * math.ceil(examples / step)
+        total = self.epochs * self._steps_per_epoch(examples)
         return min(total, self.training.max_steps or total)
+
+    def share(self, examples: int) -> float:
+        """Share of its epochs' steps that a training makes: 1, or less where training.max_steps ends it."""
+        total = self.epochs * self._steps_per_epoch(examples)
+        return self.steps(examples) / total if total else 1.0
+
+    def begun(self, examples: int) -> int:
+        """Epochs that a training begins: all, or fewer where training.max_steps ends it. Each leaves a checkpoint."""
+        return math.ceil(self.steps(examples) / max(1, self._steps_per_epoch(examples)))
+
+    def _steps_per_epoch(self, examples: int) -> int:
+        return math.ceil(examples / (self.training.batch_size * self.training.accumulate))
 
     def schedule(self, examples: Sequence[Item], seed: int, stage: str) -> Schedule:
         """The schedule of a training.
