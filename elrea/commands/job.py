@@ -94,6 +94,11 @@ class Job:
         """What was typed, Hydra's own words too; a job of a sweep is typed by nobody."""
         return self.words if self.sweep else sys.argv[1:]
 
+    def record(self, *, kept: bool = True) -> Record:
+        """Of its states; `kept`: as for `Record`."""
+        facts = {"words": self.words, "command": self.command, "chosen": self.chosen}
+        return Record(self.folder, facts, kept=kept, store=Path(self.cfg.store))
+
     @property
     def accuracy(self) -> float:
         """Of the chosen strategy, once the job is done; minus its loss where all of test is plain text."""
@@ -165,15 +170,14 @@ def _make(job: Job, record: Record) -> float | None:
     on_stages = _on_stages(pipeline, record)
     if cfg.until is not None:
         pipeline.run(cfg.until, on_stages)
-        end = f"{cfg.until} is made, in the store {cfg.store}; until={cfg.until} ends here"
-        say(screen(), end)
+        _show_stage(pipeline, cfg)
         record.prepared()
         return None
     with _tracker(job) as tracker:
         log.add(tracker)
         pipeline.run(on_stages=on_stages)
         report = _write(job, pipeline, tracker, record)
-    _show(report, job, tracker)
+    _show(report, job, tracker.sync_line())
     record.end(job_key(plain(cfg), pipeline))
     return job.accuracy
 
@@ -216,8 +220,7 @@ def _judge(job: Job, record: Record) -> None:
         part = replace(
             job, cfg=cfg, folder=folder, words=[*job.words, *words], number=number, part=True
         )
-        facts = {"words": part.words, "command": part.command, "chosen": part.chosen}
-        with Record(folder, facts) as part_record:
+        with part.record() as part_record:
             _make(part, part_record)
         return folder
 
@@ -245,8 +248,7 @@ def _started(cfg: DictConfig) -> Iterator[tuple[Job, Record]]:
     job = Job.of(cfg)
     if job.sweep:  # a single run was checked before Hydra wrote to its folder
         check_run_folder(job.folder, cfg, "hydra.sweep.subdir")
-    facts = {"words": job.words, "command": job.command, "chosen": job.chosen}
-    record = Record(job.folder, facts, kept=job.sweep is not None and not cfg.plan)
+    record = job.record(kept=job.sweep is not None and not cfg.plan)
     try:
         with record:
             yield job, record
@@ -364,27 +366,16 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker, record: Record) -> Re
     return report
 
 
-def _show(report: Report, job: Job, tracker: Tracker) -> None:
-    from elrea.reporting.terminal import SHARPER, free_text_table, notices, results_table, wrapped
+def _show(report: Report, job: Job, sync_line: str) -> None:
+    from elrea.reporting.ending import show_results
 
-    out = screen()
-    free = not all(example.choices for example in report.test)  # then the loss says most
-    caption = f"{report.name}: " if report.name else ""
-    caption += f"{report.data}; {len(report.test):,} test items; seed {report.seed}"
-    out.print(results_table(report.strategies, "Results", caption, loss=free))
-    if table := free_text_table(report.strategies):
-        out.print(table)
-    mixes = any((row.get("forward_passes") or 1) > 1 for row in report.strategies.values())
-    if free and mixes and not job.cfg.evaluation.mean_logits:
-        say(out, wrapped(SHARPER))
-    for line in notices(report):
-        say(out, wrapped(line))
-        log.info("%s", line)
-    for line in report.left_out:
-        log.info("%s", line)
-    say(out, f"Everything is in {os.path.relpath(job.folder)}")
-    if line := tracker.sync_line():
-        say(out, f"To send this run to W&B:\n  {line}")
+    show_results(report, job.folder, sync_line, mean_logits=job.cfg.evaluation.mean_logits)
+
+
+def _show_stage(pipeline: Pipeline, cfg: DictConfig) -> None:
+    from elrea.reporting.ending import show_stage
+
+    show_stage(pipeline.graph, cfg.until, cfg.store)
 
 
 def _show_plan(pipeline: Pipeline, forecasts: bool) -> None:

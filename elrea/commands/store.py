@@ -5,11 +5,12 @@
     elrea store gc            # shows what would be removed
     elrea store gc --yes      # removes it
 
-A run uses the stages that its folder lists (summary.json, or status.json while it runs or after it
-was stopped). The runs are all folders below outputs/ and multirun/, or those given with --runs.
-`gc` keeps the stages of these runs, those that were made or used in the last day (--hours), and
-those that a process works on. It removes only what a store makes: folders named by a key and with a
-manifest, and the leftovers of unfinished stages.
+A run records in the store (runs/) which stages it uses, and its folder lists them (summary.json, or
+status.json while it runs or after it was stopped). The runs are those recorded whose folder is
+still there, and all folders below outputs/ and multirun/, or those given with --runs. `gc` keeps
+the stages of these runs, those that were made or used in the last day (--hours), and those that a
+process works on. It removes only what a store makes: folders named by a key and with a manifest,
+the leftovers of unfinished stages, and the records of runs whose folder is gone.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from elrea.commands.messages import announce, one_line_errors
 from elrea.errors import ConfigError, StoreError
+from elrea.reporting.progress import WIDTH
 from elrea.reporting.sweeps import STATUS, SUMMARY
 from elrea.store.files import key_of, read_json
 from elrea.store.lock import Lease, read_lease
 from elrea.store.manifest import MANIFEST, verify
+from elrea.store.uses import RECORDS, Use, recorded_uses
 
 RUNS = (Path("outputs"), Path("multirun"))
 """Default folders of runs, relative to the working folder."""
@@ -145,29 +149,75 @@ def entries(store: Path, uses: Mapping[str, Sequence[str]]) -> list[Entry]:
     return list(by_folder.values())
 
 
-def used_by(folders: list[Path]) -> tuple[int, dict[str, list[str]]]:
-    """The number of runs below these folders, and by a stage's key what each run that uses it calls it.
+@dataclass(frozen=True)
+class Runs:
+    """The runs whose stages are kept.
+
+    Attributes:
+        count: How many there are.
+        names: By a stage's key, what each run that uses it calls it.
+        folders: Below which runs were looked for.
+        recorded: What the store's own records say, of runs that are gone too.
+    """
+
+    count: int
+    names: Mapping[str, Sequence[str]]
+    folders: Sequence[Path]
+    recorded: Sequence[Use]
+
+    @classmethod
+    def of(cls, store: Path, folders: Sequence[Path]) -> Runs:
+        """The runs that the store has records of, and those below these folders.
+
+        Raises:
+            StoreError: A run's list of stages cannot be read.
+        """
+        recorded = recorded_uses(store)
+        keys: dict[Path, dict[str, str]] = {}
+        for use in recorded:
+            if not use.gone:
+                found = {key: name for name, key in use.stages.items()}
+                keys.setdefault(use.run, {}).update(found)
+        for run, found in listed_below(folders):
+            keys.setdefault(run.resolve(), {}).update(found)
+        names: dict[str, list[str]] = {}
+        for found in keys.values():
+            for key, name in found.items():
+                names.setdefault(key, []).append(name)
+        return cls(len(keys), names, folders, recorded)
+
+    def lines(self, store: Path) -> Iterator[str]:
+        """Says where runs were looked for, and which may be missing."""
+        kept = [use for use in self.recorded if not use.gone]
+        below = ", ".join(map(str, self.folders)) or "no folder (outputs and multirun are not here)"
+        yield f"runs: {len(kept)} recorded in {store / RECORDS}; all below {below}"
+        if hosts := sorted({use.host for use in kept if not use.here}):
+            yield (
+                f"some of them ran on {', '.join(hosts)}, and their folders are not here: run gc there, or delete "
+                f"the files in {store / RECORDS} that name folders which are gone"
+            )
+        if not self.recorded:
+            yield (
+                "the store is of an older version, which recorded no runs: name all folders of runs that use it "
+                "with --runs"
+            )
+
+
+def listed_below(folders: Sequence[Path]) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Each list of stages in a run's folder below these: the run's folder, and name by key.
 
     Raises:
-        StoreError: A run's list of stages cannot be read.
+        StoreError: A list cannot be read.
     """
-    keys: dict[Path, dict[str, str]] = {}
     for folder in folders:
         for path in [*folder.rglob(SUMMARY), *folder.rglob(STATUS)]:
             if "wandb" in path.relative_to(folder).parts[:-1]:
                 continue
             try:
                 stages = read_json(path).get("stages", {})
-                keys.setdefault(path.parent, {}).update(
-                    (str(stage["key"]), name) for name, stage in stages.items()
-                )
+                yield path.parent, {str(stage["key"]): name for name, stage in stages.items()}
             except (AttributeError, LookupError, TypeError) as error:
                 raise StoreError(f"{path}: does not list the stages that its run uses") from error
-    names: dict[str, list[str]] = {}
-    for run in keys.values():
-        for key, name in run.items():
-            names.setdefault(key, []).append(name)
-    return len(keys), names
 
 
 def damage(entry: Entry) -> str | None:
@@ -220,14 +270,15 @@ def verify_all(stored: list[Entry]) -> None:
     sys.exit(1 if lines else 0)
 
 
-def gc(stored: list[Entry], runs: int, hours: float, yes: bool) -> None:
-    """Prints the unused entries, and removes them if `yes`.
+def gc(stored: list[Entry], runs: Runs, store: Path, hours: float, yes: bool) -> None:
+    """Prints the unused entries and where runs were looked for, and removes the entries if `yes`.
 
     Args:
         stored: Entries of the store.
-        runs: Number of runs whose stages are kept.
+        runs: The runs whose stages are kept.
+        store: Folder of the store.
         hours: Entries that were made or used within so many hours are kept.
-        yes: Whether to remove them.
+        yes: Whether to remove them, and the records of runs that are gone.
     """
 
     def unused() -> Iterator[Entry]:
@@ -242,7 +293,13 @@ def gc(stored: list[Entry], runs: int, hours: float, yes: bool) -> None:
             continue
         count, total = count + 1, total + size
         print(f"{'removed' if yes else 'unused'}: {entry.folder} ({size / 1e6:.2f} MB)")
-    kept = f"of {len(stored)} (stages of {runs} runs are kept)"
+    if yes:
+        for use in runs.recorded:
+            if use.gone:
+                use.record.unlink(missing_ok=True)
+    for line in runs.lines(store):
+        print(fill(line, WIDTH, subsequent_indent="  ", break_long_words=False))
+    kept = f"of {len(stored)} (stages of {runs.count} runs are kept)"
     print(f"{count} {kept}, {total / 1e6:,.2f} MB" + ("" if yes else "; --yes removes them"))
 
 
@@ -260,15 +317,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             raise StoreError(f"{folder}: no such folder; give the folders of runs with --runs")
     if given.action == "verify":
         return verify_all(entries(store, {}))
-    runs, uses = used_by(folders)
-    stored = entries(store, uses)
+    runs = Runs.of(store, folders)
+    stored = entries(store, runs.names)
     if given.action == "ls":
-        return ls(stored, runs)
-    if not runs:
+        return ls(stored, runs.count)
+    if not runs.count:
         raise StoreError(
-            "gc: there are no runs below outputs/ and multirun/ here; give their folders with --runs"
+            "gc: there are no runs below outputs/ and multirun/ here, and the store has no record of one; give their "
+            "folders with --runs"
         )
-    gc(stored, runs, given.hours, given.yes)
+    gc(stored, runs, store, given.hours, given.yes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -284,7 +342,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--runs", type=Path, nargs="+", metavar="FOLDER",
-        help="folders of runs, at any depth (default: outputs and multirun)",
+        help="folders of runs, at any depth, instead of outputs and multirun",
     )  # fmt: skip
     parser.add_argument(
         "--hours", type=float, default=24.0,

@@ -24,6 +24,7 @@ from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, SWEEP, as_csv, read_jobs, varied_values
 from elrea.store.files import read_json, remove_temporary_files, sha256, write_json, write_text
 from elrea.store.lock import Lease
+from elrea.store.uses import record_use
 
 SUCCEEDED = ("done", "prepared")
 """States of a job that did all it was asked to do."""
@@ -230,10 +231,18 @@ class Record:
         folder: Of the job.
         facts: Other fields of status.json: `words`, `command`, `chosen`.
         kept: Whether to record an end before `begin`, as a job of a sweep does.
+        store: Where it is recorded too which stages the job needs.
     """
 
-    def __init__(self, folder: Path, facts: Mapping[str, Any], *, kept: bool = True) -> None:
-        self.folder, self.facts = folder, dict(facts)
+    def __init__(
+        self,
+        folder: Path,
+        facts: Mapping[str, Any],
+        *,
+        kept: bool = True,
+        store: Path | None = None,
+    ) -> None:
+        self.folder, self.facts, self._store = folder, dict(facts), store
         self.begun, self._kept = False, kept
         self._began = time.monotonic()
 
@@ -275,6 +284,8 @@ class Record:
         """Updates the stages that the job needs; some keys are known only after earlier stages are made."""
         self.facts["stages"] = {name: {"key": key} for name, key in stages.items()}
         self._write("running")
+        if self._store and stages:
+            record_use(self._store, self.folder, stages)
 
     def end(self, key: str) -> None:
         """Records that the job is done, with the checksum of summary.json.

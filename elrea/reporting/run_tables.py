@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -190,8 +190,16 @@ def gate_tables(report: Report) -> list[tuple[str, Table]]:
 
 
 def quality_rows(report: Report) -> list[tuple[str, str]]:
-    """Figures of the clustering in words; those that could not be computed are left out."""
-    found = report.grouping.quality if report.grouping else {}
+    """`quality_in_words` of the run's clusters; empty without clusters."""
+    return quality_in_words(report.grouping.quality if report.grouping else {})
+
+
+def quality_in_words(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Figures of a clustering in words; those that could not be computed are left out.
+
+    Args:
+        found: As `elrea.method.clustering.quality.quality` returns them.
+    """
     return [
         (text, f"{found[name]:.3f}")
         for name, text in QUALITY.items()

@@ -155,6 +155,22 @@ def forecast_table(rows: Iterable[tuple[str, str]]) -> Table:
     return table
 
 
+def cluster_figures(sizes: Sequence[int], quality: Iterable[tuple[str, str]]) -> Table:
+    """The figures of a clustering.
+
+    Args:
+        sizes: Training examples of each cluster.
+        quality: (name, figure), as `elrea.reporting.run_tables.quality_in_words` returns them.
+    """
+    table = plain_table("Clusters")
+    table.add_column("what", no_wrap=True)
+    table.add_column("figure", overflow="fold")
+    table.add_row("training examples in each", ", ".join(f"{size:,}" for size in sizes))
+    for row in quality:
+        table.add_row(*row)
+    return table
+
+
 def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence[str]]) -> Table:
     """How the jobs of a sweep ended, a row per job.
 

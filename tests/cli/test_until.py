@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
+from sklearn.metrics import normalized_mutual_info_score
+
+from elrea.method.clustering.assignment import read_clusters
 from elrea.pipeline.graph import graph_of
 from elrea.store.stage import Store
-from tests.cli.commands import QUIET, run
+from elrea.store.uses import recorded_uses
+from tests.cli.commands import QUIET, Ended, run
 from tests.cli.test_keys import experiment
 
 
@@ -51,13 +56,34 @@ def test_until_is_known_before_data_is_here(tmp_path: Path) -> None:
         assert (ended.code, ended.err) == (0, ""), until
 
 
-def test_jobs_share_out_the_work_of_one_run(words: list[str], tmp_path: Path) -> None:
+def says_the_figures(ended: Ended, store: Path, boards: list[str]) -> None:
+    """Of the clusters, against scikit-learn on the assignment and the training examples' boards."""
+    (path,) = store.glob("clusters/*/quality.json")
+    said = {
+        line.split("  ")[0].strip(): line.split()[-1] for line in ended.out.splitlines() if line
+    }
+    found = read_clusters(path.parent)["assignment"].tolist()
+    nmi = normalized_mutual_info_score(boards, found)
+    assert said["agreement with the sources (NMI)"] == f"{nmi:.3f}"
+    sizes = sorted(Counter(found).values(), reverse=True)
+    (line,) = (line for line in ended.out.splitlines() if "training examples in each" in line)
+    assert line.split("each")[1].strip() == ", ".join(map(str, sizes))
+    assert f"are in {os.path.relpath(path, ended.folder)}" in ended.out
+    assert max(len(line) for line in ended.out.splitlines() if str(store) not in line) <= 100
+
+
+def test_jobs_share_out_the_work_of_one_run(
+    words: list[str], small_model: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
     command = [*words, f"store={store}", QUIET]
     ended = run(tmp_path, *command, "until=clusters")
     assert (ended.code, ended.err) == (0, "")
     assert "clusters is made, in the store" in ended.out
     assert made(store) == {"base": 1, "features": 1, "clusters": 1}
+    (use,) = recorded_uses(store)
+    assert use.run == tmp_path / "out" and {"base", "clusters", "expert-0"} <= set(use.stages)
+    says_the_figures(ended, store, [e.source for e in experiment(small_model).corpus.train])
     ended = run(tmp_path, "-m", *command, "until=expert-1,features-test")
     assert (ended.code, ended.err) == (0, "")
     assert made(store) == {"base": 1, "features": 2, "clusters": 1, "adapter": 1}

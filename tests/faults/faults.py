@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from elrea.store.uses import RECORDS
 from tests.cli.commands import Command, Ended
 from tests.faults.trap import Moment, Trap, fired, moments
 from tests.reporting.wandb_reader import runs
@@ -63,14 +64,18 @@ def finished(store: Path) -> dict[str, tuple[int, str]]:
 
 
 def strays(folder: Path) -> list[str]:
-    """What nobody needs: all in the store that no manifest lists, and files written aside."""
+    """What nobody needs: all in the store that no manifest lists and no run's record is, and files written aside."""
     store = folder / "store"
-    known = set()
+    known = {path for path in (store / RECORDS).glob("*.json") if not path.name.startswith(".")}
     for path in store.glob("*/*/manifest.json"):
         listed = json.loads(path.read_text())["files"]
         known |= {path, *(path.parent / name for name in listed)}
     found = [path for path in store.rglob("*") if path.is_file() and path not in known]
-    found += [path for path in store.glob("*/*") if not (path / "manifest.json").exists()]
+    found += [
+        path
+        for path in store.glob("*/*")
+        if path not in known and not (path / "manifest.json").exists()
+    ]
     out = [path for path in (folder / "out").rglob("*") if "wandb" not in path.parts]
     found += [path for path in out if path.suffix in (".tmp", ".partial", ".lease", ".lock")]
     return sorted(path.relative_to(folder).as_posix() for path in found)

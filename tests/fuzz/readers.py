@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from hypothesis import strategies as st
 
 from elrea.commands.predict import read_prompts
-from elrea.commands.store import used_by
+from elrea.commands.store import listed_below
 from elrea.config import build
 from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mmlu import read_csv
@@ -32,6 +33,7 @@ from elrea.reporting.sweeps import as_csv, read_jobs, setting_keys, varied_value
 from elrea.store.files import read_json, sha256, with_checksum
 from elrea.store.lock import read_lease
 from elrea.store.stage import Store
+from elrea.store.uses import RECORDS, recorded_uses
 from tests.fuzz.mutations import broken
 from tests.small_models import small_llama
 
@@ -184,6 +186,16 @@ def _read_ensemble(folder: Path) -> object:
     return [Moments.load(epoch) for epoch in found.epochs]
 
 
+def _record(folder: Path) -> None:
+    (folder / RECORDS).mkdir()
+    record = {
+        "run": str(folder / "out"),
+        "host": socket.gethostname(),
+        "stages": {"base": "0" * 16},
+    }
+    (folder / RECORDS / "0.json").write_text(json.dumps(record))
+
+
 def _jobs(folder: Path) -> None:
     (folder / "0").mkdir()
     summary = folder / "0" / "summary.json"
@@ -299,7 +311,10 @@ READERS = [
     Reader("ensemble's centroids", CENTROIDS, _ensemble, _read_ensemble, _reseal),
     Reader("job", "0/status.json", _jobs, _read_jobs),
     Reader("job's summary", "0/summary.json", _jobs, _read_jobs, _vouch),
-    Reader("runs' stages", "0/summary.json", _jobs, lambda f: used_by([f])),
+    Reader("runs' stages", "0/summary.json", _jobs, lambda f: list(listed_below([f]))),
+    Reader(
+        "run's record", "runs/0.json", _record, lambda f: [use.gone for use in recorded_uses(f)]
+    ),
     Reader("model config", "model/config.json", lambda f: small_llama(f / "model"), _read_model),
 ]
 """By name."""

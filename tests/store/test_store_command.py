@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from elrea.commands.sweep import Record
 from elrea.errors import ConfigError, StoreError
 from elrea.store.lock import Lease
 from elrea.store.stage import Stage, Store
+from elrea.store.uses import RECORDS, record_use, recorded_uses
 from tests.store.test_stage import two_files
 
 ROOT = Path(__file__).parents[2]
@@ -213,6 +215,110 @@ def test_gc_refuses_to_guess_the_uses(
     ):
         command(monkeypatch, "gc", "--yes")
     assert there(home) == [True] * 3
+
+
+def made_elsewhere(folder: Path, store: Path) -> Stage:
+    """A stage of an old run in a folder of which gc knows nothing but what the run recorded."""
+    stage = Store(store).stage("base", 1, {"seed": "elsewhere"})
+    folder.mkdir(parents=True)
+    with Record(folder, {"words": []}, store=store) as record:
+        record.begin("k", {"base": stage.key})
+        stage.run(two_files)
+    age(store)
+    return stage
+
+
+def test_gc_keeps_the_stages_of_runs_in_other_folders(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Another user's or another working folder's; until the run's folder is removed."""
+    other = home.parent / f"{home.name}-other" / "run"
+    stage = made_elsewhere(other, home / "store")
+    command(monkeypatch, "ls")
+    assert any(stage.key in x and "1 of 3 runs" in x for x in capsys.readouterr().out.splitlines())
+    command(monkeypatch, "gc", "--yes", "--hours", "0")
+    out = capsys.readouterr().out
+    assert stage.done() and there(home) == [True, True, False]
+    assert "stages of 3 runs are kept" in out
+    assert f"runs: 1 recorded in store/{RECORDS}; all below outputs, multirun\n" in out
+    (found,) = recorded_uses(home / "store")
+    assert (found.run, found.stages) == (other.resolve(), {"base": stage.key})
+    shutil.rmtree(other)
+    command(monkeypatch, "gc", "--yes")
+    assert not stage.done() and there(home) == [True, True, False]
+    assert recorded_uses(home / "store") == []
+
+
+def test_gc_of_a_store_without_runs_of_this_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the records tell of a run."""
+    store = tmp_path / "store"
+    stage = made_elsewhere(tmp_path / "elsewhere", store)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    command(monkeypatch, "gc", "--yes", "--store", str(store), "--hours", "0")
+    assert stage.done()
+    (store / RECORDS / recorded_uses(store)[0].record.name).write_text('{"run": "x"}')
+    with pytest.raises(StoreError, match="does not list the stages that its run uses"):
+        command(monkeypatch, "gc", "--yes", "--store", str(store))
+    assert stage.done()
+
+
+def test_gc_keeps_what_runs_of_other_machines_use(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Their folders may be on a disk that is not here."""
+    other = home / "elsewhere"
+    monkeypatch.setattr("socket.gethostname", lambda: "node17")
+    stage = made_elsewhere(other, home / "store")
+    shutil.rmtree(other)
+    monkeypatch.setattr("socket.gethostname", lambda: "login")
+    command(monkeypatch, "gc", "--yes")
+    out = capsys.readouterr().out
+    assert stage.done() and "some of them ran on node17, and their folders are not here" in out
+    assert max(map(len, out.splitlines())) <= 100
+    monkeypatch.setattr("socket.gethostname", lambda: "node17")
+    command(monkeypatch, "gc", "--yes")
+    assert not stage.done()
+
+
+def test_gc_says_that_an_old_store_has_no_records(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    command(monkeypatch, "gc", "--runs", "outputs")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "all below outputs the store is of an older version, which recorded no runs" in out
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's home; the superuser, who may run the tests, may look."""
+
+    def refuse(_: Path) -> None:
+        raise PermissionError
+
+    record_use(tmp_path, tmp_path / "gone", {"base": "0" * 16})
+    (found,) = recorded_uses(tmp_path)
+    assert found.gone
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert not found.gone
+
+
+def test_a_run_replaces_its_record_and_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    record_use(tmp_path, tmp_path / "a", {"base": "1" * 16})
+    (first,) = recorded_uses(tmp_path)
+    left = first.record.with_name(f".{first.record.name}.12.tmp")
+    others = first.record.with_name(".0.json.12.tmp")
+    left.touch()
+    others.touch()
+    record_use(tmp_path, tmp_path / "a", {"base": "2" * 16})
+    (second,) = recorded_uses(tmp_path)
+    assert second.stages == {"base": "2" * 16} and second.record == first.record
+    assert not left.exists() and others.exists()
+    (tmp_path / "file").touch()
+    record_use(tmp_path / "file", tmp_path / "a", {"base": "3" * 16})  # cannot be written: no error
 
 
 def test_gc_keeps_what_no_store_made(
