@@ -189,8 +189,9 @@ class Runs:
     def lines(self, store: Path) -> Iterator[str]:
         """Says where runs were looked for, and which may be missing."""
         kept = [use for use in self.recorded if not use.gone]
-        below = ", ".join(map(str, self.folders)) or "no folder (outputs and multirun are not here)"
-        yield f"runs: {len(kept)} recorded in {store / RECORDS}; all below {below}"
+        below = f"all below {', '.join(map(str, self.folders))}"
+        below = below if self.folders else "outputs and multirun are not here"
+        yield f"runs: {len(kept)} recorded in {store / RECORDS}; {below}"
         if hosts := sorted({use.host for use in kept if not use.here}):
             yield (
                 f"some of them ran on {', '.join(hosts)}, and their folders are not here: run gc there, or delete "
