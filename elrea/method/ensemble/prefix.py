@@ -20,7 +20,13 @@ import torch
 from torch import Tensor
 
 from elrea.data.batches import by_tokens
-from elrea.method.ensemble.shared_head import Head, joined, keeps_all, size_of_head
+from elrea.method.ensemble.shared_head import (
+    Head,
+    joined,
+    keeps_all,
+    layers_without_keys,
+    size_of_head,
+)
 from elrea.models.loss import logits_at
 
 if TYPE_CHECKING:
@@ -202,9 +208,9 @@ _SHARES: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
 
 def _continues(model: PreTrainedModel) -> bool:
     """Whether every layer's state is a list of keys and values, one per token."""
-    from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-    known = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    known = (DynamicLayer, DynamicSlidingWindowLayer, *layers_without_keys())
     generating: Any = model
     return (
         "past_key_values" in signature(model.forward).parameters

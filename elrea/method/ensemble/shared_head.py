@@ -114,7 +114,15 @@ def alike(prompts: Sequence[Ids], least: int) -> list[list[int]]:
 def keeps_all(model: PreTrainedModel) -> bool:
     """Whether the model's cache has the keys and values of every token, also behind a sliding window."""
     from transformers import DynamicCache
-    from transformers.cache_utils import DummyLayer, DynamicLayer
+    from transformers.cache_utils import DynamicLayer
 
-    layers = DynamicCache(config=model.config).layers
-    return all(type(layer) in (DynamicLayer, DummyLayer) for layer in layers)
+    known = (DynamicLayer, *layers_without_keys())
+    return all(type(layer) in known for layer in DynamicCache(config=model.config).layers)
+
+
+def layers_without_keys() -> tuple[type, ...]:
+    """transformers' class of a cache's layer that uses another's keys; none in versions that leave such layers out."""
+    from transformers import cache_utils
+
+    found = getattr(cache_utils, "DummyLayer", None)
+    return () if found is None else (found,)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import random
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import transformers
+from transformers import cache_utils
 
 from elrea.method.ensemble import prefix
 from elrea.method.ensemble.joint import JointModel
@@ -141,6 +145,18 @@ def test_a_sliding_window_forgets() -> None:
     assert {kind: keeps_all(model_of(kind)) for kind in ("llama", "gpt2", "mistral", "gemma2")} == {
         "llama": True, "gpt2": True, "mistral": False, "gemma2": False,
     }  # fmt: skip
+
+
+def test_transformers_without_a_class_for_layers_without_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """5.17 leaves such layers out of the cache."""
+    older = ModuleType("transformers.cache_utils")
+    vars(older).update({k: v for k, v in vars(cache_utils).items() if k != "DummyLayer"})
+    monkeypatch.setitem(sys.modules, "transformers.cache_utils", older)
+    monkeypatch.setattr(transformers, "cache_utils", older)
+    for kind, whole in (("llama", True), ("mistral", False)):
+        assert keeps_all(model_of(kind)) == whole and prefix.shares_prompts(model_of(kind))
 
 
 def test_a_cache_of_a_head_is_left_as_it_was() -> None:
