@@ -1,7 +1,7 @@
 """Memory that a backbone and its adapters need, computed from the architecture: nothing is downloaded or allocated.
 
 The model is built on torch's meta device, whose tensors have shapes but no memory. A hook on every saved tensor adds
-up what a forward pass keeps for the backward pass.
+up what a forward pass keeps for the backward pass, with attention as the device will compute it (`fused_attention`).
 """
 
 from __future__ import annotations
@@ -132,6 +132,7 @@ class Footprint:
         import torch
 
         from elrea.models import chunked_loss
+        from elrea.models.fused_attention import as_on
         from elrea.models.loss import logits_at
 
         kept: dict[int, Tensor] = {}
@@ -149,7 +150,10 @@ class Footprint:
         head = chunked_loss.plain_head(model)
         chunk = chunked_loss.rows_of(self.device, head.out_features) if head else targets
         self.model.train()
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with (
+            as_on(self.device, dtype, model.config, length, mask),
+            torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        ):
             if head is not None and targets > chunk:
                 selected = chunked_loss.select(model, head, ids, places, attention_mask=mask)
                 assert selected is not None  # nothing is measured without values

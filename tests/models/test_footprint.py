@@ -13,10 +13,10 @@ from omegaconf import OmegaConf
 from elrea.errors import BackboneError, TrainingError
 from elrea.models.adapter_shape import Lora
 from elrea.models.footprint import NF4, Footprint, config_of
-from elrea.models.lora import attach, parameters
+from elrea.models.lora import attach
 from elrea.models.loss import logits_at
+from tests.method.ensemble.test_prefix import KINDS
 from tests.models.architectures import BUILD
-from tests.models.builders import BUILDERS
 
 CONF = Path(__file__).parents[2] / "conf" / "backbone"
 PUBLISHED = {
@@ -56,15 +56,10 @@ def test_weights_in_four_bits_by_hand() -> None:
     assert plain.cache == 2 * 30 * 3 * 64 * 2  # keys and values, layers, heads, width, bytes
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
-def test_saved_bytes_are_close_to_those_of_a_loaded_model(kind: str) -> None:
-    lora = Lora(r=2, dropout=0.1)
-    model = BUILDERS[kind]()
-    footprint = Footprint.of(model.config, lora, "float32", None)
-    assert footprint.parameters == sum(p.numel() for p in model.parameters())
+def kept_by(model: Any, lora: Lora, length: int) -> int:
+    """Bytes that torch keeps for the backward pass of three rows with 12 targets, and those of the logits."""
     model.requires_grad_(False)
     peft = attach(model, lora, 0)
-    assert footprint.adapter == sum(p.numel() for p in parameters(peft).values())
     kept: dict[int, torch.Tensor] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,14 +69,43 @@ def test_saved_bytes_are_close_to_those_of_a_loaded_model(kind: str) -> None:
     backbone: Any = peft.train().get_base_model()
     places = torch.arange(12)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        logits = logits_at(backbone, torch.ones(3, 20, dtype=torch.long), places).float()
+        logits = logits_at(backbone, torch.ones(3, length, dtype=torch.long), places).float()
         torch.nn.functional.cross_entropy(logits, places, reduction="none")
     own = {p.untyped_storage().data_ptr() for p in peft.parameters()}
     real = sum(t.untyped_storage().nbytes() for at, t in kept.items() if at not in own)
-    predicted = footprint.saved(3, 20, 12)
-    assert 0.7 < (real + logits.untyped_storage().nbytes()) / predicted < 1.05
-    assert footprint.saved(6, 20, 24) == pytest.approx(2 * predicted, rel=0.1)
-    assert footprint.saved(3, 20, 12, recompute=True) < 0.7 * predicted
+    return real + logits.untyped_storage().nbytes()
+
+
+@pytest.mark.parametrize("length", [20, 512])
+@pytest.mark.parametrize(
+    "kind", ["llama", "gpt2", "gemma2", "gemma3", "mistral", "neox", "phi3", "roberta"]
+)
+def test_saved_bytes_are_close_to_those_of_a_loaded_model(kind: str, length: int) -> None:
+    """Grouped keys, dropout of attention, attention by products, windows."""
+    build, config, given, _ = KINDS[kind]
+    longest = "n_positions" if kind == "gpt2" else "max_position_embeddings"
+    lora, model = Lora(r=2, dropout=0.1), build(config(**{**given, longest: 600}))
+    footprint = Footprint.of(model.config, lora, "float32", None)
+    assert footprint.parameters == sum(p.numel() for p in model.parameters())
+    predicted = footprint.saved(3, length, 12)
+    assert 0.9 < kept_by(model, lora, length) / predicted < 1.05
+    assert footprint.adapter == sum(
+        p.numel() for name, p in model.named_parameters() if "lora_" in name
+    )
+    assert footprint.saved(6, length, 24) == pytest.approx(2 * predicted, rel=0.1)
+    assert footprint.saved(3, length, 12, recompute=True) < 0.7 * predicted
+
+
+def test_where_no_fused_kernel_fits_the_products_are_counted() -> None:
+    """On a GPU, float32 with grouped keys has none; bfloat16 has one, also with dropout."""
+    heads, rows, length = 4, 3, 512
+    weights = rows * heads * length**2
+    for kind, grouped in (("llama", True), ("gpt2", False)):
+        _, config, given, _ = KINDS[kind]
+        for dtype, size in (("float32", 4), ("bfloat16", 2)):
+            footprint = Footprint.of(config(**given), Lora(r=2), dtype, None, "cuda")
+            plain = grouped and dtype == "float32"
+            assert (footprint.saved(rows, length, 12) > 2 * size * weights) == plain
 
 
 @pytest.mark.parametrize("shape", [{}, {"model_type": "no-such"}, {"model_type": "t5"}])
