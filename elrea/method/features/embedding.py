@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,9 @@ class Embedding(Features):
         """The model's contents in place of its name: the SHA-256 of a folder's files, or the commit of a hub model."""
         if self.model is None:
             return {}
-        if not Path(self.model).is_dir():
+        folder = Path(os.path.expanduser(self.model))
+        if not folder.is_dir():
             return {"model": self._commit(), "revision": None}
-        folder = Path(self.model)
         found = sorted(path for path in folder.rglob("*") if path.is_file())
         files = {path.relative_to(folder).as_posix(): sha256(path) for path in found}
         return {"model": files, "revision": None}
@@ -86,7 +87,7 @@ class Embedding(Features):
 
     def _folder(self) -> Path:
         """The model's folder; a hub model's files are downloaded to the hub's cache."""
-        folder = Path(str(self.model))
+        folder = Path(os.path.expanduser(str(self.model)))
         if not folder.is_dir():
             from huggingface_hub import snapshot_download
 

@@ -108,7 +108,7 @@ def unpack_signs(bits: np.ndarray, device: torch.device, out: Tensor | None = No
     if device.type == "cpu":
         np.take(_table().numpy(), bits, axis=0, out=out.numpy(), mode="clip")
         return out
-    index = torch.from_numpy(bits.astype(np.int32)).to(device)
+    index = torch.tensor(bits, device=device).int()
     return torch.index_select(_table().to(device), 0, index, out=out)
 
 

@@ -28,7 +28,7 @@ def project(gradients: Tensor, generator: torch.Generator) -> Tensor:
         [p].
     """
     count = len(gradients)
-    products = (gradients @ gradients.T).double().cpu()
+    products = (gradients @ gradients.T).cpu().double()  # not every device has float64
     combined = torch.eye(count, dtype=torch.float64)
     for own in range(count):
         for other in torch.randperm(count, generator=generator).tolist():

@@ -111,6 +111,17 @@ def test_a_missing_library_is_one_line(tmp_path: Path, monkeypatch) -> None:
         Embedding(model=str(tmp_path)).reader(model, [], PAD, byte_tokenizer())
 
 
+def test_the_models_folder_may_be_below_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "modules.json").write_text("[]")
+    short, long = Embedding(model="~/model"), Embedding(model=str(tmp_path / "model"))
+    assert short.identity() == long.identity()
+    assert short._folder() == long._folder() == tmp_path / "model"
+
+
 def test_the_models_identity_is_its_content(tmp_path: Path) -> None:
     assert Embedding().identity() == {}
     for name in ("a", "b"):
