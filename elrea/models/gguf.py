@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
+FINER = {"F64", "F32", "F16", "Q8_0", "Q8_1", "Q8_K"}
+"""Types of weights that bfloat16 rounds noticeably."""
 
 
 def is_gguf(name: str) -> bool:
@@ -77,8 +79,8 @@ def dense() -> dict[str, Any]:
 def convert(path: Path, folder: Path, card: str = "") -> None:
     """Writes a GGUF file's model as a folder: bfloat16 safetensors, config, tokenizer and README.md.
 
-    bfloat16 has 8 significant bits; the quantised weights had 8 at most, times a scale per block, so that rounding is
-    far below the error of the quantisation.
+    bfloat16 has 8 significant bits. For weights of 6 bits or fewer its rounding is far below the error of their
+    quantisation; matrices with more (Q8_0, F16, F32) lose bits, and the log says so.
 
     Args:
         path: The file.
@@ -108,6 +110,9 @@ def convert(path: Path, folder: Path, card: str = "") -> None:
         del loaded.config.quantization_config
     plain: Any = type(loaded)(loaded.config)
     plain.load_state_dict(loaded.state_dict())
+    finer = _finer(path)
+    if finer:
+        log.warning("%s: its %s matrices are rounded to bfloat16 (8 bits)", path, ", ".join(finer))
     plain.to(torch.bfloat16)
     plain.generation_config = loaded.generation_config
 
@@ -118,6 +123,15 @@ def convert(path: Path, folder: Path, card: str = "") -> None:
             (place / "README.md").write_text(card, encoding="utf-8")
 
     publish(folder, write)
+
+
+def _finer(path: Path) -> list[str]:
+    """Types of the file's matrices that bfloat16 rounds noticeably, sorted."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(path)
+    kinds = {tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) > 1}
+    return sorted(kinds & FINER)
 
 
 @lru_cache(maxsize=8)

@@ -37,8 +37,8 @@ def permuted(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.view(heads, 2, HEAD // 2, -1).transpose(1, 2).reshape(weight.shape)
 
 
-def write(path: Path, model: Any, kind: str = "llama") -> None:
-    """The model as a GGUF file with float32 weights."""
+def write(path: Path, model: Any, kind: str = "llama", matrices: str = "F32") -> None:
+    """The model as a GGUF file, with its vectors in float32."""
     writer = gguf.GGUFWriter(path, kind)
     writer.add_context_length(64)
     writer.add_embedding_length(HIDDEN)
@@ -68,7 +68,12 @@ def write(path: Path, model: Any, kind: str = "llama") -> None:
         for old, new in names.items():
             name = name.replace(old, new)
         weight = permuted(weight, heads) if heads else weight
-        writer.add_tensor(name, weight.float().contiguous().numpy())
+        numbers = weight.float().contiguous().numpy()
+        if matrices == "F32" or weight.ndim == 1:
+            writer.add_tensor(name, numbers)
+            continue
+        dtype = gguf.GGMLQuantizationType[matrices if numbers.shape[1] % 32 == 0 else "BF16"]
+        writer.add_tensor(name, gguf.quants.quantize(numbers, dtype), raw_dtype=dtype)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -116,6 +121,17 @@ def test_a_backbone_may_be_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert (Path(backbone.location) / "config.json").stat().st_mtime_ns == before
     with pytest.raises(BackboneError, match="no such file"):
         Pretrained(name=str(tmp_path / "other.gguf")).identity()
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_0"])
+def test_matrices_with_more_bits_than_bfloat16_are_named(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model.gguf"
+    write(path, llama(), matrices=kind)
+    convert(path, tmp_path / "out")
+    said = f"its {kind} matrices are rounded to bfloat16" in caplog.text
+    assert said == (kind in ("F32", "F16", "Q8_0"))
 
 
 def test_what_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> None:
