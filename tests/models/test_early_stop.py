@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from elrea.errors import ConfigError, TrainingError
 from elrea.models.log import OnlyProgress
 from elrea.models.lora import attach, load, set_state
+from elrea.models.training import early_stop
 from elrea.models.training.early_stop import EarlyStop, best_epoch, dev_losses
 from elrea.store.files import read_json
 from tests.models.builders import BUILDERS, PAD, contents, examples, train
@@ -91,6 +92,17 @@ def test_the_best_epoch_is_kept(stopped: Path) -> None:
     assert all(torch.equal(kept[name], last[name]) for name in kept)
     assert losses[best] == pytest.approx(by_hand(stopped / "adapter"), rel=1e-5)
     assert losses[1] == pytest.approx(by_hand(stopped / "epoch_1"), rel=1e-5)
+
+
+def test_all_processes_take_the_first_ones_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each one's own sum may differ in the last digit: one would stop while the others wait for it."""
+    monkeypatch.setattr(early_stop, "agreed", lambda loss: loss + 1)
+    train(tmp_path, **LONG)
+    curve = read_json(tmp_path / "curve.json")
+    monkeypatch.undo()
+    assert dev_losses(curve)[1] == pytest.approx(by_hand(tmp_path / "epoch_1") + 1, rel=1e-5)
 
 
 def test_until_it_stops_the_losses_are_those_without_early_stop(

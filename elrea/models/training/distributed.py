@@ -10,13 +10,15 @@ number of processes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 
 if TYPE_CHECKING:
     from peft import PeftModel
+
+T = TypeVar("T", bool, float)
 
 
 def share() -> tuple[int, int]:
@@ -26,7 +28,7 @@ def share() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
-def agreed(value: bool) -> bool:
+def agreed(value: T) -> T:
     """The first process's value, in every process."""
     if share()[1] == 1:
         return value

@@ -13,7 +13,7 @@ from elrea.errors import TrainingError
 from elrea.models.loss import batch_loss
 from elrea.models.training.batches import Item, collate
 from elrea.models.training.curve import DEV_LOSS, after_best, best_epoch, dev_losses
-from elrea.models.training.distributed import share
+from elrea.models.training.distributed import agreed, share
 from elrea.store.files import publish
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ class EarlyStop:
         Raises:
             TrainingError: The loss on dev is not a finite number.
         """
-        loss = self.measure(module)
+        # One loss for all processes: sums that differ in the last digit would let one of them stop alone.
+        loss = agreed(self.measure(module))
         if not math.isfinite(loss):
             raise TrainingError(
                 f"{module.schedule.stage}: the loss on dev is {loss} after epoch {epoch}; "
