@@ -13,6 +13,7 @@ from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
 from elrea.models.start import check_start, checksum
+from elrea.models.training.settings import Recipe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -148,6 +149,13 @@ class Context:
         if self.within:
             return self.within.encoded_train
         return self.prompter.train(self.experiment.corpus.train)
+
+    @property
+    def epochs_begun(self) -> int:
+        """Epochs of the base adapter that begin before `training.max_steps` ends its training."""
+        training = self.experiment.training
+        recipe = Recipe(self.base_epochs, training.learning_rate, training)
+        return recipe.epochs_begun(len(self.encoded_train[0]))
 
     @cached_property
     def losses(self) -> tuple[str, ...]:

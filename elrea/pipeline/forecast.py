@@ -322,7 +322,7 @@ def rounds(context: Context, sizes: Sizes) -> int:
         sizes: Amount of text in the run.
     """
     training, epochs = context.experiment.training, max(1, context.base_epochs)
-    made = Recipe(epochs, training.learning_rate, training).begun(sizes.fitting)
+    made = Recipe(epochs, training.learning_rate, training).epochs_begun(sizes.fitting)
     return min(context.experiment.features.checkpoints(epochs), max(1, made))
 
 

@@ -47,6 +47,16 @@ def test_what_cannot_be(words: list[str], said: str, tiny: list[str], tmp_path: 
     assert said in ended.error
 
 
+def test_weights_are_of_the_epochs_that_max_steps_leaves(tiny: list[str], tmp_path: Path) -> None:
+    """Before anything is trained."""
+    short = [*tiny, *EXAM, QUIET, "training.max_steps=1", f"store={tmp_path / 'store'}"]
+    ended = run(tmp_path, *short, "features.epoch_weights=[1,2]")
+    assert ended.error.startswith("features.epoch_weights: 2 weights for 1 epochs; give one per")
+    assert ended.error.endswith("(training.max_steps=1 ends in epoch 1)")
+    assert not list(tmp_path.glob("store/base/*"))
+    assert run(tmp_path, *short, "features.epoch_weights=[1]").code == 0
+
+
 def test_no_dev_example_fits(tiny: list[str], tmp_path: Path) -> None:
     rows: dict[str, list[dict[str, Any]]] = {
         "train": [{"instruction": f"Say {i}", "output": f"{i}"} for i in range(16)],

@@ -17,7 +17,7 @@ from elrea.models.log import OnlyProgress
 from elrea.models.lora import attach
 from elrea.models.training.moments import Moments
 from elrea.models.training.schedule import Schedule
-from elrea.models.training.settings import Training
+from elrea.models.training.settings import Recipe, Training
 from elrea.models.training.train import epoch_folders
 from tests.models.builders import BUILDERS, examples, llama, train
 from tests.models.test_loss import by_hand
@@ -159,6 +159,8 @@ def test_max_steps_ends_the_run_and_its_last_epoch(tmp_path: Path) -> None:
         [0.02, 0.015, 0.01, 0.005]
     )
     assert [Moments.load(path).step for path in epoch_folders(tmp_path)] == [3, 4]
+    training = Training(batch_size=4, epochs=3, max_steps=4)
+    assert Recipe(3, 0.02, training).epochs_begun(10) == 2
 
 
 def test_a_loss_that_is_not_finite_is_an_error_with_step_and_examples(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Recipe:
         total = self.epochs * self._steps_per_epoch(examples)
         return self.steps(examples) / total if total else 1.0
 
-    def begun(self, examples: int) -> int:
+    def epochs_begun(self, examples: int) -> int:
         """Epochs that a training begins: all, or fewer where training.max_steps ends it. Each leaves a checkpoint."""
         return math.ceil(self.steps(examples) / max(1, self._steps_per_epoch(examples)))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from elrea.errors import ConfigError
 from elrea.method.features.to_disk import stream
 from elrea.models.training.train import epoch_folders
 from elrea.pipeline.experiment import key_fields
@@ -46,7 +47,7 @@ class Features(Step):
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
         experiment = context.experiment
-        experiment.features.check(max(1, context.base_epochs))  # without an epoch: at the start
+        _check_weights(context)
         identity = experiment.features.identity() if context.here else {}
         inputs = {
             "features": {
@@ -93,6 +94,24 @@ class Features(Step):
                     experiment.device, experiment.seed,
                 )  # fmt: skip
                 stream_shares(work, task.advance)
+
+
+def _check_weights(context: Context) -> None:
+    """Refuses weights of epochs that do not fit those which the base adapter will have, before it is trained.
+
+    Raises:
+        ConfigError: What does not fit.
+    """
+    features, steps = context.experiment.features, context.experiment.training.max_steps
+    if steps is None or not getattr(features, "epoch_weights", None):
+        return features.check(max(1, context.base_epochs))  # without an epoch: at the start
+    if not context.here:
+        return None  # how many examples fit is not known
+    epochs = max(1, context.epochs_begun)
+    try:
+        features.check(epochs)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (training.max_steps={steps} ends in epoch {epochs})") from error
 
 
 class FeaturesForTest(Features):
