@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 PROMPT = 128
 ALIKE = 0.75
 """Least share of equal texts in float32: a model of random weights has near ties, which rounding decides."""
+VARIED = 0.25
+"""Least share of different tokens in the text with the fewest: one token again and again is equal at any position."""
+STRONGER = 5
+"""Factor of random weights in the layers. As they are drawn, the head, which has the embeddings' weights, repeats the
+last token; with the factor the next token depends on all before it."""
 
 
 def measure(setting: Setting, record: Record) -> None:
@@ -24,6 +29,10 @@ def measure(setting: Setting, record: Record) -> None:
         found = record.figure(dtype, partial(_both, setting, dtype))
         if dtype == "float32" and found["equal_texts"] < ALIKE:
             raise AssertionError(f"float32: only {found['equal_texts']:.1%} of the texts are equal")
+        if dtype == "float32" and found["different_tokens"] < VARIED * found["new_tokens"]:
+            raise AssertionError(
+                f"float32: a text has {found['different_tokens']} different tokens, too few to show a difference"
+            )
 
 
 def _both(setting: Setting, dtype: str) -> dict[str, Any]:
@@ -35,6 +44,8 @@ def _both(setting: Setting, dtype: str) -> dict[str, Any]:
     from experiments.gpu.setting import random_members, random_prompts
 
     backbone = setting.load(dtype)
+    if setting.random:
+        strengthen(backbone.model)
     count, members = setting.pick(8, 2), setting.pick(9, 3)
     new, length = setting.pick(64, 6), setting.pick(PROMPT, 16)
     vocabulary = min(backbone.model.config.vocab_size, len(backbone.tokenizer))
@@ -61,11 +72,22 @@ def _both(setting: Setting, dtype: str) -> dict[str, Any]:
     rate = count * new
     return {
         "prompts": count, "members": members, "new_tokens": new, "equal_texts": equal,
+        "different_tokens": min(len(set(text)) for text in wanted),
         "tokens_per_second": round(rate / joint_watch.seconds, 1),
         "tokens_per_second_one_by_one": round(rate / single_watch.seconds, 1),
         "times_as_fast": round(single_watch.seconds / joint_watch.seconds, 2),
         "peak_bytes": joint_watch.peak, "peak_bytes_one_by_one": single_watch.peak,
     }  # fmt: skip
+
+
+def strengthen(model: Any) -> None:
+    """Multiplies the matrices of all layers by `STRONGER`, in place."""
+    import torch
+
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if ".layers." in name and weight.ndim == 2:
+                weight.mul_(STRONGER)
 
 
 def one_by_one(

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import TYPE_CHECKING
 
 from experiments.gpu.record import DONE, FAILED, SKIPPED, UNFINISHED, Record, Skip
@@ -56,6 +57,8 @@ def run(part: Part, setting: Setting) -> None:
     """
     record = Record(setting.into / f"{part.name}.json", setting.about)
     module = import_module(f"experiments.gpu.{part.name}")
+    log = record.path.with_suffix(".txt")
+    begun = log.stat().st_size if log.is_file() else 0  # what is before is of earlier calls
     missing = [name for name in getattr(module, "NEEDS", ()) if find_spec(name) is None]
     if missing:
         record.end(SKIPPED, f"needs the package {missing[0]}")
@@ -65,19 +68,35 @@ def run(part: Part, setting: Setting) -> None:
         module.measure(setting, record)
     except Skip as reason:
         record.end(SKIPPED, str(reason))
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("", "elrea", "experiments", "tests"):
+            _failed(record, error, start, log, begun)  # not a package
+        record.end(SKIPPED, f"needs the package {error.name}")
     except Exception as error:  # any, so that it is in the file
-        _failed(record, error, start)
+        _failed(record, error, start, log, begun)
     else:
         record.end(DONE, seconds=time.perf_counter() - start)
 
 
-def _failed(record: Record, error: Exception, start: float) -> None:
+def _failed(record: Record, error: Exception, start: float, log: Path, begun: int) -> None:
     import traceback
 
     traceback.print_exc()
     lines = str(error).strip().splitlines() or [""]
-    record.end(FAILED, f"{type(error).__name__}: {lines[0][:200]}", time.perf_counter() - start)
+    note = f"{type(error).__name__}: {lines[0][:200]}"
+    if isinstance(error, CalledProcessError):
+        note = _last_error(log, begun) or note
+    record.end(FAILED, note, time.perf_counter() - start)
     sys.exit(1)
+
+
+def _last_error(log: Path, begun: int) -> str:
+    """The last line behind byte `begun` in which a command said why it failed; empty: none."""
+    if not log.is_file():
+        return ""
+    lines = log.read_bytes()[begun:].decode("utf-8", errors="replace").splitlines()
+    said = [line for line in lines if line.startswith("error:")]
+    return said[-1].removeprefix("error:").strip()[:200] if said else ""
 
 
 def supervise(part: Part, setting: Setting, command: Sequence[str], seconds: float) -> Record:
@@ -90,8 +109,8 @@ def supervise(part: Part, setting: Setting, command: Sequence[str], seconds: flo
         seconds: The limit.
 
     Returns:
-        What it wrote; its status is `failed` if the process died or ran out of time, `unfinished` if an open-ended one
-        was cut off.
+        What it wrote. If that is no verdict, its status is `failed` if the process died or ran out of time,
+        `unfinished` if an open-ended one was cut off.
     """
     path = setting.into / f"{part.name}.json"
     before = Record(path, setting.about)
@@ -114,10 +133,12 @@ def supervise(part: Part, setting: Setting, command: Sequence[str], seconds: flo
         finally:
             _kill(process)
     spent, record = time.perf_counter() - start, Record(path, setting.about)
+    if record.content["status"] != UNFINISHED:
+        return record  # the part's own verdict counts, also if its process ended late
     if code is None:
         status = UNFINISHED if part.open_ended else FAILED
         record.end(status, f"cut off after {seconds:.0f} s; the next call continues", spent)
-    elif record.content["status"] == UNFINISHED:
+    else:
         record.end(FAILED, f"its process ended with code {code}: {_last_line(log)}", spent)
     return record
 

@@ -63,13 +63,18 @@ class Setting:
         return {"small": self.small, "batch": self.batch, "backbone": self.named}
 
     @property
+    def random(self) -> bool:
+        """Whether the backbone's weights are random."""
+        return not (self.small or self.model or SMOLLM2.is_dir())
+
+    @property
     def named(self) -> str:
         """The backbone, as the results name it."""
         if self.model:
             return self.model.name
         if self.small:
             return "elrea-tiny"
-        return SMOLLM2.name if SMOLLM2.is_dir() else "SmolLM2-135M's shape, random weights"
+        return "SmolLM2-135M's shape, random weights" if self.random else SMOLLM2.name
 
     def folder(self) -> Path:
         """The backbone's folder; one of random weights is made here."""

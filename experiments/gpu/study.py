@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from experiments.gpu.needs import modules
 from experiments.gpu.record import Record, Skip
 
 if TYPE_CHECKING:
     from experiments.gpu.setting import Setting
 
-NEEDS = ("hydra", "faiss", "sklearn", "wandb")
+NEEDS = modules()
 SEEDS = (0, 1, 2)
 REPLACED = {
     "trainer.accelerator=cpu": "trainer.accelerator=gpu",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from experiments.gpu.needs import modules
 from experiments.gpu.record import Record
 
 if TYPE_CHECKING:
     from experiments.gpu.setting import Setting
 
-NEEDS = ("hydra", "faiss", "sklearn", "wandb")
+NEEDS = modules()
 ROOM = 24
 """GiB that Gemma-2b's shape needs; with less the small shape is measured."""
 
