@@ -323,7 +323,7 @@ def rounds(context: Context, sizes: Sizes) -> int:
     """
     training, epochs = context.experiment.training, max(1, context.base_epochs)
     made = Recipe(epochs, training.learning_rate, training).epochs_begun(sizes.fitting)
-    return min(context.experiment.features.checkpoints(epochs), max(1, made))
+    return context.experiment.features.checkpoints(max(1, made))
 
 
 def _memory(

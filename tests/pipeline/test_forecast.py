@@ -136,7 +136,9 @@ def test_steps_are_those_of_the_schedule(most: int | None) -> None:
     plan, whole = (Schedule(30, 3, 8, 1e-3, 0.0, 0, "base", steps) for steps in (most, None))
     assert recipe.steps(30) == plan.total and recipe.epochs_begun(30) == plan.epoch(plan.total)
     assert recipe.share(30) == plan.total / whole.total
-    assert recipe.epochs_begun(30) == sum(map(plan.ends_epoch, range(1, plan.total + 1))), "checkpoints"
+    assert recipe.epochs_begun(30) == sum(map(plan.ends_epoch, range(1, plan.total + 1))), (
+        "checkpoints"
+    )
 
 
 def test_other_work_has_rates_of_its_own() -> None:
