@@ -252,7 +252,7 @@ def _tokens(
     too_long = f" ({sizes.dropped:,} of them too long)" if sizes.dropped else ""
     planned = f"{training.epochs} + {training.expert_epochs} epochs"
     if training.max_steps is not None:
-        planned += f", at most {training.max_steps:,} steps each"
+        planned += f", at most {training.max_steps:,} step{'s' * (training.max_steps != 1)} each"
     rows = [
         ("examples", f"{sizes.train:,} to train{too_long}, {sizes.test:,} to test"),
         ("training", f"{about} {_count(trained)} tokens, {planned}"),
