@@ -47,6 +47,7 @@ def one_line_errors(*, resumable: bool = True) -> Iterator[None]:
         logging.raiseExceptions = False  # on a full disk, writing the log fails too
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
+            sys.unraisablehook = _again
         hint = "; the same command resumes from the last checkpoint" if resumable else ""
         try:
             yield
@@ -140,8 +141,23 @@ def announce(line: str) -> None:
 
 
 def _terminate(_number: int, _frame: object) -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second signal must not interrupt the clean-up
+    """Raises `Terminated`, unless the clean-up after one is under way: a second signal must not interrupt it."""
+    error = sys.exception()
+    while error is not None:
+        if isinstance(error, Terminated):
+            return
+        error = error.__context__
     raise Terminated
+
+
+def _again(lost: sys.UnraisableHookArgs) -> None:
+    """Sends a signal again whose exception Python has dropped, since it came while an object was being deleted."""
+    if lost.exc_type is Terminated:
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(lost)
 
 
 class Said(SystemExit):

@@ -163,10 +163,10 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
 def _trainings(specs: Sequence[AdapterSpec], sources: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Epochs and number of adapters of trainings on all examples: clusters have them all between them, and so have
     sources."""
-    counts = Counter((spec.examples, spec.epochs, spec.learning_rate) for spec in specs)
+    counts = Counter((spec.examples, spec.epochs, spec.learning_rate, spec.lora) for spec in specs)
     for spec in specs:
         first = spec.source == sources[0] if spec.source is not None else not spec.cluster
-        together = counts[spec.examples, spec.epochs, spec.learning_rate]
+        together = counts[spec.examples, spec.epochs, spec.learning_rate, spec.lora]
         if first:
             yield spec.epochs, 1 if spec.examples == "all" else together
 

@@ -80,11 +80,11 @@ def recorded_uses(store: Path) -> list[Use]:
     """
     uses = []
     for path in sorted((store / RECORDS).glob("[!.]*.json")):
-        found = read_json(path)
         try:
+            found = read_json(path)
             stages = {str(name): str(key) for name, key in found["stages"].items()}
             uses.append(Use(path, Path(found["run"]), str(found["host"]), stages))
-        except (AttributeError, LookupError, TypeError) as error:
+        except (AttributeError, LookupError, TypeError, StoreError) as error:
             raise StoreError(
                 f"{path}: does not list the stages that its run uses; restore it, or delete it if the run is gone"
             ) from error

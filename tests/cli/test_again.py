@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import QUIET, Command, Ended, run
+from tests.cli.commands import QUIET, ROOT, Command, Ended, run
 
 
 def states(ended: Ended) -> dict[str, str]:
@@ -101,3 +103,30 @@ def test_a_signal_is_one_line(
     )
     assert stopped.code == code
     assert stopped.err == f"error: {said}; the same command resumes from the last checkpoint\n"
+
+
+DROPPED = """
+import os, signal, sys, time
+from elrea.commands.messages import one_line_errors
+
+class Late:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)  # Python drops what is raised here
+
+with one_line_errors():
+    late = Late()
+    del late
+    try:
+        time.sleep(30)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)  # a second one does not interrupt the clean-up
+        print("cleaned up")
+"""
+
+
+def test_a_signal_ends_the_process_also_where_python_drops_its_exception() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DROPPED], capture_output=True, text=True, timeout=25, cwd=ROOT
+    )
+    assert (done.returncode, done.stdout) == (143, "cleaned up\n")
+    assert done.stderr == "error: terminated; the same command resumes from the last checkpoint\n"

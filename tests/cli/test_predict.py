@@ -265,6 +265,7 @@ def test_a_mapping_of_the_training_may_take_a_usual_name(
         ({"question": "Which?", "choices": {"text": ["a", "b"], "label": ["1", "2"]}}, {"answerKey": "2"}),
         ({"question": {"stem": "Which?", "choices": [{"text": "a", "label": "A"}, {"text": "b", "label": "B"}]}},
          {"answerKey": "B"}),
+        ({"question": "Which?", "choices": '["a", "b"]'}, {"answerKey": "B"}),
         ({"question_stem": "Which?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}}, {"answerKey": "B"}),
         ({"question": "Which?", "question_concept": "x", "choices": {"text": ["a", "b"], "label": ["A", "B"]}},
          {"answerKey": "B"}),

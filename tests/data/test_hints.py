@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import re
 import shlex
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 
 from elrea.commands import combine
 from elrea.commands.predict import read_prompts
-from elrea.data.readers.hints import ignoring, mapping
+from elrea.data.readers.hints import ignore_options, ignoring, mapping
 from elrea.data.sources.dolly import Dolly
 from elrea.data.sources.gsm8k import Gsm8k
 from elrea.data.sources.jsonl import Jsonl
@@ -114,6 +115,7 @@ def test_following_the_hints_loses_no_part_of_the_question(
         ({"premise": "p", "hypothesis": "h", "response": "yes"}, "map them with data.fields (instruction, input,"),
         ({"instruction": "i", "input": "x", "passage": "p", "output": "o"}, "map them with data.fields (instr"),
         ({"question": "q", "solution": "steps", "answer": "4"}, "map them with data.fields (instruction, input,"),
+        ({"question": "q", "answer": "a", "code": "x = 1"}, "map them with data.fields (instruction, input,"),
         ({"Frage": "q", "Antwort": "a"}, "map them with data.fields (instruction, input,"),
         ({"data": [{"instruction": "i", "output": "o"}], "version": 1}, "if 'data' holds the rows, save that list"),
     ],
@@ -131,7 +133,7 @@ def test_what_the_names_leave_open_is_left_to_the_user(
 @pytest.mark.parametrize(
     "name",
     ["a", "a.b-c_1", "Lösung", "质量", "a b", "a,b", "null", "True", "1", "1e5", "inf", "-x", "[x]", "it's", 'say "a"',
-     "a\\", 'a\\"b', "a\\b", "${a}", "*", "#", "~", "a=b", "$HOME", "`a`", ""],
+     "a\\", 'a\\"b', "a\\b", "${a}", "\\${a}", "\\\\${a}", "*", "#", "~", "a=b", "$HOME", "`a`", ""],
 )  # fmt: skip
 def test_every_name_survives_a_shell_and_hydra(name: str) -> None:
     for word in (mapping("response", name), ignoring([name, "b"])):
@@ -139,6 +141,23 @@ def test_every_name_survives_a_shell_and_hydra(name: str) -> None:
         (read,) = OverridesParser.create().parse_overrides([typed.stdout.decode()])
         value = OmegaConf.to_container(OmegaConf.create({"a": read.value()}), resolve=True)
         assert value == {"a": name if "fields" in word else [name, "b"]}
+
+
+def test_one_hint_is_enough_where_an_answer_has_no_choices(tmp_path: Path) -> None:
+    row = {"question": "1 + 1?", "answer": "2", "difficulty": "low"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(DataError) as caught:
+        Jsonl(train=str(tmp_path / "x.jsonl")).read()
+    assert settings_in(str(caught.value)) == {
+        "fields.instruction": "question", "fields.response": "answer", "ignore": ["difficulty"],
+    }  # fmt: skip
+
+
+def test_an_option_takes_a_name_that_looks_like_one() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--ignore", action="append")
+    names = ["a", "-x", "--field", "b c"]
+    assert parser.parse_args(shlex.split(ignore_options(names))).ignore == names
 
 
 def test_a_second_field_for_a_role_is_the_users_to_choose(tmp_path: Path) -> None:

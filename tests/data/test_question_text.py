@@ -98,3 +98,16 @@ def test_digits_operators_and_brackets_are_not_ignored(one, other):
 
 def test_half_a_surrogate_is_replaced():
     assert plain("a \ud800 b") == plain("a ? b")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What © brand is it?", "What brand is it?"), ("an angle of 90° is called", "an angle of 90 is called"),
+        ("☐ yes ☐ no: which?", "yes no: which?"), ("✓ correct: which?", "correct: which?"),
+        ("● The cat sat\n● The dog", "• The cat sat\n• The dog"), ("▪ What is it", "What is it"),
+        ("Name the object \ufffc here", "Name the object here"),
+    ],
+)  # fmt: skip
+def test_marks_of_layout_and_of_rights_tell_no_questions_apart(one: str, other: str) -> None:
+    assert plain(one) == plain(other)

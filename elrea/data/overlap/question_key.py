@@ -153,6 +153,10 @@ _BROKEN = re.compile(r"â(?: ?[^\x00-\x7f]){2}|[ãÃÂ] ?[^\x00-\x7f]")
 """UTF-8 that was decoded as Windows-1252. In MathQA, spaces separate the characters: "â ˆ ’" is a minus."""
 _SHARP = re.compile(r"(?<=[^\W_])#(?![#\w])")
 """# that belongs to the word before it, as in C#; elsewhere it is layout (a heading, #5)."""
+_MARK = re.compile(r"^[ \t]*[■□▪▫●○◦◆◇▶►➤➢★☆]+(?=[ \t])", re.MULTILINE)
+"""Shapes that open a line, as word processors mark the items of a list."""
+_LAYOUT = frozenset("\ufffc\ufffd©®℗™℠°✓✔✗✘☐☑☒")
+"""Symbols that copies of one text have or lack: of rights, check boxes, degrees, and what stands for lost ones."""
 _SAME = {"−": "-", "×": "*", "∗": "*", "⁄": "/", "÷": "/"}
 
 
@@ -167,8 +171,8 @@ def plain(text: str) -> str:
     words, symbols = text, ""
     if not words.isascii():
         words = unicodedata.normalize("NFKC", _RAISED.sub(r"^\g<0>", _BROKEN.sub(_repaired, words)))
-        if kept := set(filter(_is_symbol, set(words))):
-            symbols = "".join(letter for letter in words if letter in kept)
+        if any(map(_is_symbol, set(words))):
+            symbols = "".join(filter(_is_symbol, _MARK.sub("", words)))
         words = words.translate({ord(c): _letter(c) for c in set(words) if not c.isascii()})
         words = words.casefold()
     if "#" in words:
@@ -212,11 +216,9 @@ def _letter(letter: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _is_symbol(letter: str) -> bool:
-    """Whether a character that is not ASCII says something by itself: a currency's, an emoji or a shape. U+FFFD only
-    stands for what was lost."""
-    return (
-        not letter.isascii() and unicodedata.category(letter) in ("So", "Sc") and letter != "\ufffd"
-    )
+    """Whether a character that is not ASCII says something by itself: a currency's, an emoji or a shape."""
+    is_symbol = not letter.isascii() and unicodedata.category(letter) in ("So", "Sc")
+    return is_symbol and letter not in _LAYOUT
 
 
 def _apart(match: re.Match[str]) -> str:

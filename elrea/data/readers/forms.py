@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from elrea.data.readers.formats import BadRow
@@ -71,6 +73,9 @@ def instances(row: Fields, number: int, where: str) -> Sequence[Fields]:
 def _arc(row: Fields, question: str, where: str, answered: bool) -> Fields:
     """{question, choices: {text, label}, answerKey}; or choices as a list of {text, label}, or of texts."""
     choices = row["choices"]
+    if isinstance(choices, str):  # a cell of a CSV
+        with suppress(ValueError):
+            choices = json.loads(choices)
     if isinstance(choices, Mapping):
         texts, labels = choices.get("text"), choices.get("label")
     elif isinstance(choices, list) and all(isinstance(choice, str) for choice in choices):

@@ -40,7 +40,8 @@ _PROMPT = ("instruction", "input", "system", "history", "messages", "choices")
 """Roles whose texts a model is asked with: no suggestion drops them."""
 _FACTS = frozenset(
     "id ids uid uuid idx index hash type source length len size token tokens count num number lang language url link"
-    " score rating category level difficulty version date time timestamp split task tags keywords rejected".split()
+    " score rating category level difficulty version date time timestamp split task tags keywords rejected explanation"
+    " rationale comment comments author license domain topic subject dataset model".split()
 )
 """Last words of names that say something of the row, as `prompt_id` and `question_type` do."""
 _INDEX = ("idx", "index")
@@ -64,7 +65,10 @@ def ignoring(names: Sequence[str]) -> str:
 
 def ignore_options(names: Sequence[str]) -> str:
     """The options that skip fields of a command's prompts: --ignore a --ignore b."""
-    return " ".join(f"--ignore {shlex.quote(name)}" for name in names)
+    return " ".join(
+        shlex.quote(f"--ignore={name}") if name.startswith("-") else f"--ignore {shlex.quote(name)}"
+        for name in names
+    )
 
 
 def mapping(role: str, name: str) -> str:
@@ -102,11 +106,18 @@ def for_unknown(
         )
     roles = {} if text and text not in names else _roles(names, has, lists)
     left = [name for name in names if name not in (roles or {}).values()]
-    if roles is None or any(_role(name) in _PROMPT and name != "text" for name in left):
+    asked = [name for name in left if name != "text" and _role(name) in _PROMPT]
+    # A text whose name says nothing may be a part of the question too: a table, code.
+    texts = [n for n in left if not _role(n) and isinstance(row.get(n), str | list | Mapping)]
+    if roles is None or asked or (roles and texts):
         return (
             "map them with data.fields (instruction, input, system, history, messages, choices, answer or response);"
             " skip with data.ignore what is no part of the question"
         )
+    given = {*has, *(roles or {})}
+    if roles and "answer" in row and "answer" in has:
+        # Without choices it is the response.
+        roles |= {} if {"choices", "response", "messages"} & given else {"response": "answer"}
     if not roles:
         return f"map them with data.fields or skip them with {ignoring([*skipped, *left])}"
     words = [mapping(role, name) for role, name in roles.items()]
@@ -211,5 +222,5 @@ def _words(name: str) -> list[str]:
 
 def _quoted(name: str) -> str:
     """A name in Hydra's quotes."""
-    escaped = re.sub(r'(\\+)(?="|$)', r"\1\1", name).replace('"', '\\"').replace("${", "\\${")
+    escaped = re.sub(r'(\\+)(?="|\$\{|$)', r"\1\1", name).replace('"', '\\"').replace("${", "\\${")
     return f'"{escaped}"'
