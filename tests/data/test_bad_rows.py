@@ -76,6 +76,11 @@ def test_files_that_look_like_data_are_named_whatever_their_suffix(write, caplog
     assert len(read_files({"data.test": str(folder)}, RowReader(), Drops())["data.test"]) == 4
     assert "alone are read, not b.jsonl.zst, c.ndjson, d.XLSX; name" in caplog.text
     caplog.clear()
+    (folder / "c.ndjson").write_text("\n".join(map(json.dumps, rows(2))))
+    both = {"data.test": [str(folder), str(folder / "c.ndjson")]}
+    assert len(read_files(both, RowReader(), Drops())["data.test"]) == 6
+    assert "not b.jsonl.zst, d.XLSX; name" in caplog.text, "a file that is named is read"
+    caplog.clear()
     (folder / "a.JSONL").rename(folder / "a.json")
     write("in/c.ndjson", [{"instruction": "What is 4?", "response": "4"}])
     assert len(read_files({"data.test": str(folder)}, RowReader(), Drops())["data.test"]) == 5

@@ -90,12 +90,13 @@ def read_files(
 def _files(paths: Sequence[str], key: str) -> list[tuple[Path, bool]]:
     """The files to read, with each folder replaced by its data files; True for a file of a folder."""
     files: list[tuple[Path, bool]] = []
-    for path in map(Path, paths):
+    given = [Path(path) for path in paths]
+    for path in given:
         if path.is_dir():
             inside = sorted(f for f in path.iterdir() if not f.name.startswith(".") and f.is_file())
             lines = [file for file in inside if file.suffix.lower() == ".jsonl"]
             chosen = lines or [file for file in inside if suffix_of(file) in SUFFIXES]
-            other = [file for file in inside if _is_data(file) and file not in chosen]
+            other = [file for file in inside if _is_data(file) and file not in (*chosen, *given)]
             if not chosen:
                 found = f" but {_names(other)}" if other else ""
                 raise DataError(
