@@ -97,7 +97,8 @@ class Job:
     def record(self, *, kept: bool = True) -> Record:
         """Of its states; `kept`: as for `Record`."""
         facts = {"words": self.words, "command": self.command, "chosen": self.chosen}
-        return Record(self.folder, facts, kept=kept, store=Path(self.cfg.store))
+        store = str(self.cfg.store)  # what is no path at all is refused later
+        return Record(self.folder, facts, kept=kept, store=Path(store))
 
     @property
     def accuracy(self) -> float:
