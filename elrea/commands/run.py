@@ -83,9 +83,8 @@ def options_first(words: Sequence[str]) -> list[str]:
         word = rest.pop(0)
         if word in VALUED and rest:
             options += [word, rest.pop(0)]
-        elif (
-            word in INFO
-        ):  # with its value, or it would take the override that comes to stand after it
+        elif word in INFO:
+            # With its value, or it would take the override that comes to stand after it.
             options += [word, rest.pop(0) if rest and rest[0] in INFOS else INFOS[0]]
         elif word in FLAGS or word.partition("=")[0] in (*VALUED, *INFO):
             options.append(word)

@@ -15,7 +15,7 @@ from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.models.lora import parameters
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.graph import Builder
-from elrea.pipeline.passes import requirements
+from elrea.pipeline.passes import requirements, stands_for_all
 from elrea.pipeline.steps.features import Features, FeaturesForDev, FeaturesForTest
 
 if TYPE_CHECKING:
@@ -163,12 +163,11 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
 def _trainings(specs: Sequence[AdapterSpec], sources: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Epochs and number of adapters of trainings on all examples: clusters have them all between them, and so have
     sources."""
-    counts = Counter((spec.examples, spec.epochs, spec.learning_rate, spec.lora) for spec in specs)
-    for spec in specs:
-        first = spec.source == sources[0] if spec.source is not None else not spec.cluster
-        together = counts[spec.examples, spec.epochs, spec.learning_rate, spec.lora]
-        if first:
-            yield spec.epochs, 1 if spec.examples == "all" else together
+    kinds = [(spec.examples, spec.epochs, spec.learning_rate, spec.lora) for spec in specs]
+    counts = Counter(kinds)
+    for spec, kind in zip(specs, kinds, strict=True):
+        if stands_for_all(spec, sources):
+            yield spec.epochs, 1 if spec.examples == "all" else counts[kind]
 
 
 def _sizes(ranks: Sequence[int], of_first: int) -> str:

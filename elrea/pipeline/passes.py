@@ -76,10 +76,12 @@ def passes(experiment: Experiment, clusters: int, *, alone: bool = False) -> Pas
 
 def _once(specs: Iterable[AdapterSpec], sources: Sequence[str]) -> Iterable[int]:
     """Epochs of trainings on all examples: clusters have them all between them, and so have sources."""
-    for spec in specs:
-        one = spec.source == sources[0] if spec.source is not None else spec.cluster in (None, 0)
-        if one:
-            yield spec.epochs
+    return (spec.epochs for spec in specs if stands_for_all(spec, sources))
+
+
+def stands_for_all(spec: AdapterSpec, sources: Sequence[str]) -> bool:
+    """Whether an adapter is the first of those that have all examples between them: of the clusters, or the sources."""
+    return spec.source == sources[0] if spec.source is not None else spec.cluster in (None, 0)
 
 
 def requirements(

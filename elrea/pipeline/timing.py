@@ -306,9 +306,7 @@ def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -
         lambda name: None if name == BACKBONE else tensors,
     )
     rates: dict[str, float] = {}
-    if (
-        settings.by != "generation" or context.requirements.decided
-    ):  # a gate is decided by likelihood
+    if settings.by != "generation" or context.requirements.decided:  # gates go by likelihood
         choices = [context.prompter.choices(e) for e in test]
         questions = questions_of(encoded, choices, [e.answer for e in test])
         clock = Clock()

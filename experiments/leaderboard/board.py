@@ -53,15 +53,22 @@ class Column:
 
     Attributes:
         name: Heading.
-        dev: Accuracy on dev by row and rate.
-        table: On test, each row less the best single adapter.
-        commit: Of the code that the runs were made with.
+        table: On test, each row less the best single adapter; its `details` have the next two.
     """
 
     name: str
-    dev: Mapping[str, Mapping[str, float]]
     table: Comparison
-    commit: str
+
+    @property
+    def dev(self) -> Mapping[str, Mapping[str, float]]:
+        """Accuracy on dev by row and rate."""
+        found: dict[str, dict[str, float]] = self.table.details["dev"]
+        return found
+
+    @property
+    def commit(self) -> str:
+        """Of the code that the runs were made with."""
+        return str(self.table.details["commit"])
 
     @property
     def rows(self) -> dict[str, Row]:
@@ -100,7 +107,7 @@ def column(name: str, dev: Sequence[Path], test: Path, commit: str) -> Column:
             )
     table = compare(scores, command=command_line(), data=jobs[0]["data"], baseline=best)
     details = {"commit": commit, "dev": found}
-    return Column(name, found, table.model_copy(update={"details": details}), commit)
+    return Column(name, table.model_copy(update={"details": details}))
 
 
 def kept(path: Path) -> Column:
@@ -112,7 +119,7 @@ def kept(path: Path) -> Column:
     table = load(path)
     if missing := {"commit", "dev"} - table.details.keys():
         raise DataError(f"{path}: is no column of a leaderboard: details has no {min(missing)}")
-    return Column(path.stem, table.details["dev"], table, table.details["commit"])
+    return Column(path.stem, table)
 
 
 def page(columns: Sequence[Column]) -> str:
@@ -135,23 +142,12 @@ def page(columns: Sequence[Column]) -> str:
         passes = "-" if rows[0].passes is None else f"{rows[0].passes:g}"
         cells = " | ".join(map(_cell, rows))
         lines.append(f"| `{name}` | {passes} | {cells} | {_counted(rows)} |")
-    return (
-        "\n\n".join(
-            [
-                "\n".join(lines),
-                "\n".join(_against(columns)),
-                *(
-                    f"Rates on dev, {each.name}: accuracy in %\n\n{rates.table(each.dev)}"
-                    for each in columns
-                ),
-                *(
-                    f"Code of the runs, {each.name}: {each.commit}\n\n    {each.table.command}"
-                    for each in columns
-                ),
-            ]
-        )
-        + "\n"
-    )
+    chapters = ["\n".join(lines), "\n".join(_against(columns))]
+    for each in columns:
+        chapters.append(f"Rates on dev, {each.name}: accuracy in %\n\n{rates.table(each.dev)}")
+    for each in columns:
+        chapters.append(f"Code of the runs, {each.name}: {each.commit}\n\n    {each.table.command}")
+    return "\n\n".join(chapters) + "\n"
 
 
 def _gain(row: Row) -> float:

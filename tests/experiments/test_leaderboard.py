@@ -149,7 +149,7 @@ def test_columns_have_the_same_rows(tmp_path: Path) -> None:
     dev, test = sweeps(tmp_path)
     one = board.column("few", [dev], test, "abc")
     rows = one.table.rows[:2]
-    other = board.Column("more", one.dev, one.table.model_copy(update={"rows": rows}), "abc")
+    other = board.Column("more", one.table.model_copy(update={"rows": rows}))
     with pytest.raises(DataError, match="the columns have different rows"):
         board.page([one, other])
 

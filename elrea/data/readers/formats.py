@@ -373,10 +373,8 @@ def _values(file: Path, name: str, column: Any) -> list[Any]:
     """The values of a column of Parquet."""
     try:
         return cast(list[Any], column.to_pylist())
-    except (
-        ValueError,
-        OverflowError,
-    ) as error:  # not UTF-8, a date after the year 9999, nanoseconds
+    except (ValueError, OverflowError) as error:
+        # Text that is not UTF-8, a date after the year 9999, nanoseconds.
         raise UnreadColumn(file, name, str(error).splitlines()[0]) from error
 
 

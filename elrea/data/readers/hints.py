@@ -114,12 +114,11 @@ def for_unknown(
             "map them with data.fields (instruction, input, system, history, messages, choices, answer or response);"
             " skip with data.ignore what is no part of the question"
         )
-    given = {*has, *(roles or {})}
-    if roles and "answer" in row and "answer" in has:
-        # Without choices it is the response.
-        roles |= {} if {"choices", "response", "messages"} & given else {"response": "answer"}
     if not roles:
         return f"map them with data.fields or skip them with {ignoring([*skipped, *left])}"
+    no_choices = not {"choices", "response", "messages"} & {*has, *roles}
+    if no_choices and "answer" in row and "answer" in has:  # then it is the response
+        roles["response"] = "answer"
     words = [mapping(role, name) for role, name in roles.items()]
     words += [ignoring([*skipped, *left])] if left else []
     return f"map them with {' '.join(words)}"
