@@ -146,7 +146,7 @@ def add_fields(parser: argparse.ArgumentParser) -> None:
     """Adds `--field` and `--ignore`, for `asked_in`."""
     parser.add_argument(
         "--field", action="append", default=[], metavar="ROLE=NAME",
-        help="name of a field in the file of prompts, as data.fields (again for another)",
+        help="name of a field in the file of prompts, as data.fields; columns as choices=A,B,C,D (again for another)",
     )  # fmt: skip
     parser.add_argument(
         "--ignore", action="append", default=[], metavar="NAME",
@@ -170,19 +170,19 @@ def asked_in(given: argparse.Namespace, facts: Mapping[str, Any]) -> list[tuple[
     Raises:
         DataError: As `read_prompts`, or a `--field` is malformed.
     """
-    fields = {}
+    fields: dict[str, str | list[str]] = {}
     for word in given.field:
         role, equals, name = word.partition("=")
         if not (role and equals and name):
             raise DataError(f"--field {word}: write ROLE=NAME, as --field instruction=question")
-        fields[role] = name
+        fields[role] = name.split(",") if role == "choices" and "," in name else name
     return read_prompts(given.prompts, facts.get("options", "text"), fields, given.ignore)
 
 
 def read_prompts(
     path: Path,
     options: Options = "text",
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[str, str | Sequence[str]] | None = None,
     ignore: Sequence[str] = (),
 ) -> list[tuple[str, Example]]:
     """Ids and prompts of a file. For messages, the id of the `Example` is its place in the file, `path:line`.

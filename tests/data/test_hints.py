@@ -85,6 +85,11 @@ def test_following_the_hints_reads_the_row(row: dict[str, Any], tmp_path: Path) 
         {"instruction": "ASKED", "passage": "TEXT", "response": "SAID"},
         {"article": "TEXT", "question": "ASKED", "options": ["SAID", "b"], "answer": "A", "example_id": "h1"},
         {"question": "ASKED TEXT", "options": ["b", "SAID"], "correct_option_index": 1, "explanation": "e"},
+        {"question": "ASKED TEXT", "A": "a", "B": "SAID", "answer": "B"},
+        {"prompt": "ASKED TEXT", "A": "a", "B": "b", "C": "SAID", "D": "", "answer": "C", "id": "7"},
+        {"question": "ASKED TEXT", "option_a": "a", "option_b": "SAID", "answer": "option_b", "difficulty": "low"},
+        {"question": "ASKED TEXT", "option 1": "SAID", "option 2": "b", "answer": "1"},
+        {"sentence": "TEXT", "question": "ASKED", "option1": "a", "option2": "SAID", "answer": 2},
         {"text": "ASKED TEXT", "summary": "SAID", "url": "x"},
         {"inputs": "ASKED TEXT", "targets": "SAID", "task": "x"},
         {"prompt": "ASKED TEXT", "chosen": "SAID", "rejected": "no"},
@@ -107,9 +112,8 @@ def test_following_the_hints_loses_no_part_of_the_question(
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"question": "q", "A": "a", "B": "b", "answer": "B"}, "'A', 'B' look like the choices of one question; write"),
-        ({"question": "q", "option_a": "a", "option_b": "b", "answer": "b"}, "'option_a', 'option_b' look like the"),
-        ({"question": "q", "opa": "a", "opb": "b", "cop": 1}, "'opa', 'opb' look like the choices"),
+        ({"question": "q", "distractor1": "a", "distractor2": "b", "correct_answer": "c"},
+         "'distractor1', 'distractor2' look like the wrong choices of one question; write all of its"),
         ({"chosen": "a", "rejected": "b"}, "map them with data.fields (instruction, input,"),
         ({"question": "q", "query": "r", "answer": "a"}, "map them with data.fields (instruction, input,"),
         ({"premise": "p", "hypothesis": "h", "response": "yes"}, "map them with data.fields (instruction, input,"),
@@ -239,7 +243,7 @@ def test_files_with_different_fields_lead_to_a_mix(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"instruction": "1 + 1?", "response": "2"}\n')
     (tmp_path / "b.jsonl").write_text('{"question": "1 + 1?", "response": "2"}\n')
     files = [str(tmp_path / name) for name in ("a.jsonl", "b.jsonl")]
-    mappings: list[dict[str, str | None]] = [{}, {"instruction": "question"}]
+    mappings: list[dict[str, str | list[str] | None]] = [{}, {"instruction": "question"}]
     for fields in mappings:
         with pytest.raises(DataError, match="make each a source of data=mix: docs/quickstart"):
             Jsonl(train=files, fields=fields).read()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from elrea.data.readers.choices import columns_of, joined
 from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
 from elrea.data.readers.hints import ignore_options
@@ -33,7 +34,7 @@ class PromptReader:
 
     Args:
         options: how rows with choices are asked, as `data.options` of the training.
-        fields: role -> the field's name in the rows, as `data.fields`.
+        fields: role -> the field's name in the rows, or the choices' columns, as `data.fields`.
         ignore: fields of a row, and keys of a message, to skip, as `data.ignore`.
 
     Raises:
@@ -43,10 +44,10 @@ class PromptReader:
     def __init__(
         self,
         options: Options = "text",
-        fields: Mapping[str, str] | None = None,
+        fields: Mapping[str, str | Sequence[str]] | None = None,
         ignore: Sequence[str] = (),
     ) -> None:
-        given = dict(fields or {})
+        given, self._columns = columns_of(fields or {})
         for role in given:
             if role not in NAMES:
                 raise DataError(
@@ -57,7 +58,7 @@ class PromptReader:
         self._roles = {name: role for name, role in _ROLES.items() if role not in given}
         self._roles |= {name: role for role, name in given.items()}
         self._ignore = frozenset(ignore)
-        self._mapped = frozenset(given.values())
+        self._mapped = frozenset([*given.values(), *self._columns])
 
     def read(self, row: Mapping[str, Any], where: str) -> Example:
         """The prompt of a row; its id is its place, and its response is empty, or the first choice.
@@ -99,7 +100,8 @@ class PromptReader:
         }
         asked: dict[str, Any] = {}
         fields: dict[str, str] = {}
-        for name, value in plain_row(row, where, self._mapped, answered=False).items():
+        row = joined(plain_row(row, where, self._mapped, answered=False), self._columns, where)
+        for name, value in row.items():
             role = self._roles.get(name)
             if role is None and "*" in self._ignore:
                 continue

@@ -1,14 +1,20 @@
-"""Reads the choices of a row and its answer: an index (from 0), a letter or the text of a choice."""
+"""Reads the choices of a row, in one field or in a column each, and its answer: an index, a letter or a text."""
 
 from __future__ import annotations
 
 import json
+import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from elrea.data.readers.formats import BadRow
 from elrea.data.readers.turns import encodable
+from elrea.errors import DataError
+
+JOINED = "choices"
+"""The field that stands for the columns of the choices."""
 
 
 def choices_of(given: object, where: str) -> tuple[str, ...]:
@@ -32,6 +38,95 @@ def choices_of(given: object, where: str) -> tuple[str, ...]:
     if not 2 <= len(set(choices)) == len(choices) <= 26 or "" in choices:
         raise BadRow(where, "choices must be 2 to 26 different texts that are not empty")
     return choices
+
+
+_NUMBERED = re.compile(r"(.*?)(\d+|[A-Za-z])")
+"""The name of a column with a number or a letter at its end."""
+
+
+def columns_of(
+    fields: Mapping[str, str | Sequence[str] | None],
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Role -> the field's name of all roles that have one, and the columns of the choices.
+
+    Where the choices have columns, their role has the name that `joined` gives them.
+
+    Raises:
+        DataError: a list for another role, one of fewer than two columns, or a column with another role.
+    """
+    names: dict[str, str] = {}
+    columns: tuple[str, ...] = ()
+    for role, name in fields.items():
+        if isinstance(name, str):
+            names[role] = name
+        elif name is not None:
+            columns = tuple(map(str, name))
+            if role != "choices":
+                raise DataError(
+                    f"data.fields.{role}={[*columns]}: give one name; only choices may be a list"
+                )
+            names[role] = JOINED
+    if columns and len(set(columns)) < max(2, len(columns)):
+        raise DataError(f"data.fields.choices={[*columns]}: give at least two columns, each once")
+    if twice := {*columns} & {*names.values()}:
+        raise DataError(
+            f"data.fields: {sorted(twice)[0]!r} is one of the choices and has another role; where one column is always"
+            " the right choice, write the choices as one list in a field 'choices', in random order"
+        )
+    return names, columns
+
+
+def joined(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Mapping[str, Any]:
+    """The row with the texts of these columns as one list, `JOINED`; the row itself if it has none of the columns.
+
+    Empty columns at the end are left out: some questions have fewer choices.
+
+    Raises:
+        BadRow: the row has a field of the list's name as well.
+    """
+    texts = [row.get(name) for name in columns]
+    while texts and texts[-1] in (None, ""):
+        texts.pop()
+    if not columns or not {*columns} & row.keys():
+        return row
+    rest = {name: value for name, value in row.items() if name not in columns}
+    if rest.get(JOINED) is not None:
+        problem = f"both a field {JOINED!r} and the choices' columns {', '.join(columns)}"
+        raise BadRow(where, f"{problem}; remove one of them")
+    return {**rest, JOINED: texts or None}
+
+
+def column_of(answer: object, columns: Sequence[str], choices: Sequence[str], where: str) -> object:
+    """The index of the column that an answer names, by its whole name or its end; the answer itself if it names none.
+
+    "B" and "option_b" name the second column of option_a, option_b; 1 and "1" the first one of option1, option2.
+
+    Raises:
+        BadRow: the answer is also the text of another choice, or a number where the columns have other numbers.
+    """
+    if not columns or isinstance(answer, bool) or not isinstance(answer, int | str):
+        return answer
+    parts = [_NUMBERED.fullmatch(name) for name in columns]
+    alike = len({part[1] if part else "" for part in parts}) == 1
+    ends = [part[2].lower() for part in parts if part and alike]
+    numbered = bool(ends) and all(end.isdecimal() for end in ends)
+    text = str(answer).strip()
+    if isinstance(answer, int) and not numbered:
+        return answer
+    if text in columns:
+        index = columns.index(text)
+    elif text.lower() in ends:
+        index = ends.index(text.lower())
+    elif numbered and text.isdecimal() and text not in choices:
+        names = f"{columns[0]} to {columns[-1]}"
+        raise BadRow(
+            where, f"the answer {answer!r} is none of the columns {names}", "no such column"
+        )
+    else:
+        return answer
+    if text in choices and choices.index(text) != index:
+        raise _ambiguous(text, "column", "the name of a column", where)
+    return index
 
 
 def is_list(value: object) -> bool:

@@ -46,6 +46,8 @@ _FACTS = frozenset(
 """Last words of names that say something of the row, as `prompt_id` and `question_type` do."""
 _INDEX = ("idx", "index")
 """Last words of such names too, unless the rest of the name is an answer's."""
+_WRONG = ("distractor", "incorrect")
+"""Parts of the names of columns that leave the right choice to another one."""
 _COLUMN = re.compile(
     r"(|options?|opt|op|choice|answer|ending|sol|distractor|candidate|alternative|incorrect_answer)_?([a-j]|\d)"
 )
@@ -58,9 +60,7 @@ Ignoring = Callable[[Sequence[str]], str]
 
 def ignoring(names: Sequence[str]) -> str:
     """The override that skips fields: data.ignore=[a,b]."""
-    if all(map(_PLAIN.fullmatch, names)):
-        return f"data.ignore=[{','.join(names)}]"
-    return shlex.quote(f"data.ignore=[{','.join(map(_quoted, names))}]")
+    return _listing("data.ignore", names)
 
 
 def ignore_options(names: Sequence[str]) -> str:
@@ -71,9 +71,11 @@ def ignore_options(names: Sequence[str]) -> str:
     )
 
 
-def mapping(role: str, name: str) -> str:
-    """The override that gives a field a role: data.fields.response=solution."""
+def mapping(role: str, name: str | Sequence[str]) -> str:
+    """The override that gives a field, or several columns, a role: data.fields.response=solution."""
     key = f"data.fields.{role}="
+    if not isinstance(name, str):
+        return _listing(f"data.fields.{role}", name)
     return key + name if _PLAIN.fullmatch(name) else shlex.quote(key + _quoted(name))
 
 
@@ -99,27 +101,32 @@ def for_unknown(
         names = [*names, text]  # with a label, a text is a prompt
     if inner := _inner(row, names, has):
         return inner
-    if columns := _columns(names, has):
+    columns = _columns(names, has)
+    if any(word in columns[0].lower() for word in _WRONG if columns):
         return (
-            f"{', '.join(map(repr, columns))} look like the choices of one question; write them as one list, in a"
-            " field 'choices'"
+            f"{', '.join(map(repr, columns))} look like the wrong choices of one question; write all of its choices as"
+            " one list, in random order, in a field 'choices'"
         )
+    if columns:
+        names, has = [name for name in names if name not in columns], {*has, "choices"}
+    words = [mapping("choices", columns)] if columns else []
     roles = {} if text and text not in names else _roles(names, has, lists)
     left = [name for name in names if name not in (roles or {}).values()]
     asked = [name for name in left if name != "text" and _role(name) in _PROMPT]
     # A text whose name says nothing may be a part of the question too: a table, code.
     texts = [n for n in left if not _role(n) and isinstance(row.get(n), str | list | Mapping)]
-    if roles is None or asked or (roles and texts):
+    if roles is None or asked or ((roles or columns) and texts):
+        first = f"map the choices with {words[0]} and the others" if words else "map them"
         return (
-            "map them with data.fields (instruction, input, system, history, messages, choices, answer or response);"
+            f"{first} with data.fields (instruction, input, system, history, messages, choices, answer or response);"
             " skip with data.ignore what is no part of the question"
         )
-    if not roles:
+    if not (roles or words):
         return f"map them with data.fields or skip them with {ignoring([*skipped, *left])}"
     no_choices = not {"choices", "response", "messages"} & {*has, *roles}
     if no_choices and "answer" in row and "answer" in has:  # then it is the response
         roles["response"] = "answer"
-    words = [mapping(role, name) for role, name in roles.items()]
+    words += [mapping(role, name) for role, name in roles.items()]
     words += [ignoring([*skipped, *left])] if left else []
     return f"map them with {' '.join(words)}"
 
@@ -217,6 +224,13 @@ def _words(name: str) -> list[str]:
     """The words of a name in small letters: correct, option of both correctOption and "Correct option"."""
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name)
     return re.findall(r"[^\W_]+", apart.lower())
+
+
+def _listing(key: str, names: Sequence[str]) -> str:
+    """An override that sets a list of names."""
+    if all(map(_PLAIN.fullmatch, names)):
+        return f"{key}=[{','.join(names)}]"
+    return shlex.quote(f"{key}=[{','.join(map(_quoted, names))}]")
 
 
 def _quoted(name: str) -> str:

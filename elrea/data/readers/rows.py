@@ -10,7 +10,7 @@ from typing import Any
 
 from elrea.data.examples import Example
 from elrea.data.options import Options, with_options
-from elrea.data.readers.choices import answer_of, choices_of, is_list
+from elrea.data.readers.choices import answer_of, choices_of, column_of, columns_of, is_list, joined
 from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
 from elrea.data.readers.hints import Ignoring, for_unknown, ignoring, mapping
@@ -64,19 +64,20 @@ class RowReader:
     """Turns rows into examples.
 
     Args:
-        fields: role -> the field's name in the file; None keeps the usual names.
+        fields: role -> the field's name in the file; None keeps the usual names. The choices may be a list of names, of
+            columns with one choice each.
         ignore: fields of a row, and keys of a message, to skip; "*" skips all fields without a role.
         turns: the assistant turns of a chat that carry loss in training.
         options: how rows with choices are asked (`elrea.data.options`).
         skip: the words of a hint that skips fields.
 
     Raises:
-        DataError: `fields` has an unknown role.
+        DataError: `fields` has an unknown role, or a list for another role than the choices.
     """
 
     def __init__(
         self,
-        fields: Mapping[str, str | None] | None = None,
+        fields: Mapping[str, str | Sequence[str] | None] | None = None,
         ignore: Sequence[str] = (),
         turns: LearnedTurns = "last",
         options: Options = "letters",
@@ -84,13 +85,13 @@ class RowReader:
     ) -> None:
         self._learned, self._options = turns, options
         roles = {**NAMES, TEXT: (TEXT,)}
-        mapped = {role: name for role, name in (fields or {}).items() if name is not None}
+        mapped, self._columns = columns_of(fields or {})
         for role in mapped:
             if role not in roles:
                 near = difflib.get_close_matches(role, roles, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"the roles are {', '.join(roles)}"
                 raise DataError(f"data.fields.{role}: unknown role; {hint}")
-        self._mapped = frozenset(mapped.values())
+        self._mapped = frozenset([*mapped.values(), *self._columns])
         self._roles = {name: role for role in roles if role not in mapped for name in roles[role]}
         self._roles.update({name: role for role, name in mapped.items()})
         self._names = {role: mapped.get(role, names[0]) for role, names in roles.items()}
@@ -124,14 +125,14 @@ class RowReader:
             DataError: a field that is unknown, or given twice by two names: `data.fields` or `data.ignore` must say
                 what it is.
         """
-        row = plain_row(row, where, self._mapped)
+        row = joined(plain_row(row, where, self._mapped), self._columns, where)
         values = self._by_role(row, where)
         if TEXT in values:
             return self._plain_text(values, where, label, line)
         instruction, turns, response, loss = self._turns(values, row, where)
         choices = choices_of(values.get("choices"), where)
         if choices:
-            answer = values.get("answer", response)
+            answer = column_of(values.get("answer", response), self._columns, choices, where)
             is_cell = isinstance(values["choices"], str)
             response = answer_of(answer, choices, self._names["answer"], is_cell, where)
         elif response is None and "answer" in values:

@@ -25,7 +25,7 @@ class Benchmark(Limits, DataSet):
     train: str | list[str] | TrainSource | None = None
     """Instruction files (.jsonl) or folders of them to fine-tune on; or another source, as +data@data.train=mix sets
     one, of which all training examples are used. Required: the benchmark has no training questions."""
-    fields: dict[str, str | None] = field(default_factory=dict)
+    fields: dict[str, str | list[str] | None] = field(default_factory=dict)
     """Other names of the fields of `train`, as in data=jsonl."""
     ignore: list[str] = field(default_factory=list)
     """Fields of `train` to skip, as in data=jsonl."""

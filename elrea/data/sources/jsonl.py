@@ -35,9 +35,10 @@ class Jsonl(Limits, Layout):
     """As `train`. None: `test_share` of train's questions are held out."""
     dev: str | list[str] | None = None
     """As `train`: for choosing settings, and to take shots from. None: there is no dev split."""
-    fields: dict[str, str | None] = field(default_factory=dict)
+    fields: dict[str, str | list[str] | None] = field(default_factory=dict)
     """Other field names, role -> name in the file: {instruction: question, response: solution}. Roles: instruction,
-    input, response, messages, system, history, choices, answer, source, category, id, judge, text."""
+    input, response, messages, system, history, choices, answer, source, category, id, judge, text. Choices with a
+    column each are a list: {choices: [A, B, C, D]}."""
     ignore: list[str] = field(default_factory=list)
     """Fields of a row, and keys of a message, to skip; ["*"] skips every field without a role. A field that is neither
     known nor listed here is an error, because it may hold a part of the question."""
