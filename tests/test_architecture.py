@@ -6,7 +6,7 @@ import ast
 import graphlib
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -96,17 +96,37 @@ def violations(root: Path) -> list[str]:
             if there is None or ROOMS.index(there) > ROOMS.index(here):
                 lines.append(f"{name}: {here} imports {other}, which comes after it")
             graph.setdefault(module, set()).add(other)
+    return [*lines, *_circles(graph)]
+
+
+def circles_of_studies(root: Path) -> list[str]:
+    """Circles of imports between the scripts of experiments/, those inside functions too."""
+    files = {_name(path, root): path for path in sorted((root / "experiments").rglob("*.py"))}
+    return _circles(
+        {name: set(imports(name, path, set(files))) & {*files} for name, path in files.items()}
+    )
+
+
+def _circles(graph: Mapping[str, set[str]]) -> list[str]:
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:
-        lines.append(f"circle: {' <- '.join(error.args[1])}")
-    return lines
+        return [f"circle: {' <- '.join(error.args[1])}"]
+    return []
 
 
 def test_imports_run_one_way() -> None:
     # A checker that finds no files finds no violations.
     assert len(modules(ROOT)) >= 150
     assert not violations(ROOT), "\n".join(violations(ROOT))
+
+
+def test_no_study_imports_in_a_circle(tmp_path: Path) -> None:
+    assert not circles_of_studies(ROOT)
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "a.py").write_text("import experiments.b")
+    (tmp_path / "experiments" / "b.py").write_text("def f():\n    from experiments import a")
+    assert "circle" in "\n".join(circles_of_studies(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from experiments.benchmarks.features_setting import D, Setting, Way, projections
+from experiments.benchmarks.features_setting import LARGE, D, Setting, Way, projections
 from experiments.benchmarks.measuring import (
     memory_mib,
     ratio,
@@ -35,8 +35,6 @@ from experiments.benchmarks.measuring import (
 )
 
 HERE = Path(__file__).parent
-LARGE = ("smollm2", "smollm2 at once")
-"""Ways whose peak is measured with 32 prompts of 113 tokens and a model of SmolLM2-135M's shape."""
 
 
 def check(setting: Setting, batch: int) -> float:

@@ -11,7 +11,7 @@ import torch
 
 from elrea.store.files import write_json
 from experiments.benchmarks.features_bergson import bergson
-from experiments.benchmarks.features_setting import RANK, D, projections
+from experiments.benchmarks.features_setting import LARGE, RANK, D, projections
 from experiments.benchmarks.measuring import (
     in_process,
     machine,
@@ -98,8 +98,6 @@ def show(results: dict[str, Any], given: argparse.Namespace) -> None:
 
 def large_peaks(given: argparse.Namespace) -> dict[str, int]:
     """Peak memory of whole processes, MiB, for 32 prompts of 113 tokens and SmolLM2-135M's shape."""
-    from experiments.benchmarks.features import LARGE
-
     words = [f"--threads={given.threads}", "--peak"]
     return {way: round(float(in_process("features", [*words, way]))) for way in LARGE}
 

@@ -23,7 +23,7 @@ from elrea.data.sources.mix import Mix
 from elrea.data.sources.mmlu import Mmlu
 from elrea.errors import ConfigError, DataError
 from elrea.pipeline.hydra_base import hydra_base
-from experiments.real_model.text import Row, Text, counted
+from experiments.real_model.split_rows import Row, Text, counted
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example

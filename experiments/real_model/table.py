@@ -38,7 +38,7 @@ from elrea.reporting.run_tables import QUALITY
 from elrea.reporting.runs import FinishedRun, read_run
 from elrea.reporting.sweeps import SUMMARY
 from elrea.store.files import read_json, write_text
-from experiments.real_model.rows import BESIDE, DISTILLED, JOINT, STEERED, beside
+from experiments.real_model.rows import BESIDE, DISTILLED, JOINT, ROWS, STEERED, beside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,6 +118,9 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
     Args:
         strategy: The row's name.
         settings: Of the run that it was scored in, with dotted keys.
+
+    Raises:
+        DataError: No row of this study has the name.
     """
     base, experts = float(settings["training.epochs"]), float(settings["training.expert_epochs"])
     strategy = JOINT.get(strategy, strategy)
@@ -140,6 +143,10 @@ def training_passes(strategy: str, settings: Mapping[str, Any]) -> float:
         return base + base + float(own)
     if strategy in DISTILLED:
         return base + experts + base + 1 / 2
+    if strategy not in ROWS:
+        raise DataError(
+            f"{strategy}: not a row of this study; give what it trains in `training_passes`"
+        )
     return base + experts + base  # one checkpoint per epoch of the base adapter
 
 

@@ -10,49 +10,20 @@ multiple choice with four options; with it they are drawn from the published dat
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import sys
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from elrea.errors import ElreaError
-from elrea.store.files import write_text
 from experiments.real_model.installed import SOURCES, Fact, facts
+from experiments.real_model.split_rows import Row, Text, counted
 
-Row = dict[str, Any]
 SPLITS = ("train", "dev", "test")
 SIZES = {"train": 28, "dev": 6, "test": 14}
 """Questions of a source in each split; a source with fewer questions is divided in these proportions."""
 OPTIONS = 4
-
-
-@dataclass(frozen=True)
-class Text:
-    """Rows of data=jsonl.
-
-    Attributes:
-        splits: Split -> its rows.
-        lines: What to tell the user about them.
-    """
-
-    splits: dict[str, list[Row]]
-    lines: tuple[str, ...]
-
-    def write(self, folder: Path) -> dict[str, Path]:
-        """Writes a file per split, train.jsonl and so on, each at once.
-
-        Raises:
-            StoreError: A file cannot be written.
-        """
-        paths = {name: folder / f"{name}.jsonl" for name in self.splits}
-        for name, rows in self.splits.items():
-            write_text(paths[name], "".join(json.dumps(row) + "\n" for row in rows))
-        return paths
 
 
 def installed_text(seed: int) -> Text:
@@ -103,14 +74,6 @@ def asked(questions: Sequence[Fact], source: str, seed: str) -> list[Row]:
             }
         )  # fmt: skip
     return rows
-
-
-def counted(what: str, splits: dict[str, list[Row]]) -> str:
-    """One line with the number of rows of each split and source."""
-    train, test = (Counter(row["source"] for row in splits[name]) for name in ("train", "test"))
-    each = ", ".join(f"{source} {train[source]}+{test[source]}" for source in train)
-    total = f"{sum(train.values())} to train, {sum(test.values())} to test"
-    return f"{what}: {total} ({each})"
 
 
 def text(seed: int = 0) -> Text:

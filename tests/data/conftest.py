@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from elrea.data.examples import Example
 from tests.data import published as published_files
+from tests.data.chat_templates import With
 from tests.real_files import real_data, real_model
 
 CHATML = (
@@ -142,3 +143,18 @@ def real() -> Callable[[str], Path]:
 def published(tmp_path: Path) -> Callable[[str], Path]:
     """A function that writes a small data set in its published layout, by the name of its source."""
     return lambda name: published_files.save(name, tmp_path / "published" / name)
+
+
+@pytest.fixture
+def templated(byte_level: PreTrainedTokenizerFast) -> With:
+    """The byte-level tokenizer, which has tokens for the markers of a turn, with a chat template."""
+
+    def make(template: str) -> PreTrainedTokenizerBase:
+        twin = PreTrainedTokenizerFast(
+            tokenizer_object=byte_level.backend_tokenizer,
+            bos_token="<s>", eos_token="</s>", pad_token="<pad>",
+        )  # fmt: skip
+        twin.chat_template = template
+        return twin
+
+    return make

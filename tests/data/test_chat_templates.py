@@ -6,8 +6,6 @@ The right text is always what transformers' `apply_chat_template` makes of the m
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,88 +13,29 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from elrea.data.examples import Example
 from elrea.data.prompts import Prompter
-from elrea.data.wording import Wording, wording_facts, wording_of
+from elrea.data.wording import Wording
 from elrea.data.wording_key import has_thoughts, wording_key
-from elrea.errors import ConfigError, DataError
-
-START, END = "<|im_start|>", "<|im_end|>"
-LOOP = "{% for m in messages %}{% set c = m['content'] %}"
-TURN = "{{ '<|im_start|>' + m['role'] + '\n' + c + '<|im_end|>\n' }}"
-SPLIT = (
-    "{% set r = '' %}{% if '</think>' in c %}"
-    "{% set r = c.split('</think>')[0].split('<think>')[-1].strip('\n') %}"
-    "{% set c = c.split('</think>')[-1].lstrip('\n') %}{% endif %}"
+from elrea.errors import ConfigError
+from tests.data.chat_templates import (
+    CHANNELS,
+    CLOSES,
+    DATED,
+    END,
+    KEEPS_LAST,
+    LOOP,
+    ONE_LINE,
+    OPEN,
+    OPENS,
+    PLAIN,
+    SPACED,
+    STRIPS,
+    SYSTEM_LAST,
+    THINKING,
+    THOUGHT,
+    TURN,
+    With,
+    asked,
 )
-OPEN = "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-ANSWER = "{% if m['role'] == 'assistant' %}" + SPLIT
-
-KEEPS_LAST = (  # a thought before the last answer, be it empty; none in the history
-    LOOP + ANSWER + "{{ '<|im_start|>assistant\n' }}{% if loop.last %}"
-    "{{ '<think>\n' + r + '\n</think>\n\n' }}{% endif %}{{ c + '<|im_end|>\n' }}"
-    "{% else %}" + TURN + "{% endif %}{% endfor %}" + OPEN
-    + "{% if enable_thinking is defined and not enable_thinking %}{{ '<think>\n\n</think>\n\n' }}"
-    "{% endif %}{% endif %}"
-)  # fmt: skip
-OPENS = (  # the prompt for generation opens a thought, and answers lose theirs
-    LOOP + ANSWER + "{% endif %}" + TURN + "{% endfor %}" + OPEN + "{{ '<think>\n' }}{% endif %}"
-)
-CLOSES = (  # the prompt for generation opens a thought, and answers begin with the end of one
-    LOOP + "{% if m['role'] == 'assistant' %}" + SPLIT
-    + "{{ '<|im_start|>assistant\n</think>' + c + '<|im_end|>\n' }}{% else %}" + TURN
-    + "{% endif %}{% endfor %}" + OPEN + "{{ '<think>' }}{% endif %}"
-)  # fmt: skip
-ONE_LINE = (  # the thought is on the line of the role
-    LOOP + ANSWER + "{{ '<|im_start|>assistant\n<think>' + r + '</think>\n' + c + '<|im_end|>\n' }}"
-    "{% else %}" + TURN + "{% endif %}{% endfor %}" + OPEN + "{% endif %}"
-)
-CHANNELS = (  # an answer is in a channel, which the prompt for generation leaves to the model
-    LOOP + "{% if m['role'] == 'assistant' %}"
-    "{{ '<|im_start|>assistant<|channel|>final<|message|>' + c + '<|im_end|>' }}"
-    "{% else %}" + TURN + "{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant' }}{% endif %}"
-)
-PLAIN = LOOP + TURN + "{% endfor %}" + OPEN + "{% endif %}"
-STRIPS = LOOP + TURN.replace("+ c +", "+ (c | trim) +") + "{% endfor %}" + OPEN + "{% endif %}"
-SPACED = LOOP + (  # white space round the answer, and no prompt for generation
-    "{% if m['role'] == 'assistant' %}{{ ' ' + c + ' </s>' }}"
-    "{% else %}{{ '[INST] ' + c + ' [/INST]' }}{% endif %}{% endfor %}"
-)
-SYSTEM_LAST = (  # the system prompt is put into the last message, if that is the user's
-    "{% if messages[0]['role'] == 'system' %}{% set s = messages[0]['content'] %}"
-    "{% set messages = messages[1:] %}{% endif %}{% for m in messages %}{% if m['role'] == 'user' %}"
-    "{% if loop.last and s is defined %}{{ '[INST] ' + s + '\n\n' + m['content'] + '[/INST]' }}"
-    "{% else %}{{ '[INST] ' + m['content'] + '[/INST]' }}{% endif %}"
-    "{% else %}{{ ' ' + m['content'] + '</s>' }}{% endif %}{% endfor %}"
-)
-DATED = (
-    "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-    "{{ 'Today: ' + date_string + '\n' }}" + PLAIN
-)
-THINKING = {
-    "keeps last": KEEPS_LAST, "opens": OPENS, "closes": CLOSES, "one line": ONE_LINE, "channels": CHANNELS,
-}  # fmt: skip
-THOUGHT = "<think>\nTwo and two.\n</think>\n\n4"
-
-With = Callable[[str], PreTrainedTokenizerBase]
-
-
-@pytest.fixture
-def templated(byte_level: PreTrainedTokenizerFast) -> With:
-    """The byte-level tokenizer, which has tokens for the markers of a turn, with a chat template."""
-
-    def make(template: str) -> PreTrainedTokenizerBase:
-        twin = PreTrainedTokenizerFast(
-            tokenizer_object=byte_level.backend_tokenizer,
-            bos_token="<s>", eos_token="</s>", pad_token="<pad>",
-        )  # fmt: skip
-        twin.chat_template = template
-        return twin
-
-    return make
-
-
-def asked(response: str = "4", name: str = "x", **more: Any) -> Example:
-    return Example(name, "What is 2 + 2?", response, "s", **more)
 
 
 def chat_of(example: Example, response: str | None = None) -> list[dict[str, str]]:
@@ -252,110 +191,6 @@ def test_white_space_round_the_answer_is_the_templates(templated: With) -> None:
     assert [*encoded.prompt, *encoded.response] == ids
     tokenizer, example = templated(STRIPS), asked(" 4\n")
     assert trained(Prompter(tokenizer, 1000), example) == whole(tokenizer, example)
-
-
-# The user's words.
-
-Pieces = list[tuple[str, bool]]
-"""A chat by hand: each piece of its text, and whether it is the user's."""
-
-
-def chatml_by_hand(turns: list[tuple[str, str]], strips: bool = False) -> Pieces:
-    pieces: Pieces = []
-    for role, text in turns:
-        words = text.strip() if strips else text
-        pieces += [(f"{START}{role}\n", False), (words, role == "user"), (f"{END}\n", False)]
-    return [*pieces, (f"{START}assistant\n", False)]
-
-
-def spaced_by_hand(turns: list[tuple[str, str]]) -> Pieces:
-    pieces: Pieces = []
-    for role, text in turns:
-        before, after = (" ", " </s>") if role == "assistant" else ("[INST] ", " [/INST]")
-        pieces += [(before, False), (text, role == "user"), (after, False)]
-    return pieces
-
-
-BY_HAND: dict[str, Callable[[list[tuple[str, str]]], Pieces]] = {
-    PLAIN: chatml_by_hand,
-    STRIPS: lambda turns: chatml_by_hand(turns, strips=True),
-    SPACED: spaced_by_hand,
-}
-WORDS = [
-    "user", "assistant", "\n", "system", "user\nuser", "yes yes yes", START, "Think. Think.", " padded \n", "m",
-    "INST", "Think about user.",
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("template", BY_HAND)
-@pytest.mark.parametrize("words", WORDS)
-@pytest.mark.parametrize("several", [True, False], ids=["several turns", "one turn"])
-def test_the_mask_marks_the_users_words_alone(
-    template: str, words: str, several: bool, templated: With
-) -> None:
-    tokenizer = templated(template)
-    history = several * (
-        ("system", "user assistant"), ("user", words), ("assistant", words), ("user", words), ("assistant", "yes")
-    )  # fmt: skip
-    example = replace(asked(header="Think about user."), instruction=words, history=history)
-    (routed,) = Prompter(tokenizer, 1000).routing([example])
-    assert routed.loss_mask is not None
-    text, marked = "", ""
-    for token, flag in zip(routed.prompt, routed.loss_mask, strict=True):
-        piece = str(tokenizer.decode([token]))
-        text += piece
-        marked += ("x" if flag else "-") * len(piece)
-    turns = [*history, ("user", words)]
-    first = 1 if several else 0
-    turns[first] = ("user", f"Think about user.\n\n{words}")
-    pieces = BY_HAND[template](turns)
-    assert text == "".join(piece for piece, _ in pieces)
-    wanted = "".join(("x" if own else "-") * len(piece) for piece, own in pieces)
-    shown = [(a, b) for a, b, char in zip(marked, wanted, text, strict=True) if not char.isspace()]
-    assert [a for a, _ in shown] == [b for _, b in shown]
-
-
-def test_one_turn_has_no_mask_where_the_template_carries_loss(templated: With) -> None:
-    """As in ensembles of older versions, without a template, and with a tokenizer that does not tell positions."""
-    tokenizer = templated(PLAIN)
-    (now,) = Prompter(tokenizer, 1000).routing([asked()])
-    assert now.loss_mask is not None and not all(now.loss_mask)
-    for wording in (Wording(words_alone=False), Wording(use_chat_template=False)):
-        assert Prompter(tokenizer, 1000, wording).routing([asked()])[0].loss_mask is None
-    assert Prompter(tokenizer, 1000, Wording(words_alone=False)).routing([asked()])[0] == replace(
-        now, loss_mask=None
-    )
-    assert wording_of(None, None).words_alone is False
-    facts = wording_facts(Wording())
-    assert wording_of(None, facts) == Wording()
-    del facts["words_alone"]
-    assert wording_of(None, facts) == Wording(words_alone=False)
-
-
-def test_the_mask_of_a_thinking_template(templated: With) -> None:
-    tokenizer = templated(KEEPS_LAST)
-    example = asked(history=(("user", "think"), ("assistant", THOUGHT)))
-    (routed,) = Prompter(tokenizer, 1000).routing([example])
-    assert routed.loss_mask is not None
-    ids = [i for i, flag in zip(routed.prompt, routed.loss_mask, strict=True) if flag]
-    assert tokenizer.decode(list(ids)) == "thinkWhat is 2 + 2?"
-
-
-def test_the_users_words_are_kept_where_the_template_looks_at_them(templated: With) -> None:
-    """A template that treats a turn by its beginning; the words are then searched for."""
-    template = PLAIN.replace(
-        "{{ '<|im_start|>' + m", "{% if c.startswith('Hi') %}{% set c = c + '!' %}{% endif %}{{ '<|im_start|>' + m"
-    )  # fmt: skip
-    tokenizer = templated(template)
-    prompter = Prompter(tokenizer, 1000)
-    example = asked(history=(("user", "Hi"), ("assistant", "B")))
-    (routed,) = prompter.routing([example])
-    assert routed.loss_mask is not None
-    ids = [i for i, flag in zip(routed.prompt, routed.loss_mask, strict=True) if flag]
-    assert tokenizer.decode(list(ids)) == "HiWhat is 2 + 2?"
-    tokenizer = templated(template.replace("c + '!'", "'Oh'"))
-    with pytest.raises(DataError, match="x: the chat template changes the words of a turn"):
-        Prompter(tokenizer, 1000).routing([example])
 
 
 # The end of a turn.

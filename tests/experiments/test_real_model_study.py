@@ -279,6 +279,8 @@ def test_passes_count_the_features() -> None:
     own = {f"evaluation.settings.{row}.epochs": 2 for row in STEERED}
     assert {training_passes(row, settings | own) for row in STEERED} == {6}
     assert found["elrea_states"] == 5.5 == 5 + States().passes(2) / 2
+    with pytest.raises(DataError, match="gated: not a row of this study"):
+        training_passes("gated", settings)
 
 
 def test_an_unfinished_run_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,8 @@ from elrea.data.sources.jsonl import Jsonl
 from elrea.errors import DataError
 from experiments.real_model import installed
 from experiments.real_model.published import MOST, MmluQuestions, published_text
-from experiments.real_model.text import SIZES, SPLITS, Text, installed_text
+from experiments.real_model.split_rows import Text
+from experiments.real_model.text import SIZES, SPLITS, installed_text
 from tests.real_files import real_data
 
 Row = dict[str, Any]
