@@ -18,7 +18,7 @@ from elrea.errors import ConfigError, StoreError
 from elrea.store.lock import Lease
 from elrea.store.stage import Stage, Store
 from elrea.store.uses import RECORDS, record_use, recorded_uses
-from tests.store.test_stage import two_files
+from tests.store.stages import two_files
 
 ROOT = Path(__file__).parents[2]
 
