@@ -57,7 +57,10 @@ class Mixture:
         """
         weights = self.weights[list(indices)]
         if self.model is None:
-            return rows.mixed(logits[list(self.columns)], weights)
+            every = list(self.columns) == list(
+                range(len(logits))
+            )  # a copy of them would take as much again
+            return rows.mixed(logits if every else logits[list(self.columns)], weights)
         return rows.blended(self.model, weights, pad_id)
 
 
@@ -220,7 +223,7 @@ def score(
         joint: All members.
         questions: n questions.
         mixtures: By name.
-        batch_size: Prompts (with their choices) per forward pass.
+        batch_size: Most prompts (with their choices) per forward pass.
         pad_id: The id that pads short prompts.
         advance: Called with the number of questions that were scored since the last call.
 
@@ -233,7 +236,7 @@ def score(
     fitting = [i for i, q in enumerate(questions) if q.scorable]
     advance(n - len(fitting))
     asked = [(questions[i].prompt, questions[i].continuations) for i in fitting]
-    for batch, rows in batches(asked, batch_size, joint.model):
+    for batch, rows in batches(asked, batch_size, joint.model, max(1, joint.count)):
         indices = [fitting[i] for i in batch]
         logits = torch.empty(0)  # where every strategy mixes inside the layers
         if joint.count:

@@ -91,6 +91,32 @@ def test_choices_are_scored_by_log_likelihood(lengths: list[list[int]]) -> None:
     assert got["backbone"].loss != got["mixed"].loss
 
 
+def test_a_batch_reads_no_more_logits_than_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions = random_questions([[3, 1, 2], [2, 2], [1, 4, 1, 1], [9, 9], [1, 1]] * 3)
+    given = mixtures(len(questions))
+    whole = score(JOINT, questions, given, batch_size=15, pad_id=PAD)
+    read: list[torch.Size] = []
+    mixed = likelihood.Batch.mixed
+
+    def counted(
+        rows: likelihood.Batch, logits: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        read.append(logits.shape)
+        return mixed(rows, logits, weights)
+
+    monkeypatch.setattr(likelihood.Batch, "mixed", counted)
+    places = 8
+    vocabulary = BACKBONE.config.vocab_size
+    monkeypatch.setattr(likelihood, "LOGITS", places * len(MEMBERS) * vocabulary)
+    got = score(JOINT, questions, given, batch_size=15, pad_id=PAD)
+    for name, outcome in got.items():
+        assert outcome.choice == whole[name].choice
+        assert outcome.loss == pytest.approx(whole[name].loss, abs=1e-5)
+    alone = 18  # two continuations of 9 tokens
+    assert {shape[1] for shape in read if shape[1] > places} <= {alone, alone - 1}
+    assert len(read) > 2 * len(questions) / 3
+
+
 def test_choices_of_uneven_length_are_also_compared_by_character_and_byte() -> None:
     questions = random_questions([[3, 1, 2], [2, 2], [1, 4, 1, 1], [5, 2, 1], [2, 1]] * 4, seed=2)
     draw = random.Random(1)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Asked = tuple[Ids, Sequence[Ids]]
 """A prompt's token ids, and those of its possible continuations; none is empty."""
+LOGITS = 2**28
+"""Most logits that a batch reads: 1 GiB in float32, of which scoring has about two copies at its peak."""
 
 
 class Likelihood(NamedTuple):
@@ -158,19 +160,30 @@ class Shared(Batch):
 
 
 def batches(
-    asked: Sequence[Asked], batch_size: int, model: PreTrainedModel
+    asked: Sequence[Asked], batch_size: int, model: PreTrainedModel, members: int = 1
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of prompts of similar length: their numbers, and where their logits are read.
 
     If all continuations of a prompt are single tokens, one row with the prompt is enough for all. Otherwise a prompt
     with several continuations is read once for all of them, if the model can (`shares_prompts`); each other
     continuation has its own row. Prompts that begin alike are batched together, so that this beginning is read once.
+
+    Args:
+        asked: The prompts with their continuations.
+        batch_size: Most prompts in a batch. It has fewer where `members` would read more than `LOGITS` logits.
+        model: The backbone.
+        members: How many vectors of logits are read at each place.
     """
     short = [all(len(c) == 1 for c in cs) for _, cs in asked]
     kinds: list[Callable[[Sequence[Asked]], Batch]]
     kinds = [_short_rows if one else one_row_each for one in short]
     several = [i for i, (_, cs) in enumerate(asked) if len(cs) > 1 and not short[i]]
     lengths = [len(prompt) + max(map(len, continuations)) for prompt, continuations in asked]
+    vector = members * _vocabulary(model)
+    read = [
+        vector * (1 if one else sum(map(len, continuations)))
+        for one, (_, continuations) in zip(short, asked, strict=True)
+    ]
     limit = most_shared(model)
     fits = [length <= limit for length in lengths]
     if several and shares_prompts(model):
@@ -182,10 +195,26 @@ def batches(
         own = [i for i, kind in enumerate(kinds) if kind is make and fits[i] is short_enough]
         for group in alike([asked[i][0] for i in own], batch_size):
             for batch in by_length([lengths[own[i]] for i in group], batch_size):
-                indices = [own[group[i]] for i in batch]
-                part = [asked[i] for i in indices]
-                heads = short_enough and make is _short_rows and _has_head(part, model)
-                yield indices, (read_once if heads else make)(part)
+                for indices in _within(LOGITS, [own[group[i]] for i in batch], read):
+                    part = [asked[i] for i in indices]
+                    heads = short_enough and make is _short_rows and _has_head(part, model)
+                    yield indices, (read_once if heads else make)(part)
+
+
+def _within(most: int, indices: Sequence[int], sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Parts of `indices` whose sizes add up to `most` or less; what is larger by itself is alone."""
+    part: list[int] = []
+    for index in indices:
+        if part and sum(sizes[i] for i in part) + sizes[index] > most:
+            yield part
+            part = []
+        part.append(index)
+    yield part
+
+
+def _vocabulary(model: PreTrainedModel) -> int:
+    """Entries of a vector of logits; 1 if the config does not say."""
+    return getattr(model.config.get_text_config(), "vocab_size", 1)
 
 
 def _has_head(asked: Sequence[Asked], model: PreTrainedModel) -> bool:
@@ -227,7 +256,8 @@ def likelihoods(
         advance: Called with the number of finished prompts.
     """
     found: list[list[Likelihood]] = [[] for _ in asked]
-    for indices, rows in batches(asked, batch_size, joint.model):
+    inside = isinstance(joint, LayerwiseModel)
+    for indices, rows in batches(asked, batch_size, joint.model, 1 if inside else joint.count):
         own = weights[indices]
         if isinstance(joint, LayerwiseModel):
             log_probs = rows.blended(joint, own, pad_id)
