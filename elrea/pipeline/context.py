@@ -72,23 +72,18 @@ class Context:
         )
 
     @property
-    def distils(self) -> bool:
-        """Whether prompts are routed by a learned router."""
-        return self.requirements.routed and isinstance(self.experiment.router, LearnedRouter)
-
-    @property
-    def distilled(self) -> LearnedRouter:
-        """The router, if it is a learned one."""
-        assert isinstance(self.experiment.router, LearnedRouter)
-        return self.experiment.router
+    def learned_router(self) -> LearnedRouter | None:
+        """The router that prompts are routed by, if it is a learned one; None too where none is routed."""
+        router = self.experiment.router
+        return router if self.requirements.routed and isinstance(router, LearnedRouter) else None
 
     @property
     def compares(self) -> bool:
-        """Whether the test prompts' features are taken: to route by, or to judge the run's distilled router.
+        """Whether the test prompts' features are taken: to route by, or to judge the run's learned router.
 
         A part's learned router is not judged: no report has its figures.
         """
-        judged = not (self.part and self.distils)
+        judged = not (self.part and self.learned_router)
         return self.requirements.routed and judged and self.experiment.router.takes_features()
 
     @cached_property

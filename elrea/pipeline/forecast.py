@@ -301,7 +301,7 @@ def _splits(contexts: Sequence[Context], clusters: int | None) -> list[tuple[Con
             for step in kind.of(context, clusters)
         ]
         splits = {step.split for step in steps if isinstance(step, Features)}
-        if context.distils and context.distilled.learns == "cosines":
+        if context.learned_router and context.learned_router.learns == "cosines":
             splits.add("dev")  # they judge the router
         own = context.experiment.features, context.base_epochs
         for other, theirs in found:

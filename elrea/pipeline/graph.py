@@ -19,7 +19,7 @@ from elrea.pipeline.steps.clusters import Clusters
 from elrea.pipeline.steps.features import Features, FeaturesForDev, FeaturesForTest
 from elrea.pipeline.steps.gates import Gates
 from elrea.pipeline.steps.paired import Paired
-from elrea.pipeline.steps.router import DistilledRouter, DistilledRouting
+from elrea.pipeline.steps.router import LearnedRouterStep, LearnedRouting
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.stage import Stage, Store
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
 
 ORDER: tuple[type[Step], ...] = (
-    BaseAdapter, Features, Clusters, DistilledRouter, DistilledRouting, Adapter, Gates, FeaturesForDev, Paired,
+    BaseAdapter, Features, Clusters, LearnedRouterStep, LearnedRouting, Adapter, Gates, FeaturesForDev, Paired,
     FeaturesForTest, Answers, Scores,
 )  # fmt: skip
 """Every kind of step, in the order of the work: each comes after all that it reads."""

@@ -41,7 +41,7 @@ class Passes:
 def passes(experiment: Experiment, clusters: int, *, alone: bool = False) -> Passes:
     """What the strategies of a run need between them; stages that they share count once.
 
-    A router that is distilled, and scoring, are not in it.
+    A learned router, and scoring, are not in it.
 
     Args:
         experiment: The run; of its corpus, only the sources of the training examples are read.

@@ -77,8 +77,8 @@ def rehearse(contexts: Sequence[Context], store: Store) -> None:
         log.info("no rehearsal: the backbone is cut up over several devices")
         return
     features = [c.experiment.features for c in contexts if c.requirements.clustered]
-    if context.distils and isinstance(context.distilled, Distilled):
-        features.append(context.distilled.states)
+    if isinstance(context.learned_router, Distilled):
+        features.append(context.learned_router.states)
     steers = any(_steers(each) for each in contexts)
     inputs = {**_inputs(context, features), **({"steered": True} if steers else {})}
     stage = store.stage("rehearsal", VERSION, inputs)

@@ -88,7 +88,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         strategies=_figures(graph, outcomes, passes, tasks),
         routing=routing if requirements.routed else None,
         gradient=_by_gradient(main, routing),
-        router=read_figures(stages["router"].folder) if main.context.distils else {},
+        router=read_figures(stages["router"].folder) if main.context.learned_router else {},
         grouping=grouping,
         curves=_curves(main) | _steered_curves(graph),
         stages=_stages(pipeline),
@@ -142,7 +142,7 @@ def _outcomes(graph: Graph) -> tuple[dict[str, Outcome], dict[str, float]]:
 
 def _routing_passes(branch: Branch) -> float:
     """Cost of routing one prompt, in forward passes."""
-    if branch.context.distils:
+    if branch.context.learned_router:
         return float(read_figures(branch.stages["router"].folder)["passes"])
     epochs = epoch_folders(branch.stages["base"].folder)
     return branch.context.experiment.features.passes(len(epochs))
@@ -161,9 +161,9 @@ def _mixing_passes(strategy: Strategy, weights: Tensor, outcome: Outcome) -> flo
 
 
 def _by_gradient(branch: Branch, routing: Routing) -> Routing | None:
-    """Routing of the test prompts by gradient, to judge a distilled router by; None if that is not compared."""
+    """Routing of the test prompts by gradient, to judge a learned router by; None if that is not compared."""
     context, stages = branch.context, branch.stages
-    if not (context.distils and context.compares):
+    if not (context.learned_router and context.compares):
         return None
     cosines = cosines_of(stages["features-test"], stages["clusters"], len(routing.cosines))
     return Routing(cosines, context.experiment.router)
@@ -251,7 +251,7 @@ def _skipped(branch: Branch) -> dict[str, list[str]]:
     context, stages = branch.context, branch.stages
     splits = {
         "train": context.requirements.clustered,
-        "test": context.requirements.routed and not context.distils,
+        "test": context.requirements.routed and not context.learned_router,
     }
     return {
         split: read_skipped(stages[f"features-{split}"].folder) if taken else []
@@ -291,7 +291,7 @@ def _members(branch: Branch, chosen: str) -> Members:
         routes = answers.routed
         mixed = answers.members(no_prompts(branch.context, len(centroids)))
         folders |= {name: member_folder(name, stages) for name in mixed if name not in folders}
-    distils, identity = branch.context.distils, experiment.backbone.identity()
+    learned, identity = branch.context.learned_router, experiment.backbone.identity()
     facts: Mapping[str, Any] = {
         "backbone": {
             "name": experiment.backbone.shown_name,
@@ -311,8 +311,8 @@ def _members(branch: Branch, chosen: str) -> Members:
     }
     return Members(
         folders,
-        [] if distils or not routes else epoch_folders(stages["base"].folder),
+        [] if learned or not routes else epoch_folders(stages["base"].folder),
         centroids,
-        stages["router"].folder if distils and routes else None,
+        stages["router"].folder if learned and routes else None,
         facts,
     )

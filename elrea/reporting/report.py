@@ -89,9 +89,9 @@ class Members:
 
     Attributes:
         adapters: Folders of the base adapter and the experts, or of a steered adapter's members, by name.
-        epochs: Folders of the base adapter with Adam's moments at each epoch's end; empty with a distilled router.
+        epochs: Folders of the base adapter with Adam's moments at each epoch's end; empty with a learned router.
         centroids: Of the clusters [C, d].
-        router: Folder of the distilled router, or None.
+        router: Folder of the learned router, or None.
         facts: Fields of `ensemble.json` on backbone, features and router.
     """
 
@@ -124,8 +124,8 @@ class Report:
         outcomes: By strategy in the order of the table, its outcome on each item.
         strategies: By strategy, its figures as in summary.json.
         routing: Weights of the members for each test prompt, as ELREA takes them; None if no strategy routes.
-        gradient: Routing by gradients, if a distilled router is compared with it; else None.
-        router: Figures of the distilled router's training; empty without one.
+        gradient: Routing by gradients, if a learned router is compared with it; else None.
+        router: Figures of the learned router's training; empty without one.
         grouping: The clusters, or None.
         curves: By adapter, the rows of its curve.json.
         stages: By name, in the order in which they are made.

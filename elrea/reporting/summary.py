@@ -74,7 +74,7 @@ def routing_figures(report: Report) -> dict[str, Any]:
 
     Returns:
         `w_base` (mean), `entropy_nats` (mean entropy of the experts' weights), `nearest` (prompts per nearest cluster)
-        and, with a distilled router, `distilled`: figures of its training and its agreement with the gradients.
+        and, with a learned router, `distilled`: figures of its training and its agreement with the gradients.
     """
     if report.routing is None:
         return {}

@@ -19,7 +19,7 @@ from elrea.pipeline.step import Step
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.features import Features
-from elrea.pipeline.steps.router import DistilledRouter, DistilledRouting
+from elrea.pipeline.steps.router import LearnedRouterStep, LearnedRouting
 from elrea.pipeline.steps.scores import Scores
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -38,8 +38,8 @@ def blank(kind: type[Step]) -> Step:
         ("features-test", Features, "features.batch_tokens"),
         ("instruction_embedding/features-train", Features, "features.batch_tokens"),
         ("answers-elrea", Answers, "evaluation.batch_size"),
-        ("router", DistilledRouter, "backbone.max_length"),
-        ("routing", DistilledRouting, "backbone.max_length"),
+        ("router", LearnedRouterStep, "backbone.max_length"),
+        ("routing", LearnedRouting, "backbone.max_length"),
         ("scores", Scores, "evaluation.batch_size"),
     ],
 )

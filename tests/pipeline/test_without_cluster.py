@@ -22,7 +22,7 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Recipe, Training
 from elrea.pipeline.steps import adapters
 from elrea.pipeline.steps.adapters import Adapter, examples_of
-from elrea.pipeline.steps.router import DistilledRouter
+from elrea.pipeline.steps.router import LearnedRouterStep
 
 ASSIGNED = [0, -1, 1, 0, 0, -1, 0]
 EXAMPLES = [Example(f"e{i}", f"question {i}", "answer", "s") for i in range(len(ASSIGNED))]
@@ -99,7 +99,7 @@ def test_a_text_router_does_not_learn_from_them(
     def train(_f: Path, _m: None, _a: Path, labelled: Any, _dev: None, **_: Any) -> None:
         got.extend(labelled)
 
-    context.distilled = SimpleNamespace(learns="clusters", train=train)
-    DistilledRouter("router", ()).make(context, upstream, tmp_path)
+    router: Any = SimpleNamespace(learns="clusters", train=train)
+    LearnedRouterStep("router", (), router).make(context, upstream, tmp_path)
     assert [prompt.id for prompt in got[0]] == ["e0", "e2", "e3", "e4", "e6"]
     assert got[1].argmax(1).tolist() == [0, 1, 0, 0, 0]

@@ -302,6 +302,6 @@ def _must_fit(context: Context) -> list[Fitting]:
     """What the base adapter's model has to suit, checked before it is trained."""
     experiment = context.experiment
     found: list[Fitting] = [experiment.features] if context.requirements.clustered else []
-    if context.distils:
-        found.append(context.distilled)
+    if context.learned_router:
+        found.append(context.learned_router)
     return found

@@ -115,7 +115,7 @@ def _check_weights(context: Context) -> None:
 
 
 class FeaturesForTest(Features):
-    """The test prompts' features: to route by, or to judge a distilled router."""
+    """The test prompts' features: to route by, or to judge a learned router."""
 
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
@@ -127,5 +127,5 @@ class FeaturesForDev(Features):
 
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
-        routed = context.requirements.decided and not context.distils
+        routed = context.requirements.decided and not context.learned_router
         return [cls.for_split(context, "dev")] if routed else []

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from elrea.store.stage import Stage
 
 ROUTED_BY = ("routing", "features-test")
-"""Stages that prompts may be routed by: a distilled router's cosines come first."""
+"""Stages that prompts may be routed by: a learned router's cosines come first."""
 
 
 def routed_by(context: Context) -> str:
     """The stage that this experiment's prompts are routed by."""
-    return ROUTED_BY[0] if context.distils else ROUTED_BY[1]
+    return ROUTED_BY[0] if context.learned_router else ROUTED_BY[1]
 
 
 def no_prompts(context: Context, clusters: int) -> Routing:

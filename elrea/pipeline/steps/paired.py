@@ -54,7 +54,7 @@ class Paired(Step):
                 context.experiment.strategies[name].members(no_prompts(context, clusters))
             )
             upstream = ["base", *dict.fromkeys(map(trained_as, members)), "clusters"]
-            upstream += ["router" if context.distils else "features-dev"]
+            upstream += ["router" if context.learned_router else "features-dev"]
             found.append(
                 cls(f"paired-{name}", tuple(dict.fromkeys(upstream)), name, members, clusters)
             )
@@ -72,7 +72,7 @@ class Paired(Step):
             "base": upstream["base"].key,
             "members": [upstream[trained_as(name)].key for name in self.members],
             "clusters": upstream["clusters"].key,
-            "routed": upstream["router" if context.distils else "features-dev"].key,
+            "routed": upstream["router" if context.learned_router else "features-dev"].key,
             "router": key_fields(router, *router.report_fields),
             "prompts": context.prompts,
             "dev": context.experiment.corpus.fingerprint("dev"),
@@ -112,15 +112,15 @@ class Paired(Step):
 
     def _cosines(self, context: Context, upstream: Mapping[str, Stage]) -> Tensor:
         """How near the dev prompts are to the clusters, as a test prompt is routed [n, C]."""
-        experiment, dev = context.experiment, context.kept("dev")
-        if not context.distils:
+        experiment, dev, router = context.experiment, context.kept("dev"), context.learned_router
+        if router is None:
             return cosines_of(upstream["features-dev"], upstream["clusters"], len(dev))
         prompts = context.prompter.routing(dev)
         with (
             context.peft(experiment.lora) as model,
             context.progress("route, dev prompts", len(prompts), "prompts") as advance,
         ):
-            return context.distilled.predict(
+            return router.predict(
                 upstream["router"].folder, model, upstream["base"].folder / "adapter", prompts,
                 pad_id=context.backbone.pad_id, advance=advance,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The distilled router: its training, and the test prompts' cosines as it predicts them."""
+"""The learned router: its training, and the test prompts' cosines as it predicts them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from elrea.pipeline.step import Step
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from elrea.method.routing.weights import LearnedRouter
     from elrea.pipeline.context import Context
     from elrea.store.stage import Stage
 
@@ -27,24 +28,30 @@ SMALLER = "backbone.max_length (long prompts), or set routing=gradient"
 
 
 @dataclass(frozen=True)
-class DistilledRouter(Step):
-    """The learned router, trained on the training prompts' cosines or clusters."""
+class LearnedRouterStep(Step):
+    """The learned router, trained on the training prompts' cosines or clusters.
+
+    Attributes:
+        router: Its settings.
+    """
 
     kind: ClassVar[str] = "router"
     version: ClassVar[int] = 2
     oom_advice: ClassVar[str] = SMALLER
 
+    router: LearnedRouter
+
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
-        upstream = ("base", "features-train", "clusters")
-        return [cls("router", upstream)] if context.distils else []
+        router, upstream = context.learned_router, ("base", "features-train", "clusters")
+        return [] if router is None else [cls("router", upstream, router)]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
         experiment = context.experiment
         return {
             "base": upstream["base"].key,
             "clusters": upstream["clusters"].key,
-            "router": key_fields(experiment.router, *context.distilled.fixed_fields),
+            "router": key_fields(self.router, *self.router.fixed_fields),
             "dev": experiment.corpus.fingerprint("dev"),
             "seed": experiment.seed,
         }
@@ -52,7 +59,7 @@ class DistilledRouter(Step):
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         experiment, base = context.experiment, upstream["base"].folder
         kept, dev, judged = context.kept("train"), list(experiment.corpus.dev), None
-        by_cosines = context.distilled.learns == "cosines"
+        by_cosines = self.router.learns == "cosines"
         if by_cosines:
             learned = cosines_of(upstream["features-train"], upstream["clusters"], len(kept))
         else:  # an example without a feature has no cluster to learn
@@ -66,23 +73,30 @@ class DistilledRouter(Step):
             centroids = read_clusters(upstream["clusters"].folder)["centroids"]
             judged = context.prompter.routing(dev), cosines(features.numpy(), centroids)
         with context.peft(experiment.lora) as model:
-            context.distilled.train(
+            self.router.train(
                 folder, model, base / "adapter", (context.prompter.routing(kept), learned), judged,
                 seed=experiment.seed, pad_id=context.backbone.pad_id, progress=context.progress,
             )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class DistilledRouting(Step):
-    """The test prompts' cosines by the learned router, without any gradient."""
+class LearnedRouting(Step):
+    """The test prompts' cosines by the learned router, without any gradient.
+
+    Attributes:
+        router: Its settings.
+    """
 
     kind: ClassVar[str] = "routing"
     version: ClassVar[int] = 1
     oom_advice: ClassVar[str] = SMALLER
 
+    router: LearnedRouter
+
     @classmethod
     def of(cls, context: Context, clusters: int | None) -> Sequence[Step]:
-        return [cls("routing", ("base", "router"))] if context.distils else []
+        router = context.learned_router
+        return [] if router is None else [cls("routing", ("base", "router"), router)]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
         return {
@@ -96,7 +110,7 @@ class DistilledRouting(Step):
             context.peft(context.experiment.lora) as model,
             context.progress("route, test prompts", len(prompts), "prompts") as advance,
         ):
-            found = context.distilled.predict(
+            found = self.router.predict(
                 upstream["router"].folder, model, upstream["base"].folder / "adapter", prompts,
                 pad_id=context.backbone.pad_id, advance=advance,
             )  # fmt: skip
