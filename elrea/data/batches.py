@@ -132,7 +132,7 @@ def epoch_order(
         n: number of examples.
         batch_size: examples in a batch; one batch may have fewer.
         seed: the run's seed.
-        stage: name of the adapter that is trained, e.g. "base" or "expert_03".
+        stage: name of the adapter that is trained, e.g. "base" or "expert-3".
         epoch: number of the epoch, from 0.
         lengths: number of tokens of each example. If given, examples are sorted by length within random pools of 50
             batches, which reduces padding; the order of the batches is random.

@@ -55,7 +55,7 @@ def train_adapter(
         lora: The shape that `model` was attached with; it is written beside the weights.
         base_name: The backbone's name in the PEFT folders.
         seed: Of the first A (without `start`), the order and dropout.
-        stage: The adapter's name within the run, as "base" or "expert-03".
+        stage: The adapter's name within the run, as "base" or "expert-3".
         folder: Gets `adapter/` (a PEFT folder), `curve.json` (one row per optimiser step, see `models.log.Task`), and
             `checkpoint/`, from which a second call resumes.
         start: The adapter to start from; None draws a fresh one. The optimiser is always fresh.
