@@ -117,18 +117,17 @@ class Prompter:
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
         return (text,) if text else ()
 
-    def encode(self, example: Example, *, shots: bool = True, end: bool = True) -> Encoded:
+    def encode(self, example: Example, *, end: bool = True) -> Encoded:
         """Encode one example, however long.
 
         Args:
             example: the example.
-            shots: put its solved examples before the instruction.
             end: add the end of the response: the template's end of turn, then EOS.
 
         Raises:
             DataError: the chat template raises an error for the example's turns.
         """
-        return self._encoded(example, shots, end)[0]
+        return self._encoded(example, end)[0]
 
     def train(
         self, examples: Iterable[Example], kind: str = "training"
@@ -224,13 +223,11 @@ class Prompter:
             return self._response(rendered, text.lstrip(" "))
         return self._after(rendered, text)
 
-    def _encoded(
-        self, example: Example, shots: bool = True, end: bool = True
-    ) -> tuple[Encoded, str]:
+    def _encoded(self, example: Example, end: bool = True) -> tuple[Encoded, str]:
         """As `encode`, and a line about what the chat template made of it, or nothing."""
         if example.plain_text:
             return self._plain_text(example.id, example.instruction, end), ""
-        answered = self.template.answered(example, shots)
+        answered = self.template.answered(example, True)
         prompt, (words, learned, unlearned) = self._prompt(
             answered.prompt, masked=bool(example.history), name=example.id
         )

@@ -40,8 +40,8 @@ def no_answer(why: str) -> Judged:
 
 Judge = Callable[[str, Example], Judged]
 
-NO_ANSWER = Judged(False, None)
-"""The verdict on a text without an answer."""
+QUOTED = 60
+"""Letters of a text that a reason quotes at most."""
 
 
 def names() -> list[str]:
@@ -58,10 +58,10 @@ def reason(verdict: Judged, example: Example) -> str:
     return f"{name_of(example)}: {verdict.answer!r} counts as {'right' if verdict.correct else 'wrong'}"
 
 
-def quoted(text: str, most: int = 60) -> str:
+def quoted(text: str) -> str:
     """A part of a text for a reason: on one line, in quotes, its beginning if it is long."""
     line = " ".join(text.split())
-    return f"'{line}'" if len(line) <= most else f"'{line[: most - 3]}...'"
+    return f"'{line}'" if len(line) <= QUOTED else f"'{line[: QUOTED - 3]}...'"
 
 
 def name_of(example: Example) -> str:

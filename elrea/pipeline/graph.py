@@ -134,19 +134,18 @@ class Graph:
             raise ConfigError(f"until={until}: no such stage{near} (there is: {', '.join(names)})")
 
 
-def graph_of(experiment: Experiment, store: Store, log: Log = SILENT, here: bool = True) -> Graph:
+def graph_of(experiment: Experiment, store: Store, here: bool = True) -> Graph:
     """The graph of an experiment; what is made already tells how many clusters there are, where that was open.
 
     Args:
         experiment: What to do.
         store: Where stages are kept.
-        log: Listens to the work.
         here: Whether data and backbone are on this machine; else keys mean nothing.
 
     Raises:
         ElreaError: Settings that cannot work.
     """
-    return Builder(experiment, log, here).graph(store)
+    return Builder(experiment, here=here).graph(store)
 
 
 def clusters_of(experiment: Experiment, store: Store) -> tuple[Context, dict[str, Stage]]:

@@ -60,12 +60,11 @@ def _chosen_and_scored(jobs: Sequence[Mapping[str, Any]]) -> set[str]:
     return scored & {job.get("chosen") for job in jobs}
 
 
-def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[dict[str, Any]]:
+def seed_means(jobs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Averages every strategy in every setting over seeds; `plots.trends.plot_sweep` draws the rows.
 
     Args:
         jobs: From `with_answers`; without their answers, several seeds have no intervals.
-        baseline: The strategy that is subtracted in differences.
 
     Returns:
         Rows with these fields; accuracies and differences are shares of 1.
@@ -75,8 +74,8 @@ def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[
           over seeds; None if unknown);
         - `accuracy`: mean over seeds; `accuracy_seeds`: minimum and maximum over seeds; `accuracy_ci95`: with one seed
           Wilson's interval, with several the bootstrap over seeds and items;
-        - `delta`, `delta_seeds`, `delta_ci95` (paired): the same for the difference to `baseline`, None for the
-          baseline itself. `delta_ci95` is with one seed the bootstrap over items and with several that over seeds and
+        - `delta`, `delta_seeds`, `delta_ci95` (paired): the same for the difference to `BASE`, None for that
+          itself. `delta_ci95` is with one seed the bootstrap over items and with several that over seeds and
           items: the intervals that `elrea compare` shows.
     """
     keys, typed, both = row_keys(jobs), typed_values(jobs), _chosen_and_scored(jobs)
@@ -92,17 +91,17 @@ def seed_means(jobs: Sequence[Mapping[str, Any]], baseline: str = BASE) -> list[
             )
             scored.setdefault((group, name), {})[seed] = job
     return [
-        {"group": group, "strategy": name, **_means(list(seeds.values()), name, baseline)}
+        {"group": group, "strategy": name, **_means(list(seeds.values()), name)}
         for (group, name), seeds in scored.items()
     ]
 
 
-def _means(jobs: Sequence[Mapping[str, Any]], name: str, baseline: str) -> dict[str, Any]:
+def _means(jobs: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     """The figures of one strategy in one setting, from a job per seed."""
     rows = [job["strategies"][name] for job in jobs]
     each = [row["accuracy"] for row in rows]
-    other = [job["strategies"].get(baseline, {}).get("accuracy") for job in jobs]
-    compared = name != baseline and None not in other
+    other = [job["strategies"].get(BASE, {}).get("accuracy") for job in jobs]
+    compared = name != BASE and None not in other
     deltas = [a - b for a, b in zip(each, other, strict=True)] if compared else []
     training = [training_seconds(job, name) for job in jobs]
     known = [seconds for seconds in training if seconds is not None]
@@ -120,7 +119,7 @@ def _means(jobs: Sequence[Mapping[str, Any]], name: str, baseline: str) -> dict[
         "accuracy_ci95": accuracy_ci95,
         "delta": _mean(deltas) if deltas else None,
         "delta_seeds": (min(deltas), max(deltas)) if deltas else None,
-        "delta_ci95": _paired(right, _answers(jobs, baseline)) if deltas else None,
+        "delta_ci95": _paired(right, _answers(jobs, BASE)) if deltas else None,
     }
 
 

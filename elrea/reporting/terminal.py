@@ -205,11 +205,11 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
     return table
 
 
-def wrapped(line: str, indent: int = 2) -> str:
+def wrapped(line: str) -> str:
     """Breaks a text between words into lines of at most 100 columns; further lines are indented."""
     return "\n".join(
         textwrap.fill(
-            each, WIDTH, subsequent_indent=" " * indent, break_long_words=False,
+            each, WIDTH, subsequent_indent="  ", break_long_words=False,
             break_on_hyphens=False,
         )
         for each in line.split("\n")

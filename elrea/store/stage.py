@@ -38,8 +38,6 @@ from elrea.store.files import (
 )
 from elrea.store.lock import Lease, read_lease
 
-__all__ = ["Stage", "Store", "read_json", "write_json"]
-
 log = logging.getLogger(__name__)
 
 

@@ -12,7 +12,7 @@ rate was at an end of their range; which these are is said.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,13 @@ def read(folder: Path) -> tuple[dict[str, dict[str, float]], set[str]]:
     return found, overrides_of(jobs)
 
 
-def overrides_of(jobs: Sequence[Mapping[str, Any]], free: Collection[str] = FREE) -> set[str]:
-    """Overrides of a sweep's jobs, without those of free keys, and without Hydra's and W&B's."""
+def overrides_of(jobs: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Overrides of a sweep's jobs, without those of `FREE`, and without Hydra's and W&B's."""
     words = [(word, word.partition("=")[0]) for job in jobs for word in job["words"]]
     return {
         word
         for word, key in words
-        if key not in free and not key.startswith(("hydra.", "hydra/", "tracking"))
+        if key not in FREE and not key.startswith(("hydra.", "hydra/", "tracking"))
     }
 
 

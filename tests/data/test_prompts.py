@@ -45,7 +45,7 @@ def test_the_plain_layout(byte_level, question):
     assert byte_level.decode(encoded.response) == " B</s>"
     assert encoded.loss_mask is None
     assert encoded.length == len(encoded.prompt) + len(encoded.response)
-    bare = prompter.encode(question, shots=False, end=False)
+    bare = prompter.encode(replace(question, shots=()), end=False)
     assert byte_level.decode(bare.prompt[1:]) == BARE
     assert byte_level.decode(bare.response) == " B"
 
@@ -195,7 +195,7 @@ def test_text_of_the_template_before_the_answer_is_part_of_the_prompt(chatml, qu
         "{% else %}{{ m['content'] }}\n{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-    encoded = Prompter(chatml, 1000).encode(question, shots=False)
+    encoded = Prompter(chatml, 1000).encode(replace(question, shots=()))
     assert chatml.decode(encoded.prompt).endswith("<|im_start|>assistant\n<think></think>")
     assert chatml.decode(encoded.response) == " B</s>"
 

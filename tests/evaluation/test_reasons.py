@@ -9,7 +9,7 @@ import pytest
 
 from elrea.data.examples import Example
 from elrea.evaluation import judges
-from elrea.evaluation.judge import NO_ANSWER, Judged, judge_of, names, reason
+from elrea.evaluation.judge import Judged, judge_of, names, no_answer, reason
 from elrea.evaluation.judging import judge_texts
 from elrea.evaluation.think import UNCLOSED
 
@@ -55,7 +55,7 @@ def test_every_judge_says_why(example: Example, text: str, right: bool, why: str
 def test_a_judge_without_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge as it was written before there were reasons."""
     plugged = ModuleType("plugged")
-    plugged.judge = lambda text, example: Judged(text == "ok", text) if text else NO_ANSWER  # type: ignore[attr-defined]
+    plugged.judge = lambda text, example: Judged(text == "ok", text) if text else no_answer("")  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, f"{judges.__name__}.plugged", plugged)
     monkeypatch.setattr("elrea.evaluation.judge.names", lambda: ["plugged"])
     example = asked("plugged", "ok")

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 
 from elrea.errors import StoreError
-from elrea.store.files import UMASK, publish
-from elrea.store.stage import Store, read_json
+from elrea.store.files import UMASK, publish, read_json
+from elrea.store.stage import Store
 from tests.store.stages import INPUTS, stage, two_files
 
 ROOT = Path(__file__).parents[2]

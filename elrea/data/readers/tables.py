@@ -48,7 +48,7 @@ def _unzipped(file: Path) -> Path:
     return Path(file.stem if file.suffix.lower() == ".gz" else file.name)
 
 
-def files_of(place: Path, prefix: str = "", setting: str = "data.root") -> list[Path]:
+def files_of(place: Path, prefix: str = "") -> list[Path]:
     """The data files of a folder whose names begin with `prefix`, sorted; for a file, the file itself.
 
     Raises:
@@ -57,7 +57,7 @@ def files_of(place: Path, prefix: str = "", setting: str = "data.root") -> list[
     if place.is_file():
         return [place] if place.name.startswith(prefix) else []
     if not place.is_dir():
-        raise DataError(f"{place}: no such file or folder ({setting})")
+        raise DataError(f"{place}: no such file or folder (data.root)")
     return sorted(
         file
         for file in place.iterdir()

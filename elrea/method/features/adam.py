@@ -31,28 +31,24 @@ class AdamState:
     eps: float
 
 
-def adam_direction(
-    gradients: Tensor, state: AdamState, momentum: bool = True, first: int = 0
-) -> Tensor:
+def adam_direction(gradients: Tensor, state: AdamState, momentum: bool = True) -> Tensor:
     """g_Adam = η m' / (√v' + ε), with the bias-corrected moments m', v' after a step t + 1 on this example (5.6, 5.7).
 
     Args:
-        gradients: g [b, |θ|], or w consecutive columns of it [b, w]; written over.
+        gradients: g [b, |θ|]; written over.
         state: Adam's state at the checkpoint.
         momentum: Keep β1·m in m'. All examples share this term, which makes their features more alike.
-        first: Number of the first of those columns.
 
     Returns:
-        `gradients`, which holds g_Adam [b, w] now.
+        `gradients`, which holds g_Adam [b, |θ|] now.
     """
     t = state.step + 1
     # η, bias corrections and β are multiplied into what all examples share: m' = m + a g, v' = v + b g².
     a = state.learning_rate * (1 - state.beta1) / (1 - state.beta1**t)
     b = (1 - state.beta2) / (1 - state.beta2**t)
     width = gradients.shape[1]
-    columns = slice(first, first + width)
-    m = state.m[columns] * (state.learning_rate * state.beta1 / (1 - state.beta1**t))
-    v = state.v[columns] * (state.beta2 / (1 - state.beta2**t))
+    m = state.m * (state.learning_rate * state.beta1 / (1 - state.beta1**t))
+    v = state.v * (state.beta2 / (1 - state.beta2**t))
     on_cpu = gradients.device.type == "cpu"
     wide = min(width, 1 << 13) if on_cpu else width
     tall = max(1, TILE // max(1, wide)) if on_cpu else max(1, len(gradients))

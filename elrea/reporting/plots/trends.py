@@ -29,7 +29,6 @@ def plot_sweep(
     key: str,
     path: str | Path,
     *,
-    place: int = 0,
     gain_on: str | None = None,
     note: str = "",
 ) -> None:
@@ -37,17 +36,16 @@ def plot_sweep(
 
     Args:
         rows: From `seed_means`. If other keys vary too, each combination of their values has its own line.
-        key: The varied key, e.g. "clustering.k"; its values are numbers.
+        key: The varied key, e.g. "clustering.k"; its values are numbers, and the first of a row's `group`.
         path: Of the PNG.
-        place: Position of the key's value in a row's `group`.
-        gain_on: The baseline of `seed_means`: plots differences to it instead of accuracies. A row without an interval
-            has no bar.
+        gain_on: The strategy that `seed_means` compares with: plots differences to it instead of accuracies. A row
+            without an interval has no bar.
         note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     value = "delta" if gain_on else "accuracy"
     lines: dict[str, list[tuple[float, float, float, float]]] = {}
     for row in rows:
-        x, others = row["group"][place], [*row["group"][:place], *row["group"][place + 1 :]]
+        x, *others = row["group"]
         line = lines.setdefault(", ".join([row["strategy"], *others]), [])
         if row[value] is None:  # its empty line keeps the colours of the other lines
             continue
