@@ -91,7 +91,7 @@ class Job:
 
     @property
     def command(self) -> list[str]:
-        """What was typed, Hydra's own words too; a job of a sweep is typed by nobody."""
+        """What was typed, Hydra's own words too; a job of a sweep has no command line of its own: its overrides."""
         return self.words if self.sweep else sys.argv[1:]
 
     def record(self, *, kept: bool = True) -> Record:

@@ -67,6 +67,11 @@ class Corpus:
         """The note, if the title does not have it already."""
         return self.note if self.short else ""
 
+    @property
+    def train_sources(self) -> tuple[str, ...]:
+        """The sources of the training examples, sorted."""
+        return tuple(sorted({example.source for example in self.train}))
+
     def fingerprint(self, split: Split) -> str:
         """SHA-256 (64 hex digits) of one split: of each example's canonical JSON, line by line."""
         digest = sha256_of()

@@ -17,6 +17,7 @@ from elrea.evaluation.statistics import (
     wilson,
 )
 from elrea.evaluation.think import UNCLOSED
+from elrea.method.ensemble.strategy import BASE
 
 if TYPE_CHECKING:
     from elrea.evaluation.scoring import Outcome
@@ -51,7 +52,7 @@ def strategy_figures(
         end inside a think block. With texts for free responses: `free_text`, see `similarity_figures`. If choices of
         different lengths were scored, lm-eval's figures, also by task: see `_by_length`.
     """
-    base = outcomes["base"].correct
+    base = outcomes[BASE].correct
     figures: dict[str, dict[str, Any]] = {}
     for name, outcome in outcomes.items():
         correct, n = outcome.correct, len(outcome.correct)
@@ -61,10 +62,10 @@ def strategy_figures(
             "n": n,
             "ci95": _rounded(wilson(correct)),
             "delta_to_base": None
-            if name == "base"
+            if name == BASE
             else round((sum(correct) - sum(base)) / n, DIGITS),
             "delta_ci95": None
-            if name == "base"
+            if name == BASE
             else _rounded(paired_interval(correct, base, seed, resamples)),
             "loss": round(sum(losses) / len(losses), DIGITS) if losses else None,
             "forward_passes": round(passes[name], 2),
@@ -79,7 +80,7 @@ def strategy_figures(
         if outcome.text:
             figures[name]["unparsed"] = len(outcome.unparsed)
             figures[name]["unclosed_think"] = outcome.why.count(UNCLOSED)
-        if free := similarity_figures(outcome, outcomes["base"], seed, resamples):
+        if free := similarity_figures(outcome, outcomes[BASE], seed, resamples):
             figures[name]["free_text"] = free
     return figures
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.evaluation.statistics import checksum_of_correct, paired_interval
 from elrea.evaluation.strategy_figures import DIGITS, strategy_figures
+from elrea.method.ensemble.strategy import BASE
 
 if TYPE_CHECKING:
     from elrea.evaluation.scoring import Outcome
@@ -52,7 +53,7 @@ def figures_of(
     else:
         figures = {name: _no_answers(passes[name]) for name in outcomes}
     for name, outcome in outcomes.items():
-        figures[name][TEXT] = _losses(outcome, outcomes["base"], texts, seed, resamples)
+        figures[name][TEXT] = _losses(outcome, outcomes[BASE], texts, seed, resamples)
         if not others:
             figures[name]["loss"] = figures[name][TEXT]["loss"]
     return figures

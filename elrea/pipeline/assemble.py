@@ -12,8 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from elrea.config import PACKAGE, Misfit, build, fit, leaves, load_config, spell
 from elrea.errors import ConfigError, DataError, did_you_mean
-from elrea.pipeline.choices import BASE, RATES, strategy_nodes
-from elrea.pipeline.data_needed import check_serving, dev_advice, why_no_dev, with_dev, with_sources
+from elrea.method.ensemble.strategy import BACKBONE, BASE
+from elrea.pipeline.choices import RATES, strategy_nodes
+from elrea.pipeline.data_needed import dev_advice, why_no_dev, with_dev, with_sources
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from elrea.models.adapter_shape import Lora
     from elrea.pipeline.experiment import Experiment
 
-REFERENCES = ("backbone", BASE)
+REFERENCES = (BACKBONE, BASE)
 """Reference strategies; their settings cannot be changed, so that results of different runs stay comparable."""
 
 PARTS = (
@@ -77,7 +78,7 @@ def assemble(
     if evaluation.split == "dev":
         if not corpus.dev:
             raise DataError(
-                f"evaluation.split=dev: this data has no dev examples; {dev_advice(cfg)}"
+                f"evaluation.split=dev: this data has no dev examples; {dev_advice(cfg, or_test=True)}"
             )
         note = f"{corpus.note}; scored on dev" if corpus.note else "scored on dev"
         short = f"{corpus.short}; scored on dev" if corpus.short else ""
@@ -87,7 +88,7 @@ def assemble(
     check(corpus.test, evaluation.by, strategies)
     experiment = _experiment(cfg, parts, corpus, strategies, evaluation)
     _check_early_stop(experiment)
-    check_serving(experiment)
+    _check_serving(experiment)
     return experiment
 
 
@@ -312,6 +313,17 @@ def _check_early_stop(experiment: Experiment) -> None:
             f"training.early_stop needs dev examples, but {why}; set training.early_stop=null"
         )
     experiment.features.check(None)
+
+
+def _check_serving(experiment: Experiment) -> None:
+    """Refuses a gate that names a cluster which there will not be, as far as their number is known."""
+    known = experiment.clustering.known_k()
+    for name, strategy in experiment.strategies.items():
+        wrong = [c for c in getattr(strategy, "serves", None) or () if known and c >= known]
+        if known and wrong:
+            raise ConfigError(
+                f"ensemble={name}: serves names cluster {wrong[0]}, and there will be 0 to {known - 1}"
+            )
 
 
 def _check_root_keys(cfg: DictConfig, folder: Path) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from elrea.errors import ConfigError
+from elrea.method.ensemble.strategy import BASE
 from elrea.pipeline.hydra_base import hydra_base
 
-BASE = "base"
-"""The strategy that is always scored: the results show each strategy's difference to it."""
 RATES = ("rate", "trunk_rate")
 """Fields of strategies that `evaluation.rate` sets."""
 

@@ -61,13 +61,12 @@ class Context:
     @cached_property
     def requirements(self) -> Requirements:
         """What the strategies need between them."""
-        sources = tuple(sorted({example.source for example in self.experiment.corpus.train}))
         experiment = self.experiment
         return Requirements(
             experiment.strategies,
             experiment.lora,
             experiment.training,
-            sources,
+            experiment.corpus.train_sources,
             experiment.features,
         )
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from elrea.data.corpus import Corpus
     from elrea.data.examples import Example
-    from elrea.pipeline.experiment import Experiment
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +26,10 @@ DEV = {
 """What to say to get dev examples, by the key that a choice of data has for them."""
 
 
-def dev_advice(cfg: DictConfig) -> str:
-    """What to do where there are no dev examples."""
+def dev_advice(cfg: DictConfig, *, or_test: bool = False) -> str:
+    """What to do where there are no dev examples; `or_test`: to score test is another way out."""
     advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
-    if "verdict" not in cfg:  # which must not look at test
+    if or_test and "verdict" not in cfg:  # which must not look at test
         advice.append("score test")
     return ", or ".join(advice) or "choose data that has some"
 
@@ -38,17 +37,6 @@ def dev_advice(cfg: DictConfig) -> str:
 def why_no_dev(split: str) -> str:
     """Why nothing can be decided by dev examples where there are none, by `evaluation.split`."""
     return "evaluation.split=dev scores them" if split == "dev" else "this data has none"
-
-
-def check_serving(experiment: Experiment) -> None:
-    """Refuses a gate that names a cluster which there will not be, as far as their number is known."""
-    known = experiment.clustering.known_k()
-    for name, strategy in experiment.strategies.items():
-        wrong = [c for c in getattr(strategy, "serves", None) or () if known and c >= known]
-        if known and wrong:
-            raise ConfigError(
-                f"ensemble={name}: serves names cluster {wrong[0]}, and there will be 0 to {known - 1}"
-            )
 
 
 def with_dev(
@@ -68,8 +56,7 @@ def with_dev(
     open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
     for name in open_:
         if name == chosen or name in cfg.evaluation.strategies:
-            advice = [f"say {words}" for key, words in DEV.items() if key in cfg.data]
-            mend = ", or ".join(advice) or "choose data that has some"
+            mend = dev_advice(cfg)
             if split == "dev":
                 mend = "leave it out" if "verdict" in cfg else "score test"
             by_hand = f"evaluation.settings={{{name}:{{serves:[0]}}}}"
@@ -100,14 +87,13 @@ def with_sources(
     """
     from elrea.method.ensemble.strategies.source import unknown_source
 
-    trained = sorted({example.source for example in corpus.train})
     odd = untrained_source(corpus.train, corpus.test)
     open_ = [name for name, strategy in strategies.items() if strategy.by_source]
     if odd is None or not open_:
         return strategies
     for name in open_:
         if name == chosen or name in cfg.evaluation.strategies:
-            raise unknown_source(f"ensemble={name}", odd, trained)
+            raise unknown_source(f"ensemble={name}", odd, corpus.train_sources)
     log.warning(
         "left out: %s; %r, a source of the test, has no training examples", ", ".join(open_), odd
     )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SAMPLE = 2_000
 """Maximum number of examples of a split that are tokenised; the totals are extrapolated from them."""
 MB = 2**20
+ASSUMED_CLUSTERS = 4
+"""C in forecasts where it is known only after clustering."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
         ElreaError: transformers does not know the architecture.
     """
     rows = []
-    sources = tuple(sorted({example.source for example in experiment.corpus.train}))
+    sources = experiment.corpus.train_sources
     needs, parts = requirements(experiment, sources, clusters)
     contexts = Builder(experiment).contexts
     bases = {context.base_epochs for context in contexts}
@@ -338,11 +340,18 @@ def _memory(
     """
     experiment = contexts[0].experiment
     batch, length = experiment.training.batch_size, sizes.longest
-    wide = [spec for spec in needs.adapters(clusters or 4).values() if spec.steering is None]
+    wide = [
+        spec
+        for spec in needs.adapters(clusters or ASSUMED_CLUSTERS).values()
+        if spec.steering is None
+    ]
     adapter = max(
         _optimised(footprint.adapter * rank // experiment.lora.r, held)
         for rank, held in [(experiment.lora.r, 0)]
-        + [(spec.lora.r, (clusters or 4) * (spec.by_cluster == "project")) for spec in wide]
+        + [
+            (spec.lora.r, (clusters or ASSUMED_CLUSTERS) * (spec.by_cluster == "project"))
+            for spec in wide
+        ]
     )
     saved = footprint.saved(batch, length, batch * sizes.response, experiment.training.recompute)
     rows = [
@@ -357,7 +366,7 @@ def _memory(
         most, of_what = max(peaks)
         rows.append(("memory, gradients", f"{_bytes(most)}: {of_what}"))
     if sizes.texts:
-        members = (clusters or 4) + 1
+        members = (clusters or ASSUMED_CLUSTERS) + 1
         cached = footprint.cache * members * experiment.evaluation.batch_size * length
         texts = footprint.weights + 4 * members * footprint.adapter + cached
         rows.append(

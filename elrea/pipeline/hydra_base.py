@@ -11,7 +11,7 @@ CALLBACK = "elrea.commands.sweep.Sweep"
 
 
 def hydra_base() -> dict[str, str]:
-    """1.3's own behaviour: the only one of 1.4, which warns those who ask for one."""
+    """`version_base="1.3"` for Hydra 1.3; 1.4 warns about the argument, so it is left out."""
     return {} if _knows_whitelists() else {"version_base": "1.3"}
 
 

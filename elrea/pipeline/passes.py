@@ -51,7 +51,7 @@ def passes(experiment: Experiment, clusters: int, *, alone: bool = False) -> Pas
     Raises:
         ConfigError: Settings that cannot work.
     """
-    sources = tuple(sorted({example.source for example in experiment.corpus.train}))
+    sources = experiment.corpus.train_sources
     needs, parts = requirements(experiment, sources, clusters)
     first, features = experiment.training.epochs, experiment.features
     specs = [*needs.adapters(clusters).values()]

@@ -29,7 +29,7 @@ from elrea.models.lora import load
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import epoch_folders, train_adapter
 from elrea.pipeline.experiment import key_fields
-from elrea.pipeline.forecast import Sizes, rounds
+from elrea.pipeline.forecast import ASSUMED_CLUSTERS, Sizes, rounds
 from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
@@ -101,7 +101,7 @@ def measure(
 
     Args:
         context: Of the run; its backbone is loaded.
-        clusters: Number of clusters C; None takes 4.
+        clusters: Number of clusters C; None takes `ASSUMED_CLUSTERS`.
         folder: Where to write.
         clustered: Whether a part of the run clusters by the run's features.
 
@@ -115,7 +115,9 @@ def measure(
         if clustered or context.requirements.clustered:
             rates["features"] = _features(context, place, rates["train"])
             rates["clusters"] = _clusters(context, place)
-        rates |= _answers(context, place / "base" / "adapter", clusters or 4, rates["train"])
+        rates |= _answers(
+            context, place / "base" / "adapter", clusters or ASSUMED_CLUSTERS, rates["train"]
+        )
     write_json(folder / RATES, rates)
 
 
@@ -134,11 +136,11 @@ def seconds(
         node: The stage.
         rates: From `measure`.
         sizes: Amount of text in the run.
-        clusters: C; None takes 4.
+        clusters: C; None takes `ASSUMED_CLUSTERS`.
     """
     step, experiment = node.step, node.context.experiment
     if isinstance(step, Adapter):
-        share = (clusters or 4) if step.spec.examples in ("cluster", "random") else 1
+        share = (clusters or ASSUMED_CLUSTERS) if step.spec.examples in ("cluster", "random") else 1
         if step.spec.examples == "source":
             share = len(node.context.requirements.sources)
         recipe = Recipe(step.spec.epochs, step.spec.learning_rate, experiment.training)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from elrea.method.ensemble.strategy import BACKBONE, BASE
 from elrea.reporting.summary import routing_figures, shot_figures
 from elrea.reporting.terminal import difference, percent
 
@@ -210,7 +211,7 @@ def quality_in_words(found: Mapping[str, Any]) -> list[tuple[str, str]]:
 def samples(report: Report) -> Iterator[Sample]:
     """`SAMPLES` test items, evenly spaced over the test set, with the answers of `chosen`, base and backbone."""
     n = len(report.test)
-    shown = [name for name in (report.chosen, "base", "backbone") if name in report.outcomes]
+    shown = [name for name in (report.chosen, BASE, BACKBONE) if name in report.outcomes]
     for i in sorted({k * n // SAMPLES for k in range(SAMPLES)}) if n else []:
         example = report.test[i]
         answers = []

@@ -17,8 +17,6 @@ MAY_DIFFER = (
 training questions; where and how fast a run was made; and its strategies. The settings of the compared strategies are
 looked at separately."""
 ADDED = {
-    "adapter.rslora": False,
-    "adapter.start": None,
     "evaluation.rate": None,
     "evaluation.think": "strip",
     "features.cost": "paper",

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from elrea.errors import ElreaError
 from elrea.evaluation.seed_intervals import Interval, seeds_items_interval
 from elrea.evaluation.statistics import paired_interval
+from elrea.method.ensemble.strategy import BASE
 from elrea.reporting.runs import CHOSEN, FinishedRun, read_run
 from elrea.reporting.settings import BLANK
 from elrea.reporting.sweeps import (
@@ -23,7 +24,6 @@ from elrea.reporting.sweeps import (
     varied_values,
 )
 
-BASE = "base"
 MAX_LINES = 24
 """A plot with more lines than this is not drawn."""
 ANSWERS = "answers"

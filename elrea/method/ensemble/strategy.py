@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 ByCluster = Literal["balance", "project", "tag"]
 
 BACKBONE, BASE = "backbone", "base"
-"""Members that every run has: the backbone without adapter, and the base adapter."""
+"""Members that every run has, the backbone without adapter and the base adapter; and the strategies of each alone, of
+which the base adapter's is always scored: the results show each strategy's difference to it."""
 
 STEERED = "steered"
 """The adapter that clusters steer: trained once, with a member for each cluster."""

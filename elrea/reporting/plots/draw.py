@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from elrea.evaluation.statistics import paired_interval
+from elrea.method.ensemble.strategy import BASE
 from elrea.method.features.to_disk import open_features
 from elrea.reporting.plots import figures
 from elrea.reporting.plots.heatmaps import heat_map, routing
@@ -38,7 +39,7 @@ def draw(folder: Path, report: Report) -> dict[str, Path]:
         figures.accuracy(report.strategies, folder / "accuracy.png", float(np.mean(chance)), note)
     figures.training_curves(report.curves, folder / "training.png", note)
     subjects = gains_by_task(report)
-    if len(subjects) > 1 and report.chosen != "base":
+    if len(subjects) > 1 and report.chosen != BASE:
         names.append("subjects")
         figures.differences(subjects, folder / "subjects.png", report.chosen, note)
     if grouping is not None:
@@ -57,7 +58,7 @@ def draw(folder: Path, report: Report) -> dict[str, Path]:
 
 def gains_by_task(report: Report) -> dict[str, tuple[float, tuple[float, float]]]:
     """By task, the chosen strategy's accuracy minus the base adapter's, with the paired 95 % interval."""
-    chosen, base = (np.array(report.outcomes[name].correct) for name in (report.chosen, "base"))
+    chosen, base = (np.array(report.outcomes[name].correct) for name in (report.chosen, BASE))
     judged = np.array([not example.plain_text for example in report.test])
     tasks, gains = np.array(report.tasks), {}
     for name in sorted(set(tasks[judged].tolist())):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from elrea.method.ensemble.strategy import BASE
 from elrea.reporting.plots.canvas import COLOURS, GREY, LINES, WIDTH, legend, legend_height, save
 
 if TYPE_CHECKING:
@@ -26,13 +27,13 @@ def training_curves(
 
     Args:
         curves: By adapter, the rows of its curve.json with `step` and `loss` (nats per token).
-            The adapter "base" has its own panel. Its last loss is a dashed line in the panel of the experts
+            The base adapter has its own panel. Its last loss is a dashed line in the panel of the experts
             ("expert-0", ...), whose training starts from the base adapter.
         path: Of the PNG.
         note: Added to the title, e.g. "built-in exam, not MMLU".
     """
     drawn = {name: _finite(rows) for name, rows in curves.items() if rows}
-    base = {name: curve for name, curve in drawn.items() if name == "base"}
+    base = {name: curve for name, curve in drawn.items() if name == BASE}
     experts = {name: curve for name, curve in drawn.items() if name.startswith("expert")}
     others = {name: drawn[name] for name in drawn if name not in {*base, *experts}}
     ends = [float(_smooth(loss)[-1]) for _, loss in base.values() if loss.size]
@@ -47,7 +48,7 @@ def training_curves(
         if panel
     ]
     named = [[*panel, _END] if start is not None else list(panel) for _, panel, start in panels]
-    heights = [2.4 + (legend_height(names) if names != ["base"] else 0) for names in named]
+    heights = [2.4 + (legend_height(names) if names != [BASE] else 0) for names in named]
 
     def draw(figure: Figure) -> None:
         parts = figure.subfigures(
@@ -58,7 +59,7 @@ def training_curves(
             axis.set_title(heading)
             _panel(axis, panel, start)
             axis.set_ylabel("training loss (nats per token)", fontsize=8)
-            if names != ["base"]:
+            if names != [BASE]:
                 legend(part, names)
 
     save(draw, path, (WIDTH, 0.4 + (sum(heights) or 2.4)), "Training loss", note)
@@ -90,13 +91,13 @@ def accuracy(
     labels = ["bars: 95 % intervals"] if any(row["ci95"] for row in rows) else []
     if guess is not None:
         labels.append(f"{'chance' if far else 'dotted: chance,'} {guess:.0f} %")
-    if "base" in strategies:
+    if BASE in strategies:
         labels.append("dashed: base adapter")
 
     def draw(figure: Figure) -> None:
         axis = figure.subplots()
-        if "base" in strategies:
-            axis.axvline(100 * strategies["base"]["accuracy"], color=GREY, linestyle="--", lw=1)
+        if BASE in strategies:
+            axis.axvline(100 * strategies[BASE]["accuracy"], color=GREY, linestyle="--", lw=1)
         if guess is not None and not far:
             axis.axvline(guess, color=COLOURS[1], linestyle=":", lw=1.6)
         places = np.arange(len(names))

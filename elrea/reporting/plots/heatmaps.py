@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from elrea.method.ensemble.strategy import BASE
 from elrea.reporting.plots.canvas import WIDTH, save
 
 if TYPE_CHECKING:
@@ -66,14 +67,14 @@ def routing(
 
     Args:
         weights: `[members, sources]`, means over the source's test prompts.
-        members: Names of the members; the base adapter is named "base".
+        members: Names of the members; the base adapter is `BASE`.
         sources: Names of the sources.
         path: Of the PNG.
         note: Added to the title.
     """
     table = np.asarray(weights, dtype=np.float64).reshape(len(members), len(sources)).T
-    base = [index for index, name in enumerate(members) if name == "base"]
-    experts = [index for index, name in enumerate(members) if name != "base"]
+    base = [index for index, name in enumerate(members) if name == BASE]
+    experts = [index for index, name in enumerate(members) if name != BASE]
     best_member = table[:, experts or base].argmax(axis=1)
     rows = [int(index) for index in np.argsort(best_member, kind="stable")]
     table = table[rows][:, base + experts]

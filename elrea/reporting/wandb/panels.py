@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from elrea.method.ensemble.strategy import BASE
+
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
 
@@ -83,7 +85,7 @@ def _cost(strategies: Sequence[str]) -> Section:
                 title=f"{name}: gain on base against forward passes", x=f"strategies.{name}.forward_passes",
                 y=f"strategies.{name}.delta_to_base",
             )
-            for name in strategies if name != "base"
+            for name in strategies if name != BASE
         ),
         wr.WeavePanelSummaryTable(table_name="results"),
     )  # fmt: skip
@@ -117,7 +119,7 @@ def _routing() -> Section:
 def _training() -> Section:
     import wandb_workspaces.reports.v2 as wr
 
-    adapters = ("base", "expert-0", "expert-1")  # exist for any number of clusters
+    adapters = (BASE, "expert-0", "expert-1")  # exist for any number of clusters
     return _section(
         "Training",
         *(wr.LinePlot(title=f"{name}: loss", x=f"{name}/step", y=[f"{name}/loss"]) for name in adapters),
