@@ -6,6 +6,8 @@ resample.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -22,13 +24,11 @@ def seeds_interval(per_seed: npt.ArrayLike) -> Interval | None:
     Returns:
         (low, high); None with fewer than two seeds, or where all have the same value: t is then not defined.
     """
-    from scipy.stats import t
-
-    each = np.asarray(per_seed, dtype=np.float64)
-    if each.size < 2 or np.ptp(each) < 1e-12:
+    test = _t_test(per_seed)
+    if test is None:
         return None
-    half = float(t.ppf(0.975, each.size - 1) * each.std(ddof=1) / np.sqrt(each.size))
-    return float(each.mean()) - half, float(each.mean()) + half
+    low, high = test.confidence_interval(0.95)
+    return float(low), float(high)
 
 
 def seeds_items_interval(
@@ -64,13 +64,8 @@ def seeds_p(per_seed: npt.ArrayLike) -> float | None:
     Returns:
         The p-value; None with fewer than two seeds, or where all have the same difference: t is then not defined.
     """
-    from scipy.stats import t
-
-    each = np.asarray(per_seed, dtype=np.float64)
-    if each.size < 2 or np.ptp(each) < 1e-12:
-        return None
-    value = each.mean() / (each.std(ddof=1) / np.sqrt(each.size))
-    return float(2 * t.sf(abs(value), each.size - 1))
+    test = _t_test(per_seed)
+    return None if test is None else float(test.pvalue)
 
 
 def seeds_items_p(
@@ -95,6 +90,16 @@ def seeds_items_p(
     # Means of sums of 0, 1 and -1 that should be 0 may differ from it in the last bit.
     below, above = int((means <= 1e-12).sum()), int((means >= -1e-12).sum())
     return min(1.0, 2 * (min(below, above) + 1) / (resamples + 1))
+
+
+def _t_test(per_seed: npt.ArrayLike) -> Any:
+    """Student's t-test of "the mean is 0"; None where t is not defined."""
+    from scipy.stats import ttest_1samp
+
+    each = np.asarray(per_seed, dtype=np.float64)
+    if each.size < 2 or np.ptp(each) < 1e-12:
+        return None
+    return ttest_1samp(each, 0)
 
 
 def _resampled_means(
