@@ -108,7 +108,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Task:
+class HydraTask:
     """What Hydra calls for each job, in this process or in a launcher's: it takes along what the user allowed.
 
     Attributes:
@@ -213,7 +213,7 @@ def _judge(job: Job, record: Record) -> None:
     Raises:
         ElreaError: As `run`.
     """
-    from elrea.commands.verdict import judge, settings_of
+    from elrea.commands.job_verdict import judge, settings_of
 
     def run_part(number: int, cfg: DictConfig, words: list[str]) -> Path:
         folder = job.folder / str(number)

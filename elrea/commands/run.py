@@ -58,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         busy_threads_sleep()
     import hydra
 
-    from elrea.commands.job import Task  # with it comes ${sweep_folder:} of conf/config.yaml
+    from elrea.commands.job import HydraTask  # with it comes ${sweep_folder:} of conf/config.yaml
 
-    job = Task(plugins)
+    job = HydraTask(plugins)
     told = {**hydra_base(), **trusted()}
     if trusted():
         sys.argv += mode_of_experiment(sys.argv[1:], conf)

@@ -29,16 +29,16 @@ POLL = 0.2
 
 
 @dataclass(frozen=True)
-class Member:
+class Rank:
     """One of the processes.
 
     Attributes:
-        rank: Its number, from 0.
+        number: From 0.
         size: Number of processes.
         device: Its own device; the number of threads is set.
     """
 
-    rank: int
+    number: int
     size: int
     device: Device
 
@@ -79,7 +79,7 @@ class _Quiet(DDPStrategy):
             super().setup_environment()
 
 
-def launch(device: Device, work: Callable[[Member, Task], None], task: Task) -> None:
+def launch(device: Device, work: Callable[[Rank, Task], None], task: Task) -> None:
     """Runs a function in `device.devices` processes, connected by torch.distributed.
 
     Args:
@@ -118,7 +118,7 @@ def launch(device: Device, work: Callable[[Member, Task], None], task: Task) -> 
 
 def _one(
     device: Device,
-    work: Callable[[Member, Task], None],
+    work: Callable[[Rank, Task], None],
     reports: Reports,
     errors: Any,
     fabric: Fabric,
@@ -128,7 +128,7 @@ def _one(
     own = replace(device, accelerator="cpu" if fabric.device.type == "cpu" else "auto")
     own.apply(fabric.world_size)
     try:
-        work(Member(fabric.global_rank, fabric.world_size, own), reports)
+        work(Rank(fabric.global_rank, fabric.world_size, own), reports)
     except (ElreaError, OSError) as error:
         errors.put(error)
         os._exit(1)  # no traceback: the parent raises the error

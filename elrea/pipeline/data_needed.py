@@ -47,13 +47,13 @@ def with_dev(
     Raises:
         ConfigError: One that is named needs dev examples, and there are none.
     """
-    from elrea.method.ensemble.strategy import Deciding
+    from elrea.method.ensemble.strategy import DevGated
 
     if corpus.dev:
         return strategies
     split = cfg.evaluation.split
     why = why_no_dev(split)
-    open_ = [n for n, s in strategies.items() if isinstance(s, Deciding) and s.undecided]
+    open_ = [n for n, s in strategies.items() if isinstance(s, DevGated) and s.undecided]
     for name in open_:
         if name == chosen or name in cfg.evaluation.strategies:
             mend = dev_advice(cfg)

@@ -16,7 +16,7 @@ from elrea.models.lora import parameters
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.graph import Builder
 from elrea.pipeline.passes import requirements, stands_for_all
-from elrea.pipeline.steps.features import Features, FeaturesForDev, FeaturesForTest
+from elrea.pipeline.steps.features import FeaturesForDev, FeaturesForTest, FeaturesStep
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Split
@@ -299,10 +299,10 @@ def _splits(contexts: Sequence[Context], clusters: int | None) -> list[tuple[Con
     for context in contexts:
         steps = [
             step
-            for kind in (Features, FeaturesForDev, FeaturesForTest)
+            for kind in (FeaturesStep, FeaturesForDev, FeaturesForTest)
             for step in kind.of(context, clusters)
         ]
-        splits = {step.split for step in steps if isinstance(step, Features)}
+        splits = {step.split for step in steps if isinstance(step, FeaturesStep)}
         if context.learned_router and context.learned_router.learns == "cosines":
             splits.add("dev")  # they judge the router
         own = context.experiment.features, context.base_epochs

@@ -16,9 +16,9 @@ from elrea.pipeline.step import Step
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
-from elrea.pipeline.steps.features import Features, FeaturesForDev, FeaturesForTest
+from elrea.pipeline.steps.features import FeaturesForDev, FeaturesForTest, FeaturesStep
 from elrea.pipeline.steps.gates import Gates
-from elrea.pipeline.steps.paired import Paired
+from elrea.pipeline.steps.paired import DevComparison
 from elrea.pipeline.steps.router import LearnedRouterStep, LearnedRouting
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.stage import Stage, Store
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
 
 ORDER: tuple[type[Step], ...] = (
-    BaseAdapter, Features, Clusters, LearnedRouterStep, LearnedRouting, Adapter, Gates, FeaturesForDev, Paired,
-    FeaturesForTest, Answers, Scores,
+    BaseAdapter, FeaturesStep, Clusters, LearnedRouterStep, LearnedRouting, Adapter, Gates, FeaturesForDev,
+    DevComparison, FeaturesForTest, Answers, Scores,
 )  # fmt: skip
 """Every kind of step, in the order of the work: each comes after all that it reads."""
 
@@ -156,7 +156,7 @@ def clusters_of(experiment: Experiment, store: Store) -> tuple[Context, dict[str
     context, stages = Context(experiment), dict[str, Stage]()
     steps = (
         *BaseAdapter.of(context, None),
-        Features.for_split(context, "train"),
+        FeaturesStep.for_split(context, "train"),
         *Clusters.always(),
     )
     for step in steps:

@@ -11,7 +11,7 @@ from elrea.errors import ConfigError, ElreaError
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.graph import Builder, Graph, Node
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
-from elrea.pipeline.steps.features import Features
+from elrea.pipeline.steps.features import FeaturesStep
 
 if TYPE_CHECKING:
     from elrea.pipeline.experiment import Experiment
@@ -140,7 +140,7 @@ class Pipeline:
 
     def _rehearse(self, name: str, node: Node) -> None:
         """Tries everything on two rows before the first long stage that is not in the store."""
-        if self._rehearsed or not isinstance(node.step, (Adapter, Features)):
+        if self._rehearsed or not isinstance(node.step, (Adapter, FeaturesStep)):
             return
         if not node.stage.folder.exists():
             from elrea.pipeline.rehearsal import rehearse

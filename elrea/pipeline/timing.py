@@ -20,7 +20,7 @@ import torch
 
 from elrea.evaluation.draws import Draws, written
 from elrea.method.clustering.assignment import make_clusters
-from elrea.method.ensemble.strategy import BACKBONE, Deciding, Gated
+from elrea.method.ensemble.strategy import BACKBONE, DevGated, TrainedGates
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.to_disk import NAME, SKIPPED, create, open_features, stream, write_rows
 from elrea.method.routing.weights import Routing
@@ -33,8 +33,8 @@ from elrea.pipeline.forecast import ASSUMED_CLUSTERS, Sizes, rounds
 from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
-from elrea.pipeline.steps.features import Features
-from elrea.pipeline.steps.paired import Paired
+from elrea.pipeline.steps.features import FeaturesStep
+from elrea.pipeline.steps.paired import DevComparison
 from elrea.pipeline.steps.scores import Scores
 from elrea.store.files import read_json, write_json
 
@@ -146,7 +146,7 @@ def seconds(
         recipe = Recipe(step.spec.epochs, step.spec.learning_rate, experiment.training)
         tokens = step.spec.epochs * sizes.train_tokens / share
         return rates["train"] * tokens * recipe.share(-(-sizes.fitting // share))
-    if isinstance(step, Features) and "features" in rates and as_measured(node.context):
+    if isinstance(step, FeaturesStep) and "features" in rates and as_measured(node.context):
         dev = len(experiment.corpus.dev) / max(1, sizes.test) * sizes.routed_tokens
         tokens = {"train": sizes.prompt_tokens, "dev": dev, "test": sizes.routed_tokens}[step.split]
         return rates["features"] * rounds(node.context, sizes) * tokens
@@ -157,7 +157,7 @@ def seconds(
     if isinstance(step, Scores) and "score" in rates:
         count = len(step.members) + 1 + (BACKBONE in experiment.strategies)
         return rates["score"] * count * sizes.test_tokens
-    if isinstance(step, Paired) and "score" in rates:
+    if isinstance(step, DevComparison) and "score" in rates:
         dev = sizes.test_tokens / max(1, sizes.test) * len(experiment.corpus.dev)
         return 2 * rates["score"] * dev
     if isinstance(step, Answers) and "write" in rates:
@@ -296,9 +296,9 @@ def _answers(context: Context, adapter: Path, clusters: int, per_token: float) -
         [e.source for e in test], context.requirements.sources,
     )  # fmt: skip
     strategies = {
-        n: s.serving(range(clusters)) if isinstance(s, Deciding) and s.undecided else s
+        n: s.serving(range(clusters)) if isinstance(s, DevGated) and s.undecided else s
         for n, s in experiment.strategies.items()
-        if not isinstance(s, Gated)
+        if not isinstance(s, TrainedGates)
     }
     tensors = load(adapter)
     joint, mixed = mixtures(

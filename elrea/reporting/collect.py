@@ -35,7 +35,7 @@ from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.fewer_clusters import fewer_clusters
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
-from elrea.reporting.served import gates_of, mixed, served
+from elrea.reporting.served import dev_gates_of, mixed, served
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
 
@@ -101,7 +101,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         versions=versions(),
         name=name,
         note=experiment.corpus.details,
-        gates=dict(gates_of(graph)),
+        gates=dict(dev_gates_of(graph)),
         mixed=mixed(main.context.experiment.strategies.get(chosen), chosen, stages, routing),
     )
 

@@ -88,7 +88,7 @@ def ladder_time(pipeline: Pipeline, ladder: Ladder) -> str:
     """
     from elrea.pipeline import timing
     from elrea.pipeline.steps.answers import Answers
-    from elrea.pipeline.steps.paired import Paired
+    from elrea.pipeline.steps.paired import DevComparison
     from elrea.pipeline.steps.scores import Scores
 
     graph = pipeline.graph
@@ -100,7 +100,7 @@ def ladder_time(pipeline: Pipeline, ladder: Ladder) -> str:
     times = [
         timing.seconds(node, rates, sizes, clusters)
         for node in nodes
-        if isinstance(node.step, (Scores, Answers, Paired))
+        if isinstance(node.step, (Scores, Answers, DevComparison))
     ]
     training = duration(rates["train"] * ladder.spent * ladder.elrea)
     if not times:  # what is to be scored follows from the number of clusters

@@ -18,7 +18,7 @@ from elrea.method.routing.weights import Routing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from elrea.method.ensemble.dev_gate import Verdict
+    from elrea.method.ensemble.dev_gate import ClusterDecision
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Grouping:
 
 
 @dataclass(frozen=True)
-class Gate:
+class DevGate:
     """How a strategy was decided on dev.
 
     Attributes:
@@ -79,7 +79,7 @@ class Gate:
     """
 
     measure: str
-    clusters: Sequence[Verdict]
+    clusters: Sequence[ClusterDecision]
     left_out: int
 
 
@@ -165,7 +165,7 @@ class Report:
     versions: Mapping[str, str]
     name: str = ""
     note: str = ""
-    gates: Mapping[str, Gate] = field(default_factory=dict)
+    gates: Mapping[str, DevGate] = field(default_factory=dict)
     mixed: tuple[Sequence[str], Tensor] | None = None
     """The members of the chosen strategy and their weights for each test prompt [n, members], if it routes."""
 

@@ -11,7 +11,7 @@ from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import Regrouped
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.steps.decisions import decided, read_pairs, verdicts
-from elrea.reporting.report import Gate
+from elrea.reporting.report import DevGate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from elrea.store.stage import Stage
 
 
-def gates_of(graph: Graph) -> Iterator[tuple[str, Gate]]:
+def dev_gates_of(graph: Graph) -> Iterator[tuple[str, DevGate]]:
     """By strategy that dev examples decide, what they say of each cluster."""
     for branch in graph.branches:
         for name, strategy in branch.context.experiment.strategies.items():
             if found := verdicts(name, strategy, branch.stages):
                 pairs = read_pairs(branch.stages[f"paired-{name}"].folder)
-                yield name, Gate(pairs.measure, found, pairs.left_out)
+                yield name, DevGate(pairs.measure, found, pairs.left_out)
 
 
 def mixed(

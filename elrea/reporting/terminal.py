@@ -13,7 +13,7 @@ from elrea.reporting.progress import WIDTH
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from elrea.reporting.report import Gate, Report
+    from elrea.reporting.report import DevGate, Report
 
 SHARPER = (
     "Losses of rows that mix members are those of a sum of logits, which is sharper than its parts; with "
@@ -285,7 +285,7 @@ def gate_lines(report: Report) -> Iterator[str]:
         )
 
 
-def difference(gate: Gate, gain: float) -> str:
+def difference(gate: DevGate, gain: float) -> str:
     """A gain over the trunk: in points, or in nats per token."""
     return percent(gain, signed=True) if gate.measure == "correct" else f"{gain:+.4f}"
 

@@ -12,7 +12,8 @@ from tests.cli.commands import QUIET, ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST = 11  # two of them for what a launcher takes along (Task), and for a verdict, which makes several runs in one job
+MOST = 11
+"""Two of them are for what a launcher takes along (HydraTask), and for a verdict: several runs in one job."""
 
 SCRIPT = f"""
 import os, runpy, sys, traceback

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from elrea.commands.job import Task
+from elrea.commands.job import HydraTask
 from elrea.errors import ElreaError
 from tests.cli.commands import EXAM, QUIET, ROOT, TINY, Ended, run, run_code
 
@@ -281,7 +281,7 @@ def test_settings_alone_are_found_on_the_search_path(tiny: list[str], tmp_path: 
 
 def test_a_launchers_process_gets_what_was_typed() -> None:
     """joblib and submitit pickle what Hydra calls; the config alone allows nothing there."""
-    task = pickle.loads(pickle.dumps(Task(("mypkg", "other"))))
-    assert task == Task(("mypkg", "other"))
+    task = pickle.loads(pickle.dumps(HydraTask(("mypkg", "other"))))
+    assert task == HydraTask(("mypkg", "other"))
     with pytest.raises(SystemExit):
         task(None)

@@ -19,9 +19,9 @@ from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress, Task
 from elrea.models.lora import load
-from elrea.models.processes import Member, launch
+from elrea.models.processes import Rank, launch
 from elrea.models.training.moments import Moments
-from elrea.models.training.parallel import Work, train_shares
+from elrea.models.training.parallel import TrainingTask, train_shares
 from elrea.models.training.settings import Recipe, Training
 from elrea.store.files import read_json
 from tests.models.builders import BUILDERS, Recorder, contents, examples, train
@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _all(place: Path, member: Member, task: Task) -> None:
+def _all(place: Path, rank: Rank, task: Task) -> None:
     """One of two processes, for all tests: starting processes takes longer than the training."""
 
     def run(name: str, strategy: str, **given: Any) -> PeftModel:
@@ -65,7 +65,7 @@ def _all(place: Path, member: Member, task: Task) -> None:
     model = run("parts", "sharded")
     held = [p.to_local().numel() for p in model.parameters() if isinstance(p, DTensor)]
     whole = sum(p.numel() for p in BUILDERS["llama"]().parameters())
-    (place / f"share-{member.rank}").write_text(f"{sum(held)} {whole}", encoding="utf-8")
+    (place / f"share-{rank.number}").write_text(f"{sum(held)} {whole}", encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_an_error_in_a_process_is_raised_here(tmp_path: Path, small_model: Path)
     training = Training(learning_rate=1e30, batch_size=4)
     backbone = Pretrained(name=str(small_model))
     recipe, lora = Recipe(3, 1e30, training), Lora(r=2, dropout=0.0)
-    work = Work(tmp_path, examples(10), recipe, backbone, lora, 3, "base", None, True, TWO)
+    work = TrainingTask(tmp_path, examples(10), recipe, backbone, lora, 3, "base", None, True, TWO)
     with pytest.raises(TrainingError, match=r"base: the loss is \w+ at step"):
         train_shares(work)
     assert not multiprocessing.active_children()

@@ -286,7 +286,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Each takes its share of a batch's rows, with their clusters."""
     from elrea.models.backbone import Pretrained
     from elrea.models.device import Device
-    from elrea.models.training.parallel import Work, train_shares
+    from elrea.models.training.parallel import TrainingTask, train_shares
 
     llama().save_pretrained(tmp_path / "model")
     from tests.small_models import byte_tokenizer
@@ -295,7 +295,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     steering = Steering("full", 3.0, 3, "found", 2)
     lora = Lora(r=2, dropout=0.0)
     training = Training(learning_rate=0.02, batch_size=4)
-    work = Work(
+    work = TrainingTask(
         tmp_path / "two", examples(10), Recipe(1, 0.02, training), Pretrained(str(tmp_path / "model")), lora, 3, "base",
         None, False, Device("cpu", devices=2, threads=1), steering=steering, clusters=THREE,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from elrea.pipeline.run import memory_explained
 from elrea.pipeline.step import Step
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
 from elrea.pipeline.steps.answers import Answers
-from elrea.pipeline.steps.features import Features
+from elrea.pipeline.steps.features import FeaturesStep
 from elrea.pipeline.steps.router import LearnedRouterStep, LearnedRouting
 from elrea.pipeline.steps.scores import Scores
 
@@ -35,8 +35,8 @@ def blank(kind: type[Step]) -> Step:
     [
         ("base", BaseAdapter, "training.recompute=true"),
         ("expert-3", Adapter, "training.batch_size"),
-        ("features-test", Features, "features.batch_tokens"),
-        ("instruction_embedding/features-train", Features, "features.batch_tokens"),
+        ("features-test", FeaturesStep, "features.batch_tokens"),
+        ("instruction_embedding/features-train", FeaturesStep, "features.batch_tokens"),
         ("answers-elrea", Answers, "evaluation.batch_size"),
         ("router", LearnedRouterStep, "backbone.max_length"),
         ("routing", LearnedRouting, "backbone.max_length"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClusterDecision:
     """What dev says of one cluster's expert; differences are shares of 1 (correct) or nats per token (loss).
 
     Attributes:
@@ -28,7 +28,7 @@ class Verdict:
 
 def decide(
     differences: Sequence[Sequence[float]], shrinkage: float, confidence: float
-) -> list[Verdict]:
+) -> list[ClusterDecision]:
     """Of each cluster c, whether its expert serves: where a lower bound of its gain over the trunk is above 0.
 
     d_i is how much better the expert of the nearest cluster answers dev example i than the trunk does. To the n_c
@@ -60,5 +60,5 @@ def decide(
         mean = total / size
         square = (math.fsum(d * d for d in each) + shrinkage * v) / size - mean**2
         low = mean - float(t.ppf(confidence, size)) * math.sqrt(max(0.0, square) / size)
-        found.append(Verdict(n, total / max(1, n), mean, low, n > 0 and low > 0))
+        found.append(ClusterDecision(n, total / max(1, n), mean, low, n > 0 and low > 0))
     return found

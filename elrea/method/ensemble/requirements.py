@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.strategy import AdapterSpec, Deciding, Gated, Setting, Strategy
+from elrea.method.ensemble.strategy import AdapterSpec, DevGated, Setting, Strategy, TrainedGates
 from elrea.method.features.protocol import Features
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
@@ -72,7 +72,7 @@ class Requirements:
         return {
             name: (strategy.gates(setting), list(strategy.adapters(setting)))
             for name, strategy in self.strategies.items()
-            if isinstance(strategy, Gated)
+            if isinstance(strategy, TrainedGates)
         }
 
     @property
@@ -83,7 +83,7 @@ class Requirements:
     @property
     def decided(self) -> list[str]:
         """The strategies that dev examples decide."""
-        return [n for n, s in self.strategies.items() if isinstance(s, Deciding) and s.undecided]
+        return [n for n, s in self.strategies.items() if isinstance(s, DevGated) and s.undecided]
 
     @property
     def clustered(self) -> bool:

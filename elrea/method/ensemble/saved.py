@@ -20,7 +20,7 @@ from elrea.method.ensemble.folder import ENSEMBLE, FORMAT, SERVED, SERVED_FORMAT
 from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.strategies.steered import Steered
-from elrea.method.ensemble.strategy import BASE, Deciding, Strategy, expert_names
+from elrea.method.ensemble.strategy import BASE, DevGated, Strategy, expert_names
 from elrea.method.features.protocol import Features
 from elrea.method.routing.weights import Router, Routing
 from elrea.models.training.steering import member_names
@@ -233,7 +233,7 @@ def served_strategy(facts: object) -> Strategy | None:
     if facts is None:
         return None
     strategy: Strategy = make(facts, Strategy, SERVED)
-    if not strategy.exported or (isinstance(strategy, Deciding) and strategy.undecided):
+    if not strategy.exported or (isinstance(strategy, DevGated) and strategy.undecided):
         raise ValueError(f"{SERVED} is {facts!r}")
     return strategy
 

@@ -21,7 +21,7 @@ from elrea.models.training.steering import Steering
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from elrea.method.ensemble.dev_gate import Verdict
+    from elrea.method.ensemble.dev_gate import ClusterDecision
     from elrea.method.ensemble.joint import Adapter
     from elrea.method.ensemble.layerwise import Factors
     from elrea.method.routing.weights import Routing
@@ -192,7 +192,7 @@ class Layerwise(Strategy):
         """The addition to an adapted layer's output [rows, t, out], for the layer's input x [rows, t, in]."""
 
 
-class Gated(Layerwise):
+class TrainedGates(Layerwise):
     """A layerwise strategy whose layers have gates, which are trained while backbone and members are frozen."""
 
     @abstractmethod
@@ -223,7 +223,7 @@ class Regrouped(Strategy):
         return self.features, epochs
 
 
-class Deciding(Strategy):
+class DevGated(Strategy):
     """A strategy whose first member, the trunk, answers unless dev examples say that the nearest expert is better.
 
     Its members are the trunk and an expert per cluster.
@@ -235,7 +235,7 @@ class Deciding(Strategy):
         """Whether dev examples decide."""
 
     @abstractmethod
-    def verdicts(self, differences: Sequence[Sequence[float]]) -> list[Verdict]:
+    def verdicts(self, differences: Sequence[Sequence[float]]) -> list[ClusterDecision]:
         """What dev says of each cluster.
 
         Args:
@@ -246,6 +246,10 @@ class Deciding(Strategy):
     @abstractmethod
     def serving(self, clusters: Sequence[int]) -> Self:
         """The same strategy, decided: the experts of these clusters serve."""
+
+
+Gated, Deciding = TrainedGates, DevGated
+"""The old names of these bases, for plugins; version 0.3 removes them."""
 
 
 class Tagging(Strategy):

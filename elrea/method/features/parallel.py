@@ -15,11 +15,11 @@ from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress, Task
 from elrea.models.lora import attach
-from elrea.models.processes import Member, launch
+from elrea.models.processes import Rank, launch
 
 
 @dataclass(frozen=True)
-class Work:
+class ExtractionTask:
     """The inputs of every process: small, except for the prompts."""
 
     folder: Path
@@ -37,7 +37,7 @@ class Work:
     seed: int
 
 
-def stream_shares(work: Work, advance: Advance) -> None:
+def stream_shares(work: ExtractionTask, advance: Advance) -> None:
     """Writes every prompt's feature with `work.device.devices` processes: the same bytes as `stream` in one process.
 
     On CPUs this holds for equal numbers of threads per process; another number may round a last digit differently.
@@ -53,10 +53,10 @@ def stream_shares(work: Work, advance: Advance) -> None:
     launch(work.device, partial(_share, work), OnlyProgress(advance))
 
 
-def _share(work: Work, member: Member, task: Task) -> None:
+def _share(work: ExtractionTask, rank: Rank, task: Task) -> None:
     """Computes one process' share."""
-    backbone = work.backbone.load(member.device)
+    backbone = work.backbone.load(rank.device)
     model = attach(backbone.model, work.lora, work.seed)
     reader = work.features.reader(model, work.checkpoints, backbone.pad_id, backbone.tokenizer)
-    share = (member.rank, member.size)
+    share = (rank.number, rank.size)
     stream(work.folder, work.prompts, work.features, reader, share=share, advance=task.advance)

@@ -59,7 +59,7 @@ class Batch(NamedTuple):
         )  # fmt: skip
 
 
-class Step(NamedTuple):
+class OptimiserStep(NamedTuple):
     """One optimiser step: the batches whose gradients are summed."""
 
     number: int
@@ -143,7 +143,7 @@ def steps(
     done: int = 0,
     share: tuple[int, int] = (0, 1),
     pass_cost: float = math.inf,
-) -> Iterator[Step]:
+) -> Iterator[OptimiserStep]:
     """Yields the optimiser steps of a schedule that follow the first `done` ones.
 
     Args:
@@ -163,7 +163,7 @@ def steps(
             order = schedule.order(schedule.epoch(number))
         chosen = [examples[index] for index in order[within]]
         names = tuple(item.id for item in chosen)
-        yield Step(number, names, _batches(chosen, pad_id, batch_size, share, pass_cost))
+        yield OptimiserStep(number, names, _batches(chosen, pad_id, batch_size, share, pass_cost))
 
 
 def _batches(

@@ -15,7 +15,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from elrea.errors import TrainingError
 from elrea.models.lora import copied
 from elrea.models.processes import quiet
-from elrea.models.training.batches import Step, steps
+from elrea.models.training.batches import OptimiserStep, steps
 from elrea.models.training.checkpoint import Checkpoint, Checkpoints, latest
 from elrea.models.training.curve import CurveWriter
 from elrea.models.training.distributed import agreed, shard, share, sum_gradients
@@ -85,7 +85,7 @@ def fit(
                 break
 
 
-def _take(step: Step, module: AdapterModule, optimizer: Adam, fabric: Fabric) -> None:
+def _take(step: OptimiserStep, module: AdapterModule, optimizer: Adam, fabric: Fabric) -> None:
     """Takes one optimiser step and adds its row to the curve.
 
     Raises:

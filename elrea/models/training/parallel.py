@@ -14,7 +14,7 @@ from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import SILENT, Task
 from elrea.models.lora import attach
-from elrea.models.processes import Member, launch
+from elrea.models.processes import Rank, launch
 from elrea.models.start import weights
 from elrea.models.training.settings import Recipe
 from elrea.models.training.steering import Steering
@@ -32,7 +32,7 @@ class Fitting(Protocol):
 
 
 @dataclass(frozen=True)
-class Work:
+class TrainingTask:
     """The arguments of a training by several processes; each gets a copy."""
 
     folder: Path
@@ -58,7 +58,7 @@ class Work:
     """The cluster of each example, where clusters steer."""
 
 
-def train_shares(work: Work, task: Task = SILENT) -> None:
+def train_shares(work: TrainingTask, task: Task = SILENT) -> None:
     """Trains one adapter by `work.device.devices` processes.
 
     The result is that of one process, except for rounding and for the elements that dropout picks.
@@ -74,10 +74,10 @@ def train_shares(work: Work, task: Task = SILENT) -> None:
     launch(work.device, partial(_share, work), task)
 
 
-def _share(work: Work, member: Member, task: Task) -> None:
+def _share(work: TrainingTask, rank: Rank, task: Task) -> None:
     """One process: loads the backbone and trains."""
     sharded = work.device.strategy == "sharded"
-    where, pretrained = member.device, work.backbone
+    where, pretrained = rank.device, work.backbone
     if sharded:  # load the whole backbone where there is room for it; training moves this process's part to its device
         if pretrained.dtype == "auto" and where.resolve() == "cuda":
             pretrained = replace(pretrained, dtype="bfloat16")
@@ -86,7 +86,7 @@ def _share(work: Work, member: Member, task: Task) -> None:
     model = attach(backbone.model, work.lora, work.seed)
     for part in work.fitting:
         part.fits(model)
-    trainer = {**member.device.lightning(), "strategy": work.device.strategy}
+    trainer = {**rank.device.lightning(), "strategy": work.device.strategy}
     start = weights(work.start) if work.start else None
     if work.steering is not None:
         from elrea.models.training.steered import train_steered

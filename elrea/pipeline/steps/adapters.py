@@ -138,9 +138,9 @@ class Adapter(Step):
         unit = "examples" if recipe.epochs == 1 else PASSES
         with context.task(self.name, f"train {self.name}", total, steps, unit) as task:
             if experiment.device.together > 1:
-                from elrea.models.training.parallel import Work, train_shares
+                from elrea.models.training.parallel import TrainingTask, train_shares
 
-                work = Work(
+                work = TrainingTask(
                     folder, encoded, recipe, experiment.backbone, spec.lora, seed, self.name, start, base,
                     experiment.device, fitting, dev, spec.steering, clusters,
                 )  # fmt: skip

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from elrea.method.ensemble.strategy import Deciding, Strategy
+from elrea.method.ensemble.strategy import DevGated, Strategy
 from elrea.store.files import read_json
 
 if TYPE_CHECKING:
-    from elrea.method.ensemble.dev_gate import Verdict
+    from elrea.method.ensemble.dev_gate import ClusterDecision
     from elrea.store.stage import Stage
 
 PAIRS = "pairs.json"
@@ -45,10 +45,10 @@ def read_pairs(folder: Path) -> Pairs:
     return Pairs(measure, differences, examples.count(None))
 
 
-def verdicts(name: str, strategy: Strategy, upstream: Mapping[str, Stage]) -> list[Verdict]:
+def verdicts(name: str, strategy: Strategy, upstream: Mapping[str, Stage]) -> list[ClusterDecision]:
     """What dev says of each cluster; empty for a strategy that does not decide by it."""
     stage = upstream.get(f"paired-{name}")
-    if stage is None or not isinstance(strategy, Deciding):
+    if stage is None or not isinstance(strategy, DevGated):
         return []
     return strategy.verdicts(read_pairs(stage.folder).differences)
 
@@ -58,5 +58,5 @@ def decided(name: str, strategy: Strategy, upstream: Mapping[str, Stage]) -> Str
     found = verdicts(name, strategy, upstream)
     if not found:
         return strategy
-    assert isinstance(strategy, Deciding)
+    assert isinstance(strategy, DevGated)
     return strategy.serving([c for c, verdict in enumerate(found) if verdict.serves])

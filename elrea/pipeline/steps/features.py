@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Features(Step):
+class FeaturesStep(Step):
     """δ of every prompt of one split, as a memory-mapped file [n, d].
 
     Attributes:
@@ -87,9 +87,9 @@ class Features(Step):
                     return stream(
                         folder, prompts, experiment.features, reader, advance=task.advance
                     )
-                from elrea.method.features.parallel import Work, stream_shares
+                from elrea.method.features.parallel import ExtractionTask, stream_shares
 
-                work = Work(
+                work = ExtractionTask(
                     folder, prompts, experiment.features, experiment.backbone, experiment.lora, epochs,
                     experiment.device, experiment.seed,
                 )  # fmt: skip
@@ -114,7 +114,7 @@ def _check_weights(context: Context) -> None:
         raise ConfigError(f"{error} (training.max_steps={steps} ends in epoch {epochs})") from error
 
 
-class FeaturesForTest(Features):
+class FeaturesForTest(FeaturesStep):
     """The test prompts' features: to route by, or to judge a learned router."""
 
     @classmethod
@@ -122,7 +122,7 @@ class FeaturesForTest(Features):
         return [cls.for_split(context, "test")] if context.compares else []
 
 
-class FeaturesForDev(Features):
+class FeaturesForDev(FeaturesStep):
     """The dev prompts' features, where dev examples decide in which clusters an expert serves."""
 
     @classmethod

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.method.ensemble.strategy import AdapterSpec, Gated
+from elrea.method.ensemble.strategy import AdapterSpec, TrainedGates
 from elrea.models.log import PASSES
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.experiment import key_fields
@@ -71,7 +71,7 @@ class Gates(Step):
         from elrea.method.ensemble.layerwise import LayerwiseModel
 
         experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
-        assert isinstance(strategy, Gated)
+        assert isinstance(strategy, TrainedGates)
         names = strategy.members(no_prompts(context, self.clusters))
         members = [member_adapter(name, upstream) for name in names]
         layerwise = LayerwiseModel(context.backbone.model, members, strategy.delta)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
-from elrea.method.ensemble.strategy import Deciding, trained_as
+from elrea.method.ensemble.strategy import DevGated, trained_as
 from elrea.method.routing.weights import Routing
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Paired(Step):
+class DevComparison(Step):
     """Trunk and nearest expert on the dev examples, by likelihood.
 
     Attributes:
@@ -84,7 +84,7 @@ class Paired(Step):
 
         experiment, dev = context.experiment, context.kept("dev")
         strategy = experiment.strategies[self.strategy]
-        assert isinstance(strategy, Deciding)
+        assert isinstance(strategy, DevGated)
         routing = Routing(self._cosines(context, upstream), experiment.router)
         weights = strategy.serving(range(self.clusters)).weights(routing)
         encoded, _ = context.prompter.test(dev)

@@ -19,7 +19,7 @@ from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.gates import Gates
 from elrea.pipeline.steps.members import prompt_mixtures, prompt_routing, prompts_of, routed_by
-from elrea.pipeline.steps.paired import Paired
+from elrea.pipeline.steps.paired import DevComparison
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Scores(Step):
             return []
         members, gates, paired, answers = (
             tuple(step.name for step in kind.of(context, clusters))
-            for kind in (Adapter, Gates, Paired, Answers)
+            for kind in (Adapter, Gates, DevComparison, Answers)
         )
         upstream = ["base", *members, *gates, *paired, *answers]
         upstream += ["clusters"] if known.clustered else []

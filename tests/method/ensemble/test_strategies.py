@@ -36,11 +36,11 @@ from elrea.method.ensemble.strategies.tagged import Tagged
 from elrea.method.ensemble.strategies.uniform import Uniform
 from elrea.method.ensemble.strategy import (
     AdapterSpec,
-    Gated,
     Layerwise,
     Picking,
     Regrouped,
     Setting,
+    TrainedGates,
     Voting,
 )
 from elrea.method.features.embedding import Embedding
@@ -320,7 +320,7 @@ def test_shares_inside_the_layers_are_elreas_brought_to_a_sum_of_1(strategy: Moe
 def test_gates_are_trained_on_everything_for_one_epoch_at_the_experts_rate() -> None:
     job = Mole(rate=2).gates(SETTING)
     assert (job.examples, job.epochs, job.learning_rate) == ("all", 1, 0.02)
-    assert isinstance(Mole(), Gated) and not isinstance(MoeRouting(), Gated)
+    assert isinstance(Mole(), TrainedGates) and not isinstance(MoeRouting(), TrainedGates)
 
 
 def test_the_oracle_takes_each_sources_best_expert() -> None:

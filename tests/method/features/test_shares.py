@@ -14,7 +14,7 @@ import pytest
 
 from elrea.errors import BackboneError, ConfigError
 from elrea.method.features.gradient import GradientFeatures
-from elrea.method.features.parallel import Work, stream_shares
+from elrea.method.features.parallel import ExtractionTask, stream_shares
 from elrea.method.features.projection import Rademacher
 from elrea.method.features.to_disk import cut, stream
 from elrea.models.adapter_shape import Lora
@@ -22,7 +22,7 @@ from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
 from elrea.models.log import SILENT
 from elrea.models.lora import attach
-from elrea.models.processes import Member, launch
+from elrea.models.processes import Rank, launch
 from elrea.models.training.train import epoch_folders
 from tests.method.features import by_hand
 from tests.models.builders import train
@@ -33,7 +33,7 @@ FILES = ("features.safetensors", "ids.json", "skipped.json")
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory, small_model: Path) -> Work:
+def work(tmp_path_factory, small_model: Path) -> ExtractionTask:
     """Prompts in three chunks, a backbone in a folder, and two epochs of an adapter on it."""
     place = tmp_path_factory.mktemp("shares")
     backbone, device = Pretrained(name=str(small_model)), Device("cpu", threads=1, devices=2)
@@ -41,10 +41,12 @@ def work(tmp_path_factory, small_model: Path) -> Work:
     prompts, features = by_hand.prompts(COUNT), GradientFeatures(Rademacher(d=32))
     assert len(cut(prompts, features, 32)) == 3
     folders = epoch_folders(place / "base")
-    return Work(place / "features", prompts, features, backbone, LORA, folders, device, seed=0)
+    return ExtractionTask(
+        place / "features", prompts, features, backbone, LORA, folders, device, seed=0
+    )
 
 
-def test_two_processes_make_the_bytes_of_one(work: Work, tmp_path: Path) -> None:
+def test_two_processes_make_the_bytes_of_one(work: ExtractionTask, tmp_path: Path) -> None:
     told: list[int] = []
     stream_shares(replace(work, folder=tmp_path / "two"), told.append)
     assert sum(told) == COUNT * 2, "every prompt, at both epochs"
@@ -59,7 +61,9 @@ def test_two_processes_make_the_bytes_of_one(work: Work, tmp_path: Path) -> None
         assert (tmp_path / "two" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
 
 
-def test_what_goes_wrong_in_a_process_is_one_line_here(work: Work, tmp_path: Path) -> None:
+def test_what_goes_wrong_in_a_process_is_one_line_here(
+    work: ExtractionTask, tmp_path: Path
+) -> None:
     away = replace(work.backbone, name=str(tmp_path / "no such model"))
     with pytest.raises(BackboneError, match="no such model"):
         stream_shares(replace(work, folder=tmp_path / "f", backbone=away), lambda _n: None)
@@ -74,7 +78,7 @@ def test_more_devices_than_there_are_is_an_error_of_one_line(monkeypatch) -> Non
         Device(devices=3).resolve()
 
 
-def test_the_processes_of_a_killed_run_end(work: Work, tmp_path: Path) -> None:
+def test_the_processes_of_a_killed_run_end(work: ExtractionTask, tmp_path: Path) -> None:
     """Each waits for the other, as in a sum of gradients; nobody comes to end them."""
     context = multiprocessing.get_context("spawn")
     ids = context.SimpleQueue()
@@ -93,7 +97,7 @@ def _launch_and_wait(device: Device, ids: Any) -> None:
     launch(device, partial(_wait, ids), SILENT)
 
 
-def _wait(ids: Any, _member: Member, _task: Any) -> None:
+def _wait(ids: Any, _rank: Rank, _task: Any) -> None:
     ids.put(os.getpid())
     time.sleep(600)
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from elrea.errors import ConfigError
-from elrea.method.ensemble.dev_gate import Verdict, decide
+from elrea.method.ensemble.dev_gate import ClusterDecision, decide
 from elrea.method.ensemble.strategies.matched import Matched
 from elrea.method.ensemble.strategy import (
     BASE,
     AdapterSpec,
-    Deciding,
+    DevGated,
     Rated,
     Setting,
     expert_names,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class GatedExperts(Rated, Deciding):
+class GatedExperts(Rated, DevGated):
     """λ = 1 for expert c if c is the nearest cluster and low_c > 0, else for the trunk: one pass per prompt.
 
     low_c is a lower bound of what the expert gains over the trunk on the dev examples that are nearest to its cluster,
@@ -102,7 +102,7 @@ class GatedExperts(Rated, Deciding):
     def undecided(self) -> bool:
         return self.serves is None
 
-    def verdicts(self, differences: Sequence[Sequence[float]]) -> list[Verdict]:
+    def verdicts(self, differences: Sequence[Sequence[float]]) -> list[ClusterDecision]:
         return decide(differences, self.shrinkage, self.confidence)
 
     def serving(self, clusters: Sequence[int]) -> Self:

@@ -13,9 +13,9 @@ from elrea.method.ensemble.layerwise import Factors, mixed_outputs
 from elrea.method.ensemble.strategy import (
     BASE,
     AdapterSpec,
-    Gated,
     Rated,
     Setting,
+    TrainedGates,
     expert_names,
     experts,
 )
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Mole(Rated, Gated):
+class Mole(Rated, TrainedGates):
     """(α/r)·Σ_c λ_c(x) B_c A_c x in each layer, with λ(x) = softmax(W x) (D.2); base adapter and experts are frozen.
 
     W starts at 0, with all members alike, and is trained on all examples without a balancing loss. The paper gives
