@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import ConfigError
 from elrea.reporting.compare_markdown import note, page
 from elrea.reporting.compare_table import (

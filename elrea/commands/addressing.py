@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from elrea.errors import DataError
-from elrea.method.ensemble.served import member_alone, scales
+from elrea.method.ensemble.routing_json import member_alone, scales
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategies.gated import GatedExperts
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting

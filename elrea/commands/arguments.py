@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.commands.messages import announce
+from elrea.commands.exit import announce
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
 from elrea.method.ensemble.places import find_backbone

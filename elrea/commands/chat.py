@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from elrea.commands.arguments import ensemble_parser, load_ensemble
-from elrea.commands.messages import INTERRUPTED, one_line_errors
+from elrea.commands.exit import INTERRUPTED, one_line_errors
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.store.files import is_text

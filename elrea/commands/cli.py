@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from elrea.commands import completion
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import ConfigError, did_you_mean
 from elrea.models.device import idle_threads_sleep
 from elrea.version import __version__
@@ -29,7 +29,7 @@ COMMANDS = {
     "store": ("store", "list, verify and clean up the store of finished stages"),
     "dashboard": ("dashboard", "make a W&B dashboard of a project's runs"),
     "combine": ("combine", "write the math data sets as one set of JSON lines"),
-    "harness": ("lm_eval", "evaluate a finished ensemble with lm-evaluation-harness"),
+    "harness": ("harness", "evaluate a finished ensemble with lm-evaluation-harness"),
 }
 """Command -> module in this package, and its line in `elrea --help`."""
 RESUMABLE = ("run", "predict")

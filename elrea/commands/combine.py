@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.exit import announce, one_line_errors
 from elrea.config import build
 from elrea.data.sources.maths import Maths, paper_sizes
 from elrea.errors import ConfigError, ElreaError

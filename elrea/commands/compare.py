@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from elrea.commands.config_files import config_folder
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.config import leaves
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.evaluation.seed_intervals import (

@@ -30,15 +30,15 @@ from elrea.commands.arguments import (
     ensemble_parser,
     load_ensemble,
 )
+from elrea.commands.exit import announce, one_line_errors
 from elrea.commands.merge import (
     check_rank,
     members_of,
     parse_weights,
     shared,
 )
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.output_folder import check_out, publish_new
 from elrea.commands.predict import add_fields, asked_in, check_fields
-from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.folder import read_facts
 from elrea.models.peft_folders import config_of, is_peft
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         device.apply()
     adapters, notes = _adapters(given, plan)
 
-    from elrea.reporting.exported import Export
+    from elrea.reporting.external_formats import Export
 
     export = Export(
         given.form, adapters, _model(plan, adapters, backbone), notes, backbone, config, dtype,
@@ -205,7 +205,7 @@ def _routes(given: argparse.Namespace, plan: Plan) -> list[str] | None:
         return None
     facts = check_arguments(given)
     prompts = asked_in(given, facts)
-    from elrea.method.ensemble.served import answering, route_line
+    from elrea.method.ensemble.routing_json import answering, route_line
 
     if not answering(facts):
         raise ConfigError("--prompts: this ensemble routes no prompts; leave it out")

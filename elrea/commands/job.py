@@ -16,9 +16,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from elrea.commands.config_files import check_added
+from elrea.commands.exit import announce, one_line_errors, output_closed
 from elrea.commands.job_checks import check_device, check_plugins, check_processes
 from elrea.commands.leftovers import LOG, clear
-from elrea.commands.messages import announce, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
 from elrea.commands.sweep import Record, Sweep, failed, typed
 from elrea.config import VERDICT, build, leaves, load_config, plain, save_config

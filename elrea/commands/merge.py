@@ -28,9 +28,9 @@ from elrea.commands.arguments import (
     ensemble_parser,
     load_ensemble,
 )
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.exit import announce, one_line_errors
+from elrea.commands.output_folder import check_out, publish_new
 from elrea.commands.predict import add_fields, asked_in, check_fields
-from elrea.commands.target import check_out, publish_new
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING, checked, read_facts
 from elrea.models.peft_folders import config_of, is_peft
@@ -317,7 +317,7 @@ def parse_weights(text: str, members: list[str], facts: Mapping[str, Any]) -> di
     if text == "uniform":
         used = members
         if SERVED in facts:  # needs torch
-            from elrea.method.ensemble.saved import used_members
+            from elrea.method.ensemble.ensemble_folder import used_members
 
             used = used_members(facts)
         return {name: float(name in used) for name in members}

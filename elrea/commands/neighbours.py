@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from elrea.commands.arguments import add_plugins, add_threads, device_of
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.exit import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
 

@@ -14,7 +14,7 @@ COMMANDS = {
     "elrea.chat": "commands/chat",
     "elrea.predict": "commands/predict",
     "elrea.merge": "commands/merge",
-    "elrea.harness": "commands/lm_eval",
+    "elrea.harness": "commands/harness",
     "elrea.features.neighbours": "commands/neighbours",
     "elrea.evaluation.compare": "commands/compare",
     "elrea.tracking.dashboard": "commands/dashboard",

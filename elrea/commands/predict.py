@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.commands.arguments import check_arguments, ensemble_parser, load_ensemble
-from elrea.commands.messages import one_line_errors
-from elrea.commands.target import check_outside
-from elrea.data.readers.asked import PromptReader
+from elrea.commands.exit import one_line_errors
+from elrea.commands.output_folder import check_outside
 from elrea.data.readers.formats import UnknownField, UnreadColumn, parse_row
 from elrea.data.readers.hints import ignore_options
+from elrea.data.readers.prompt_reader import PromptReader
 from elrea.data.readers.tables import EmptyFile, rows_of
 from elrea.errors import ConfigError, DataError
 from elrea.method.ensemble.decoding_settings import Decoding

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from elrea.commands.arguments import add_plugins, ensemble_folder
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.exit import announce, one_line_errors
 from elrea.errors import ConfigError, ElreaError, NotHere, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, checked
 from elrea.method.ensemble.hub import REPO
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ConfigError("the hub is switched off here (HF_HUB_OFFLINE); unset it to push")
     if not get_token():
         raise ConfigError("no token for the hub: log in by `hf auth login`, or set HF_TOKEN")
-    from elrea.reporting.pushed import write_pushed
+    from elrea.reporting.hub_folder import write_pushed
 
     with TemporaryDirectory() as work:
         place = Path(work) / "ensemble"

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         ) from error
     from elrea.commands.addressing import SERVES, Adapters, same_as
     from elrea.commands.merge import members_of
-    from elrea.method.ensemble.served import answering
+    from elrea.method.ensemble.routing_json import answering
 
     answers = answering(facts)
     if not answers:

@@ -18,7 +18,7 @@ from textwrap import fill
 
 from elrea.commands.completion import OPTIONS
 from elrea.commands.config_files import config_folder
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import ConfigError
 from elrea.models.device import busy_threads_sleep
 from elrea.pipeline.hydra_base import hydra_base, trusted

@@ -29,7 +29,7 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.exit import announce, one_line_errors
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.progress import WIDTH
 from elrea.reporting.sweeps import STATUS, SUMMARY

@@ -16,8 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from elrea.commands.exit import line_of, one_line_errors, output_closed
 from elrea.commands.leftovers import clear, missing
-from elrea.commands.messages import line_of, one_line_errors, output_closed
 from elrea.commands.run_folder import check_run_folder
 from elrea.config import load_config, register_resolver
 from elrea.errors import ConfigError, StoreError

@@ -280,7 +280,7 @@ def _light_parts(cfg: DictConfig, words: Sequence[str] = ()) -> dict[str, Any]:
 
 def _torch_parts(cfg: DictConfig) -> dict[str, Any]:
     """The others."""
-    from elrea.method.features.protocol import Features
+    from elrea.method.features.base import Features
     from elrea.method.routing.weights import Router
 
     return {

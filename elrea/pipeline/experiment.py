@@ -13,7 +13,7 @@ from elrea.data.wording_key import has_thoughts, wording_key
 from elrea.evaluation.settings import Evaluation
 from elrea.method.clustering.points import Clustering
 from elrea.method.ensemble.strategy import Strategy
-from elrea.method.features.protocol import Features
+from elrea.method.features.base import Features
 from elrea.method.routing.weights import Router
 from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from elrea.data.prompts import Encoded
-    from elrea.method.features.protocol import Features
+    from elrea.method.features.base import Features
     from elrea.models.backbone import Backbone
     from elrea.pipeline.context import Context
     from elrea.store.stage import Store

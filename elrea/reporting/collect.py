@@ -11,8 +11,8 @@ import numpy as np
 from elrea.data.wording import wording_facts
 from elrea.evaluation.text_figures import figures_of
 from elrea.method.clustering.assignment import QUALITY, read_clusters
+from elrea.method.ensemble.ensemble_folder import steered_facts
 from elrea.method.ensemble.places import place_of
-from elrea.method.ensemble.saved import steered_facts
 from elrea.method.ensemble.strategies.steered import Steered
 from elrea.method.ensemble.strategy import (
     BASE,
@@ -33,9 +33,9 @@ from elrea.pipeline.steps.decisions import decided
 from elrea.pipeline.steps.members import member_folder, no_prompts, prompt_routing
 from elrea.pipeline.steps.router import cosines_of
 from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
+from elrea.reporting.decided_strategies import dev_gates_of, mixed, served
 from elrea.reporting.fewer_clusters import fewer_clusters
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
-from elrea.reporting.served import dev_gates_of, mixed, served
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elrea.method.ensemble.saved import save_ensemble
+from elrea.method.ensemble.ensemble_folder import save_ensemble
 
 if TYPE_CHECKING:
     from elrea.reporting.report import Report

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from elrea.commands.config_files import config_folder
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import ConfigError, DataError
 from elrea.pipeline.choices import RATES, strategy_nodes
 from elrea.reporting.compare_table import read_sweep

@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_dir
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.data.batches import by_tokens
 from elrea.data.prompts import Encoded
 from elrea.method.clustering.kmeans import FaissKMeans

@@ -11,7 +11,7 @@ import argparse
 import json
 from pathlib import Path
 
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import DataError
 from elrea.reporting.runs import PREDICTIONS, read_run
 from elrea.reporting.sweeps import SUMMARY

@@ -9,7 +9,7 @@ import argparse
 import json
 from pathlib import Path
 
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import DataError
 from elrea.store.files import write_text
 

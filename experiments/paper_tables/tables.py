@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import DataError
 from elrea.reporting.compare_markdown import LEGEND, markdown
 from elrea.reporting.compare_table import (

@@ -107,7 +107,7 @@ def test_a_signal_is_one_line(
 
 DROPPED = """
 import os, signal, sys, time
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 
 class Late:
     def __del__(self):

@@ -14,7 +14,7 @@ from elrea.commands.addressing import Adapters, same_as
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
-from elrea.method.ensemble.served import answering, member_alone
+from elrea.method.ensemble.routing_json import answering, member_alone
 from elrea.models.device import Device
 from tests.cli.commands import QUIET, Ended, run
 

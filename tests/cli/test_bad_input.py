@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from elrea.commands.messages import line_of_hydra
+from elrea.commands.exit import line_of_hydra
 from tests.cli.commands import EXAM, QUIET, Ended, run
 from tests.reporting.wandb_reader import runs
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from elrea.commands import chat
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.data.examples import Example
 from elrea.data.readers.rows import RowReader
 from elrea.data.templates import PlainTemplate

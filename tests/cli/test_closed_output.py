@@ -22,7 +22,7 @@ BODIES = {
 }
 PROGRAM = """
 import sys
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 with one_line_errors():
     {body}
 """

@@ -13,7 +13,7 @@ import pytest
 
 from elrea.errors import ElreaError, StoreError
 from elrea.method.ensemble.ensemble import Ensemble
-from elrea.method.ensemble.saved import read_ensemble
+from elrea.method.ensemble.ensemble_folder import read_ensemble
 from elrea.store.files import read_json
 from elrea.store.stage import Stage, Store
 from tests.cli.commands import QUIET, Ended, run

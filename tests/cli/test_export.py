@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from elrea.commands import export
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import StoreError
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device

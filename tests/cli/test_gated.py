@@ -18,7 +18,7 @@ from elrea.commands import export, merge
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
-from elrea.method.ensemble.saved import used_members
+from elrea.method.ensemble.ensemble_folder import used_members
 from elrea.models.device import Device
 from elrea.store.files import with_checksum
 from tests.cli.commands import QUIET, Ended, run

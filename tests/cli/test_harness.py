@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.data.exam.exam import Exam
 from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
@@ -201,7 +201,7 @@ def test_repeated_draws_differ(lm: Any) -> None:
 
 
 def test_an_error_is_one_line(whole: Ended, tmp_path: Path, monkeypatch, capsys) -> None:
-    from elrea.commands import lm_eval as harness
+    from elrea.commands import harness
     from elrea.commands.lm_eval_model import ElreaLM
 
     run = str(whole.folder / "out")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from elrea.commands import chat, predict
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.commands.neighbours import neighbours
 from elrea.errors import DataError
 from elrea.method.ensemble.ensemble import Ensemble

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from elrea.commands import merge
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.commands.predict import read_prompts
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.ensemble.folder import read_facts

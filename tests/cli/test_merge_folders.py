@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from elrea.commands import merge
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.models.backbone import TINY
 from elrea.reporting.model_card import Model
 from tests.cli.commands import ROOT

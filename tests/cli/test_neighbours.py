@@ -8,7 +8,7 @@ import pytest
 from rich.cells import cell_len
 
 from elrea.commands import neighbours as command
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.commands.neighbours import Neighbour, neighbours
 from elrea.pipeline.assemble import experiment_of
 from tests.cli.commands import Ended

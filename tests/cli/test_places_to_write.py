@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from elrea.commands import export, merge, predict, push, target
+from elrea.commands import export, merge, output_folder, predict, push
 from elrea.errors import ConfigError, DataError, StoreError
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.ensemble.folder import checked, read_facts
@@ -109,7 +109,7 @@ def test_a_link_to_nothing_and_a_full_disk(copy: Path, tmp_path: Path) -> None:
     part = tmp_path / "to.partial"
     part.symlink_to(tmp_path / "nowhere")
     with pytest.raises(DataError, match="exists already, perhaps from an interrupted"):
-        target.check_out(to)
+        output_folder.check_out(to)
     part.unlink()
 
     def full(place: Path) -> None:
@@ -117,5 +117,5 @@ def test_a_link_to_nothing_and_a_full_disk(copy: Path, tmp_path: Path) -> None:
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        target.publish_new(to, full)
+        output_folder.publish_new(to, full)
     assert {path.name for path in tmp_path.iterdir()} == {"dl"}

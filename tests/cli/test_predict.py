@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from elrea.commands import export, merge, predict
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.commands.predict import alone
 from elrea.data.readers.rows import RowReader
 from elrea.errors import ConfigError, DataError, StoreError

@@ -9,7 +9,7 @@ from typing import Any
 from elrea.commands.proxy_prompts import Prompts
 from elrea.data.chat_renderer import ChatRenderer
 from elrea.data.prompts import Prompter
-from elrea.data.readers.asked import PromptReader
+from elrea.data.readers.prompt_reader import PromptReader
 from elrea.data.templates import PlainTemplate
 from elrea.data.wording import Wording
 from tests.cli.commands import ROOT

@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from elrea.commands import push
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import ElreaError, NotHere, StoreError
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device

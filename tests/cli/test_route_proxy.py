@@ -19,7 +19,7 @@ from elrea.commands.addressing import Adapters, Form
 from elrea.commands.together import Together
 from elrea.errors import ConfigError, DataError, ElreaError, StoreError
 from elrea.method.ensemble.ensemble import Ensemble, Route
-from elrea.method.ensemble.served import answering
+from elrea.method.ensemble.routing_json import answering
 from elrea.models.device import Device
 from tests.cli.commands import Ended
 

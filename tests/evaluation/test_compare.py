@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 from elrea.commands import compare
-from elrea.commands.messages import one_line_errors
+from elrea.commands.exit import one_line_errors
 from elrea.errors import ElreaError
 from elrea.evaluation.seed_intervals import seeds_items_interval, seeds_items_p, seeds_p
 from elrea.evaluation.statistics import mcnemar, paired_interval

@@ -19,7 +19,7 @@ from elrea.config import build
 from elrea.data.sources.jsonl import Jsonl
 from elrea.data.sources.mmlu import read_csv
 from elrea.errors import ElreaError
-from elrea.method.ensemble.saved import read_ensemble, save_ensemble
+from elrea.method.ensemble.ensemble_folder import read_ensemble, save_ensemble
 from elrea.method.features.to_disk import create, open_features
 from elrea.method.routing import student
 from elrea.method.routing.distilled import Distilled

@@ -20,10 +20,10 @@ from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import Asked, likelihoods, one_row_each, read_once
 from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.mole import Mole
+from elrea.method.features.base import Features
 from elrea.method.features.embedding import Embedding
 from elrea.method.features.gradient import GradientFeatures, extract
 from elrea.method.features.projection import Rademacher
-from elrea.method.features.protocol import Features
 from elrea.method.features.sjlt import Sjlt
 from elrea.method.features.states import States
 from elrea.method.features.verify import worst_gradient

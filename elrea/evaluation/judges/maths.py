@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from elrea.data.sources.boxed import NO_UNIT, last_boxed, number, written_out
 from elrea.errors import DataError
 from elrea.evaluation.judge import Judged, no_answer, quoted
-from elrea.evaluation.timed import TimedSubprocess, serve
+from elrea.evaluation.timed_subprocess import TimedSubprocess, serve
 
 if TYPE_CHECKING:
     from elrea.data.examples import Example

@@ -12,15 +12,15 @@ import torch
 from elrea.data.examples import Example
 from elrea.data.expressible import check_choices
 from elrea.data.prompts import Encoded, Prompter
-from elrea.data.readers.asked import PromptReader
+from elrea.data.readers.prompt_reader import PromptReader
 from elrea.errors import ConfigError, DataError, NotHere
 from elrea.method.clustering.centroids import cosines
+from elrea.method.ensemble.ensemble_folder import Saved, read_ensemble
 from elrea.method.ensemble.folder import ENSEMBLE
 from elrea.method.ensemble.hub import PREFIX, fetched, repo_of
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods
-from elrea.method.ensemble.saved import Saved, read_ensemble
 from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import BASE, Layerwise, Strategy
 from elrea.method.features.gradient import extract

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.strategy import AdapterSpec, DevGated, Setting, Strategy, TrainedGates
-from elrea.method.features.protocol import Features
+from elrea.method.features.base import Features
 from elrea.models.adapter_shape import Lora
 from elrea.models.training.settings import Training
 

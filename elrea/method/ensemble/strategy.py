@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from elrea.errors import ConfigError
-from elrea.method.features.protocol import (
+from elrea.method.features.base import (
     Features,  # config classes inherit an annotation with it
 )
 from elrea.models.adapter_shape import Lora

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from elrea.data.batches import pad
 from elrea.errors import BackboneError, ConfigError
-from elrea.method.features.protocol import Advance, Batches, Features, Reader
+from elrea.method.features.base import Advance, Batches, Features, Reader
 from elrea.store.files import read_json, sha256
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from torch import Tensor
 from elrea.data.batches import by_tokens, pad
 from elrea.errors import ConfigError
 from elrea.method.features.adam import AdamState, adam_direction
+from elrea.method.features.base import Advance, Batches, Features, finish
 from elrea.method.features.per_example import (
     Layers,
     PerExampleGradients,
@@ -22,7 +23,6 @@ from elrea.method.features.per_example import (
     largest_entry,
 )
 from elrea.method.features.projection import Projection
-from elrea.method.features.protocol import Advance, Batches, Features, finish
 from elrea.method.features.sjlt import Sjlt
 from elrea.models.lora import load, set_state
 from elrea.models.training.moments import Moments

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from elrea.data.prompts import Encoded
-from elrea.method.features.protocol import Advance, Features
+from elrea.method.features.base import Advance, Features
 from elrea.method.features.to_disk import stream
 from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained

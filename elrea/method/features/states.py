@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from elrea.data.batches import pad
 from elrea.errors import ConfigError
+from elrea.method.features.base import Advance, Features
 from elrea.method.features.embedding import HiddenStates
-from elrea.method.features.protocol import Advance, Features
 from elrea.models.lora import load, set_state
 
 if TYPE_CHECKING:

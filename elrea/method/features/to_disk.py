@@ -19,7 +19,7 @@ import numpy as np
 
 from elrea.data.batches import by_tokens
 from elrea.errors import DataError, ElreaError, StoreError
-from elrea.method.features.protocol import Advance, Features, Reader, finish
+from elrea.method.features.base import Advance, Features, Reader, finish
 from elrea.store.files import atomic_file, read_json, sha256_of, write_json
 from elrea.store.lock import Lease
 from elrea.store.manifest import CHECKPOINT

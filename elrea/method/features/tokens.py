@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from elrea.errors import ConfigError
-from elrea.method.features.protocol import Advance, Batches, Features
+from elrea.method.features.base import Advance, Batches, Features
 
 if TYPE_CHECKING:
     from peft import PeftModel

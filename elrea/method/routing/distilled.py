@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elrea.data.prompts import Encoded
-    from elrea.method.features.protocol import Advance
+    from elrea.method.features.base import Advance
 
 WIDEST = 100_000
 """Largest number of hidden units: more would be a second backbone."""

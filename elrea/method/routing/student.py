@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from elrea.data.prompts import Encoded
-    from elrea.method.features.protocol import Advance
+    from elrea.method.features.base import Advance
     from elrea.method.features.states import PromptStates
     from elrea.method.routing.weights import Labelled, Progress
 

@@ -18,7 +18,7 @@ from elrea.errors import ConfigError
 if TYPE_CHECKING:
     from peft import PeftModel
 
-    from elrea.method.features.protocol import Advance
+    from elrea.method.features.base import Advance
 
 Labelled = tuple[Sequence[Encoded], Tensor]
 """Prompts, and what a router learns of each [n, C]: its cosines by gradient, or its cluster, one-hot."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from elrea.data.prompts import Encoded
-    from elrea.method.features.protocol import Advance
+    from elrea.method.features.base import Advance
 
 
 @dataclass(frozen=True)

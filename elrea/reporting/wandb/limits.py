@@ -1,7 +1,7 @@
 """Calls with a time limit in a thread, which is abandoned when the limit is over.
 
-A subprocess that can be killed (`elrea.evaluation.timed`) cannot replace it: the calls act on wandb's run object, which
-lives in this process, and mostly wait for the network.
+A subprocess that can be killed (`elrea.evaluation.timed_subprocess`) cannot replace it: the calls act on wandb's run
+object, which lives in this process, and mostly wait for the network.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from elrea.errors import ConfigError
 from elrea.method.clustering.points import Clustering
 from elrea.method.ensemble.registry import classes_of, find_class, make
 from elrea.method.ensemble.strategy import Strategy
+from elrea.method.features.base import Features
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.projection import Full, Projection, Rademacher
-from elrea.method.features.protocol import Features
 from elrea.method.features.sjlt import Sjlt
 from elrea.method.routing.distilled import Distilled
 from elrea.method.routing.weights import Router

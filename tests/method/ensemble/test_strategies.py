@@ -43,9 +43,9 @@ from elrea.method.ensemble.strategy import (
     TrainedGates,
     Voting,
 )
+from elrea.method.features.base import Features
 from elrea.method.features.embedding import Embedding
 from elrea.method.features.gradient import GradientFeatures
-from elrea.method.features.protocol import Features
 from elrea.method.features.states import States
 from elrea.method.features.tokens import Tokens
 from elrea.method.routing.weights import Router, Routing

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from elrea.data.prompts import Encoded
-from elrea.method.features.protocol import Features
+from elrea.method.features.base import Features
 
 
 @dataclass(frozen=True)

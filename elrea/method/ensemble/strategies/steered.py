@@ -21,8 +21,8 @@ from elrea.method.ensemble.strategy import (
     Regrouped,
     Setting,
 )
+from elrea.method.features.base import Features
 from elrea.method.features.gradient import GradientFeatures
-from elrea.method.features.protocol import Features
 from elrea.models.training.steering import Steering, member_names
 
 if TYPE_CHECKING:

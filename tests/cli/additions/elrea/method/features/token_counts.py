@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
+from elrea.method.features.base import Advance, Batches, Features
 from elrea.method.features.projection import Full, Projection
-from elrea.method.features.protocol import Advance, Batches, Features
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from elrea.commands.arguments import ensemble_folder
 from elrea.commands.config_files import install
-from elrea.commands.messages import announce, one_line_errors
+from elrea.commands.exit import announce, one_line_errors
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
 

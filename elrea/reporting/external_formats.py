@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from elrea.method.ensemble.folder import SERVED, STEERING
 from elrea.method.ensemble.registry import make
-from elrea.method.ensemble.served import fixed_scales, write_routing
+from elrea.method.ensemble.routing_json import fixed_scales, write_routing
 from elrea.method.ensemble.strategy import Strategy
 from elrea.models.full_weights import write_merged
 from elrea.models.gguf_lora import write_lora

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from elrea.errors import ConfigError, StoreError
+from elrea.method.ensemble.ensemble_folder import CENTROIDS, ROUTING, served_strategy
 from elrea.method.ensemble.folder import ENSEMBLE, GATE, SERVED, STEERING
 from elrea.method.ensemble.registry import find_class, make
-from elrea.method.ensemble.saved import CENTROIDS, ROUTING, served_strategy
 from elrea.method.ensemble.strategy import BASE, expert_names
 from elrea.method.routing.weights import LearnedRouter, Router, Routing
 from elrea.store.files import write_json

@@ -1,4 +1,4 @@
-"""What a finished run says of strategies that dev decides, and of the one that its ensemble answers by."""
+"""Strategies as dev examples have decided them: what a report says of them, and what an ensemble answers by."""
 
 from __future__ import annotations
 

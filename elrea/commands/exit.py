@@ -1,4 +1,4 @@
-"""Errors on the command line: one line on stderr and an exit code instead of a traceback."""
+"""How commands end: errors as one line on stderr instead of a traceback, signals, and exit codes."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from elrea.method.ensemble.places import find_backbone, point
 from elrea.method.ensemble.registry import find_class, make
 from elrea.method.ensemble.strategies.steered import Steered
 from elrea.method.ensemble.strategy import BASE, DevGated, Strategy, expert_names
-from elrea.method.features.protocol import Features
+from elrea.method.features.base import Features
 from elrea.method.routing.weights import Router, Routing
 from elrea.models.training.steering import member_names
 from elrea.store.files import (
