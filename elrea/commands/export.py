@@ -34,11 +34,11 @@ from elrea.commands.exit import announce, one_line_errors
 from elrea.commands.merge import (
     check_rank,
     members_of,
+    normalised,
     parse_weights,
-    shared,
 )
 from elrea.commands.output_folder import check_out, publish_new
-from elrea.commands.predict import add_fields, asked_in, check_fields
+from elrea.commands.predict import add_fields, check_fields, prompts_of_file
 from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.folder import read_facts
 from elrea.models.peft_folders import config_of, is_peft
@@ -150,7 +150,7 @@ def _plan(given: argparse.Namespace) -> Plan:
     if given.weights is not None:
         if given.only or given.prompts:
             raise ConfigError("--weights: writes one adapter; leave out --only and --prompts")
-        weights = shared(parse_weights(given.weights, members, facts))
+        weights = normalised(parse_weights(given.weights, members, facts))
         used = [name for name, weight in weights.items() if weight]
         check_rank(given.rank, [folder / name for name in used])
         return Plan({name: folder / name for name in used}, weights, folder, facts)
@@ -204,7 +204,7 @@ def _routes(given: argparse.Namespace, plan: Plan) -> list[str] | None:
     if given.prompts is None:
         return None
     facts = check_arguments(given)
-    prompts = asked_in(given, facts)
+    prompts = prompts_of_file(given, facts)
     from elrea.method.ensemble.routing_json import answering, route_line
 
     if not answering(facts):

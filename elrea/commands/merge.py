@@ -30,7 +30,7 @@ from elrea.commands.arguments import (
 )
 from elrea.commands.exit import announce, one_line_errors
 from elrea.commands.output_folder import check_out, publish_new
-from elrea.commands.predict import add_fields, asked_in, check_fields
+from elrea.commands.predict import add_fields, check_fields, prompts_of_file
 from elrea.errors import ConfigError, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, SERVED, STEERING, checked, read_facts
 from elrea.models.peft_folders import config_of, is_peft
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if given.top_k is not None and given.prompts is None:
         raise ConfigError("--top-k changes how prompts are routed; give --prompts too")
     if given.prompts:
-        prompts = [prompt for _, prompt in asked_in(given, check_arguments(given))]
+        prompts = [prompt for _, prompt in prompts_of_file(given, check_arguments(given))]
     device = device_of(given)
     members = members_of(folder)
     weights = parse_weights(given.weights, members, read_facts(folder))
@@ -123,7 +123,7 @@ def merge(
     from elrea.method.ensemble.merging import merged
     from elrea.reporting.model_card import Model, about_run, configuration
 
-    shares, facts = shared(weights), read_facts(folder)
+    shares, facts = normalised(weights), read_facts(folder)
     found = merged(read_members(folder, shares), shares, rank)
     model = Model.of(found.adapter.backbone, found.adapter.revision, facts["backbone"]["name"])
     sections = {
@@ -134,7 +134,7 @@ def merge(
     print(summed(shares))
 
 
-def shared(weights: Mapping[str, float]) -> dict[str, float]:
+def normalised(weights: Mapping[str, float]) -> dict[str, float]:
     """λ = w/Σw."""
     total = sum(weights.values())
     return {name: weight / total for name, weight in weights.items()}

@@ -68,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_outside(given.answers)
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
-    prompts = asked_in(given, facts)
+    prompts = prompts_of_file(given, facts)
     decisive = {
         "settings": vars(settings),
         "top_k": given.top_k,
         "files": dict(facts["files"]),
     }
-    with alone(given.answers):
+    with lock_file(given.answers):
         key = _key_in(given.answers, decisive, prompts)
         done, size = _answered(given.answers, key, len(prompts))
         if done:
@@ -127,7 +127,7 @@ def predict(
 
 
 @contextmanager
-def alone(out: Path) -> Iterator[None]:
+def lock_file(out: Path) -> Iterator[None]:
     """Locks the file of answers against other processes.
 
     Raises:
@@ -143,7 +143,7 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def add_fields(parser: argparse.ArgumentParser) -> None:
-    """Adds `--field` and `--ignore`, for `asked_in`."""
+    """Adds `--field` and `--ignore`, for `prompts_of_file`."""
     parser.add_argument(
         "--field", action="append", default=[], metavar="ROLE=NAME",
         help="name of a field in the file of prompts, as data.fields; columns as choices=A,B,C,D (again for another)",
@@ -164,7 +164,9 @@ def check_fields(given: argparse.Namespace) -> None:
         raise ConfigError("--field and --ignore say how prompts are read; give --prompts too")
 
 
-def asked_in(given: argparse.Namespace, facts: Mapping[str, Any]) -> list[tuple[str, Example]]:
+def prompts_of_file(
+    given: argparse.Namespace, facts: Mapping[str, Any]
+) -> list[tuple[str, Example]]:
     """Ids and prompts of the file `given.prompts`, with `--field` and `--ignore`, asked as the ensemble was trained.
 
     Raises:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from elrea.data.examples import Example
 
 
-def written(examples: Sequence[Example], by: str, strategy: Strategy) -> list[int]:
+def indices_to_generate(examples: Sequence[Example], by: str, strategy: Strategy) -> list[int]:
     """Indices of the test examples that a strategy generates texts for; none is plain text, which asks nothing.
 
     Args:

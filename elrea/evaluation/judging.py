@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError
-from elrea.evaluation.draws import written
+from elrea.evaluation.draws import indices_to_generate
 from elrea.evaluation.judge import Judged, check_name, judge_of, no_answer, reason
 from elrea.evaluation.judge import check as check_judges
 from elrea.evaluation.similarity import MEASURES, similarity
@@ -50,7 +50,7 @@ def check(examples: Sequence[Example], by: str, strategies: Mapping[str, Strateg
                 f"ensemble={name} votes on given choices, and {free.id} has none: set evaluation.by=generation, or "
                 "leave this strategy out"
             )
-    judged = {i for strategy in strategies.values() for i in written(examples, by, strategy)}
+    judged = {i for s in strategies.values() for i in indices_to_generate(examples, by, s)}
     check_judges(examples[i] for i in sorted(judged))
 
 

@@ -75,7 +75,7 @@ def mixtures(
 
     Args:
         strategies: By name. A strategy that picks one member per prompt gets a mixture per member, named
-            `name/member`; `settle` puts them together.
+            `name/member`; `combine_picked` puts them together.
         routing: Of the test prompts.
         backbone: The plain model, not wrapped by PEFT.
         adapter: Returns a member by its name; None for the backbone alone.
@@ -101,18 +101,18 @@ def mixtures(
     return JointModel(backbone, [adapter(name) for name in names]), mixed
 
 
-def settle(
+def combine_picked(
     outcomes: Mapping[str, Outcome], strategies: Mapping[str, Strategy], routing: Routing
 ) -> dict[str, Outcome]:
     """An outcome per strategy; that of a strategy that picks a member per prompt is put together from its members'."""
-    settled = {}
+    combined = {}
     for name, strategy in strategies.items():
         if not isinstance(strategy, Picking):
-            settled[name] = outcomes[name]
+            combined[name] = outcomes[name]
             continue
         of = [outcomes[f"{name}/{member}"] for member in strategy.members(routing)]
         picked = strategy.pick(torch.tensor([o.correct for o in of]), routing.sources).tolist()
-        settled[name] = Outcome(
+        combined[name] = Outcome(
             [of[m].choice[i] for i, m in enumerate(picked)],
             [of[m].correct[i] for i, m in enumerate(picked)],
             [of[m].loss[i] for i, m in enumerate(picked)],
@@ -120,7 +120,7 @@ def settle(
                 kind: [getattr(of[m], kind)[i] for i, m in enumerate(picked)] for kind in of[0].more
             },
         )
-    return settled
+    return combined
 
 
 @dataclass
@@ -243,7 +243,7 @@ def score(
             logits = rows.logits(joint, pad_id, _used(mixtures, indices, joint.count))
         for name, mixture in mixtures.items():
             log_probs = mixture.log_probs(logits, rows, indices, pad_id)
-            _judge(outcomes[name], questions, indices, rows, log_probs, mixture.vote)
+            _record(outcomes[name], questions, indices, rows, log_probs, mixture.vote)
         advance(len(indices))
     return outcomes
 
@@ -257,7 +257,7 @@ def _used(mixtures: Mapping[str, Mixture], indices: Sequence[int], members: int)
     return used
 
 
-def _judge(
+def _record(
     outcome: Outcome,
     questions: Sequence[Question],
     indices: Sequence[int],

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elrea.errors import BackboneError
-from elrea.evaluation.draws import Draws, written
+from elrea.evaluation.draws import Draws, indices_to_generate
 from elrea.method.ensemble.strategy import STEERED
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
@@ -98,7 +98,7 @@ class Sizes:
         by, most = experiment.evaluation.by, experiment.evaluation.max_new_tokens
         scored, _ = prompter.test(tested, most if by == "generation" else None)
         texts = sum(
-            len(written(test, by, strategy)) * Draws.of(strategy).samples
+            len(indices_to_generate(test, by, strategy)) * Draws.of(strategy).samples
             for strategy in experiment.strategies.values()
         )
         scale = len(test) / len(tested)

@@ -121,11 +121,11 @@ class Pipeline:
         for name in left:
             node = self.graph.nodes[name]
             made = self.reused.keys() >= self.graph.upstream(name).keys()
-            if made and self._is_settled(node) and not node.stage.busy():
+            if made and self._is_final(node) and not node.stage.busy():
                 return name
         return left[0]
 
-    def _is_settled(self, node: Node) -> bool:
+    def _is_final(self, node: Node) -> bool:
         """Whether it stays as it is when its clusters are made, which may be fewer than was asked for: an adapter of
         rank C·r does not, though it reads no clusters."""
         if not isinstance(node.step, Adapter) or isinstance(node.step, BaseAdapter):

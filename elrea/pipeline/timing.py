@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from elrea.evaluation.draws import Draws, written
+from elrea.evaluation.draws import Draws, indices_to_generate
 from elrea.method.clustering.assignment import make_clusters
 from elrea.method.ensemble.strategy import BACKBONE, DevGated, TrainedGates
 from elrea.method.features.gradient import GradientFeatures
@@ -162,7 +162,7 @@ def seconds(
         return 2 * rates["score"] * dev
     if isinstance(step, Answers) and "write" in rates:
         strategy = experiment.strategies[step.strategy]
-        count = len(written(experiment.corpus.test, experiment.evaluation.by, strategy))
+        count = len(indices_to_generate(experiment.corpus.test, experiment.evaluation.by, strategy))
         batches = -(-count * Draws.of(strategy).samples // experiment.evaluation.batch_size)
         return rates["write"] * batches * experiment.evaluation.max_new_tokens
     return None

@@ -11,7 +11,7 @@ import pytest
 
 from elrea.commands import export, merge, predict
 from elrea.commands.exit import one_line_errors
-from elrea.commands.predict import alone
+from elrea.commands.predict import lock_file
 from elrea.data.readers.rows import RowReader
 from elrea.errors import ConfigError, DataError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -222,7 +222,7 @@ def test_fields_have_the_roles_that_they_had_in_training(ignore: list[str], tmp_
     predict.add_fields(parser)
     given = parser.parse_args([*words, *(f"--ignore={name}" for name in ignore)])
     given.prompts = path
-    ((name, prompt),) = predict.asked_in(given, {"options": "letters"})
+    ((name, prompt),) = predict.prompts_of_file(given, {"options": "letters"})
     reader = RowReader(fields | {"answer": "right"}, ["level"], options="letters")
     example = reader.read(row, "", "", 1)
     assert (name, prompt.instruction) == ("q7", example.instruction)
@@ -232,7 +232,7 @@ def test_fields_have_the_roles_that_they_had_in_training(ignore: list[str], tmp_
             command.main([str(tmp_path), words[0], *typed, str(tmp_path / "x")])
     given.field = ["instruction"]
     with pytest.raises(DataError, match="--field instruction: write ROLE=NAME, as"):
-        predict.asked_in(given, {})
+        predict.prompts_of_file(given, {})
     with pytest.raises(
         DataError, match=r"'Question text'.*\(--field ROLE=NAME gives it a role, --ign"
     ):
@@ -304,9 +304,10 @@ def test_missing_folders_are_named(tmp_path: Path) -> None:
 
 def test_two_processes_cannot_write_one_file(tmp_path: Path) -> None:
     out = tmp_path / "answers.jsonl"
-    with alone(out), pytest.raises(DataError, match="another process writes this file"), alone(out):  # fmt: skip
+    taken = pytest.raises(DataError, match="another process writes this file")
+    with lock_file(out), taken, lock_file(out):
         pass
-    with alone(out):
+    with lock_file(out):
         assert not out.exists()
     assert not list(tmp_path.iterdir()), "the lock was left behind"
 

@@ -14,7 +14,7 @@ from transformers import GenerationConfig
 from elrea.data.examples import Example
 from elrea.errors import ConfigError, DataError
 from elrea.evaluation import generation
-from elrea.evaluation.draws import Draws, written
+from elrea.evaluation.draws import Draws, indices_to_generate
 from elrea.evaluation.generation import TEXTS, Texts, read_texts, write_texts
 from elrea.evaluation.judge import Judged
 from elrea.evaluation.judging import check, judge_texts, majority
@@ -183,10 +183,12 @@ EXAMPLES = [FREE, MATHS, CHOICE]
 
 def test_which_examples_need_texts() -> None:
     votes = SelfConsistency()
-    assert written(EXAMPLES, "likelihood", votes) == []
-    assert written(EXAMPLES, "generation", Uniform()) == [0, 1, 2]
-    assert written(EXAMPLES, "auto", Uniform()) == [1]
-    assert written(EXAMPLES, "auto", votes) == [0, 1], "there is nothing else to vote on"
+    assert indices_to_generate(EXAMPLES, "likelihood", votes) == []
+    assert indices_to_generate(EXAMPLES, "generation", Uniform()) == [0, 1, 2]
+    assert indices_to_generate(EXAMPLES, "auto", Uniform()) == [1]
+    assert indices_to_generate(EXAMPLES, "auto", votes) == [0, 1], (
+        "there is nothing else to vote on"
+    )
 
 
 def test_examples_that_cannot_be_judged_are_refused() -> None:

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from elrea.data.prompts import Encoded
-from elrea.evaluation.scoring import Mixture, Outcome, Question, questions_of, score, settle
+from elrea.evaluation.scoring import Mixture, Outcome, Question, combine_picked, questions_of, score
 from elrea.method.ensemble import likelihood
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.ensemble.layerwise import LayerwiseModel
@@ -285,13 +285,13 @@ def test_the_oracle_has_the_outcomes_of_the_members_it_picks() -> None:
         "oracle/expert-0": Outcome([0, 1, 2], [True, False, False], [0.1, 0.2, 0.3]),
         "oracle/expert-1": Outcome([3, 4, 5], [False, True, False], [1.1, 1.2, 1.3]),
     }
-    got = settle(found, {"oracle": Oracle()}, routing)["oracle"]
+    got = combine_picked(found, {"oracle": Oracle()}, routing)["oracle"]
     assert got == Outcome([0, 4, 5], [True, True, False], [0.1, 1.2, 1.3])
     norms = {
         name: replace(outcome, choice_norm=[i, 1, 2], choice_bytes=[3, 4, i])
         for i, (name, outcome) in enumerate(found.items())
     }
-    got = settle(norms, {"oracle": Oracle()}, routing)["oracle"]
+    got = combine_picked(norms, {"oracle": Oracle()}, routing)["oracle"]
     assert (got.choice_norm, got.choice_bytes, got.text) == ([0, 1, 2], [3, 4, 1], [])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.errors import ConfigError
-from elrea.evaluation.draws import Draws, written
+from elrea.evaluation.draws import Draws, indices_to_generate
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE, trained_as
 from elrea.pipeline.experiment import key_fields
@@ -68,7 +68,7 @@ class Answers(Step):
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
         experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
         test, own = experiment.corpus.test, experiment.evaluation
-        all_of_them = len(written(test, own.by, strategy)) == len(test)
+        all_of_them = len(indices_to_generate(test, own.by, strategy)) == len(test)
         inputs: dict[str, Any] = {
             "strategy": key_fields(strategy),
             "members": {
@@ -101,7 +101,7 @@ class Answers(Step):
 
         experiment, strategy = context.experiment, context.experiment.strategies[self.strategy]
         own, backbone = experiment.evaluation, context.backbone
-        chosen = written(experiment.corpus.test, own.by, strategy)
+        chosen = indices_to_generate(experiment.corpus.test, own.by, strategy)
         examples = prompts_of(strategy, context, upstream, self.clusters)
         encoded, _ = context.prompter.test([examples[i] for i in chosen], own.max_new_tokens)
         prompts = {i: e.prompt for i, e in zip(chosen, encoded, strict=True)}
@@ -125,7 +125,7 @@ def _writers(context: Context) -> list[str]:
     return [
         name
         for name, s in experiment.strategies.items()
-        if written(experiment.corpus.test, experiment.evaluation.by, s)
+        if indices_to_generate(experiment.corpus.test, experiment.evaluation.by, s)
     ]
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elrea.evaluation.draws import written
+from elrea.evaluation.draws import indices_to_generate
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
 from elrea.evaluation.judge import plugin_sources
 from elrea.evaluation.think import may_open, opens
@@ -107,7 +107,7 @@ class Scores(Step):
     def make(self, context: Context, upstream: Mapping[str, Stage], folder: Path) -> None:
         from elrea.evaluation.generation import read_texts
         from elrea.evaluation.judging import judge_texts
-        from elrea.evaluation.scoring import settle
+        from elrea.evaluation.scoring import combine_picked
 
         experiment, test, too_long = context.experiment, context.experiment.corpus.test, set[str]()
         found: dict[str, Outcome] = {}
@@ -124,7 +124,7 @@ class Scores(Step):
                 found = judge_texts(
                     test, texts, found, advance, think=experiment.evaluation.think, opened=_opened(context),
                 )  # fmt: skip
-        outcomes = settle(
+        outcomes = combine_picked(
             found, experiment.strategies, prompt_routing(context, upstream, self.clusters)
         )
         rows = {
@@ -211,7 +211,11 @@ def read_shots(folder: Path) -> list[int]:
 def _shots(context: Context) -> list[int]:
     """The same, counted; where a text was written, as it was before the text."""
     test, own = context.experiment.corpus.test, context.experiment.evaluation
-    wrote = {i for s in context.experiment.strategies.values() for i in written(test, own.by, s)}
+    wrote = {
+        i
+        for s in context.experiment.strategies.values()
+        for i in indices_to_generate(test, own.by, s)
+    }
     rooms = (own.max_new_tokens if i in wrote else None for i in range(len(test)))
     return [
         context.prompter.test([example], room)[0][0].shots
