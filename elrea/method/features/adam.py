@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-TILE = 1 << 16
-"""Number of entries that are computed at once, so that all operations on them stay in the processor's cache."""
+TILE, WIDE = 1 << 16, 1 << 13
+"""Entries that a CPU computes at once, and columns of them: all operations on them stay in its cache."""
+LARGE_TILE = 1 << 24
+"""Entries that other devices compute at once: 64 MiB, where a second buffer of all gradients could be gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +48,19 @@ def adam_direction(gradients: Tensor, state: AdamState, momentum: bool = True) -
     # η, bias corrections and β are multiplied into what all examples share: m' = m + a g, v' = v + b g².
     a = state.learning_rate * (1 - state.beta1) / (1 - state.beta1**t)
     b = (1 - state.beta2) / (1 - state.beta2**t)
+    m_factor = state.learning_rate * state.beta1 / (1 - state.beta1**t)
+    v_factor = state.beta2 / (1 - state.beta2**t)
     width = gradients.shape[1]
-    m = state.m * (state.learning_rate * state.beta1 / (1 - state.beta1**t))
-    v = state.v * (state.beta2 / (1 - state.beta2**t))
-    on_cpu = gradients.device.type == "cpu"
-    wide = min(width, 1 << 13) if on_cpu else width
-    tall = max(1, TILE // max(1, wide)) if on_cpu else max(1, len(gradients))
+    size, most = (TILE, WIDE) if gradients.device.type == "cpu" else (LARGE_TILE, LARGE_TILE)
+    wide = max(1, min(width, most))
+    tall = max(1, size // wide)
     for start in range(0, width, wide):
         part = slice(start, start + wide)
+        m, v = state.m[part] * m_factor, state.v[part] * v_factor
         for tile in gradients[:, part].split(tall):
-            root = v[part].addcmul(tile, tile, value=b).sqrt_().add_(state.eps)
+            root = v.addcmul(tile, tile, value=b).sqrt_().add_(state.eps)
             if momentum:
-                tile.mul_(a).add_(m[part]).div_(root)
+                tile.mul_(a).add_(m).div_(root)
             else:
                 tile.mul_(a).div_(root)
     return gradients

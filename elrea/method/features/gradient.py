@@ -115,7 +115,8 @@ class GradientFeatures(Features):
         PerExampleGradients(model, self.selected(model))
 
     def memory(self, footprint: Footprint, length: int) -> tuple[float, str]:
-        """Backbone, activations of the largest batch, Adam's moments, and the buffer of collected gradients."""
+        """Backbone, activations of the largest batch, the adapter, Adam's two moments of the gradient's entries, and
+        the buffer of collected gradients."""
         gradients = PerExampleGradients(footprint.model, self.selected(footprint.model))
         fitting = gradients.rows(footprint.device, length)
         prompts = max(1, min(self.batch_size, self.batch_tokens // length, fitting))
@@ -124,7 +125,8 @@ class GradientFeatures(Features):
                 prompts, length, prompts * length, self.recompute, gradients.reach
             )
         buffer = max(4 * gradients.size * self.batch_size, self.buffer_mb * 2**20)
-        used = activations + buffer + footprint.weights + 4 * footprint.adapter
+        moments = 2 * gradients.size if self.form == "adam" else 0
+        used = activations + buffer + footprint.weights + 4 * (footprint.adapter + moments)
         again = ", recomputed" if self.recompute else ""
         return used, f"{prompts} x {length:,} tokens{again}"
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from elrea.method.features import adam
 from elrea.method.features.adam import AdamState, adam_direction
 from elrea.models.training.moments import Moments
 from tests.method.features import by_hand
@@ -69,3 +73,39 @@ def test_rows_and_the_state_do_not_touch_each_other() -> None:
     assert torch.equal(together, again)
     assert torch.equal(now.m, moments(5).exp_avg["a"])
     assert torch.equal(now.v, moments(5).exp_avg_sq["a"])
+
+
+@pytest.mark.parametrize(("tile", "wide"), [(21, 7), (7, 7), (1 << 16, 1 << 13)])
+def test_tiles_and_columns_join_without_a_seam(
+    tile: int, wide: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    g = torch.randn(5, SIZE, generator=torch.Generator().manual_seed(2)) * 0.1
+    wanted = by_hand.adam(g.double().numpy(), moments(7), True)
+    monkeypatch.setattr(adam, "TILE", tile)
+    monkeypatch.setattr(adam, "WIDE", wide)
+    got = adam_direction(g.clone(), state(moments(7)))
+    np.testing.assert_allclose(got.numpy(), wanted, rtol=2e-4, atol=1e-7)
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the most entries of a tensor that an operation returns and that is none of its arguments."""
+
+    entries = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        fresh = isinstance(out, torch.Tensor) and not func.is_view and "_." not in str(func)
+        if fresh:
+            self.entries = max(self.entries, out.numel())
+        return out
+
+
+def test_no_device_gets_a_second_buffer_of_all_gradients() -> None:
+    """32 prompts of an adapter with 78 million parameters: one more buffer would be 9.3 GiB."""
+    size = 78_000_000
+    gradients, m, v = (
+        torch.empty(*shape, device="meta") for shape in ((32, size), (size,), (size,))
+    )
+    with _Largest() as largest:
+        adam_direction(gradients, AdamState(m, v, 3, 0.01, 0.9, 0.999, 1e-8))
+    assert 0 < largest.entries <= adam.LARGE_TILE

@@ -165,6 +165,19 @@ def test_the_forecast_of_memory_follows(recompute: bool) -> None:
     assert needed(8, replace(one, layers="all", cost="cheap")) == needed(8, one)
 
 
+@pytest.mark.parametrize("layers", ["all", 1])
+def test_the_forecast_counts_both_moments_of_what_has_a_gradient(layers: Any) -> None:
+    """12 bytes for each of its parameters: itself and two moments in float32."""
+    footprint = Footprint.of(llama(4).config, Lora(r=2), "float32", None)
+    adam = GradientFeatures(layers=layers, buffer_mb=1)
+    (with_moments, _), (without, _) = (
+        features.memory(footprint, 12) for features in (adam, replace(adam, form="sgd"))
+    )
+    size = PerExampleGradients(footprint.model, layers).size
+    assert with_moments - without == 8 * size
+    assert (size == footprint.adapter) == (layers == "all")
+
+
 @pytest.mark.parametrize(
     ("layers", "reach"), [("all", 4), (1, 1), (3, 3), (["3.mlp"], 1), (["1.self_attn", "3.mlp"], 3)]
 )
