@@ -15,6 +15,7 @@ from elrea.models.adapter_shape import Lora
 from elrea.models.device import Device
 from elrea.models.log import OnlyProgress
 from elrea.models.lora import attach
+from elrea.models.training.module import AdapterModule
 from elrea.models.training.moments import Moments
 from elrea.models.training.schedule import Schedule
 from elrea.models.training.settings import Recipe, Training
@@ -170,6 +171,28 @@ def test_a_loss_that_is_not_finite_is_an_error_with_step_and_examples(tmp_path: 
         train(tmp_path, model=model, start=broken)
     assert not (tmp_path / "adapter").exists()
     assert not model.training
+
+
+@pytest.mark.parametrize(
+    ("taken", "minutes", "kept"),
+    [(8, 30.0, ["step_00000006"]), (1, 0.0, ["step_00000001"])],
+    ids=["the last step", "before a checkpoint"],
+)
+def test_a_gradient_that_no_later_loss_shows_leaves_nothing(
+    taken: int, minutes: float, kept: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is finite, its gradient is not: neither adapter nor checkpoint is written."""
+
+    def spoil(module: AdapterModule, _: object) -> None:
+        if len(module.curve) == taken:
+            next(iter(module.trained.values())).grad.fill_(float("inf"))  # type: ignore[union-attr]
+
+    monkeypatch.setattr(AdapterModule, "on_before_optimizer_step", spoil)
+    said = rf"base: the adapter is not finite after step {taken + 1} \(examples made/\d.*clip=1$"
+    with pytest.raises(TrainingError, match=said):
+        train(tmp_path, checkpoint_minutes=minutes)
+    assert not (tmp_path / "adapter").exists() and not (tmp_path / "epoch_3").exists()
+    assert [path.name for path in (tmp_path / "checkpoint").iterdir()] == kept
 
 
 def test_clipping_bounds_the_first_moment(tmp_path: Path) -> None:

@@ -72,11 +72,14 @@ def fit(
         ):  # fmt: skip
             _take(step, module, optimizer, fabric)
             ended, epoch = module.schedule.ends_epoch(step.number), module.curve[-1]["epoch"]
+            due = agreed(ended or checkpoints.due())
+            if due:
+                _check_finite(step, module)
             if ended and stop:  # first: the checkpoint holds the loss on dev
                 stop.end_epoch(module, epoch)
             if ended and first:
                 end_epoch(epoch, optimizer)
-            if agreed(ended or checkpoints.due()) and first:
+            if due and first:
                 adapter = copied(module.trained)
                 checkpoints.save(Checkpoint(adapter, optimizer.state_dict(), module.progress()))
             if first:
@@ -113,10 +116,7 @@ def _take(step: OptimiserStep, module: AdapterModule, optimizer: Adam, fabric: F
         sum_gradients(parameters, total)
     value = total.item()
     if not math.isfinite(value):
-        raise TrainingError(
-            f"{module.schedule.stage}: the loss is {value} at step {step.number} (examples "
-            f"{', '.join(step.names)}); lower the learning rate or set training.clip=1"
-        )
+        raise _diverged(step, module, f"the loss is {value} at")
     if module.settings.clip is not None:
         torch.nn.utils.clip_grad_norm_(parameters, module.settings.clip)
     optimizer.step()
@@ -129,6 +129,24 @@ def _take(step: OptimiserStep, module: AdapterModule, optimizer: Adam, fabric: F
             "loss": value,
             "learning_rate": rate,
         }
+    )
+
+
+def _check_finite(step: OptimiserStep, module: AdapterModule) -> None:
+    """Refuses parameters that the loss of no later step would check.
+
+    Raises:
+        TrainingError: One of them is not a finite number.
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in module.trained.values()):
+        raise _diverged(step, module, "the adapter is not finite after")
+
+
+def _diverged(step: OptimiserStep, module: AdapterModule, what: str) -> TrainingError:
+    """The error for numbers that are not finite at a step, with what to change."""
+    return TrainingError(
+        f"{module.schedule.stage}: {what} step {step.number} (examples {', '.join(step.names)}); "
+        "lower the learning rate or set training.clip=1"
     )
 
 

@@ -67,8 +67,8 @@ def train_adapter(
         task: Gets each step's number of examples and row of the curve; on resuming, first those of earlier steps.
 
     Raises:
-        TrainingError: No examples, an example without loss, a loss that is not finite, or a checkpoint that cannot be
-            read or is of other settings.
+        TrainingError: No examples, an example without loss, a loss or parameters that are not finite, or a checkpoint
+            that cannot be read or is of other settings.
     """
     from elrea.models.lora import load, set_state
     from elrea.models.training.loop import fit
