@@ -98,6 +98,16 @@ def faster_threads(cores: int) -> int:
     return min(means, key=means.__getitem__)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on whatever device."""
+    import torch
+
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    # On a CPU torch raises a bare RuntimeError, which only its text tells apart.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 @dataclass(frozen=True)
 class Device:
     """One device of this machine, or several of the same kind."""

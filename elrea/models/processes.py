@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch.multiprocessing.spawn import ProcessExitedException
+from torch.multiprocessing.spawn import ProcessException, ProcessExitedException
 
 from elrea.errors import ElreaError
-from elrea.models.device import Device
+from elrea.models.device import Device, is_out_of_memory
 
 if TYPE_CHECKING:
     from elrea.models.log import Task
@@ -89,7 +89,7 @@ def launch(device: Device, work: Callable[[Rank, Task], None], task: Task) -> No
 
     Raises:
         ElreaError: The error of one of the processes, or that one died; the others are stopped.
-        OSError: Likewise.
+        OSError, MemoryError: Likewise; the memory of a device counts, too.
     """
     context = multiprocessing.get_context("spawn")
     errors = context.SimpleQueue()
@@ -104,13 +104,17 @@ def launch(device: Device, work: Callable[[Rank, Task], None], task: Task) -> No
     try:
         with quiet(), _watched(reports, task):
             fabric.launch(partial(_one, device, work, reports, errors))
-    except ProcessExitedException as failure:
-        if errors.empty():
-            raise ElreaError(
-                f"a process of trainer.devices={device.devices} died (exit code {failure.exit_code}); where memory is "
-                "short, lower trainer.devices, training.batch_size or features.batch_tokens"
-            ) from failure
-        raise errors.get() from None
+    except ProcessException as failure:
+        if (
+            not errors.empty()
+        ):  # another process may have ended first, of the connection that this one broke
+            raise errors.get() from None
+        if not isinstance(failure, ProcessExitedException):
+            raise
+        raise ElreaError(
+            f"a process of trainer.devices={device.devices} died (exit code {failure.exit_code}); where memory is "
+            "short, lower trainer.devices, training.batch_size or features.batch_tokens"
+        ) from failure
     finally:
         for process in multiprocessing.active_children():  # after Ctrl-C or an error
             process.terminate()
@@ -132,6 +136,11 @@ def _one(
     except (ElreaError, OSError) as error:
         errors.put(error)
         os._exit(1)  # no traceback: the parent raises the error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        errors.put(MemoryError(str(error)))
+        os._exit(1)
 
 
 def _end_with_parent() -> None:

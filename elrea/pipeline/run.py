@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, ElreaError
+from elrea.models.device import is_out_of_memory
 from elrea.models.log import SILENT, Log
 from elrea.pipeline.graph import Builder, Graph, Node
 from elrea.pipeline.steps.adapters import Adapter, BaseAdapter
@@ -161,14 +162,10 @@ def memory_explained(name: str, step: Step) -> Iterator[None]:
     Raises:
         ElreaError: Memory ran out; which setting to lower.
     """
-    import torch
-
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On a CPU torch raises a bare RuntimeError, which only its text tells apart.
-        short = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-        if not short and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise ElreaError(
             f"{name}: out of memory; lower {step.oom_advice}; the same command then resumes from here"

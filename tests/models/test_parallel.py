@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
-from elrea.errors import TrainingError
+from elrea.errors import ElreaError, TrainingError
 from elrea.models.adapter_shape import Lora
 from elrea.models.backbone import Pretrained
 from elrea.models.device import Device
@@ -23,8 +23,11 @@ from elrea.models.processes import Rank, launch
 from elrea.models.training.moments import Moments
 from elrea.models.training.parallel import TrainingTask, train_shares
 from elrea.models.training.settings import Recipe, Training
+from elrea.pipeline.run import memory_explained
+from elrea.pipeline.steps.adapters import BaseAdapter
 from elrea.store.files import read_json
 from tests.models.builders import BUILDERS, Recorder, contents, examples, train
+from tests.pipeline.test_memory_advice import blank
 
 TWO = Device("cpu", threads=1, devices=2)
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -108,6 +111,27 @@ def test_each_process_holds_a_part_of_the_backbone(place: Path) -> None:
     whole = int(parts[0][1])
     assert sum(int(held) for held, _ in parts) == whole
     assert max(int(held) for held, _ in parts) < 0.6 * whole
+
+
+def _short_of_memory(error: Exception, member: Rank, task: Task) -> None:
+    """One process has too little memory, and the other waits for it."""
+    if member.number == 1:
+        raise error
+    torch.distributed.barrier()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")]
+)
+def test_a_process_without_memory_ends_in_the_advice_of_one_line(error: Exception) -> None:
+    advice = blank(BaseAdapter)
+    with (
+        pytest.raises(ElreaError, match=r"^base: out of memory; lower .*recompute=true") as caught,
+        memory_explained("base", advice),
+    ):
+        launch(TWO, partial(_short_of_memory, error), Recorder())
+    assert len(str(caught.value).splitlines()) == 1
+    assert not multiprocessing.active_children()
 
 
 def test_an_error_in_a_process_is_raised_here(tmp_path: Path, small_model: Path) -> None:

@@ -48,7 +48,7 @@ def stream_shares(work: ExtractionTask, advance: Advance) -> None:
 
     Raises:
         ElreaError: Raised by one of the processes; the others are stopped.
-        OSError: Likewise.
+        OSError, MemoryError: Likewise.
     """
     launch(work.device, partial(_share, work), OnlyProgress(advance))
 

@@ -69,7 +69,7 @@ def train_shares(work: TrainingTask, task: Task = SILENT) -> None:
 
     Raises:
         ElreaError: The error of one of the processes; the others are stopped.
-        OSError: Likewise.
+        OSError, MemoryError: Likewise.
     """
     launch(work.device, partial(_share, work), task)
 
