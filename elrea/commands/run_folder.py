@@ -23,7 +23,8 @@ from elrea.store.files import read_json
 
 CONFIG = "config.yaml"
 MAY_DIFFER = (*CHANGE_NO_RESULT, "hydra")
-"""Config keys, with all keys below them, that do not change what a run finds out."""
+"""Config keys, with all keys below them, that do not change what a run finds out; `check_version` looks at those that
+do with dropout."""
 
 
 def check_run_folder(folder: Path, cfg: DictConfig, key: str) -> None:
@@ -90,8 +91,8 @@ def _chosen(cfg: DictConfig) -> str:
 
 
 def check_version(folder: Path, cfg: DictConfig, keys: Mapping[str, str]) -> None:
-    """Refuses a folder whose results an older version made from other stages, though the configuration is the same: its
-    prompts were worded otherwise.
+    """Refuses a folder whose results were made from other stages, though the configuration is the same: by an older
+    version, whose prompts were worded otherwise, or by another number of processes, whose dropout masks were others.
 
     Args:
         folder: Where a run is going to write.
@@ -103,15 +104,26 @@ def check_version(folder: Path, cfg: DictConfig, keys: Mapping[str, str]) -> Non
     """
     try:
         stages = read_json(folder / SUMMARY)["stages"]
-        older = leaves(load_config(folder / CONFIG)).keys() != leaves(resolved(cfg)).keys()
+        before, now = leaves(load_config(folder / CONFIG)), leaves(resolved(cfg))
         changed = [name for name in stages if keys.get(name, "") != stages[name]["key"]]
     except (ConfigError, StoreError, LookupError, TypeError):
         return  # no results, or none that can be read
-    if older and changed:
+    if changed and before.keys() != now.keys():
         raise ConfigError(
             f"{folder}: holds results of an earlier version, of other prompts or stages ({changed[0]} has another "
             "key); name another folder"
         )
+    if any(name in keys for name in changed) and _together(before) != _together(now):
+        raise ConfigError(
+            f"{folder}: holds results of other dropout masks ({changed[0]} has another key): processes that train "
+            f"together: {_together(before)} there, {_together(now)} here; name another folder"
+        )
+
+
+def _together(settings: Mapping[str, Any]) -> int:
+    """`Device.together` of a config, by dotted keys."""
+    strategy = settings.get("trainer.strategy", "one")
+    return 1 if strategy == "one" else int(settings.get("trainer.devices", 1))
 
 
 def difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

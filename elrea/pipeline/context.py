@@ -13,6 +13,7 @@ from elrea.method.ensemble.requirements import Requirements
 from elrea.method.routing.weights import LearnedRouter
 from elrea.models.log import SILENT, Log, Task
 from elrea.models.start import check_start, checksum
+from elrea.models.training.pass_cost import config_draws
 from elrea.models.training.settings import Recipe
 
 if TYPE_CHECKING:
@@ -98,6 +99,13 @@ class Context:
         if self.within:
             return self.within.backbone
         return self.experiment.backbone.load(self.experiment.device)
+
+    @cached_property
+    def backbone_draws(self) -> bool:
+        """Whether the backbone has dropout of its own, which training draws; it is not loaded."""
+        if self.within:
+            return self.within.backbone_draws
+        return self.here and config_draws(self.experiment.backbone.config())
 
     @property
     def prompter(self) -> Prompter:

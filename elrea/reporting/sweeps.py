@@ -22,7 +22,8 @@ CHANGE_NO_RESULT = (
     "trainer.strategy", "trainer.threads", "training.checkpoint_minutes", "training.recompute", "features.batch_size",
     "features.batch_tokens", "features.buffer_mb", "features.recompute", "evaluation.batch_size",
 )  # fmt: skip
-"""Config keys, with all keys below them, that say where and how fast a run is made, or end it early."""
+"""Config keys, with all keys below them, that say where and how fast a run is made, or end it early. With dropout, the
+processes of trainer.strategy draw other masks than one process: another draw of the same setting, as a seed is."""
 BOUNDS = ("_ci95_low", "_ci95_high")
 """Ends of the names of an interval's columns in sweep.csv."""
 

@@ -36,6 +36,7 @@ CHANGES: list[tuple[str, set[str]]] = [
     ("training.checkpoint_minutes=1", set()),
     ("trainer.threads=2", set()),
     ("trainer.accelerator=auto", set()),
+    ("trainer=ddp", set()),
     ("data.limit_train=1000", set()),
     ("seed=1", ALL),
     ("trainer.precision=bf16-mixed", ALL),
@@ -122,6 +123,23 @@ def test_a_changed_model_changes_all_but_its_name_nothing(
     config = json.loads((moved / "config.json").read_text())
     (moved / "config.json").write_text(json.dumps({**config, "rms_norm_eps": 1e-3}))
     assert changed(before, keys(experiment(moved), tmp_path)) == ALL
+
+
+@pytest.mark.parametrize(
+    ("words", "stages"), [(["trainer.devices=2"], set()), (["trainer=ddp"], ALL)]
+)
+@pytest.mark.parametrize("whose", ["the adapter's", "the backbone's"])
+def test_processes_that_draw_dropout_of_their_own_change_what_they_train(
+    whose: str, words: list[str], stages: set[str], small_model: Path, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(small_model, tmp_path / "model"))
+    dropout = ["adapter.dropout=0.1"]
+    if whose == "the backbone's":
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps({**config, "attention_dropout": 0.1}))
+        dropout = []
+    before = keys(experiment(model, *dropout), tmp_path)
+    assert changed(before, keys(experiment(model, *dropout, *words), tmp_path)) == stages
 
 
 @pytest.mark.parametrize(("turns", "stages"), [(1, ALL - {"base"}), (2, set())])

@@ -17,7 +17,7 @@ from tests.cli.commands import EXAM, QUIET, run
 
 CONFIG: dict[str, Any] = {
     "seed": 0, "store": "a", "plan": False, "until": None, "tracking": {"mode": "offline"},
-    "trainer": {"threads": 2, "precision": "32"},
+    "trainer": {"threads": 2, "precision": "32", "devices": 2, "strategy": "one"},
     "clustering": {"_target_": "elrea.method.clustering.kmeans.FaissKmeans", "k": 4},
     "evaluation": {"settings": None, "batch_size": 16, "stop": ["Q:"]}, "data": {"root": "${oc.env:HOME}"},
     "hydra": {"run": {"dir": "out"}},
@@ -140,6 +140,23 @@ def test_results_of_an_earlier_version_are_kept(tmp_path: Path) -> None:
         ConfigError, match=r"results of an earlier version.*\(base has another key\)"
     ):
         check_version(folder, newer, {**same, "base": "3" * 16})
+
+
+def test_results_of_other_processes_are_kept_where_their_number_matters(tmp_path: Path) -> None:
+    """The stages' keys tell: they have it where something has dropout."""
+    folder = begun(tmp_path)
+    stages = {"base": {"key": "1" * 16}, "expert-0": {"key": "2" * 16}}
+    (folder / "summary.json").write_text(json.dumps({"stages": stages}))
+    same = {name: stage["key"] for name, stage in stages.items()}
+    more, same_processes = config(trainer__strategy="ddp"), config(trainer__devices=3)
+    check_run_folder(folder, more, "hydra.run.dir")
+    check_version(folder, more, same)
+    check_version(folder, more, {"base": "1" * 16})  # how many experts there are is open still
+    check_version(folder, same_processes, {**same, "base": "3" * 16})
+    with pytest.raises(
+        ConfigError, match=r"dropout masks \(base has .*train together: 1 there, 2 here; name an"
+    ):
+        check_version(folder, more, {**same, "base": "3" * 16})
 
 
 @pytest.mark.parametrize(

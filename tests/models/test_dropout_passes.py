@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import GPT2Config
 
 from elrea.models.adapter_shape import Lora
 from elrea.models.lora import attach
 from elrea.models.training import batches, loop
-from elrea.models.training.pass_cost import draws, pass_cost
+from elrea.models.training.pass_cost import config_draws, draws, pass_cost
 from tests.models.builders import gpt2, llama, train
 
 
@@ -25,8 +26,10 @@ def test_the_backbones_own_dropout_draws() -> None:
     attention: Any = llama()
     attention.config.attention_dropout = 0.1  # no module has it: the attention calls the function
     assert draws(attention) and not draws(llama())
+    assert config_draws(attention.config) and not config_draws(llama().config)
     hidden: Any = gpt2()  # its configuration has a dropout of a head for classification, too
-    assert not draws(hidden)
+    assert not draws(hidden) and not config_draws(hidden.config)
+    assert config_draws(GPT2Config())
     hidden.transformer.h[0].mlp.dropout.p = 0.1
     assert draws(hidden)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from peft import PeftModel
     from torch import nn
+    from transformers import PreTrainedConfig
 
 PER_LAYER = 1e8
 """Weights that a token could meet in the time that a decoder layer takes beside its products, forward and backward, on
@@ -49,10 +50,14 @@ def draws(model: nn.Module) -> bool:
     if any(isinstance(module, _DropoutNd) and module.p > 0 for module in model.modules()):
         return True
     config: Any = getattr(model, "config", None)
-    settings = config.to_dict() if config is not None else {}
+    return config is not None and config_draws(config)
+
+
+def config_draws(config: PreTrainedConfig) -> bool:
+    """Whether a model draws, as far as its configuration tells it: no model is loaded."""
     return any(
         isinstance(value, int | float) and value > 0
-        for name, value in _leaves(settings)
+        for name, value in _leaves(config.to_dict())
         if "drop" in name and not name.startswith(UNUSED)
     )
 

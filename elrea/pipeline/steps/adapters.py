@@ -86,7 +86,7 @@ class Adapter(Step):
         }
         if spec.draw:
             inputs["draw"] = spec.draw
-        if spec.lora.dropout and experiment.device.together > 1:
+        if experiment.device.together > 1 and (spec.lora.dropout or context.backbone_draws):
             # Each process draws its own dropout masks.
             inputs["processes"] = experiment.device.together
         if self._starts(context) and context.start:
