@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from elrea.data.wording import TEMPLATE_DATE, Wording
 from elrea.errors import BackboneError, NotHere
 from elrea.models.gguf import converted, is_gguf
-from elrea.models.model_kind import check_config, check_folder, check_head, check_kind
+from elrea.models.model_kind import (
+    check_config,
+    check_folder,
+    check_head,
+    check_kind,
+    is_of_tokenizer,
+)
 from elrea.models.vocabulary import Vocabulary
 from elrea.store.files import sha256, sha256_of
 
@@ -374,7 +380,10 @@ def fingerprint(folder: Path, code: bool) -> str:
     check_parts(folder)
     digest = sha256_of()
     for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code):
+        suffix = path.suffix
+        known = suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code)
+        # Its code counts where it is run, whatever its name.
+        if known or (suffix != ".py" and path.is_file() and is_of_tokenizer(path.name)):
             digest.update(f"{path.name}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 

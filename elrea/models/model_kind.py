@@ -114,7 +114,7 @@ def check_kind(
     if config:
         check_config(name, config, files)
         _check_quantisation(name, config, quantise)
-    if weights and "config.json" in files and not any(map(_is_of_tokenizer, files)):
+    if weights and "config.json" in files and not any(map(is_of_tokenizer, files)):
         raise BackboneError(
             f"{name}: has no tokenizer (tokenizer.json, tokenizer.model, vocab.json or the like); copy the files of "
             "the model's tokenizer into the folder"
@@ -224,7 +224,7 @@ def _check_quantisation(name: str, config: Mapping[str, Any], quantise: str | No
         )
 
 
-def _is_of_tokenizer(file: str) -> bool:
+def is_of_tokenizer(file: str) -> bool:
     """Whether a file by its name holds a tokenizer, or names one that needs no file."""
     ends = (".model", ".tiktoken", ".spm", ".vocab", ".codes")
     whole = ("vocab.json", "vocab.txt", "vocab.bpe", "merges.txt", "tekken.json")

@@ -83,6 +83,29 @@ def test_identity_depends_on_the_files_contents(folder: Path, tmp_path: Path) ->
     assert Pretrained(str(twin), dtype="bfloat16").identity() in seen
 
 
+@pytest.mark.parametrize(
+    "name", ["qwen.tiktoken", "source.spm", "vocab.bpe", "bpe.codes", "sentencepiece.vocab"]
+)
+def test_identity_depends_on_whatever_holds_a_tokenizer(
+    name: str, folder: Path, tmp_path: Path
+) -> None:
+    twin = Path(shutil.copytree(folder, tmp_path / "twin"))
+    seen = {Pretrained(str(twin)).identity()}
+    for text in ("a b", "a c"):
+        (twin / name).write_text(text)
+        seen.add(Pretrained(str(twin)).identity())
+    assert len(seen) == 3
+
+
+def test_code_of_a_tokenizer_counts_only_where_it_is_run(folder: Path, tmp_path: Path) -> None:
+    twin = Path(shutil.copytree(folder, tmp_path / "twin"))
+    before = Pretrained(str(twin)).identity()
+    (twin / "tokenization_own.py").write_text("")
+    (twin / "tokenizer").mkdir()
+    assert Pretrained(str(twin)).identity() == before
+    assert Pretrained(str(twin), trust_remote_code=True).identity() != before
+
+
 def no_config(folder: Path) -> None:
     (folder / "config.json").unlink()
 
