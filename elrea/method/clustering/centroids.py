@@ -20,14 +20,15 @@ def centroids(features: np.ndarray, assignment: np.ndarray) -> Tensor:
         assignment: Cluster of each example [n], 0 to C-1, none empty; -1: in no cluster.
 
     Returns:
-        [C, d], rows of length 1.
+        [C, d], rows of length 1; zeros for a cluster whose features cancel: its cosine with every prompt is 0.
     """
     sums = torch.zeros(int(assignment.max()) + 1, features.shape[1], dtype=torch.float64)
     for rows, block in blocks(features):
         members = np.flatnonzero(assignment[rows] >= 0)
         labels = torch.from_numpy(assignment[rows][members])
         sums.index_add_(0, labels, block[members].double())
-    return (sums / sums.norm(dim=1, keepdim=True)).float()
+    lengths = sums.norm(dim=1, keepdim=True)
+    return (sums / torch.where(lengths > 0, lengths, 1.0)).float()
 
 
 def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
@@ -35,7 +36,7 @@ def cosines(features: np.ndarray, centres: Tensor) -> Tensor:
 
     Args:
         features: δ [n, d], float16 or float32, possibly memory-mapped.
-        centres: δ̄ [C, d], rows of length 1.
+        centres: δ̄ [C, d], rows of length 1 or of zeros.
 
     Returns:
         [n, C] in float32.

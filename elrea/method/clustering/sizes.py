@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from elrea.errors import ClusterError
+
 Nearest = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(points [m], mask of the remaining clusters [C]) -> the nearest remaining cluster of each point [m]."""
 
@@ -25,7 +27,12 @@ def dissolve(assignment: np.ndarray, count: int, min_size: int, nearest: Nearest
 
     Returns:
         Cluster of each point [n], with the numbers as given.
+
+    Raises:
+        ClusterError: There is no point, and so no cluster that could remain.
     """
+    if not len(assignment):
+        raise ClusterError("no example with a feature is left to cluster; give more data")
     assignment, alive = assignment.copy(), np.ones(count, dtype=bool)
     while True:
         sizes = np.bincount(assignment, minlength=count)

@@ -10,6 +10,7 @@ from elrea.method.clustering.kmeans import FaissKMeans
 from elrea.method.clustering.points import Points
 from elrea.method.clustering.quality import quality, stability
 from elrea.method.clustering.random import RandomClusters
+from elrea.method.clustering.source import SourceClusters
 from tests.method.clustering.rows import groups, points
 
 # Angles 0, 60, 180 and 240 degrees: opposite pairs have cosine -1, neighbours 0.5.
@@ -51,6 +52,15 @@ def test_one_cluster_has_nothing_between_and_single_members_nothing_within() -> 
         alone["within"] is None and alone["silhouette"] is None and alone["conflict_within"] is None
     )
     assert alone["sizes"] == [1, 1, 1, 1]
+
+
+def test_one_point_is_a_cluster_that_nothing_can_be_compared_with() -> None:
+    """No sample of four fifths of it has a point."""
+    one = Points(FEATURES[:1], ["a"])
+    assignment = SourceClusters()(one, 0)
+    assert assignment.tolist() == [0]
+    got = quality(one, assignment, ["x"], SourceClusters())
+    assert got["sizes"] == [1] and got["stability_seeds"] is got["stability_samples"] is None
 
 
 def test_large_inputs_are_sampled_for_pairs_but_not_for_sizes(monkeypatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from elrea.errors import ClusterError
 from elrea.method.clustering.sizes import by_size, dissolve
 
 
@@ -28,6 +30,11 @@ def test_an_empty_cluster_goes_without_asking_where_to() -> None:
         raise AssertionError("no one has to move")
 
     assert dissolve(np.array([0, 0, 2]), 3, 0, nobody).tolist() == [0, 0, 2]
+
+
+def test_no_points_are_an_error() -> None:
+    with pytest.raises(ClusterError, match=r"^no example with a feature is left to cluster"):
+        dissolve(np.array([], dtype=np.int64), 0, 1, lambda members, alive: members)
 
 
 def test_by_size_by_hand() -> None:

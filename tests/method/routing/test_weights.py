@@ -47,6 +47,21 @@ def test_cosines_do_not_see_lengths_and_no_feature_is_near_to_nothing() -> None:
     assert lost.experts().tolist() == [[0.5, 0.5]] and lost.base.tolist() == [1.0]
 
 
+def test_members_that_cancel_are_near_to_no_prompt() -> None:
+    """Their cluster's mean is no direction: cosines of 0, and weights as for any other cosines."""
+    features = np.array([[0.6, 0.8], [-0.6, -0.8], [1.0, 0.0]], dtype=np.float32)
+    centres = centroids(features, np.array([0, 0, 1]))
+    assert centres.tolist() == [[0.0, 0.0], [1.0, 0.0]]
+    got = Routing(cosines(features, centres), Router())
+    torch.testing.assert_close(got.cosines, torch.tensor([[0.0, 0.6], [0.0, -0.6], [0.0, 1.0]]))
+    torch.testing.assert_close(
+        got.experts(), routing([0.0, 0.6], [0.0, -0.6], [0.0, 1.0]).experts()
+    )
+    assert bool(got.experts().isfinite().all()) and got.base.tolist() == pytest.approx([0.4, 1, 0])
+    alone = Routing(cosines(features, centres[:1]), Router())
+    assert alone.experts().tolist() == [[1.0]] * 3 and alone.base.tolist() == [1.0] * 3
+
+
 def test_blocks_change_nothing(monkeypatch, tmp_path) -> None:
     draw = np.random.default_rng(0)
     rows = draw.standard_normal((50, 6)).astype(np.float16)
