@@ -34,7 +34,8 @@ from elrea.data.readers.prompt_reader import PromptReader
 from elrea.data.readers.tables import EmptyFile, rows_of
 from elrea.errors import ConfigError, DataError
 from elrea.method.ensemble.decoding_settings import Decoding
-from elrea.store.files import is_text, key_of
+from elrea.method.ensemble.places import LOCAL
+from elrea.store.files import CHECKSUM, is_text, key_of
 from elrea.store.lock import Lease
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "files": dict(facts["files"]),
     }
     with lock_file(given.answers):
-        key = _key_in(given.answers, decisive, prompts)
+        key = _key_in(given.answers, decisive, facts, prompts)
         done, size = _answered(given.answers, key, len(prompts))
         if done:
             print(f"{done:,} of {len(prompts):,} prompts are answered already", flush=True)
@@ -254,19 +255,33 @@ def _answers(
     return rows
 
 
-def _key_in(out: Path, decisive: dict[str, Any], prompts: Sequence[tuple[str, Example]]) -> str:
-    """The key of the answers: of all that decides them, wherever the file of prompts lies.
+def _key_in(
+    out: Path,
+    decisive: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    prompts: Sequence[tuple[str, Example]],
+) -> str:
+    """The key of the answers: of all that decides them, wherever the backbone and the file of prompts lie.
 
-    A file that was begun when the key still had the path of the prompts keeps that key.
+    A file that was begun under an older key keeps it: one had the path of the prompts, both lacked what
+    `ensemble.json` says beside the list of files.
     """
-    with_paths = key_of({**decisive, "prompts": [repr(prompt) for prompt in prompts]})
+    asked = [(name, repr(replace(prompt, id=""))) for name, prompt in prompts]
+    with_paths = [repr(prompt) for prompt in prompts]
+    older = [key_of({**decisive, "prompts": words}) for words in (asked, with_paths)]
     if out.exists():
         with out.open("rb") as file:
             first = _parsed(file.readline())
-        if first and first.get("by") == with_paths:
-            return with_paths
-    asked = [(name, repr(replace(prompt, id=""))) for name, prompt in prompts]
-    return key_of({**decisive, "prompts": asked})
+        if first and first.get("by") in older:
+            return str(first["by"])
+    return key_of({**decisive, "ensemble": _without_places(facts), "prompts": asked})
+
+
+def _without_places(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`ensemble.json` without where the backbone lies: its fingerprint decides the answers."""
+    kept = {name: value for name, value in facts.items() if name != CHECKSUM}
+    backbone = dict(facts["backbone"]).items()
+    return {**kept, "backbone": {name: value for name, value in backbone if name not in LOCAL}}
 
 
 def _answered(out: Path, key: str, count: int) -> tuple[int, int]:

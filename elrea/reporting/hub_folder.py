@@ -9,12 +9,10 @@ from typing import Any
 
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import ENSEMBLE, FREE
+from elrea.method.ensemble.places import LOCAL
 from elrea.models.peft_folders import CONFIG, read_folder
 from elrea.reporting.model_card import README, Model, about_run, card, configuration
 from elrea.store.files import checksums, read_json, with_checksum, write_json, write_text
-
-LOCAL = ("absolute", "relative")
-"""Fields of the backbone in `ensemble.json` that are places on this machine."""
 
 WHAT = """`Ensemble.load("hub:{repo}", revision="...")` of the package elrea loads it: JSON and safetensors alone.
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from elrea.errors import ConfigError, DataError, StoreError
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.models.device import Device
-from elrea.store.files import key_of
+from elrea.store.files import key_of, read_json, with_checksum, write_json
 from tests.cli.commands import Ended
 
 PROMPTS = [
@@ -98,22 +100,65 @@ def test_the_prompts_may_be_moved_and_their_path_typed_in_another_way(
         answers(typed)
 
 
-def test_answers_begun_under_the_key_with_the_path_are_resumed(
-    typed: list[str], whole: Ended
+@pytest.mark.parametrize("with_paths", [True, False])
+def test_answers_begun_under_an_older_key_are_resumed(
+    with_paths: bool, typed: list[str], whole: Ended
 ) -> None:
+    """The oldest had the path of the prompts, and the next one nothing of ensemble.json but its files."""
     out = Path(typed[typed.index("--out") + 1])
     answers(typed)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     prompts = predict.read_prompts(Path(typed[typed.index("--in") + 1]), "letters")
     facts = json.loads((whole.folder / "out" / "ensemble" / "ensemble.json").read_text())
+    asked = [(name, repr(replace(prompt, id=""))) for name, prompt in prompts]
     old = key_of({
         "settings": vars(Decoding(max_new_tokens=4)), "top_k": None, "files": facts["files"],
-        "prompts": [repr(prompt) for prompt in prompts],
+        "prompts": [repr(prompt) for prompt in prompts] if with_paths else asked,
     })  # fmt: skip
     before = "".join(json.dumps({**row, "by": old}, ensure_ascii=False) + "\n" for row in rows)
     out.write_text("".join(before.splitlines(keepends=True)[:17]))
     answers(typed)
     assert out.read_text() == before
+
+
+def _key(out: Path, facts: dict[str, Any]) -> str:
+    return predict._key_in(out, {"files": facts["files"]}, facts, [])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"router": {"class": "Router", "temperature": 0.5}},
+        {"features": {"class": "InstructionEmbedding"}},
+        {"prompts": {"add_bos": False}},
+        {"options": "letters"},
+        {"strategy": {"class": "ElreaTop1"}},
+        {"backbone": {"name": "m", "fingerprint": "f", "max_length": 200}},
+    ],
+)
+def test_whatever_ensemble_json_says_of_the_answers_is_in_their_key(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    out, place = tmp_path / "answers.jsonl", {"absolute": "/a/m", "relative": "m"}
+    facts: dict[str, Any] = {
+        "files": {"base/x": "1"}, "router": {"class": "Router", "temperature": 1.0},
+        "backbone": {"name": "m", "fingerprint": "f", "max_length": 100},
+    }  # fmt: skip
+    moved = {**facts, "backbone": {**facts["backbone"], **place}, "own_sha256": "x"}
+    assert _key(out, facts) == _key(out, moved) != _key(out, {**facts, **change})
+
+
+def test_answers_of_another_temperature_of_the_router_are_refused(
+    typed: list[str], whole: Ended, tmp_path: Path
+) -> None:
+    typed[0] = str(shutil.copytree(whole.folder / "out" / "ensemble", tmp_path / "ensemble"))
+    answers(typed)
+    path = tmp_path / "ensemble" / "ensemble.json"
+    facts = read_json(path)
+    facts["router"]["temperature"] = 0.5
+    write_json(path, with_checksum(facts))
+    with pytest.raises(DataError, match="has answers of another ensemble, other prompts"):
+        answers(typed)
 
 
 def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 BUILT_IN = Tiny().shown_name
+LOCAL = ("absolute", "relative")
+"""Fields of the backbone in `ensemble.json` that are places on this machine."""
 KEPT = {field.name for field in fields(Pretrained)} - {"trust_remote_code", "name", "revision"}
 """Settings of the backbone that `ensemble.json` may have."""
 
