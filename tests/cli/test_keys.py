@@ -14,7 +14,7 @@ from elrea.data.prompts import Prompter
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.experiment import Experiment
 from elrea.pipeline.graph import Node, graph_of
-from elrea.pipeline.steps import answers
+from elrea.pipeline.steps import answers, scores
 from elrea.store.stage import Store
 from tests.cli.commands import EXAM, TINY
 from tests.cli.test_configs import CONF, composed
@@ -199,6 +199,32 @@ def test_a_stop_text_that_begins_in_a_prompt_stands_in_the_key(
         with monkeypatch.context() as patched:
             patched.setattr(answers, "_stops_in_a_prompt", lambda _context: False)
             assert changed(keys(found, tmp_path), new) == other
+
+
+@pytest.mark.parametrize(
+    ("choices", "judge", "stages"),
+    [
+        (("a", "b"), "", {"scores"}),
+        (("a", "b"), "words", set()),
+        (("A", "B"), "", set()),
+        (("1", "2"), "", set()),
+    ],
+)
+def test_small_letters_are_in_the_key_of_what_is_read_from_texts(
+    choices: tuple[str, ...], judge: str, stages: set[str], small_model: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Older versions took an article for the letter "a"; where no text is read, all are still found."""
+    plain, texts = (
+        experiment(small_model, f"evaluation.by={by}") for by in ("likelihood", "generation")
+    )
+    last = replace(plain.corpus.test[-1], choices=choices, response=choices[1], judge=judge)
+    for it, other in ((plain, set()), (texts, stages)):
+        corpus = replace(it.corpus, test=(*it.corpus.test[:-1], last))
+        new = keys(replace(it, corpus=corpus), tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(scores, "_small_letters", lambda _examples: False)
+            assert changed(keys(replace(it, corpus=corpus), tmp_path), new) == other
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,52 @@ def test_letters(text: str, answer: str | None) -> None:
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
+        ("This is a metal, so b.", "b"),
+        ("Iron is a metal. (b)", "b"),
+        ("The answer is a metal: b", "b"),
+        ("The answer is a **metal**, that is, **b**", "b"),
+        ("The answer is a number. The answer is c.", "c"),
+        ("This is a metal", None),
+        ("The answer is a metal", None),
+        ("A man says (b)", "b"),
+        ("a", "a"),
+        (" b", "b"),
+        ("A", "a"),
+        ("The answer is (B).", "b"),
+        ("The answer is a", "a"),
+        ("The answer is a.", "a"),
+        ("The answer is a\n\nA metal is hard.", "a"),
+        ("The answer is a because gold is a metal.", "a"),
+        ("The answer is b because iron is a metal.", "b"),
+        ("The answer is b (iron), not a (gold).", "b"),
+        ("Answer: a) gold", "a"),
+        ("Answer: a, since gold is a metal", "a"),
+        ("answer: **a**", "a"),
+        (r"The answer is $\boxed{\text{d}}$.", "d"),
+        ("It is not (a). So the answer is b, not c.", "b"),
+        ("a) gold", "a"),
+        ("a: gold", "a"),
+        ("a, because gold is a metal", "a"),
+        ("c. It is a liquid", "c"),
+        ("Gold is a metal.\na\nIron is a metal too.", "a"),
+        ("Of a metal and a gas I take b", "b"),
+        ("I take b rather than a gas", "b"),
+        ("It is b, because iron is a metal", "b"),
+        ("I'd say it's a gas, e.g. argon, i.e. no b-side", None),
+        ("the answer is e", None),
+        ("bad cab", None),
+        ("no idea", None),
+        ("", None),
+    ],
+)
+def test_small_letters_are_no_words(text: str, answer: str | None) -> None:
+    """What a reader takes each text to say; "a" is an article where a word follows."""
+    assert judged(text, asked("letter", "b", ("a", "b", "c", "d"))) == Judged(answer == "b", answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
         (" not at all", "not at all"),
         ("Not at all, not", "not at all"),
         ("I would not say. The answer is: yes", "yes"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from elrea.evaluation.draws import indices_to_generate
 from elrea.evaluation.judge import VERSION as JUDGES_VERSION
-from elrea.evaluation.judge import plugin_sources
+from elrea.evaluation.judge import name_of, plugin_sources
+from elrea.evaluation.judges.letter import lower_case
 from elrea.evaluation.think import may_open, opens
 from elrea.method.ensemble.strategy import Tagging
 from elrea.pipeline.experiment import key_fields
@@ -23,6 +24,7 @@ from elrea.pipeline.steps.paired import DevComparison
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
+    from elrea.data.examples import Example
     from elrea.evaluation.generation import Texts
     from elrea.evaluation.scoring import Outcome
     from elrea.pipeline.context import Context
@@ -99,6 +101,8 @@ class Scores(Step):
             inputs["judges"] = JUDGES_VERSION
             if outside := plugin_sources(experiment.corpus.test):
                 inputs["plugin_judges"] = outside
+            if _small_letters(experiment.corpus.test):
+                inputs["small_letters"] = "may be words"
             inputs["loss"] = experiment.evaluation.by != "generation"
             if experiment.evaluation.think != "strip":
                 inputs["think"] = experiment.evaluation.think
@@ -206,6 +210,11 @@ def read_outcomes(folder: Path) -> dict[str, Outcome]:
 def read_shots(folder: Path) -> list[int]:
     """Of each test prompt, how many of its solved examples had room; empty where none has any."""
     return read_json(folder / SHOTS) if (folder / SHOTS).is_file() else []
+
+
+def _small_letters(examples: Iterable[Example]) -> bool:
+    """Whether a lower-case letter is an answer: older versions took each such letter for one, the article "a" too."""
+    return any(name_of(e) == "letter" and lower_case(e.choices) for e in examples)
 
 
 def _shots(context: Context) -> list[int]:
