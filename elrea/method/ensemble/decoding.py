@@ -7,8 +7,7 @@ weighted sum of its rows' logits; `Stream` reports the text as it grows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +26,8 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from elrea.method.ensemble.layerwise import LayerwiseModel
+from elrea.method.ensemble.prefix import most_shared
+from elrea.method.ensemble.probes import caches, pads, settings_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -55,6 +56,8 @@ def generate(
 ) -> list[Ids]:
     """Continues prompts of any lengths together, each by its own members, in one pass per token for all of them.
 
+    With a backbone whose texts padding would change, prompts of equal length only are continued together.
+
     Args:
         joint: All members. A `LayerwiseModel` mixes them inside its layers, with one row per prompt.
         prompts: Token ids, at least one per prompt.
@@ -68,8 +71,47 @@ def generate(
     Returns:
         Token ids of the answers, without the token that ended them; a stop text at the end is still included.
     """
-    if not prompts:
-        return []
+    answers: list[Ids] = [()] * len(prompts)
+    for numbers in _batches(joint.model, prompts, decoding, pad_id):
+        found = _together(
+            joint, [prompts[n] for n in numbers], weights[numbers], decoding, tokenizer, pad_id,
+            _renumbered(tell, numbers) if tell else None,
+            None if seeds is None else [seeds[n] for n in numbers],
+        )  # fmt: skip
+        for number, answer in zip(numbers, found, strict=True):
+            answers[number] = answer
+    return answers
+
+
+def _batches(
+    model: PreTrainedModel, prompts: Sequence[Ids], decoding: Decoding, pad_id: int
+) -> list[list[int]]:
+    """Numbers of the prompts that are continued together: all, or those of equal length if padding would change them,
+    as it also does where the longest prompt's text goes beyond a limit that the others' positions depend on."""
+    by_length: dict[int, list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        by_length.setdefault(len(prompt), []).append(number)
+    if len(by_length) < 2:
+        return list(by_length.values())
+    reach = max(by_length) + decoding.max_new_tokens
+    if reach <= most_shared(model) and pads(model, pad_id):
+        return [list(range(len(prompts)))]
+    return list(by_length.values())
+
+
+def _renumbered(
+    tell: Callable[[int, str], object], numbers: Sequence[int]
+) -> Callable[[int, str], object]:
+    """The same for a part of the prompts, which has numbers of its own."""
+    return lambda number, text: tell(numbers[number], text)
+
+
+def _together(
+    joint: JointModel | LayerwiseModel, prompts: Sequence[Ids], weights: Tensor, decoding: Decoding,
+    tokenizer: PreTrainedTokenizerBase, pad_id: int, tell: Callable[[int, str], object] | None,
+    seeds: Sequence[int] | None,
+) -> list[Ids]:  # fmt: skip
+    """As `generate`, in one batch."""
     device = next(joint.model.parameters()).device
     layerwise = isinstance(joint, LayerwiseModel)
     used = torch.ones(len(prompts), 1, dtype=torch.bool) if layerwise else weights != 0
@@ -83,14 +125,15 @@ def generate(
     row_weights = torch.ones(len(prompts), device=device) if layerwise else weights[prompt, member]
     mixer = Mixer(prompt, row_weights, len(prompts), decoding, seeds)
     ends = ends_of(joint.model, tokenizer)
+    cached = len(prompt) == 1 or caches(joint.model, pad_id)
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
-        prefill_chunk_size=joint.chunk(len(prompt), longest),
+        use_cache=cached, prefill_chunk_size=joint.chunk(len(prompt), longest) if cached else None,
     )  # fmt: skip
     criteria = [StopTexts(tokenizer, decoding.stop, longest)] if decoding.stop else []
     stream = Stream(tokenizer, first.tolist(), ends, decoding.stop, tell) if tell else None
     rows = joint.rows(weights if layerwise else member)
-    with rows as model, _settings_of(model, settings), torch.inference_mode():
+    with rows as model, settings_of(model, settings), torch.inference_mode():
         generating: Any = model
         out = generating.generate(
             ids[prompt], attention_mask=mask[prompt], generation_config=settings,
@@ -168,17 +211,6 @@ def _turns(prompt: Tensor) -> list[slice | Tensor]:
         turns.setdefault(seen[number], []).append(row)
         seen[number] += 1
     return [torch.tensor(rows, device=prompt.device) for rows in turns.values()]
-
-
-@contextmanager
-def _settings_of(model: PreTrainedModel, settings: GenerationConfig) -> Iterator[None]:
-    """Replaces the model's own generation settings: a repetition penalty would apply to every member's logits alone."""
-    before = model.generation_config
-    model.generation_config = settings
-    try:
-        yield
-    finally:
-        model.generation_config = before
 
 
 def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:

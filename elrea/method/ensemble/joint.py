@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 
 from elrea.errors import BackboneError
 from elrea.method.ensemble.cpu_linear import swapped_products
-from elrea.method.ensemble.prefix import read
+from elrea.method.ensemble.prefix import most_shared, read
+from elrea.method.ensemble.probes import chunks
 from elrea.models.adapter_shape import Lora
 from elrea.models.loss import logits_at
 
@@ -212,11 +212,12 @@ def pairs_of(used: Tensor) -> tuple[Tensor, Tensor]:
 def chunk_of(model: PreTrainedModel, rows: int, longest: int) -> int | None:
     """Tokens of each row that `generate` should read in one pass, for `rows` rows of at most `longest` tokens.
 
-    None means all of them: on a GPU, where this is fastest, and for a backbone without a cache of keys and values (such
-    as Mamba, whose state has another name), which cannot continue from a part.
+    None means all of them: on a GPU, where this is fastest, for a backbone that cannot go on from a part of a prompt
+    (such as Mamba and Jamba), and where the first keys would not fit the last ones (`most_shared`).
     """
-    caches = "past_key_values" in signature(model.forward).parameters
-    if model.device.type != "cpu" or rows * longest <= TOKENS or not caches:
+    if model.device.type != "cpu" or rows * longest <= TOKENS:
+        return None
+    if longest > most_shared(model) or not chunks(model):
         return None
     return max(8, TOKENS // rows)
 
