@@ -208,7 +208,8 @@ class ElreaLM(LM):
     def _generate(self, prompts: list[Ids], weights: Tensor, settings: Decoding) -> list[str]:
         backbone = self.ensemble.backbone
         tokenizer = backbone.tokenizer
-        settings = replace(settings, stop=[*settings.stop, *self.ensemble.prompter.stop])
+        own = self.ensemble.prompter
+        settings = replace(settings, stop=[*settings.stop, *own.stop], ends=own.ends)
         answers = generate(
             self.ensemble.joint, prompts, weights, settings, tokenizer, pad_id=backbone.pad_id
         )

@@ -117,6 +117,21 @@ class Prompter:
         text = str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
         return (text,) if text else ()
 
+    @cached_property
+    def ends(self) -> Ids:
+        """Tokens other than EOS that end a generated response: the special tokens of the end of the template's turn.
+
+        `stop` has none of them, since special tokens are not in a text.
+        """
+
+        def shown(token: int, **how: bool) -> str:
+            return str(self.tokenizer.decode([token], **how))
+
+        eos = self.tokenizer.eos_token_id
+        ids = self._closing
+        ids = ids[: ids.index(eos)] if eos in ids else ids
+        return tuple(i for i in ids if shown(i) and not shown(i, skip_special_tokens=True))
+
     def encode(self, example: Example, *, end: bool = True) -> Encoded:
         """Encode one example, however long.
 

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from elrea.data.prompts import Prompter
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.experiment import Experiment
-from elrea.pipeline.graph import Node, graph_of
+from elrea.pipeline.graph import Builder, Node, graph_of
 from elrea.pipeline.steps import answers, scores
 from elrea.store.stage import Store
 from tests.cli.commands import EXAM, TINY
 from tests.cli.test_configs import CONF, composed
+from tests.data.conftest import CHATML
 
 EXPERTS = {"expert-0", "expert-1"}
 ALL = {"base", "features-train", "clusters", *EXPERTS, "features-test", "scores"}
@@ -199,6 +201,29 @@ def test_a_stop_text_that_begins_in_a_prompt_stands_in_the_key(
         with monkeypatch.context() as patched:
             patched.setattr(answers, "_stops_in_a_prompt", lambda _context: False)
             assert changed(keys(found, tmp_path), new) == other
+
+
+@pytest.mark.parametrize(("own", "stages"), [(False, {*ANSWERS, "scores"}), (True, set())])
+def test_an_end_of_turn_that_the_model_does_not_know_stands_in_the_key_of_texts(
+    own: bool, stages: set[str], small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions wrote on behind it, unless the model's own settings had it."""
+    chat = Path(shutil.copytree(small_model, tmp_path / "chat"))
+    tokenizer = AutoTokenizer.from_pretrained(chat)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = CHATML
+    tokenizer.save_pretrained(chat)
+    model: Any = AutoModelForCausalLM.from_pretrained(chat)
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    turn = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *[turn] * own]
+    model.save_pretrained(chat)
+    found = experiment(chat, "evaluation.by=generation")
+    (context,) = Builder(found).contexts
+    assert answers._decoding(context).ends == (turn,)
+    new = keys(found, tmp_path)
+    monkeypatch.setattr(answers, "_new_ends", lambda _context: [])
+    assert changed(keys(found, tmp_path), new) == stages
 
 
 @pytest.mark.parametrize(

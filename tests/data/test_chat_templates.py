@@ -209,6 +209,19 @@ def test_a_closing_marker_without_a_token_ends_a_generated_text(
     assert Prompter(added, 1000).stop == ("<|done|>",)
 
 
+def test_special_tokens_that_close_a_turn_are_ends_of_a_generated_text(
+    byte_level: PreTrainedTokenizerFast, templated: With
+) -> None:
+    tokenizer = templated(PLAIN)
+    assert Prompter(tokenizer, 1000).ends == (tokenizer.convert_tokens_to_ids("<|im_end|>"),)
+    unknown = PLAIN.replace("<|im_end|>", "<|done|>")
+    both = PLAIN.replace("<|im_end|>", "!<|im_end|></s>")
+    assert Prompter(templated(both), 1000).ends == Prompter(tokenizer, 1000).ends
+    assert Prompter(templated(both), 1000).stop == ("!",)
+    for other in (templated(unknown), templated(SPACED), byte_level):
+        assert Prompter(other, 1000).ends == ()
+
+
 # The date.
 
 

@@ -124,7 +124,7 @@ def _together(
     first = torch.searchsorted(prompt, torch.arange(len(prompts), device=device))
     row_weights = torch.ones(len(prompts), device=device) if layerwise else weights[prompt, member]
     mixer = Mixer(prompt, row_weights, len(prompts), decoding, seeds)
-    ends = ends_of(joint.model, tokenizer)
+    ends = ends_of(joint.model, tokenizer, decoding.ends)
     cached = len(prompt) == 1 or caches(joint.model, pad_id)
     settings = GenerationConfig(
         max_new_tokens=decoding.max_new_tokens, do_sample=False, pad_token_id=pad_id, eos_token_id=ends or None,
@@ -213,9 +213,11 @@ def _turns(prompt: Tensor) -> list[slice | Tensor]:
     return [torch.tensor(rows, device=prompt.device) for rows in turns.values()]
 
 
-def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Tokens that end an answer: the tokenizer's end of text, and the model's own (a chat model's end of turn)."""
-    ends: set[int] = set()
+def ends_of(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, others: Sequence[int] = ()
+) -> list[int]:
+    """Tokens that end an answer: the tokenizer's end of text, the model's own (a chat model's end of turn), others."""
+    ends = set(others)
     for known in (tokenizer.eos_token_id, getattr(model.generation_config, "eos_token_id", None)):
         ends |= {known} if isinstance(known, int) else set(known or ())
     return sorted(ends)

@@ -26,6 +26,9 @@ class Decoding:
     """Draw from the smallest set of likeliest tokens whose probabilities sum to this share."""
     stop: list[str] = field(default_factory=list)
     """Stop texts: an answer ends before the first of them."""
+    ends: tuple[int, ...] = ()
+    """Tokens that end an answer beside the tokenizer's end of text and the model's own: a chat template's end of
+    turn."""
     seed: int = 0
     """Seed of the draws."""
 

@@ -267,7 +267,8 @@ class Ensemble:
         from elrea.method.ensemble.decoding_settings import Decoding
 
         settings = decoding or Decoding()
-        settings = replace(settings, stop=[*settings.stop, *self.prompter.stop])
+        own = self.prompter
+        settings = replace(settings, stop=[*settings.stop, *own.stop], ends=own.ends)
         examples = self.examples(prompts)
         encoded = self._encode(examples, settings.max_new_tokens)
         answers = generate(

@@ -11,6 +11,7 @@ from elrea.errors import ConfigError
 from elrea.evaluation.draws import Draws, indices_to_generate
 from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.strategy import BACKBONE, trained_as
+from elrea.models.ends import own_ends
 from elrea.pipeline.experiment import key_fields
 from elrea.pipeline.step import TO_DO, Step
 from elrea.pipeline.steps.members import no_prompts, prompt_mixtures, prompts_of, routed_by
@@ -46,7 +47,7 @@ class Answers(Step):
             _check_room(context)
         gated, count = context.requirements.gates(clusters or 1), clusters or 1
         found = []
-        for name in _writers(context):
+        for name in writers(context):
             strategy = context.experiment.strategies[name]
             members = tuple(strategy.members(no_prompts(context, count)))
             trained = dict.fromkeys(trained_as(member) for member in members)
@@ -62,7 +63,7 @@ class Answers(Step):
         if not context.here and context.experiment.evaluation.by == "auto":
             return [("answers-*", "if the data names a judge")]
         listed = {step.name for step in cls.of(context, clusters)}
-        names = [f"answers-{name}" for name in _writers(context)]
+        names = [f"answers-{name}" for name in writers(context)]
         return [(name, TO_DO) for name in names if name not in listed]
 
     def inputs(self, context: Context, upstream: Mapping[str, Stage]) -> dict[str, Any]:
@@ -84,6 +85,8 @@ class Answers(Step):
             inputs["stops_in"] = "the answer"
         if context.prompter.stop:
             inputs["closing"] = list(context.prompter.stop)
+        if ends := _new_ends(context):
+            inputs["ends"] = ends
         if (gates := f"gates-{self.strategy}") in self.upstream:
             inputs["gates"] = upstream[gates].key
         if (paired := f"paired-{self.strategy}") in self.upstream:
@@ -112,12 +115,24 @@ class Answers(Step):
         with context.task(self.name, f"answers of {self.strategy}", total, unit="texts") as task:
             write_texts(
                 folder, {i: prompt for i, prompt in prompts.items() if prompt}, joint, mixed,
-                Decoding(own.max_new_tokens, stop=[*own.stop, *context.prompter.stop]), draws, backbone.tokenizer,
+                _decoding(context), draws, backbone.tokenizer,
                 pad_id=backbone.pad_id, batch_size=own.batch_size, too_long=too_long, advance=task.advance,
             )  # fmt: skip
 
 
-def _writers(context: Context) -> list[str]:
+def _decoding(context: Context) -> Decoding:
+    """The length limit, and what ends a text."""
+    own, prompter = context.experiment.evaluation, context.prompter
+    return Decoding(own.max_new_tokens, stop=[*own.stop, *prompter.stop], ends=prompter.ends)
+
+
+def _new_ends(context: Context) -> list[int]:
+    """The ends of a chat template's turn that are no ends for the model itself: older versions wrote on behind them."""
+    ends = context.prompter.ends
+    return sorted({*ends}.difference(own_ends(context.experiment.backbone))) if ends else []
+
+
+def writers(context: Context) -> list[str]:
     """Strategies that write any text; without the data, those that write whatever it is."""
     experiment = context.experiment
     if not context.here:
@@ -148,7 +163,7 @@ def _check_room(context: Context) -> None:
     """Refuses texts that leave no room for prompts, before anything is trained."""
     experiment = context.experiment
     length = experiment.evaluation.max_new_tokens
-    if _writers(context) and length >= experiment.max_tokens:
+    if writers(context) and length >= experiment.max_tokens:
         raise ConfigError(
             f"evaluation.max_new_tokens={length} leaves no room for a prompt in the {experiment.max_tokens} tokens of "
             "backbone.max_length; lower it, or raise that"

@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from elrea.data.examples import Example
+from elrea.data.prompts import Prompter
 from elrea.errors import ConfigError
 from elrea.method.ensemble.decoding import Mixer, StopTexts, ends_of, generate
 from elrea.method.ensemble.decoding_settings import Decoding
@@ -26,6 +28,7 @@ from elrea.method.ensemble.strategies.moe_merging import MoeMerging
 from elrea.method.ensemble.strategies.moe_routing import MoeRouting
 from elrea.models.adapter_shape import Lora
 from elrea.models.lora import attach, set_state
+from tests.data.conftest import CHATML
 from tests.models.builders import BUILDERS, PAD, random_adapter
 from tests.small_models import byte_tokenizer, small_llama
 
@@ -182,6 +185,36 @@ def test_the_models_own_ends_end_an_answer_too() -> None:
     joint, decoding = JointModel(backbone, crowd("llama")), Decoding(max_new_tokens=LENGTH)
     got = generate(joint, PROMPTS, WEIGHTS, decoding, words(), pad_id=PAD)
     assert got == written("llama", end)
+
+
+def test_the_end_of_a_chats_turn_ends_an_answer(tmp_path: Path) -> None:
+    """A special token that is not EOS: the right texts are transformers', which is told of both."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    tokenizer.chat_template = CHATML
+    model: Any = LlamaForCausalLM.from_pretrained(small_llama(tmp_path))
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    prompter = Prompter(tokenizer, 200)
+    example = Example("x", "Is it so?", "Yes", "s")
+    (turn,), eos = prompter.ends, tokenizer.eos_token_id
+    assert turn == tokenizer.convert_tokens_to_ids("<|im_end|>") and prompter.stop == ()
+    assert prompter.encode(example).response[-2:] == (turn, eos)
+    prompt = prompter.encode(example).prompt
+
+    def plain(ends: list[int]) -> tuple[int, ...]:
+        settings = GenerationConfig(max_new_tokens=9, eos_token_id=ends, pad_token_id=2)
+        found = model.generate(torch.tensor([prompt]), generation_config=settings)
+        return tuple(found[0, len(prompt) :].tolist())
+
+    weight = model.lm_head.weight.data
+    fourth = plain([eos])[3]
+    weight[[fourth, turn]] = weight[[turn, fourth]]  # the end of the turn is written there instead
+    wanted = plain([turn, eos])
+    assert wanted[-1] == turn and 1 < len(wanted) < 9
+    joint, ones = JointModel(model, [None]), torch.ones(1, 1)
+    for ends, text in ((prompter.ends, wanted[:-1]), ((), plain([eos]))):
+        settings = Decoding(max_new_tokens=9, ends=ends)
+        assert generate(joint, [prompt], ones, settings, tokenizer, pad_id=2) == [text]
 
 
 def test_draws_follow_the_mixed_logits_and_the_seed() -> None:
