@@ -1,8 +1,8 @@
 """One step of everything on two rows, before any long stage: a backbone that cannot go through is refused in seconds.
 
 Trains an adapter by one optimiser step, writes it and reads it back, takes a feature and the gradients of each row, and
-scores two members jointly. Gradients and scores are compared with those of one row and one member at a time. The store
-remembers what has passed. No result depends on it.
+scores two members jointly, and, where texts are written, lets them write. Gradients and scores are compared with those
+of one row and one member at a time. The store remembers what has passed. No result depends on it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from torch import Tensor
 
 from elrea.data.batches import pad
 from elrea.errors import BackboneError, ElreaError
+from elrea.method.ensemble.decoding import generate
+from elrea.method.ensemble.decoding_settings import Decoding
 from elrea.method.ensemble.joint import JointModel
 from elrea.method.features.gradient import GradientFeatures
 from elrea.method.features.verify import worst_gradient
@@ -35,6 +37,7 @@ from elrea.models.training.settings import Recipe
 from elrea.models.training.steering import Steering
 from elrea.models.training.train import train_adapter
 from elrea.pipeline.experiment import key_fields
+from elrea.pipeline.steps.answers import writers
 from elrea.store.files import read_json, write_json
 from elrea.store.manifest import CHECKPOINT
 
@@ -80,9 +83,11 @@ def rehearse(contexts: Sequence[Context], store: Store) -> None:
     if isinstance(context.learned_router, Distilled):
         features.append(context.learned_router.states)
     steers = any(_steers(each) for each in contexts)
-    inputs = {**_inputs(context, features), **({"steered": True} if steers else {})}
+    writes = any(writers(each) for each in contexts)
+    more = {"steered": steers, "writes": writes}
+    inputs = {**_inputs(context, features), **{name: True for name in more if more[name]}}
     stage = store.stage("rehearsal", VERSION, inputs)
-    found = read_json(stage.run(partial(_make, context, features, steers)) / RESULT)
+    found = read_json(stage.run(partial(_make, context, features, steers, writes)) / RESULT)
     log.info("%s", found["adapted"])
     for note in found["left_out"]:
         log.warning("%s", note)
@@ -110,7 +115,9 @@ def _recompute(features: Features) -> bool:
     return bool(getattr(features, "recompute", False))
 
 
-def _make(context: Context, features: Sequence[Features], steers: bool, folder: Path) -> None:
+def _make(
+    context: Context, features: Sequence[Features], steers: bool, writes: bool, folder: Path
+) -> None:
     """Does it, and writes what is adapted."""
     device, rows = context.experiment.device, two_rows(context.encoded_train[0])
     # Of several processes each loads its own backbone and needs the memory, so this one is not kept.
@@ -121,7 +128,8 @@ def _make(context: Context, features: Sequence[Features], steers: bool, folder: 
         context.task("rehearsal", "rehearse on two rows", len(rows)) as task,
         _random_states_kept(device.resolve()),
     ):
-        said = Rehearsal(context, backbone, rows, folder / CHECKPOINT, steers).run(features)
+        rehearsal = Rehearsal(context, backbone, rows, folder / CHECKPOINT, steers, writes)
+        said = rehearsal.run(features)
         task.advance(len(rows))
     if not alone and device.resolve() == "cuda":
         del backbone
@@ -156,6 +164,7 @@ class Rehearsal:
         rows: Two training examples.
         folder: To write to.
         steers: Whether clusters steer an adapter.
+        writes: Whether texts are written.
     """
 
     context: Context
@@ -163,6 +172,7 @@ class Rehearsal:
     rows: Sequence[Encoded]
     folder: Path
     steers: bool = False
+    writes: bool = False
 
     def run(self, features: Sequence[Features]) -> dict[str, Any]:
         """Every step.
@@ -205,8 +215,12 @@ class Rehearsal:
             adapters.detach(attached)
         with self._step("the scores of two members in one pass", layers.adapted):
             members = [(tensors, experiment.lora) for tensors in (trained, other)]
-            got = JointModel(model, members).logits(*self._padded())
+            joint = JointModel(model, members)
+            got = joint.logits(*self._padded())
             self._compare(got, wanted, "they are not those of one member at a time")
+        if self.writes:
+            with self._step("a text of two members", layers.adapted):
+                self._write(joint)
         count = sum(tensor.numel() for tensor in trained.values())
         adapted = f"adapted: {short(layers.adapted)}; {count:,} parameters (r={experiment.lora.r})"
         return {"adapted": adapted, "left_out": [*layers.notes(), *_untouched(trained)]}
@@ -272,6 +286,15 @@ class Rehearsal:
         if not found.isfinite().all():
             raise _Wrong("they are not finite")
         return found
+
+    def _write(self, joint: JointModel) -> None:
+        """Two tokens behind a prompt, and behind one that is shorter by a token."""
+        prompt = max((row.prompt for row in self.rows), key=len)
+        prompts = [prompt, prompt[1:] or prompt]
+        generate(
+            joint, prompts, torch.ones(2, joint.count), Decoding(2), self.backbone.tokenizer,
+            pad_id=self.backbone.pad_id,
+        )  # fmt: skip
 
     def _padded(self) -> tuple[Tensor, Tensor]:
         """Token ids of the rows [b, t], and the places of their last tokens [b]."""

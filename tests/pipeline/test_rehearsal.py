@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from elrea.errors import BackboneError
@@ -194,6 +195,22 @@ def test_what_cannot_go_through_is_one_line_before_the_base_adapter(
     if forward is not fails_in_training:  # what the line says helps
         attention = experiment(small_model, line.rpartition("say ")[2])
         Pipeline(attention, Store(tmp_path)).run("base")
+
+
+def test_a_backbone_that_cannot_write_is_refused_where_texts_are_written(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_self: Any, input_ids: Any, attention_mask: Any = None, **_: Any) -> None:
+        raise KeyError("past_key_values")
+
+    monkeypatch.setattr(LlamaForCausalLM, "prepare_inputs_for_generation", refuse)
+    words = ("evaluation.by=generation", "evaluation.max_new_tokens=2")
+    with pytest.raises(BackboneError, match="failed at a text of two members: KeyError: 'past_key"):
+        rehearse(Builder(experiment(small_model, *words)).contexts, Store(tmp_path))
+    rehearse(Builder(experiment(small_model)).contexts, Store(tmp_path))
+    monkeypatch.undo()
+    rehearse(Builder(experiment(small_model, *words)).contexts, Store(tmp_path))
+    assert len(list(tmp_path.glob(f"rehearsal/*/{RESULT}"))) == 2
 
 
 def test_the_rows_are_short_and_of_two_lengths() -> None:
