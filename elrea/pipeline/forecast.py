@@ -4,113 +4,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from elrea.errors import BackboneError
-from elrea.evaluation.draws import Draws, indices_to_generate
 from elrea.method.ensemble.strategy import STEERED
 from elrea.method.features.gradient import GradientFeatures
 from elrea.models.footprint import OPTIMISED, Footprint, config_of
 from elrea.models.lora import parameters
 from elrea.models.training.settings import Recipe
 from elrea.pipeline.graph import Builder
+from elrea.pipeline.memory import in_bytes, memory
 from elrea.pipeline.passes import requirements, stands_for_all
 from elrea.pipeline.steps.features import FeaturesForDev, FeaturesForTest, FeaturesStep
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Split
-    from elrea.data.examples import Example
-    from elrea.method.ensemble.requirements import Requirements
     from elrea.method.ensemble.strategy import AdapterSpec
     from elrea.pipeline.context import Context
     from elrea.pipeline.experiment import Experiment
-
-SAMPLE = 2_000
-"""Maximum number of examples of a split that are tokenised; the totals are extrapolated from them."""
-MB = 2**20
-ASSUMED_CLUSTERS = 4
-"""C in forecasts where it is known only after clustering."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Amount of text in a run.
-
-    Attributes:
-        train: Number of training examples.
-        test: Number of test prompts.
-        train_tokens: Tokens of all training prompts and responses.
-        prompt_tokens: Tokens of all training prompts.
-        test_tokens: Tokens of all test prompts as they are scored: with the solved examples (shots) that fit.
-        routed_tokens: Tokens of all test prompts as they are routed: without shots.
-        texts: Number of texts that the strategies generate, all samples included.
-        longest: Tokens of the longest training example that fits.
-        response: Most tokens of one training example that carry loss.
-        measured: True if tokens were counted, False if the figures are upper bounds.
-        dropped: Number of training examples that are too long.
-    """
-
-    train: int
-    test: int
-    train_tokens: int
-    prompt_tokens: int
-    test_tokens: int
-    routed_tokens: int
-    texts: int
-    longest: int
-    response: int
-    measured: bool
-    dropped: int = 0
-
-    @property
-    def fitting(self) -> int:
-        """Number of training examples that are trained on."""
-        return self.train - self.dropped
-
-    @classmethod
-    def upper_bounds(cls, experiment: Experiment, train: int, test: int) -> Sizes:
-        """Upper bounds for data or a tokenizer that is not on this machine: every example has the maximum length."""
-        room = experiment.backbone.max_length
-        all_of_it = experiment.training.loss_on == "all"
-        response = room if all_of_it else min(experiment.evaluation.max_new_tokens, room)
-        tested, drawn = test * room, [Draws.of(s).samples for s in experiment.strategies.values()]
-        texts = test * sum(drawn) * (experiment.evaluation.by == "generation")
-        return cls(
-            train, test, train * room, train * room, tested, tested, texts, room, response, False
-        )
-
-    @classmethod
-    def measure(cls, experiment: Experiment) -> Sizes:
-        """Counts tokens with the backbone's tokenizer.
-
-        Raises:
-            ElreaError: The prompt of an example cannot be built, or no training example fits.
-        """
-        from elrea.models.training.batches import items
-
-        prompter = experiment.prompter
-        train, test = experiment.corpus.train, experiment.corpus.test
-        encoded, dropped = prompter.train(_sample(train))
-        learned = items(encoded, experiment.training.loss_on)
-        share = len(train) / (len(encoded) + len(dropped))
-        tested = _sample(test)
-        by, most = experiment.evaluation.by, experiment.evaluation.max_new_tokens
-        scored, _ = prompter.test(tested, most if by == "generation" else None)
-        texts = sum(
-            len(indices_to_generate(test, by, strategy)) * Draws.of(strategy).samples
-            for strategy in experiment.strategies.values()
-        )
-        scale = len(test) / len(tested)
-        return cls(
-            len(train), len(test),
-            round(share * sum(e.length for e in encoded)),
-            round(share * sum(len(e.prompt) for e in encoded)),
-            round(scale * sum(len(e.prompt) for e in scored)),
-            round(scale * sum(len(e.prompt) for e in prompter.routing(tested))),
-            texts, max(e.length for e in encoded), max(item.counted for item in learned), True,
-            round(share * len(dropped)),
-        )  # fmt: skip
+    from elrea.pipeline.sizes import Sizes
 
 
 def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list[tuple[str, str]]:
@@ -141,7 +54,10 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     else:
         kept = f", {experiment.backbone.quantise}" if experiment.backbone.quantise else ""
         rows.append(
-            ("backbone", f"{footprint.parameters:,} parameters, {_bytes(footprint.weights)}{kept}")
+            (
+                "backbone",
+                f"{footprint.parameters:,} parameters, {in_bytes(footprint.weights)}{kept}",
+            )
         )
         size = f"{footprint.adapter:,} parameters (r={experiment.lora.r})"
         unknown = f"{size} each; number not known yet"
@@ -153,7 +69,7 @@ def forecast(experiment: Experiment, sizes: Sizes, clusters: int | None) -> list
     rows += _tokens(experiment, contexts, trainings, sizes, clusters)
     if footprint:
         try:
-            rows += _memory(contexts, needs, sizes, footprint, clusters)
+            rows += memory(contexts, needs, sizes, footprint, clusters)
             rows += [
                 row for n, spec in steered.items() for row in _steered(experiment, n, spec, sizes)
             ]
@@ -201,14 +117,8 @@ def _steered(
     shape = f"r={spec.lora.r}, {factors:,} of them factors of {steering.clusters} clusters"
     return [
         (name, f"{footprint.adapter + factors:,} parameters ({shape})"),
-        (f"memory, {name}", f"{_bytes(used)}: {batch} x {sizes.longest:,} tokens at most"),
+        (f"memory, {name}", f"{in_bytes(used)}: {batch} x {sizes.longest:,} tokens at most"),
     ]
-
-
-def _sample(examples: Sequence[Example]) -> list[Example]:
-    """At most SAMPLE examples, evenly spaced."""
-    step = -(-len(examples) // SAMPLE)
-    return list(examples[::step])
 
 
 def _footprint(experiment: Experiment) -> Footprint | None:
@@ -325,66 +235,6 @@ def rounds(context: Context, sizes: Sizes) -> int:
     training, epochs = context.experiment.training, max(1, context.base_epochs)
     made = Recipe(epochs, training.learning_rate, training).epochs_begun(sizes.fitting)
     return context.experiment.features.checkpoints(max(1, made))
-
-
-def _memory(
-    contexts: Sequence[Context],
-    needs: Requirements,
-    sizes: Sizes,
-    footprint: Footprint,
-    clusters: int | None,
-) -> list[tuple[str, str]]:
-    """Peak memory of each kind of work, with the size that determines it.
-
-    Buffers of the libraries and of the operating system are not included.
-    """
-    experiment = contexts[0].experiment
-    batch, length = experiment.training.batch_size, sizes.longest
-    wide = [
-        spec
-        for spec in needs.adapters(clusters or ASSUMED_CLUSTERS).values()
-        if spec.steering is None
-    ]
-    adapter = max(
-        _optimised(footprint.adapter * rank // experiment.lora.r, held)
-        for rank, held in [(experiment.lora.r, 0)]
-        + [
-            (spec.lora.r, (clusters or ASSUMED_CLUSTERS) * (spec.by_cluster == "project"))
-            for spec in wide
-        ]
-    )
-    saved = footprint.saved(batch, length, batch * sizes.response, experiment.training.recompute)
-    rows = [
-        (
-            "memory, training",
-            f"{_bytes(footprint.weights + adapter + saved)}: {batch} x {length:,} tokens at most"
-            + (", recomputed" if experiment.training.recompute else ""),
-        )
-    ]
-    used = [context.experiment.features for context in contexts if context.requirements.clustered]
-    if peaks := [peak for features in used if (peak := features.memory(footprint, length))]:
-        most, of_what = max(peaks)
-        rows.append(("memory, gradients", f"{_bytes(most)}: {of_what}"))
-    if sizes.texts:
-        members = (clusters or ASSUMED_CLUSTERS) + 1
-        cached = footprint.cache * members * experiment.evaluation.batch_size * length
-        texts = footprint.weights + 4 * members * footprint.adapter + cached
-        rows.append(
-            (
-                "memory, writing",
-                f"{_bytes(texts)}: {members} members x {experiment.evaluation.batch_size} texts",
-            )
-        )
-    return rows
-
-
-def _optimised(parameters: int, gradients: int) -> int:
-    """Bytes of an adapter in training; `gradients` of clusters are held beside it twice, while they are projected."""
-    return (OPTIMISED + 8 * gradients) * parameters
-
-
-def _bytes(count: float) -> str:
-    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / MB:.0f} MiB"
 
 
 def _count(tokens: float) -> str:

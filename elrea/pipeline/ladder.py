@@ -14,8 +14,8 @@ from elrea.method.ensemble.strategies.elrea import Elrea
 from elrea.method.ensemble.strategy import Picking
 from elrea.pipeline.assemble import REFERENCES
 from elrea.pipeline.data_needed import untrained_source
-from elrea.pipeline.forecast import Sizes
 from elrea.pipeline.passes import passes
+from elrea.pipeline.sizes import Sizes
 
 if TYPE_CHECKING:
     from elrea.data.corpus import Corpus

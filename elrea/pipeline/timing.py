@@ -29,7 +29,8 @@ from elrea.models.lora import load
 from elrea.models.training.settings import Recipe
 from elrea.models.training.train import epoch_folders, train_adapter
 from elrea.pipeline.experiment import key_fields
-from elrea.pipeline.forecast import ASSUMED_CLUSTERS, Sizes, rounds
+from elrea.pipeline.forecast import rounds
+from elrea.pipeline.memory import ASSUMED_CLUSTERS
 from elrea.pipeline.steps.adapters import Adapter
 from elrea.pipeline.steps.answers import Answers
 from elrea.pipeline.steps.clusters import Clusters
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from elrea.data.prompts import Ids
     from elrea.pipeline.context import Context
     from elrea.pipeline.graph import Node
+    from elrea.pipeline.sizes import Sizes
     from elrea.store.stage import Stage, Store
 
 RATES = "rates.json"

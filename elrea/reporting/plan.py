@@ -8,8 +8,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from elrea.errors import ConfigError, ElreaError, NotCausal, NotHere
-from elrea.pipeline.forecast import Sizes, forecast
+from elrea.pipeline.forecast import forecast
 from elrea.pipeline.graph import Graph, Node, graph_of
+from elrea.pipeline.sizes import Sizes
 from elrea.reporting.progress import duration, say, screen
 from elrea.reporting.terminal import forecast_table, plan_table, wrapped
 from elrea.store.stage import Store

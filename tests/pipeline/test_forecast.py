@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ from elrea.models.training.settings import Recipe, Training
 from elrea.pipeline.assemble import assemble
 from elrea.pipeline.context import Context
 from elrea.pipeline.experiment import Experiment
-from elrea.pipeline.forecast import Sizes, forecast
+from elrea.pipeline.forecast import forecast
 from elrea.pipeline.graph import graph_of
+from elrea.pipeline.sizes import Sizes
 from elrea.pipeline.timing import rates_stage, seconds
 from elrea.store.stage import Store
 
@@ -66,6 +68,30 @@ def test_wide_adapters_and_projected_gradients_need_memory() -> None:
     more = (16 * 15_360 + 2 * 2 * 4 * 30_720) / 2**20
     assert used("projected") - used() == pytest.approx(more, abs=1)
     assert used() < used("projected")
+
+
+def test_scoring_needs_the_logits_of_all_members_at_all_places() -> None:
+    """Logits in float32, 2.2 times; base and two experts."""
+    experiment = experiment_of()
+    vector = 3 * experiment.backbone.config().vocab_size
+    free = tuple(replace(e, choices=(), options=()) for e in experiment.corpus.test)
+    written = replace(experiment, corpus=replace(experiment.corpus, test=free))
+
+    def used(places: int) -> tuple[float, str]:
+        found = dict(forecast(written, replace(SIZES, response=places), 2))
+        number, unit, rest = found["memory, scoring"].split(" ", 2)
+        return float(number) * (1024 if unit == "GiB:" else 1), rest
+
+    less, said = used(20)
+    assert said == "3 members x 16 x 20 tokens at most"
+    more, _ = used(40)
+    assert more - less == pytest.approx(2.2 * 4 * vector * 16 * 20 / 2**20, abs=1)
+    most, said = used(20_000)
+    assert said == f"3 members x {2**28 // (20_000 * vector)} x 20,000 tokens at most"
+    assert most - less == pytest.approx(2.2 * 4 * (2**28 - vector * 16 * 20) / 2**20, rel=0.05)
+    assert figures()["memory, scoring"].endswith("3 members x 16 x 1 tokens at most"), "letters"
+    found = figures("backbone")["memory, scoring"]
+    assert found.endswith("4 members x 16 x 1 tokens at most"), "the backbone is scored as well"
 
 
 DEV = 6 * 500 / 12

@@ -19,6 +19,7 @@ from elrea.method.ensemble.prefix import Prompt, most_shared, shares_prompts
 from elrea.method.ensemble.shared_head import alike, keeps_all, size_of_head
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
     from elrea.method.ensemble.joint import JointModel
@@ -179,7 +180,7 @@ def batches(
     kinds = [_short_rows if one else one_row_each for one in short]
     several = [i for i, (_, cs) in enumerate(asked) if len(cs) > 1 and not short[i]]
     lengths = [len(prompt) + max(map(len, continuations)) for prompt, continuations in asked]
-    vector = members * _vocabulary(model)
+    vector = members * vocabulary(model)
     read = [
         vector * (1 if one else sum(map(len, continuations)))
         for one, (_, continuations) in zip(short, asked, strict=True)
@@ -212,7 +213,7 @@ def _within(most: int, indices: Sequence[int], sizes: Sequence[int]) -> Iterator
     yield part
 
 
-def _vocabulary(model: PreTrainedModel) -> int:
+def vocabulary(model: PreTrainedModel | PeftModel) -> int:
     """Entries of a vector of logits; 1 if the config does not say."""
     return getattr(model.config.get_text_config(), "vocab_size", 1)
 
