@@ -89,7 +89,7 @@ def test_the_old_spellings_show_the_new_one_in_their_help(tmp_path: Path) -> Non
     for old, file in OLD_COMMANDS.items():
         folder, _, module = file.rpartition("/")
         if (
-            module == "lm_eval" or folder != "commands"
+            module == "harness" or folder != "commands"
         ):  # its --help is lm-eval's; it has no new command
             continue
         ended = start(tmp_path, "--help", module=old.removesuffix(".__main__"))
