@@ -105,9 +105,8 @@ def launch(device: Device, work: Callable[[Rank, Task], None], task: Task) -> No
         with quiet(), _watched(reports, task):
             fabric.launch(partial(_one, device, work, reports, errors))
     except ProcessException as failure:
-        if (
-            not errors.empty()
-        ):  # another process may have ended first, of the connection that this one broke
+        # Another process may have ended first, of the connection that this one broke.
+        if not errors.empty():
             raise errors.get() from None
         if not isinstance(failure, ProcessExitedException):
             raise
