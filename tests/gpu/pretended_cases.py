@@ -92,8 +92,9 @@ def test_training(gpu: Any, kind: str, recompute: bool, tmp_path: Path) -> None:
     train(tmp_path / "gpu", kind, model=attach(on_gpu(kind), LORA, 0), **settings)
     same(tmp_path / "cpu", tmp_path / "gpu")
     same(tmp_path / "cpu", tmp_path / "gpu", "epoch_1")
-    # The loss once a step; transformers looks once or twice a pass whether its rows are packed.
-    assert gpu["aten._local_scalar_dense.default"] <= 3 * 3
+    # The loss once a step; transformers looks once or twice a pass whether its rows are packed. At the end, whether the
+    # adapter is finite.
+    assert gpu["aten._local_scalar_dense.default"] <= 3 * 3 + 1
 
 
 def test_resume(gpu: Any, tmp_path: Path) -> None:

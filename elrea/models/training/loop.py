@@ -138,7 +138,8 @@ def _check_finite(step: OptimiserStep, module: AdapterModule) -> None:
     Raises:
         TrainingError: One of them is not a finite number.
     """
-    if not all(bool(parameter.isfinite().all()) for parameter in module.trained.values()):
+    finite = torch.stack([parameter.isfinite().all() for parameter in module.trained.values()])
+    if not finite.all():  # read once: a GPU is waited for
         raise _diverged(step, module, "the adapter is not finite after")
 
 

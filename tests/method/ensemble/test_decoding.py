@@ -193,6 +193,7 @@ def test_the_end_of_a_chats_turn_ends_an_answer(tmp_path: Path) -> None:
     tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
     tokenizer.chat_template = CHATML
     model: Any = LlamaForCausalLM.from_pretrained(small_llama(tmp_path))
+    torch.manual_seed(0)
     model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     prompter = Prompter(tokenizer, 200)
     example = Example("x", "Is it so?", "Yes", "s")
@@ -207,14 +208,15 @@ def test_the_end_of_a_chats_turn_ends_an_answer(tmp_path: Path) -> None:
         return tuple(found[0, len(prompt) :].tolist())
 
     weight = model.lm_head.weight.data
-    fourth = plain([eos])[3]
-    weight[[fourth, turn]] = weight[[turn, fourth]]  # the end of the turn is written there instead
+    text = plain([eos])
+    new = next(token for place, token in enumerate(text) if place and token not in text[:place])
+    weight[[new, turn]] = weight[[turn, new]]  # the end of the turn is written there instead
     wanted = plain([turn, eos])
     assert wanted[-1] == turn and 1 < len(wanted) < 9
     joint, ones = JointModel(model, [None]), torch.ones(1, 1)
-    for ends, text in ((prompter.ends, wanted[:-1]), ((), plain([eos]))):
+    for ends, answer in ((prompter.ends, wanted[:-1]), ((), plain([eos]))):
         settings = Decoding(max_new_tokens=9, ends=ends)
-        assert generate(joint, [prompt], ones, settings, tokenizer, pad_id=2) == [text]
+        assert generate(joint, [prompt], ones, settings, tokenizer, pad_id=2) == [answer]
 
 
 def test_draws_follow_the_mixed_logits_and_the_seed() -> None:
