@@ -57,10 +57,10 @@ class Mixture:
         """
         weights = self.weights[list(indices)]
         if self.model is None:
-            every = list(self.columns) == list(
-                range(len(logits))
-            )  # a copy of them would take as much again
-            return rows.mixed(logits if every else logits[list(self.columns)], weights)
+            columns = list(self.columns)
+            # A copy of all members' logits would take as much memory again.
+            some = logits if columns == list(range(len(logits))) else logits[columns]
+            return rows.mixed(some, weights)
         return rows.blended(self.model, weights, pad_id)
 
 

@@ -84,11 +84,11 @@ def joined(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Mappin
     Raises:
         BadRow: the row has a field of the list's name as well.
     """
+    if not {*columns} & row.keys():
+        return row
     texts = [row.get(name) for name in columns]
     while texts and texts[-1] in (None, ""):
         texts.pop()
-    if not columns or not {*columns} & row.keys():
-        return row
     rest = {name: value for name, value in row.items() if name not in columns}
     if rest.get(JOINED) is not None:
         problem = f"both a field {JOINED!r} and the choices' columns {', '.join(columns)}"

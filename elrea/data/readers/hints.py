@@ -102,7 +102,7 @@ def for_unknown(
     if inner := _inner(row, names, has):
         return inner
     columns = _columns(names, has)
-    if any(word in columns[0].lower() for word in _WRONG if columns):
+    if columns and any(word in columns[0].lower() for word in _WRONG):
         return (
             f"{', '.join(map(repr, columns))} look like the wrong choices of one question; write all of its choices as"
             " one list, in random order, in a field 'choices'"
