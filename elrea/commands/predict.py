@@ -216,7 +216,7 @@ def read_prompts(
             prompts.append((name, reader.read(row.value, row.where)))
     except UnknownField as error:
         raise DataError(
-            f"{error} (--field ROLE=NAME gives it a role, --ignore NAME skips it)"
+            f"{error} (--field ROLE=NAME gives a field a role, --ignore NAME skips one)"
         ) from error
     except UnreadColumn as error:
         raise DataError(f"{error} ({ignore_options([error.name])} skips it)") from error

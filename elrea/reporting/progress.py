@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
@@ -83,7 +84,9 @@ def bar(
         if moving is not None:
             moving.stop()
         seconds, done = monotonic() - start, shown.done
-        amount = f"{done:,} {unit}" if finished else f"stopped at {done:,} of {total:,} {unit}"
+        last = done if finished else total
+        units = unit if last != 1 else re.sub(r"s\b", "", unit)
+        amount = f"{done:,} {units}" if finished else f"stopped at {done:,} of {total:,} {units}"
         line = f"{description}: {amount} {'in' if finished else 'after'} {duration(seconds)} ({rate(done, seconds)})"
         line = ", ".join(part for part in (line, shown.loss) if part)
         say(out, line)

@@ -219,6 +219,15 @@ def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
             {"prompt": "a", "choises": ["b"]},
             "it begin with _ to have it ignored; did you mean choices?",
         ),
+        (
+            {"prompt": "a", "one": 1, "two": 2},
+            ":1: unknown fields 'one', 'two'; rename them, or let them begin with _",
+        ),
+        (
+            {"prompt": "a", "option a": "b", "option b": "c"},
+            ":1: 'option a', 'option b' look like the choices of one question; read them with --field"
+            " 'choices=option a,option b'",
+        ),
         ({"prompt": "a", "messages": []}, ":1: both messages and instruction"),
         ({"messages": [{"role": "narrator", "content": "b"}]}, "not the role 'narrator'"),
         ({"input": "a"}, ":1: no prompt; give `prompt`, `instruction` or `messages`"),
@@ -279,7 +288,7 @@ def test_fields_have_the_roles_that_they_had_in_training(ignore: list[str], tmp_
     with pytest.raises(DataError, match="--field instruction: write ROLE=NAME, as"):
         predict.prompts_of_file(given, {})
     with pytest.raises(
-        DataError, match=r"'Question text'.*\(--field ROLE=NAME gives it a role, --ign"
+        DataError, match=r"'Question text'.*\(--field ROLE=NAME gives a field a role, --ign"
     ):
         predict.read_prompts(path)
 

@@ -37,6 +37,15 @@ def test_one_line_at_the_end_without_a_terminal(
     assert capsys.readouterr().out == "base adapter: 12,000 examples in 41 s (293/s)\n"
 
 
+def test_one_unit_is_in_the_singular(
+    capsys: pytest.CaptureFixture[str], clock: list[float]
+) -> None:
+    with progress.bar("train base", 1, "examples x epochs") as advance:
+        clock[0] += 2
+        advance(1)
+    assert capsys.readouterr().out == "train base: 1 example x epoch in 2.0 s (0.50/s)\n"
+
+
 def test_a_failed_task_prints_how_much_was_done(
     capsys: pytest.CaptureFixture[str], clock: list[float]
 ) -> None:

@@ -71,6 +71,11 @@ def ignore_options(names: Sequence[str]) -> str:
     )
 
 
+def choices_option(columns: Sequence[str]) -> str:
+    """The option that reads the choices of a command's prompts from a column each: --field choices=A,B,C."""
+    return f"--field {shlex.quote('choices=' + ','.join(columns))}"
+
+
 def mapping(role: str, name: str | Sequence[str]) -> str:
     """The override that gives a field, or several columns, a role: data.fields.response=solution."""
     key = f"data.fields.{role}="
@@ -101,7 +106,7 @@ def for_unknown(
         names = [*names, text]  # with a label, a text is a prompt
     if inner := _inner(row, names, has):
         return inner
-    columns = _columns(names, has)
+    columns = choice_columns(names, bool(has))
     if columns and any(word in columns[0].lower() for word in _WRONG):
         return (
             f"{', '.join(map(repr, columns))} look like the wrong choices of one question; write all of its choices as"
@@ -209,15 +214,20 @@ def _role(name: str) -> str:
     return "fact" if words and words[-1] in _FACTS and not is_index else found
 
 
-def _columns(names: Sequence[str], has: Collection[str]) -> list[str]:
-    """The columns with one choice each, if there are several and the row has more than these."""
+def choice_columns(names: Sequence[str], others: bool) -> list[str]:
+    """The columns with one choice each, if there are several and the row has more than these.
+
+    Args:
+        names: of the row's fields without a role.
+        others: whether it has other fields.
+    """
     found: dict[str, list[str]] = {}
     for name in names:
         match = _COLUMN.fullmatch("_".join(_words(name)))
         if match and (match[1] or match[2].isalpha()):
             found.setdefault(match[1], []).append(name)
     columns = max(found.values(), key=len, default=[])
-    return columns if len(columns) > 1 and (has or len(columns) < len(names)) else []
+    return columns if len(columns) > 1 and (others or len(columns) < len(names)) else []
 
 
 def _words(name: str) -> list[str]:

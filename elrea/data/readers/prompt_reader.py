@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from elrea.data.readers.choices import columns_of, joined
 from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
-from elrea.data.readers.hints import ignore_options
+from elrea.data.readers.hints import choice_columns, choices_option, ignore_options
 from elrea.data.readers.rows import NAMES, TEXT, RowReader
 from elrea.data.readers.turns import is_assistant
 from elrea.errors import DataError, did_you_mean
@@ -101,12 +101,11 @@ class PromptReader:
         asked: dict[str, Any] = {}
         fields: dict[str, str] = {}
         row = joined(plain_row(row, where, self._mapped, answered=False), self._columns, where)
+        unknown = [name for name in row if name not in self._roles]
+        if unknown and "*" not in self._ignore:
+            raise _unknown(unknown, where, len(row) > len(unknown))
         for name, value in row.items():
             role = self._roles.get(name)
-            if role is None and "*" in self._ignore:
-                continue
-            if role is None:
-                raise _unknown(name, where)
             if role not in _ASKING or value is None:
                 continue
             if role in fields:
@@ -131,13 +130,22 @@ class PromptReader:
         return next((name for name in names if name not in self._ignore), None)
 
 
-def _unknown(name: str, where: str) -> DataError:
-    if name == TEXT:
+def _unknown(names: Sequence[str], where: str, others: bool) -> DataError:
+    """Of fields without a role; `others`: whether the row has fields with one."""
+    if TEXT in names:
         problem = "plain text has no prompt to answer; call its field 'prompt' if it is one"
         return BadRow(where, problem, "plain text")
-    near = did_you_mean(name, [known for known, role in _ROLES.items() if role in _ASKING])
+    if columns := choice_columns(names, others):
+        return UnknownField(
+            f"{where}: {', '.join(map(repr, columns))} look like the choices of one question; read them with"
+            f" {choices_option(columns)}"
+        )
+    known = [known for known, role in _ROLES.items() if role in _ASKING]
+    near = did_you_mean(names[0], known) if len(names) == 1 else ""
+    fields, it = ("field", "it") if len(names) == 1 else ("fields", "them")
     return UnknownField(
-        f"{where}: unknown field {name!r}; rename it, or let it begin with _ to have it ignored{near}"
+        f"{where}: unknown {fields} {', '.join(map(repr, names))}; rename {it}, or let {it} begin with _ to have {it}"
+        f" ignored{near}"
     )
 
 
