@@ -44,6 +44,18 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """Training's processes are forked from one that has imported torch. Spawned ones import it, each for itself."""
+    from elrea.models import processes
+    from tests.cli import commands  # what that one imports
+
+    assert commands.PRELOADED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "START", "forkserver")
+        yield
+
+
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a Llama of two layers that knows nothing, and its byte-level tokenizer."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 POLL = 0.2
 """Seconds between two looks at the processes' reports."""
+START: Literal["spawn", "forkserver"] = "spawn"
+"""How processes are started (`multiprocessing.get_context`). A forked one could not use a GPU that its parent did."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +93,13 @@ def launch(device: Device, work: Callable[[Rank, Task], None], task: Task) -> No
         ElreaError: The error of one of the processes, or that one died; the others are stopped.
         OSError, MemoryError: Likewise; the memory of a device counts, too.
     """
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START)
     errors = context.SimpleQueue()
     reports = Reports(context.Value("q", 0), context.SimpleQueue())
     fabric = Fabric(
         accelerator=device.lightning()["accelerator"],
         devices=device.devices,
-        strategy=_Quiet(start_method="spawn"),
+        strategy=_Quiet(start_method=START),
         # Not a scheduler's environment: this process may be one job of several.
         plugins=[LightningEnvironment()],
     )

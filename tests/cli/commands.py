@@ -19,11 +19,14 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from elrea.reporting.plots import draw
+
 ROOT = Path(__file__).parents[2]
 LIMIT = 300  # seconds; a run takes three
 
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.cli.preload"])
+PRELOADED = ["tests.cli.preload"]
+_forks.set_forkserver_preload(PRELOADED)
 
 TINY = [
     "backbone=pretrained", "backbone.max_length=400", "adapter.r=2", "features.projection.d=16", "training.epochs=2",
@@ -63,12 +66,25 @@ class Ended:
 
 
 class Command:
-    """`python run.py <words>` in `folder`, started at once; `before` is called in its process first."""
+    """`python run.py <words>` in `folder`, started at once.
 
-    def __init__(self, folder: Path, *words: str, before: Callable[[], None] | None = None) -> None:
+    Args:
+        folder: Where it is started; it is made.
+        words: Options and overrides.
+        before: Called first in the command's process.
+        plots: Whether a finished run draws its plots, which takes a third of a tiny run's time.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        before: Callable[[], None] | None = None,
+        plots: bool = False,
+    ) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = (str(folder), words, before)
+        arguments = (str(folder), words, before, plots)
         self._process: ForkServerProcess = _forks.Process(target=_main, args=arguments)
         self._process.start()
 
@@ -92,9 +108,9 @@ class Command:
         return self.wait()
 
 
-def run(folder: Path, *words: str) -> Ended:
-    """`python run.py <words>` in `folder`, from start to end."""
-    return Command(folder, *words).wait()
+def run(folder: Path, *words: str, plots: bool = False) -> Ended:
+    """`python run.py <words>` in `folder`, from start to end; with `plots` a finished run draws them."""
+    return Command(folder, *words, plots=plots).wait()
 
 
 def run_code(folder: Path, code: str, *words: str) -> Ended:
@@ -104,6 +120,21 @@ def run_code(folder: Path, code: str, *words: str) -> Ended:
     process.join(LIMIT)
     out, err = ((folder / name).read_text() for name in ("stdout", "stderr"))
     return Ended(process.exitcode or 0, out, err, folder)
+
+
+def run_module(folder: Path, module: str, *words: str, given: str = "") -> Ended:
+    """`python -m <module> <words>` in `folder`, from start to end, which reads `given` from its standard input."""
+    (folder / "stdin").write_text(given)
+    return run_code(folder, MODULE, module, *words)
+
+
+MODULE = """
+import os, runpy, sys
+os.dup2(os.open("stdin", os.O_RDONLY), 0)
+sys.stdin = open(0, encoding="utf-8")
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 
 def _code(folder: str, code: str, words: tuple[str, ...]) -> None:
@@ -120,8 +151,12 @@ def _enter(folder: str) -> None:
         os.dup2(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o644), number)
 
 
-def _main(folder: str, words: tuple[str, ...], before: Callable[[], None] | None) -> None:
+def _main(
+    folder: str, words: tuple[str, ...], before: Callable[[], None] | None, plots: bool
+) -> None:
     _enter(folder)
+    if not plots:
+        draw.draw = lambda folder, report: {}
     # A shell starts what runs in the background with SIGINT ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [str(ROOT / "run.py"), *words]

@@ -59,7 +59,7 @@ def compared(whole: Ended, words: list[str], tmp_path_factory: pytest.TempPathFa
     assert whole.code == 0
     strategies = "evaluation.strategies=[backbone,base,elrea,elrea_top1,random_cluster,uniform]"
     folder = tmp_path_factory.mktemp("compared")
-    ended = run(folder, "-m", *words, "clustering.k=2,3", strategies)
+    ended = run(folder, "-m", *words, "clustering.k=2,3", strategies, plots=True)
     assert (ended.code, ended.err) == (0, "")
     (found,) = folder.glob("multirun/*/*")
     return found

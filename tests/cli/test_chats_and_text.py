@@ -29,7 +29,7 @@ def started(
         for name, rows in (("train", train), ("test", test))
     }
     data = ["data=jsonl", *(f"data.{name}={path}" for name, path in files.items())]
-    return run(tmp_path, *tiny, QUIET, STRATEGIES, *data, *more)
+    return run(tmp_path, *tiny, QUIET, STRATEGIES, *data, *more, plots=True)
 
 
 def loss_by_hand(folder: Path, text: str, learned: str = "") -> float:

@@ -14,7 +14,7 @@ from elrea.commands.cli import COMMANDS
 from elrea.commands.config_files import config_folder
 from elrea.commands.old_names import COMMANDS as OLD_COMMANDS
 from elrea.errors import ConfigError
-from tests.cli.commands import EXAM, QUIET, ROOT, Ended
+from tests.cli.commands import EXAM, QUIET, ROOT, Ended, run_module
 
 OLD_RUN = ROOT / "tests" / "old_run"
 SLOW = {"torch", "transformers", "peft", "pytorch_lightning", "lm_eval", "wandb", "matplotlib"}
@@ -148,7 +148,7 @@ def test_a_refusal_comes_before_torch_is_imported(
 
 def test_predict_needs_no_model_when_everything_is_answered(tmp_path: Path) -> None:
     prompts(tmp_path)
-    assert start(tmp_path, *PREDICT, "--max-new-tokens", "4").returncode == 0
+    assert run_module(tmp_path, "elrea", *PREDICT, "--max-new-tokens", "4").code == 0
     answers = (tmp_path / "answers.jsonl").read_bytes()
     code, lines, imported = watched(tmp_path, *PREDICT, "--max-new-tokens", "4")
     assert (code, lines) == (0, ["1 of 1 prompts are answered already"])
@@ -164,15 +164,14 @@ def test_harness_checks_the_folder_first(tmp_path: Path) -> None:
 
 def test_run_is_run_py(whole: Ended, words: list[str], tmp_path: Path) -> None:
     """The same words find the stages of run.py and give the same summary, from any folder."""
-    ended = start(tmp_path, "run", *words)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    again = Ended(0, ended.stdout, ended.stderr, tmp_path)
-    assert again.summary == whole.summary
+    ended = run_module(tmp_path, "elrea", "run", *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.summary == whole.summary
 
 
 def test_a_sweep_by_elrea_run(tiny: list[str], tmp_path: Path) -> None:
-    ended = start(tmp_path, "run", "-m", *tiny, *EXAM, QUIET, "plan=true", "seed=0,1")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    ended = run_module(tmp_path, "elrea", "run", "-m", *tiny, *EXAM, QUIET, "plan=true", "seed=0,1")
+    assert (ended.code, ended.err) == (0, "")
 
 
 def test_an_unknown_key_of_elrea_run(tiny: list[str], tmp_path: Path) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-from tests.cli.commands import QUIET, ROOT
+from tests.cli.commands import QUIET, ROOT, run_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,10 +33,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_few_frames_to_the_first_step(tiny: list[str], tmp_path: Path) -> None:
     words = ["+experiment=elrea_mmlu", *tiny, QUIET, f"store={tmp_path / 'store'}"]
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *words], cwd=tmp_path, capture_output=True, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
-    )  # fmt: skip
-    frames = [line for line in done.stdout.splitlines() if line.startswith(("run.py ", "elrea/"))]
+    done = run_code(tmp_path, SCRIPT, *words)
+    frames = [line for line in done.out.splitlines() if line.startswith(("run.py ", "elrea/"))]
     assert frames and frames[0] == "run.py <module>" and "loop.py" in frames[-1], done
     assert len(frames) <= MOST, "\n".join(frames)

@@ -30,7 +30,7 @@ def without_stages(summary: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def written(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    return run(tmp_path_factory.mktemp("written"), *tiny, *EXAM, *WORDS)
+    return run(tmp_path_factory.mktemp("written"), *tiny, *EXAM, *WORDS, plots=True)
 
 
 def test_texts_and_what_was_read_out_of_them(written: Ended) -> None:

@@ -53,7 +53,7 @@ def asked(tmp_path: Path, tiny: list[str], rows: list[dict[str, Any]], *words: s
     ]
     test = write(tmp_path / "test.jsonl", questions)
     data = ["data=jsonl", f"data.train={train}", f"data.test={test}"]
-    return run(tmp_path, *tiny, QUIET, *data, *words)
+    return run(tmp_path, *tiny, QUIET, *data, *words, plots=True)
 
 
 def test_odd_texts_on_an_odd_model_in_one_cluster_of_rank_one(

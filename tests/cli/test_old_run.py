@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +13,7 @@ from safetensors.torch import load_file
 from elrea.config import leaves, load_config
 from elrea.reporting.settings import ADDED, ADDED_TO_DATA, MAY_DIFFER, UNKNOWN
 from elrea.reporting.sweeps import is_below
-from tests.cli.commands import run
+from tests.cli.commands import run, run_module
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "tests" / "old_run"
@@ -31,13 +28,9 @@ def place(tmp_path: Path) -> Path:
 
 def output(place: Path, *words: str, given: str = "") -> str:
     """Output of `python -m <words>` in that folder; it must exit with 0 and print nothing on stderr."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *words], cwd=place, input=given, env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, ""), done
-    return done.stdout
+    done = run_module(place, *words, given=given)
+    assert (done.code, done.err) == (0, ""), done
+    return done.out
 
 
 def test_predict(place: Path) -> None:

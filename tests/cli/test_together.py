@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.commands import QUIET, Ended, run
+from elrea.models import processes
+from tests.cli.commands import QUIET, Command, Ended, run
+
+
+def spawned() -> None:
+    """Processes start as they do for a user; in other tests they are forked, which is faster."""
+    processes.START = "spawn"
 
 
 def test_two_processes_train_the_base_adapter_that_one_would(
     words: list[str], tmp_path: Path
 ) -> None:
     command = [*words, f"store={tmp_path / 'store'}", QUIET, "until=base"]
-    ended = run(tmp_path, *command, "trainer=ddp", "training.epochs=1")
+    ended = Command(tmp_path, *command, "trainer=ddp", "training.epochs=1", before=spawned).wait()
     assert (ended.code, ended.err) == (0, "")
     assert "base is made, in the store" in ended.out
     ended = run(tmp_path, *command, "training.epochs=1", "plan=true")

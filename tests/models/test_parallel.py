@@ -29,6 +29,7 @@ from elrea.store.files import read_json
 from tests.models.builders import BUILDERS, Recorder, contents, examples, train
 from tests.pipeline.test_memory_advice import blank
 
+pytestmark = pytest.mark.usefixtures("forked")
 TWO = Device("cpu", threads=1, devices=2)
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -72,7 +73,7 @@ def _all(place: Path, rank: Rank, task: Task) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(forked: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("together")
     recorder = Recorder()
     launch(TWO, partial(_all, folder), recorder)

@@ -282,6 +282,7 @@ def test_a_killed_and_resumed_training_equals_an_unbroken_one(tmp_path: Path) ->
     assert counts == [4, 4, 2] * 3
 
 
+@pytest.mark.usefixtures("forked")
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     """Each takes its share of a batch's rows, with their clusters."""
     from elrea.models.backbone import Pretrained

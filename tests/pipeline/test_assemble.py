@@ -164,6 +164,11 @@ def test_a_rate_that_cannot_train_is_refused(name: str) -> None:
     said = "rate=-1.0: must be above 0, and finite"
     with pytest.raises(ConfigError, match=f"^ensemble.{said}"):
         strategies(f"ensemble={name}", "ensemble.rate=-1")
+
+
+@pytest.mark.parametrize("name", ["elrea_states", "source", "steered"])
+def test_so_it_is_where_the_rate_is_a_rows_own(name: str) -> None:
+    said = "rate=-1.0: must be above 0, and finite"
     with pytest.raises(ConfigError, match=f"^evaluation.settings.{name}.{said}"):
         strategies(f"evaluation.strategies=[{name}]", f"evaluation.settings={{{name}:{{rate:-1}}}}")
 

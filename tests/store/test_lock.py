@@ -232,7 +232,11 @@ assert (stage.run(make) / "result").read_text() == "whole"
 
 def test_eight_processes_make_a_stage_once(tmp_path: Path) -> None:
     others = [start(ONCE, tmp_path / "store", tmp_path / "log") for _ in range(8)]
-    assert [other.communicate(timeout=60)[1] for other in others] == [""] * 8
+    waiting = {"", "stage experts is being made by another process: waiting for it to end\n"}
+    assert {other.communicate(timeout=60)[1] for other in others} <= waiting, (
+        "on a busy machine one says that it waits"
+    )
+    assert [other.returncode for other in others] == [0] * 8
     assert (tmp_path / "log").read_text() == "made "
     assert len(list((tmp_path / "store/experts").iterdir())) == 1
 

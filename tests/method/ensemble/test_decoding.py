@@ -59,15 +59,16 @@ def by_loop(kind: str, end: int | None) -> list[tuple[int, ...]]:
     """(5.10) with one adapter at a time in PEFT, one prompt at a time, without a cache."""
     answers = []
     ends = ends_of(BUILDERS[kind](), words(end))
+    models: list[Any] = [BUILDERS[kind]() for _ in crowd(kind)]
+    for place, member in enumerate(crowd(kind)):
+        if member is not None:
+            models[place] = attach(models[place], member[1], 0)
+            set_state(models[place], member[0])
     for prompt, weights in zip(PROMPTS, WEIGHTS, strict=True):
         ids = list(prompt)
         for _ in range(LENGTH):
             total = torch.zeros(40)
-            for weight, member in zip(weights, crowd(kind), strict=True):
-                model: Any = BUILDERS[kind]()
-                if member is not None:
-                    model = attach(model, member[1], 0)
-                    set_state(model, member[0])
+            for weight, model in zip(weights, models, strict=True):
                 with torch.no_grad():
                     total += weight * model(torch.tensor([ids])).logits[0, -1]
             token = int(total.argmax())

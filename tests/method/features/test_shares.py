@@ -27,6 +27,7 @@ from elrea.models.training.train import epoch_folders
 from tests.method.features import by_hand
 from tests.models.builders import train
 
+pytestmark = pytest.mark.usefixtures("forked")
 LORA = Lora(r=2)
 COUNT = 700
 FILES = ("features.safetensors", "ids.json", "skipped.json")
@@ -80,7 +81,7 @@ def test_more_devices_than_there_are_is_an_error_of_one_line(monkeypatch) -> Non
 
 def test_the_processes_of_a_killed_run_end(work: ExtractionTask, tmp_path: Path) -> None:
     """Each waits for the other, as in a sum of gradients; nobody comes to end them."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     ids = context.SimpleQueue()
     parent = context.Process(target=_launch_and_wait, args=(work.device, ids))
     parent.start()
