@@ -39,11 +39,12 @@ MOVED = {
     "elrea.backbone.load": "elrea.models.backbone",
     "elrea.backbone": "elrea.models",
     "elrea.clustering": "elrea.method.clustering",
+    "elrea.commands.sweep": "elrea.commands.jobs.sweep",
     "elrea.ensemble": "elrea.method.ensemble",
     "elrea.features.extract": "elrea.method.features.gradient",
     "elrea.features": "elrea.method.features",
     "elrea.routing": "elrea.method.routing",
-    "elrea.sweep": "elrea.commands.sweep",
+    "elrea.sweep": "elrea.commands.jobs.sweep",
     "elrea.tracking.wandb": "elrea.reporting.wandb.tracker",
 }
 """Old module prefixes, as in the config of an older run, and their new ones; the first that matches counts."""

@@ -170,7 +170,7 @@ def test_the_checker_sees_a_circle_of_two(tmp_path: Path) -> None:
         ("elrea/models/lora.py", "from elrea.data import batches\nimport torch"),
         ("elrea/models/lora.py", "from elrea.version import __version__"),
         ("elrea/data/mmlu.py", "from .examples import Example\nfrom elrea.data import rows"),
-        ("elrea/commands/job.py", "from elrea.reporting.wandb import tracker\nimport hydra"),
+        ("elrea/commands/jobs/job.py", "from elrea.reporting.wandb import tracker\nimport hydra"),
         ("run.py", "import hydra\nfrom elrea.pipeline import run"),
     ],
 )

@@ -27,7 +27,7 @@ from elrea.commands.arguments import (
 from elrea.errors import ConfigError
 
 if TYPE_CHECKING:
-    from elrea.commands.addressing import Form
+    from elrea.commands.proxy.addressing import Form
 
 FORMS = ("name", "scales")
 LORAS = ("experts", "members")
@@ -45,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         import uvicorn
 
-        from elrea.commands.proxy import Proxy, app
+        from elrea.commands.proxy.app import Proxy, app
     except ImportError as error:
         raise ConfigError(
             f"route-proxy needs the extra `serve` ({error}): pip install 'elrea[serve]'"
         ) from error
-    from elrea.commands.addressing import SERVES, Adapters, same_as
     from elrea.commands.merge import members_of
+    from elrea.commands.proxy.addressing import SERVES, Adapters, same_as
     from elrea.method.ensemble.routing_json import answering
 
     answers = answering(facts)

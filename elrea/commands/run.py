@@ -58,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         busy_threads_sleep()
     import hydra
 
-    from elrea.commands.job import HydraTask  # with it comes ${sweep_folder:} of conf/config.yaml
+    from elrea.commands.jobs.job import (
+        HydraTask,  # with it comes ${sweep_folder:} of conf/config.yaml
+    )
 
     job = HydraTask(plugins)
     told = {**hydra_base(), **trusted()}

@@ -6,7 +6,7 @@ from typing import Any
 
 from elrea import plugins
 
-CALLBACK = "elrea.commands.sweep.Sweep"
+CALLBACK = "elrea.commands.jobs.sweep.Sweep"
 """The class that conf/config.yaml has Hydra itself build."""
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from elrea.commands import merge
-from elrea.commands.addressing import Adapters, same_as
+from elrea.commands.proxy.addressing import Adapters, same_as
 from elrea.method.ensemble.ensemble import Ensemble
 from elrea.method.ensemble.layerwise import LayerwiseModel
 from elrea.method.ensemble.likelihood import log_likelihoods

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from elrea.commands.job import HydraTask
+from elrea.commands.jobs.job import HydraTask
 from elrea.errors import ElreaError
 from tests.cli.commands import EXAM, QUIET, ROOT, TINY, Ended, run, run_code
 

@@ -6,7 +6,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
-from elrea.commands.proxy_prompts import Prompts
+from elrea.commands.proxy.prompts import Prompts
 from elrea.data.chat_renderer import ChatRenderer
 from elrea.data.prompts import Prompter
 from elrea.data.readers.prompt_reader import PromptReader

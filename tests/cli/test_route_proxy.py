@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from elrea.commands import route_proxy
-from elrea.commands.addressing import Adapters, Form
-from elrea.commands.together import Together
+from elrea.commands.proxy.addressing import Adapters, Form
+from elrea.commands.proxy.together import Together
 from elrea.errors import ConfigError, DataError, ElreaError, StoreError
 from elrea.method.ensemble.ensemble import Ensemble, Route
 from elrea.method.ensemble.routing_json import answering
@@ -27,8 +27,8 @@ httpx = pytest.importorskip("httpx")
 uvicorn = pytest.importorskip("uvicorn")
 pytest.importorskip("starlette")
 
-from elrea.commands import proxy  # noqa: E402
-from elrea.commands.proxy_http import LARGEST, passed_on  # noqa: E402
+from elrea.commands.proxy.app import Proxy, app  # noqa: E402
+from elrea.commands.proxy.http import LARGEST, passed_on  # noqa: E402
 
 EXPERTS = ["expert-0", "expert-1"]
 PROMPTS = [
@@ -105,7 +105,7 @@ def ensemble(whole: Ended, small_model: Path) -> Ensemble:
 def served(ensemble: Ensemble, engine: str, form: Form, timeout: float = 30.0) -> Iterator[Any]:
     """A client of a proxy that listens on a free port."""
     files = EXPERTS if form == "experts" else ["base", *EXPERTS]
-    made = proxy.app(proxy.Proxy(ensemble, engine, Adapters(form, files), timeout))
+    made = app(Proxy(ensemble, engine, Adapters(form, files), timeout))
     server = uvicorn.Server(uvicorn.Config(made, port=0, log_level="error", access_log=False))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

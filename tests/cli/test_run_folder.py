@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from elrea.commands.run_folder import check_run_folder, check_version, difference
-from elrea.commands.sweep import claim_named_folder
+from elrea.commands.jobs.run_folder import check_run_folder, check_version, difference
+from elrea.commands.jobs.sweep import claim_named_folder
 from elrea.config import save_config
 from elrea.errors import ConfigError
 from tests.cli.commands import EXAM, QUIET, run

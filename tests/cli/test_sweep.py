@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from elrea.commands.sweep import Record, claim_default_folder, claim_named_folder
+from elrea.commands.jobs.sweep import Record, claim_default_folder, claim_named_folder, failures
 from elrea.errors import ConfigError
 from elrea.reporting.sweep_report import draw_sweep, row_keys, seed_means
 from elrea.reporting.sweeps import as_csv, read_jobs, setting_keys, varied_values
@@ -23,7 +23,7 @@ SWEPT = ["clustering.k=2,100", "seed=0", QUIET]
 def swept(whole: Ended, words: list[str], tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """A sweep of two jobs on the whole run's store; the second has too few examples and fails."""
     assert whole.code == 0
-    return run(tmp_path_factory.mktemp("swept"), "-m", *words, *SWEPT)
+    return run(tmp_path_factory.mktemp("swept"), "-m", *words, *SWEPT, plots=True)
 
 
 def folder_of(ended: Ended) -> Path:
@@ -58,6 +58,16 @@ def test_the_last_table_lists_failed_jobs_with_their_errors(swept: Ended) -> Non
     last = "1 of 2 jobs are done; run the same command again to resume the others\nEverything is in"
     assert f"{last} {folder}\n" in table
     assert max(map(len, table.splitlines())) <= 100
+
+
+def test_a_reason_that_several_jobs_share_is_one_line() -> None:
+    states = [("failed", "no space"), ("done", ""), ("failed", "no space"), ("failed", "other")]
+    jobs = [{"number": n, "state": s, "error": e} for n, (s, e) in enumerate(states)]
+    assert failures([*jobs, {"number": 4, "state": "stopped"}]) == [
+        "jobs 0, 2 failed: no space",
+        "job 3 failed: other",
+        "job 4 stopped: killed",
+    ]
 
 
 def test_sweep_csv_has_a_row_per_job_and_strategy(swept: Ended, whole: Ended) -> None:

@@ -168,7 +168,7 @@ def test_what_is_refused(words: list[str], said: str, tiny: list[str], tmp_path:
 
 def test_wrong_settings_are_refused_before_torch_is_imported() -> None:
     script = (
-        "import sys; from omegaconf import OmegaConf; from elrea.commands.job_verdict import settings_of\n"
+        "import sys; from omegaconf import OmegaConf; from elrea.commands.jobs.verdict import settings_of\n"
         "node = {'_target_': 'elrea.evaluation.verdict.Verdict', 'budget': 0.0}\n"
         "cfg = OmegaConf.create({'verdict': node, 'evaluation': {'split': 'dev'}, 'until': None})\n"
         "try: settings_of(cfg)\n"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from elrea.commands.jobs.sweep import Record
 from elrea.commands.store import main
-from elrea.commands.sweep import Record
 from elrea.errors import ConfigError, StoreError
 from elrea.store.lock import Lease
 from elrea.store.stage import Stage, Store

@@ -17,10 +17,10 @@ from omegaconf import DictConfig
 
 from elrea.commands.config_files import check_added
 from elrea.commands.exit import announce, one_line_errors, output_closed
-from elrea.commands.job_checks import check_device, check_plugins, check_processes
-from elrea.commands.leftovers import LOG, clear
-from elrea.commands.run_folder import check_run_folder, check_version, difference, resolved
-from elrea.commands.sweep import Record, Sweep, failed, typed
+from elrea.commands.jobs.checks import check_device, check_plugins, check_processes
+from elrea.commands.jobs.leftovers import LOG, clear
+from elrea.commands.jobs.run_folder import check_run_folder, check_version, difference, resolved
+from elrea.commands.jobs.sweep import Record, Sweep, failed, typed
 from elrea.config import VERDICT, build, leaves, load_config, plain, save_config
 from elrea.data.readers.hub import fetching
 from elrea.errors import ConfigError, NotHere
@@ -213,7 +213,7 @@ def _judge(job: Job, record: Record) -> None:
     Raises:
         ElreaError: As `run`.
     """
-    from elrea.commands.job_verdict import judge, settings_of
+    from elrea.commands.jobs.verdict import judge, settings_of
 
     def run_part(number: int, cfg: DictConfig, words: list[str]) -> Path:
         folder = job.folder / str(number)

@@ -21,7 +21,7 @@ from elrea.reporting.sweeps import SUMMARY
 from elrea.store.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from elrea.commands.sweep import Record
+    from elrea.commands.jobs.sweep import Record
     from elrea.pipeline.experiment import Experiment
     from elrea.pipeline.ladder import Ladder, Part
 

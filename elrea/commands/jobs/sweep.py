@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from elrea.commands.exit import line_of, one_line_errors, output_closed
-from elrea.commands.leftovers import clear, missing
-from elrea.commands.run_folder import check_run_folder
+from elrea.commands.jobs.leftovers import clear, missing
+from elrea.commands.jobs.run_folder import check_run_folder
 from elrea.config import load_config, register_resolver
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.sweeps import STATUS, SUMMARY, SWEEP, as_csv, read_jobs, varied_values
@@ -326,16 +326,31 @@ def failed(number: int, error: Exception) -> None:
     print(f"job {number} failed: {' '.join((line or str(error)).split())}", file=sys.stderr)
 
 
+def failures(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line per reason why jobs did not succeed, with the numbers of those jobs.
+
+    Args:
+        jobs: As `elrea.reporting.sweeps.read_jobs` returns them.
+    """
+    numbers: dict[str, list[str]] = {}
+    for job in jobs:
+        if job["state"] not in SUCCEEDED:
+            why = f"{job['state']}: {job.get('error', 'killed')}"
+            numbers.setdefault(why, []).append(str(job["number"]))
+    return [
+        f"{'jobs' if len(them) > 1 else 'job'} {', '.join(them)} {why}"
+        for why, them in numbers.items()
+    ]
+
+
 def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     from elrea.reporting.progress import say, screen
     from elrea.reporting.terminal import sweep_table, wrapped
 
     out = screen()
     out.print(sweep_table(jobs, varied_values(jobs)))
-    for job in jobs:
-        if job["state"] not in SUCCEEDED:
-            line = f"job {job['number']} {job['state']}: {job.get('error', 'killed')}"
-            say(out, wrapped(line))
+    for line in failures(jobs):
+        say(out, wrapped(line))
     done = sum(job["state"] in SUCCEEDED for job in jobs)
     hint = "" if done == len(jobs) else "; run the same command again to resume the others"
     say(out, f"{done} of {len(jobs)} jobs are done{hint}")

@@ -15,13 +15,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from elrea.commands.proxy_http import Refused, body_of, error, log_request, passed_on
-from elrea.commands.proxy_prompts import Prompts, prompt_of
-from elrea.commands.together import Together
+from elrea.commands.proxy.http import Refused, body_of, error, log_request, passed_on
+from elrea.commands.proxy.prompts import Prompts, prompt_of
+from elrea.commands.proxy.together import Together
 from elrea.errors import ElreaError
 
 if TYPE_CHECKING:
-    from elrea.commands.addressing import Adapters
+    from elrea.commands.proxy.addressing import Adapters
     from elrea.method.ensemble.ensemble import Ensemble
 
 PATHS = ("/v1/chat/completions", "/v1/completions")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from elrea.commands.proxy_http import Refused
+from elrea.commands.proxy.http import Refused
 
 if TYPE_CHECKING:
     from elrea.data.prompts import Ids

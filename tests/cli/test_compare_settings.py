@@ -11,7 +11,7 @@ import pytest
 from elrea.commands import compare
 from elrea.reporting.runs import read_run
 from elrea.reporting.settings import by_setting
-from tests.evaluation.compare_runs import (
+from tests.cli.compare_runs import (
     BASE,
     BETTER,
     output,

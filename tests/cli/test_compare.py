@@ -15,7 +15,7 @@ from elrea.commands import compare
 from elrea.evaluation.seed_intervals import seeds_items_interval, seeds_items_p, seeds_p
 from elrea.evaluation.statistics import mcnemar, paired_interval
 from elrea.reporting.runs import read_run
-from tests.evaluation.compare_runs import (
+from tests.cli.compare_runs import (
     BASE,
     BETTER,
     N,

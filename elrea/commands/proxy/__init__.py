@@ -1,0 +1,1 @@
+"""The application of `elrea route-proxy`."""
