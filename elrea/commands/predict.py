@@ -29,6 +29,7 @@ from elrea.commands.arguments import check_arguments, ensemble_parser, load_ense
 from elrea.commands.exit import one_line_errors
 from elrea.commands.output_folder import check_outside
 from elrea.data.readers.formats import UnknownField, UnreadColumn, parse_row
+from elrea.data.readers.forms import instances
 from elrea.data.readers.hints import ignore_options
 from elrea.data.readers.prompt_reader import PromptReader
 from elrea.data.readers.tables import EmptyFile, rows_of
@@ -66,6 +67,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     if not given.answers.parent.is_dir():
         raise DataError(f"{given.answers.parent}: no such folder; make it, or give another --out")
+    if given.answers.exists() and not given.answers.is_file():
+        raise DataError(
+            f"{given.answers}: no file that answers can be resumed in; give another --out"
+        )
     check_outside(given.answers)
     settings = Decoding(given.max_new_tokens, given.temperature, seed=given.seed)
     facts = check_arguments(given)
@@ -134,6 +139,7 @@ def lock_file(out: Path) -> Iterator[None]:
     Raises:
         DataError: Another process has the lock.
     """
+    out = Path(os.path.realpath(out))  # by whichever link it is named
     lease = Lease(out.with_name(f".{out.name}.lease"))
     if not lease.acquire(wait=False):
         raise DataError(f"{out}: another process writes this file; name another one")
@@ -178,7 +184,8 @@ def prompts_of_file(
         role, equals, name = word.partition("=")
         if not (role and equals and name):
             raise DataError(f"--field {word}: write ROLE=NAME, as --field instruction=question")
-        fields[role] = name.split(",") if role == "choices" and "," in name else name
+        several = role == "choices" and "," in name
+        fields[role] = [column.strip() for column in name.split(",")] if several else name
     return read_prompts(given.prompts, facts.get("options", "text"), fields, given.ignore)
 
 
@@ -204,16 +211,17 @@ def read_prompts(
     places: dict[str, str] = {}
     try:
         for row in rows_of(path, ignore=ignore):
-            name = reader.name_of(row.value, row.where)
-            name = str(row.number) if name is None else name
-            if not is_text(name):
-                raise DataError(f"{row.where}: the id is not UTF-8 text")
-            if name in places:
-                raise DataError(
-                    f"{row.where}: duplicate id {name!r}, first at {places[name]}; make every id unique"
-                )
-            places[name] = row.where
-            prompts.append((name, reader.read(row.value, row.where)))
+            for part in instances(row.value, row.number, row.where):
+                name = reader.name_of(part, row.where)
+                name = str(row.number) if name is None else name
+                if not is_text(name):
+                    raise DataError(f"{row.where}: the id is not UTF-8 text")
+                if name in places:
+                    raise DataError(
+                        f"{row.where}: duplicate id {name!r}, first at {places[name]}; make every id unique"
+                    )
+                places[name] = row.where
+                prompts.append((name, reader.read(part, row.where)))
     except UnknownField as error:
         raise DataError(
             f"{error} (--field ROLE=NAME gives a field a role, --ignore NAME skips one)"
@@ -224,6 +232,10 @@ def read_prompts(
         raise DataError(
             f"{path}: the file has no prompts; write one JSON object per line"
         ) from error
+    if reader.unseen:
+        raise DataError(
+            f"{path}: no row has the column {sorted(reader.unseen)[0]!r}, which --field choices names"
+        )
     return prompts
 
 

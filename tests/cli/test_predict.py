@@ -216,6 +216,11 @@ def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
             ":1: unknown field 'question'; rename it, or let it begin with _",
         ),
         (
+            {"question": "a", "level": 3, "A": "b", "B": "c", "code": "x"},
+            ":1: unknown fields 'question', 'level', 'A', 'B', 'code'; what is asked is read with --field"
+            " instruction=question --field choices=A,B --ignore level (",
+        ),
+        (
             {"prompt": "a", "choises": ["b"]},
             "it begin with _ to have it ignored; did you mean choices?",
         ),
@@ -225,8 +230,8 @@ def test_an_error_is_one_line(typed: list[str], tmp_path: Path, capsys) -> None:
         ),
         (
             {"prompt": "a", "option a": "b", "option b": "c"},
-            ":1: 'option a', 'option b' look like the choices of one question; read them with --field"
-            " 'choices=option a,option b'",
+            ":1: unknown fields 'option a', 'option b'; what is asked is read with --field 'choices=option a,option"
+            " b'",
         ),
         ({"prompt": "a", "messages": []}, ":1: both messages and instruction"),
         ({"messages": [{"role": "narrator", "content": "b"}]}, "not the role 'narrator'"),
@@ -407,3 +412,60 @@ def test_a_chats_last_user_turn_is_asked_whatever_training_learns(
     assert (asked.history, asked.instruction) == (tuple(texts[:2]), "Say one.")
     learned = RowReader().read(row, "p.jsonl:1", "p.jsonl", 1)
     assert (learned.history, learned.instruction, learned.response) == ((), "Hi", "Yes?")
+
+
+@pytest.mark.parametrize(
+    ("row", "fields", "prompt"),
+    [
+        (
+            {"response": "what?", "gold": "x"},
+            {"instruction": "response", "response": "gold"},
+            "what?",
+        ),
+        ({"answer": "what?", "k": 0}, {"instruction": "answer", "answer": "k"}, "what?"),
+        ({"instruction": "Do", "instances": [{"input": "i", "output": "o"}]}, {}, "Do\n\ni"),
+    ],
+)
+def test_prompts_are_those_of_training(
+    row: dict[str, Any], fields: dict[str, str], prompt: str, tmp_path: Path
+) -> None:
+    """Fields that bear the usual name of another one, and a task with its inputs in a list."""
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps(row))
+    ((_, read),) = predict.read_prompts(path, "text", fields)
+    assert read.instruction == prompt
+
+
+def test_several_inputs_of_a_task_are_a_prompt_each(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    inputs = [{"input": text, "output": "o"} for text in "ij"]
+    path.write_text(json.dumps({"id": "s", "instruction": "Do", "instances": inputs}))
+    assert [(n, e.instruction) for n, e in predict.read_prompts(path)] == [
+        ("s/0", "Do\n\ni"), ("s/1", "Do\n\nj"),
+    ]  # fmt: skip
+
+
+def test_a_field_that_no_row_has_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("q,A,B,C\nx,1,2,3\n")
+    with pytest.raises(
+        DataError, match="no field 'Q' for instruction=Q; the row has 'q', 'A', 'B'"
+    ):
+        predict.read_prompts(path, "text", {"instruction": "Q"})
+    given = {"instruction": "q", "choices": ["A", "B", "D"]}
+    with pytest.raises(DataError, match="no row has the column 'D', which --field choices names"):
+        predict.read_prompts(path, "text", given, ["*"])
+
+
+def test_answers_are_a_file_that_one_process_writes(tmp_path: Path) -> None:
+    """Under whichever name: a link to it is the same file."""
+    (tmp_path / "a.jsonl").touch()
+    (tmp_path / "b.jsonl").symlink_to("a.jsonl")
+    with (
+        predict.lock_file(tmp_path / "a.jsonl"),
+        pytest.raises(DataError, match="another process writes this file"),
+        predict.lock_file(tmp_path / "b.jsonl"),
+    ):
+        pass
+    with pytest.raises(DataError, match="/dev/null: no file that answers can be resumed in"):
+        predict.main([str(tmp_path), "--in", "x", "--out", "/dev/null"])

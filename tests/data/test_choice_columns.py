@@ -105,3 +105,19 @@ def test_prompts_with_columns(tmp_path: Path) -> None:
     ((name, prompt),) = read_prompts(tmp_path / "x.jsonl", "letters", fields)
     assert name == "q1"
     assert prompt.instruction == "Which?\nA. red\nB. blue\nC. green\nD. grey\nAnswer:"
+
+
+def test_a_column_that_no_row_has_is_an_error(tmp_path: Path) -> None:
+    """It would take a choice from every question without a word."""
+    (tmp_path / "x.csv").write_text("prompt,A,B,C,answer\nWhich?,x,y,z,A\n")
+    data = Jsonl(train=str(tmp_path / "x.csv"), fields={"choices": ["A", "B", "E"]}, ignore=["*"])
+    with pytest.raises(DataError, match=r"data\.train: no row has the column 'E'"):
+        data.read()
+
+
+def test_a_digit_that_is_a_text_and_an_index_is_refused(tmp_path: Path) -> None:
+    row = {"instruction": "Which?", **dict(zip(LETTERS, "3412", strict=True)), "answer": "1"}
+    with pytest.raises(
+        DataError, match="'1' is the text of one choice and the index from 0 of another"
+    ):
+        read(tmp_path, row, choices=LETTERS)

@@ -71,9 +71,28 @@ def ignore_options(names: Sequence[str]) -> str:
     )
 
 
-def choices_option(columns: Sequence[str]) -> str:
-    """The option that reads the choices of a command's prompts from a column each: --field choices=A,B,C."""
-    return f"--field {shlex.quote('choices=' + ','.join(columns))}"
+def prompt_options(row: Mapping[str, object], names: Sequence[str], has: Collection[str]) -> str:
+    """The options that read a command's prompts: --field instruction=question --field choices=A,B --ignore level.
+
+    Args:
+        row: the row.
+        names: of its fields without a role.
+        has: the roles of its other fields.
+
+    Returns:
+        The options, or nothing where the names leave open what is asked. A text whose name says nothing may be a part
+        of the question, so no option skips it.
+    """
+    columns = choice_columns(names, bool(has))
+    left = [name for name in names if name not in columns]
+    roles = _roles(left, {*has, "response", *["choices"] * bool(columns)}, ())
+    if not (columns or roles):
+        return ""
+    fields = {**(roles or {}), **({"choices": ",".join(columns)} if columns else {})}
+    options = [f"--field {shlex.quote(f'{role}={name}')}" for role, name in fields.items()]
+    left = [name for name in left if name not in (roles or {}).values()]
+    left = [name for name in left if not isinstance(row.get(name), str | list | Mapping)]
+    return " ".join([*options, *[ignore_options(left)] * bool(left)])
 
 
 def mapping(role: str, name: str | Sequence[str]) -> str:

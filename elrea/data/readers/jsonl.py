@@ -148,7 +148,7 @@ def _examples(
     """The examples of one setting's files.
 
     Raises:
-        DataError: a row that cannot be used, or there are files and no examples.
+        DataError: a row that cannot be used, a column of choices that no row has, or files without examples.
     """
     split = key.removeprefix("data.")
     examples: list[Example] = []
@@ -177,6 +177,10 @@ def _examples(
                 raise
             problems.append(error)
             drops.add(source_of(labels[file]), f"empty file(s) in {split}", "no row", str(file))
+    if examples and reader.unseen:
+        raise DataError(
+            f"{key}: no row has the column {sorted(reader.unseen)[0]!r}, which data.fields.choices names"
+        )
     if files and not examples:
         bad = [problem for problem in problems if isinstance(problem, BadRow)]
         rows = f"{key}: none of the {len(bad):,} rows can be used, first " if bad else ""

@@ -5,14 +5,14 @@ Of a chat it is that of the last user turn, also where data=jsonl learns an earl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elrea.data.readers.choices import columns_of, joined
+from elrea.data.readers.choices import JOINED, columns_of, joined
 from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
-from elrea.data.readers.hints import choice_columns, choices_option, ignore_options
+from elrea.data.readers.hints import ignore_options, prompt_options
 from elrea.data.readers.rows import NAMES, TEXT, RowReader
 from elrea.data.readers.turns import is_assistant
 from elrea.errors import DataError, did_you_mean
@@ -27,6 +27,8 @@ _ASKING = ("instruction", "input", "messages", "system", "history", "choices", "
 """Roles that make a prompt; the others are ignored."""
 _PLACE = "?"
 """Stands for the response while the row is read."""
+_RESPONSE, _ANSWER = "(response)", "(answer)"
+"""Names of what stands for the response, and for the right choice: no field has them."""
 
 
 class PromptReader:
@@ -54,11 +56,15 @@ class PromptReader:
                     f"{role}={given[role]}: {role} is no role of a field; the roles are {', '.join(NAMES)}"
                 )
         asking = {role: name for role, name in given.items() if role in _ASKING}
-        self._reader = RowReader(asking, ignore, options=options, skip=ignore_options)
+        stand_ins = {"response": _RESPONSE, "answer": _ANSWER}
+        self._reader = RowReader(asking | stand_ins, ignore, options=options, skip=ignore_options)
+        self._given = given
         self._roles = {name: role for name, role in _ROLES.items() if role not in given}
         self._roles |= {name: role for role, name in given.items()}
         self._ignore = frozenset(ignore)
         self._mapped = frozenset([*given.values(), *self._columns])
+        self.unseen = set(self._columns)
+        """Choices' columns that no row has had so far."""
 
     def read(self, row: Mapping[str, Any], where: str) -> Example:
         """The prompt of a row; its id is its place, and its response is empty, or the first choice.
@@ -87,7 +93,7 @@ class PromptReader:
             BadRow: the id is neither a text nor a number.
         """
         name = row.get(self._id() or "")
-        if type(name) not in (str, int, float, type(None)):
+        if type(name) not in (str, int, float, type(None)) or name != name:
             raise BadRow(where, "the id must be a text or a number")
         return None if name is None else str(name)
 
@@ -98,12 +104,21 @@ class PromptReader:
             for name, value in row.items()
             if not name.startswith("_") and name not in self._ignore
         }
+        self.unseen.difference_update(row)
         asked: dict[str, Any] = {}
         fields: dict[str, str] = {}
         row = joined(plain_row(row, where, self._mapped, answered=False), self._columns, where)
         unknown = [name for name in row if name not in self._roles]
         if unknown and "*" not in self._ignore:
-            raise _unknown(unknown, where, len(row) > len(unknown))
+            for key, given in self._given.items():
+                if given not in row and given != JOINED:
+                    there = ", ".join(map(repr, row))
+                    raise UnknownField(
+                        f"{where}: no field {given!r} for {key}={given}; the row has {there}"
+                    )
+            raise _unknown(
+                row, unknown, where, {self._roles[name] for name in row if name in self._roles}
+            )
         for name, value in row.items():
             role = self._roles.get(name)
             if role not in _ASKING or value is None:
@@ -119,9 +134,9 @@ class PromptReader:
         if "messages" in fields:
             asked[fields["messages"]] = _answered(asked[fields["messages"]])
         else:
-            asked["response"] = _PLACE
+            asked[_RESPONSE] = _PLACE
         if asked.get(fields.get("choices", "")):
-            asked["answer"] = 0
+            asked[_ANSWER] = 0
         return asked
 
     def _id(self) -> str | None:
@@ -130,19 +145,21 @@ class PromptReader:
         return next((name for name in names if name not in self._ignore), None)
 
 
-def _unknown(names: Sequence[str], where: str, others: bool) -> DataError:
-    """Of fields without a role; `others`: whether the row has fields with one."""
+def _unknown(
+    row: Mapping[str, Any], names: Sequence[str], where: str, has: Collection[str]
+) -> DataError:
+    """Of fields without a role; `has`: the roles of the row's other fields."""
     if TEXT in names:
         problem = "plain text has no prompt to answer; call its field 'prompt' if it is one"
         return BadRow(where, problem, "plain text")
-    if columns := choice_columns(names, others):
-        return UnknownField(
-            f"{where}: {', '.join(map(repr, columns))} look like the choices of one question; read them with"
-            f" {choices_option(columns)}"
-        )
     known = [known for known, role in _ROLES.items() if role in _ASKING]
     near = did_you_mean(names[0], known) if len(names) == 1 else ""
     fields, it = ("field", "it") if len(names) == 1 else ("fields", "them")
+    if options := prompt_options(row, names, has):
+        named = ", ".join(map(repr, names))
+        return UnknownField(
+            f"{where}: unknown {fields} {named}; what is asked is read with {options}"
+        )
     return UnknownField(
         f"{where}: unknown {fields} {', '.join(map(repr, names))}; rename {it}, or let {it} begin with _ to have {it}"
         f" ignored{near}"

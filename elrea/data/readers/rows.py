@@ -96,6 +96,8 @@ class RowReader:
         self._roles.update({name: role for role, name in mapped.items()})
         self._names = {role: mapped.get(role, names[0]) for role, names in roles.items()}
         self._ignore, self._skipped, self._skip = frozenset(ignore), tuple(ignore), skip
+        self.unseen = set(self._columns)
+        """Choices' columns that no row has had so far."""
 
     @property
     def skipped(self) -> Sequence[str]:
@@ -125,6 +127,7 @@ class RowReader:
             DataError: a field that is unknown, or given twice by two names: `data.fields` or `data.ignore` must say
                 what it is.
         """
+        self.unseen.difference_update(row)
         row = joined(plain_row(row, where, self._mapped), self._columns, where)
         values = self._by_role(row, where)
         if TEXT in values:
@@ -133,7 +136,7 @@ class RowReader:
         choices = choices_of(values.get("choices"), where)
         if choices:
             answer = column_of(values.get("answer", response), self._columns, choices, where)
-            is_cell = isinstance(values["choices"], str)
+            is_cell = isinstance(values["choices"], str) or bool(self._columns)
             response = answer_of(answer, choices, self._names["answer"], is_cell, where)
         elif response is None and "answer" in values:
             raise DataError(
