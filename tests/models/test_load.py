@@ -84,13 +84,22 @@ def test_identity_depends_on_the_files_contents(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["qwen.tiktoken", "source.spm", "vocab.bpe", "bpe.codes", "sentencepiece.vocab"]
+    "name",
+    [
+        "qwen.tiktoken",
+        "source.spm",
+        "vocab.bpe",
+        "bpe.codes",
+        "sentencepiece.vocab",
+        "additional_chat_templates/default.jinja",
+    ],
 )
 def test_identity_depends_on_whatever_holds_a_tokenizer(
     name: str, folder: Path, tmp_path: Path
 ) -> None:
     twin = Path(shutil.copytree(folder, tmp_path / "twin"))
     seen = {Pretrained(str(twin)).identity()}
+    (twin / name).parent.mkdir(exist_ok=True)
     for text in ("a b", "a c"):
         (twin / name).write_text(text)
         seen.add(Pretrained(str(twin)).identity())

@@ -186,7 +186,7 @@ def batches(
         for one, (_, continuations) in zip(short, asked, strict=True)
     ]
     limit = most_shared(model)
-    fits = [length <= limit for length in lengths]
+    fits = [length - 1 <= limit for length in lengths]  # a continuation's last token is not read
     if several and shares_prompts(model):
         for i in several:
             if fits[i]:

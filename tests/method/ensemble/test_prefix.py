@@ -242,6 +242,22 @@ def test_a_longer_rotary_scale_is_not_continued() -> None:
     assert kinds == {17: "Rows", 5: "Shared"}
 
 
+def test_a_row_that_just_fits_is_read_with_none_that_does_not() -> None:
+    """The last token of a continuation is not read: a prompt of 21 tokens and 4 more are a row of 24."""
+    kind, config, given, _ = KINDS["phi3"]
+    model = filled(kind(config(**{**given, "original_max_position_embeddings": 24})))
+    ids = [tuple(2 + (7 * i + n) % 30 for i in range(n)) for n in (25, 27, 20)]
+    them: list[Asked] = [(row[:21], [row[21:]]) for row in ids[:2]] + [(ids[2][:17], [ids[2][17:]])]
+    got = log_likelihoods(
+        JointModel(model, [None]), them, torch.ones(3, 1), batch_size=3, pad_id=PAD
+    )
+    for (prompt, (rest,)), (one,) in zip(them, got, strict=True):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *rest[:-1]]])).logits[0, len(prompt) - 1 :]
+        wanted = logits.float().log_softmax(-1)[range(len(rest)), list(rest)].sum()
+        assert one == pytest.approx(float(wanted), abs=1e-4)
+
+
 def test_a_model_without_a_cache_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
     joint, weights = JointModel(model_of("mamba"), [None]), torch.ones(5, 1)
     with caplog.at_level(logging.WARNING):
