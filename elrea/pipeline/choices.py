@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from elrea.errors import ConfigError
+from elrea.errors import ConfigError, did_you_mean
 from elrea.method.ensemble.strategy import BASE
 from elrea.pipeline.hydra_base import hydra_base
 
@@ -47,6 +47,7 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
             if name not in choices:
                 raise ConfigError(
                     f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(choices)})"
+                    f"{did_you_mean(str(name), choices)}"
                 )
         # Composes all strategies at once: each gets its own package s0, s1, ...
         words = [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)]

@@ -31,14 +31,18 @@ def fewer_clusters(graph: Graph) -> Iterator[str]:
         if not context.requirements.clustered or wanted is None or found is None or found >= wanted:
             continue
         part = f"{context.part}: " if context.part else ""
+        clusters, others = f"cluster{'s' * (found > 1)}", f"other{'s' * (wanted - found > 1)}"
         yield (
-            f"{part}{found} cluster{'s' * (found > 1)} instead of {wanted}: the others had too few training examples "
-            f"(clustering.min_size){_advice(branch)}"
+            f"{part}{found} {clusters} instead of {wanted}: the {others} had too few training examples "
+            f"(clustering.min_size){_advice(branch, wanted)}"
         )
 
 
-def _advice(branch: Branch) -> str:
+def _advice(branch: Branch, wanted: int) -> str:
     clustering = branch.context.experiment.clustering
+    least = getattr(clustering, "min_size", 0)
+    if wanted * least > (rows := len(branch.context.experiment.corpus.train)):
+        return f"; lower it: {rows:,} examples cannot make {wanted} clusters of {least:,}"
     if not isinstance(clustering, FaissKMeans) or clustering.pca or not clustering.spherical:
         return ""
     made = read_clusters(branch.stages["clusters"].folder)

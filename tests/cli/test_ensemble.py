@@ -215,6 +215,10 @@ LORA = "elrea.models.adapter_shape.Lora"
         (lambda c: (c / "base" / "adapter_config.json").unlink(), "adapter_config.json is missing"),
         (lambda c: (c / "extra.bin").write_text("x"), "extra.bin does not belong to the ensemble"),
         (lambda c: (c / "ensemble.json").unlink(), "no ensemble.json there; give the folder of a fin"),
+        (
+            lambda c: (c / "ensemble.json").rename(c / "sweep.json"),
+            "the folder of a sweep; give one of its jobs, as ",
+        ),
         (lambda c: (c / "ensemble.json").write_text("{"), "ensemble.json"),
         (lambda c: (c / "ensemble.json").write_text("[]"), "ensemble.json: not "),
         (lambda c: change(c / "ensemble.json", lambda f: f.update(format=2)), "format 2 is not 1"),

@@ -104,7 +104,7 @@ def test_fewer_clusters_than_asked_for_are_said(tiny: list[str], tmp_path: Path)
         (tmp_path / name).mkdir()
     ended = asked(tmp_path / "one", tiny, rows)
     assert ended.summary["clusters"]["sizes"] == [21]
-    said = "1 cluster instead of 2: the others had too few training examples (clustering.min_size)"
+    said = "1 cluster instead of 2: the other had too few training examples (clustering.min_size)"
     advice = "clustering.pca=16"
     found = " ".join(ended.out.split())
     line = f"{said}; {advice} may set them apart"
@@ -117,6 +117,10 @@ def test_fewer_clusters_than_asked_for_are_said(tiny: list[str], tmp_path: Path)
     ended = asked(tmp_path / "two", tiny, rows, advice)
     found = " ".join(ended.out.split())
     assert ended.code == 0 and said in found and "may set them apart" not in found
+    words = ["clustering.min_size=20", "until=clusters", "hydra.run.dir=more"]
+    ended = asked(tmp_path / "one", tiny, rows, *words)
+    more = f"{said}; lower it: 21 examples cannot make 2 clusters of 20"
+    assert more in " ".join(ended.out.split())
 
 
 def test_too_many_components_are_refused_before_training(tiny: list[str], tmp_path: Path) -> None:

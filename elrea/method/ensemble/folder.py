@@ -45,6 +45,10 @@ def read_facts(folder: Path) -> dict[str, Any]:
             f"{folder}: its strategy needs no ensemble, or answers by the right answers or the sources: there is none "
             "to use; give a run with another ensemble="
         )
+    if not path.is_file() and (folder / "sweep.json").is_file():
+        raise StoreError(
+            f"{folder}: the folder of a sweep; give one of its jobs, as {folder / '0'}"
+        )
     if not path.is_file():
         raise StoreError(f"{folder}: no ensemble.json there; give the folder of a finished run")
     facts = read_with_checksum(path)

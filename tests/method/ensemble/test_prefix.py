@@ -247,7 +247,7 @@ def test_a_row_that_just_fits_is_read_with_none_that_does_not() -> None:
     kind, config, given, _ = KINDS["phi3"]
     model = filled(kind(config(**{**given, "original_max_position_embeddings": 24})))
     ids = [tuple(2 + (7 * i + n) % 30 for i in range(n)) for n in (25, 27, 20)]
-    them: list[Asked] = [(row[:21], [row[21:]]) for row in ids[:2]] + [(ids[2][:17], [ids[2][17:]])]
+    them: list[Any] = [(row[:21], [row[21:]]) for row in ids[:2]] + [(ids[2][:17], [ids[2][17:]])]
     got = log_likelihoods(
         JointModel(model, [None]), them, torch.ones(3, 1), batch_size=3, pad_id=PAD
     )
