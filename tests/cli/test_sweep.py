@@ -10,7 +10,13 @@ from typing import Any
 
 import pytest
 
-from elrea.commands.jobs.sweep import Record, claim_default_folder, claim_named_folder, failures
+from elrea.commands.jobs.sweep import (
+    Record,
+    claim_default_folder,
+    claim_named_folder,
+    failures,
+    hint,
+)
 from elrea.errors import ConfigError
 from elrea.reporting.sweep_report import draw_sweep, row_keys, seed_means
 from elrea.reporting.sweeps import as_csv, read_jobs, setting_keys, varied_values
@@ -55,7 +61,7 @@ def test_the_last_table_lists_failed_jobs_with_their_errors(swept: Ended) -> Non
     ]
     assert f"job 1 failed: {status(swept, 1)['error']}" in " ".join(table.split())
     folder = folder_of(swept).relative_to(swept.folder)
-    last = "1 of 2 jobs are done; run the same command again to resume the others\nEverything is in"
+    last = "1 of 2 jobs are done; mend what failed, and run the command again\nEverything is in"
     assert f"{last} {folder}\n" in table
     assert max(map(len, table.splitlines())) <= 100
 
@@ -68,6 +74,18 @@ def test_a_reason_that_several_jobs_share_is_one_line() -> None:
         "job 3 failed: other",
         "job 4 stopped: killed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        (["done", "prepared"], ""),
+        (["done", "stopped", "running"], "; run the same command again to resume the others"),
+        (["done", "stopped", "failed"], "; mend what failed, and run the command again"),
+    ],
+)
+def test_a_job_that_failed_is_to_be_mended_first(states: list[str], said: str) -> None:
+    assert hint([{"state": state} for state in states]) == said
 
 
 def test_sweep_csv_has_a_row_per_job_and_strategy(swept: Ended, whole: Ended) -> None:

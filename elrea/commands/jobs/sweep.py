@@ -343,6 +343,18 @@ def failures(jobs: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
+def hint(jobs: Sequence[Mapping[str, Any]]) -> str:
+    """How to make the jobs that did not succeed; empty if all did. One that failed would fail again as it is.
+
+    Args:
+        jobs: As for `failures`.
+    """
+    states = {job["state"] for job in jobs if job["state"] not in SUCCEEDED}
+    if "failed" in states:
+        return "; mend what failed, and run the command again"
+    return "; run the same command again to resume the others" if states else ""
+
+
 def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     from elrea.reporting.progress import say, screen
     from elrea.reporting.terminal import sweep_table, wrapped
@@ -352,6 +364,5 @@ def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
     for line in failures(jobs):
         say(out, wrapped(line))
     done = sum(job["state"] in SUCCEEDED for job in jobs)
-    hint = "" if done == len(jobs) else "; run the same command again to resume the others"
-    say(out, f"{done} of {len(jobs)} jobs are done{hint}")
+    say(out, f"{done} of {len(jobs)} jobs are done{hint(jobs)}")
     say(out, f"Everything is in {folder}")
