@@ -103,7 +103,13 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         note=experiment.corpus.details,
         gates=dict(dev_gates_of(graph)),
         mixed=mixed(main.context.experiment.strategies.get(chosen), chosen, stages, routing),
+        own_clusters=_clusters_key(exported) != _clusters_key(main),
     )
+
+
+def _clusters_key(branch: Branch) -> str:
+    """The key of a branch's clusters; empty if it has none."""
+    return branch.stages["clusters"].key if "clusters" in branch.stages else ""
 
 
 def _figures(

@@ -168,6 +168,8 @@ class Report:
     gates: Mapping[str, DevGate] = field(default_factory=dict)
     mixed: tuple[Sequence[str], Tensor] | None = None
     """The members of the chosen strategy and their weights for each test prompt [n, members], if it routes."""
+    own_clusters: bool = False
+    """Whether the chosen strategy has other clusters than `grouping` and `routing`, which are ELREA's."""
 
     @property
     def weights(self) -> tuple[Sequence[str], Tensor] | None:

@@ -64,6 +64,7 @@ def test_every_form_is_a_row_and_what_they_share_is_made_once(hard: Ended, soft:
     assert found["strategies"]["steered"]["forward_passes"] == 3.0  # one, and the gradient's two
     assert "score, 2 members" in hard.out and "score, 0 members" not in hard.out
     page = (hard.folder / "out" / "report.html").read_text()
+    assert "steered has clusters" in page, "those of one epoch, not those that are shown"
     assert "steered_diagonal" in page.replace("<wbr>", "")
 
 

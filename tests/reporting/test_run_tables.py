@@ -115,3 +115,11 @@ def test_the_page_has_all_tables_and_the_name(tmp_path: Path) -> None:
 def test_a_prompt_without_a_feature_is_near_to_no_cluster() -> None:
     routing = Routing(torch.tensor([[0.1, 0.9], [0.0, 0.0], [0.0, 0.0]]), Router())
     assert routing_figures(report(routing=routing))["nearest"] == [0, 1]
+
+
+def test_clusters_that_the_chosen_strategy_does_not_use_are_said(tmp_path: Path) -> None:
+    said = "steered has clusters\nof its own"
+    for own in (True, False):
+        given = {**vars(RUN), "chosen": "steered", "own_clusters": own}
+        page = run_report(tmp_path, report(**given), {}).read_text()
+        assert (said in page) is own
