@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatch
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from elrea.pipeline.run import Pipeline
 
 
-def show(pipeline: Pipeline, forecasts: bool) -> None:
+def show(pipeline: Pipeline, forecasts: bool, until: str | None = None) -> None:
     """Prints the plan of a run whose data and backbone are on this machine.
 
     Args:
         pipeline: Of the run.
         forecasts: Whether to print the forecast too.
+        until: The last stage to list and time; None: all.
 
     Raises:
         ElreaError: The forecast cannot be made, or the tokenizer cannot express the data.
@@ -38,10 +40,10 @@ def show(pipeline: Pipeline, forecasts: bool) -> None:
     if details := experiment.corpus.details:
         say(out, wrapped(f"Data: {details}"))
     if not forecasts:
-        out.print(plan_table(_rows(pipeline.graph, keys=True), ""))
+        out.print(plan_table(_rows(pipeline.graph, until, keys=True), ""))
         return
     if experiment.backbone.here:
-        pipeline.check_data()
+        pipeline.check_data(until)
     train, test = len(experiment.corpus.train), len(experiment.corpus.test)
     sizes = (
         Sizes.measure(experiment)
@@ -49,19 +51,23 @@ def show(pipeline: Pipeline, forecasts: bool) -> None:
         else Sizes.upper_bounds(experiment, train, test)
     )
     clusters = pipeline.graph.branches[0].clusters
-    times, total = _times(pipeline, sizes)
-    out.print(plan_table(_rows(pipeline.graph, keys=True), "", times))
+    times, total = _times(pipeline, sizes, until)
+    out.print(plan_table(_rows(pipeline.graph, until, keys=True), "", times))
     rows = forecast(experiment, sizes, clusters)
-    out.print(forecast_table([*rows, ("time", total)] if total else rows))
+    title = f"Expected of the whole run; time up to {until}" if until else "Expected"
+    out.print(forecast_table([*rows, ("time", total)] if total else rows, title))
 
 
-def _times(pipeline: Pipeline, sizes: Sizes) -> tuple[dict[str, float | None], str]:
+def _times(
+    pipeline: Pipeline, sizes: Sizes, until: str | None
+) -> tuple[dict[str, float | None], str]:
     """Expected seconds of every stage that is to do, from a measured step of each kind, and the forecast's row of the
     whole time, or why there is none; both are empty if there is nothing to do."""
     from elrea.pipeline import timing
 
     graph = pipeline.graph
-    missing = [node for node in graph.nodes.values() if not node.stage.done()]
+    needed = graph.needed(until)
+    missing = [n for name, n in graph.nodes.items() if name in needed and not n.stage.done()]
     if not missing:
         return {}, ""
     rates = _rates(pipeline, missing[0])
@@ -159,21 +165,28 @@ def show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> Non
             f"{missing}; to plan without it, add +data.expected=[<train>,<test>], the numbers of examples"
         )
     graph = graph_of(experiment, Store(cfg.store), here=False)
-    graph.needed(cfg.until)
+    rows = _rows(graph, cfg.until, keys=False)
     out = screen()
     line = f"Plan: {experiment.corpus.name}, seed {experiment.seed}. {missing}: stages have no keys yet"
     say(out, wrapped(line))
-    out.print(plan_table(_rows(graph, keys=False), ""))
+    out.print(plan_table(rows, ""))
     sizes = Sizes.upper_bounds(experiment, *expected)
     out.print(forecast_table(forecast(experiment, sizes, experiment.clustering.known_k())))
 
 
-def _rows(graph: Graph, keys: bool) -> list[tuple[str, str, str]]:
-    """Name, key and state of every stage."""
-    rows = []
+def _rows(graph: Graph, until: str | None, keys: bool) -> list[tuple[str, str, str]]:
+    """Name, key and state of every stage up to `until`.
+
+    Raises:
+        ConfigError: As `Graph.needed`.
+    """
+    rows, needed = [], graph.needed(until)
     for name, node in graph.rows:
         if not isinstance(node, Node):
-            rows.append((name, "-", node))
+            if until is None or (until not in graph.nodes and fnmatch(until, name)):
+                rows.append((name, "-", node))
+        elif name not in needed:
+            continue
         elif keys:
             rows.append((name, node.stage.key, "reused" if node.stage.done() else "to do"))
         else:

@@ -141,13 +141,14 @@ def plan_table(
     return table
 
 
-def forecast_table(rows: Iterable[tuple[str, str]]) -> Table:
+def forecast_table(rows: Iterable[tuple[str, str]], title: str = "Expected") -> Table:
     """The forecast of a run.
 
     Args:
         rows: (name, figure), as `elrea.pipeline.forecast.forecast` returns them.
+        title: Above the table.
     """
-    table = plain_table("Expected")
+    table = plain_table(title)
     table.add_column("what", no_wrap=True)
     table.add_column("how much", overflow="fold")
     for row in rows:

@@ -49,11 +49,13 @@ def test_until_is_known_before_data_is_here(tmp_path: Path) -> None:
     for until in ("router", "routing"):
         ended = run(tmp_path, *words, "routing=distilled", f"until={until}")
         assert (ended.code, ended.err) == (0, "")
+        assert "router" in ended.out and "scores" not in ended.out
     ended = run(tmp_path, *words, "until=router")
     assert ended.error.startswith("until=router: no such stage"), "routed by gradient"
     for until in ("expert-3", "answers-elrea", "gates-mole"):
         ended = run(tmp_path, *words, f"until={until}")
         assert (ended.code, ended.err) == (0, ""), until
+    assert "gates-" in ended.out and "answers-" not in ended.out
 
 
 def says_the_figures(ended: Ended, store: Path, boards: list[str]) -> None:
@@ -92,6 +94,15 @@ def test_jobs_share_out_the_work_of_one_run(
     assert (ended.code, ended.err) == (0, "")
     plan = [line.strip() for line in ended.out.splitlines()]
     assert [line.split()[0] for line in plan if line.endswith("to do")] == ["expert-0", "scores"]
+
+
+def test_a_plan_ends_with_the_stage(words: list[str], tmp_path: Path) -> None:
+    """Later stages are neither listed nor timed."""
+    ended = run(tmp_path, *words, QUIET, "until=clusters", "plan=true")
+    assert (ended.code, ended.err) == (0, "")
+    planned = [line.split()[0] for line in ended.out.splitlines() if line.endswith("to do")]
+    assert planned == ["base", "features-train", "clusters"]
+    assert "Expected of the whole run; time up to clusters" in ended.out
 
 
 def test_a_stage_that_there_is_not(words: list[str], tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def _make(job: Job, record: Record) -> float | None:
         say(screen(), f"{name} {job.number} is done already: {os.path.relpath(job.folder)}")
         return job.accuracy
     check_device(pipeline, cfg)
-    _show_plan(pipeline, forecasts=cfg.plan)
+    _show_plan(pipeline, cfg)
     if cfg.plan:
         return None
     check_version(job.folder, cfg, pipeline.graph.keys)
@@ -379,10 +379,10 @@ def _show_stage(pipeline: Pipeline, cfg: DictConfig) -> None:
     show_stage(pipeline.graph, cfg.until, cfg.store)
 
 
-def _show_plan(pipeline: Pipeline, forecasts: bool) -> None:
+def _show_plan(pipeline: Pipeline, cfg: DictConfig) -> None:
     from elrea.reporting.plan import show
 
-    show(pipeline, forecasts)
+    show(pipeline, cfg.plan, cfg.until)
 
 
 def _show_ahead(cfg: DictConfig, experiment: Experiment, missing: NotHere) -> None:
