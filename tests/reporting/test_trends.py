@@ -69,6 +69,20 @@ def test_a_gain_plot_omits_the_baseline_and_keeps_the_colours(
     assert colours[0] == colours[1]
 
 
+@pytest.mark.parametrize("gain_on", [None, "base"])
+def test_points_of_a_single_value_are_at_its_tick(
+    gain_on: str | None, figures: list[Figure], tmp_path: Path
+) -> None:
+    trends.plot_sweep(ROWS[:2], "clustering.k", tmp_path / "a.png", gain_on=gain_on)
+    axis = figures[0].axes[0]
+    left, right = axis.get_xlim()
+    bars: list[Any] = list(axis.containers)
+    for bar in bars:
+        (place,) = bar.lines[0].get_xdata()
+        assert abs(place) <= 0.02 * (right - left)
+    assert len(bars) == 2 if gain_on is None else place == 0
+
+
 @pytest.mark.parametrize("rows", [[], ROWS[::2]])
 def test_few_or_no_rows_are_drawn(rows: list[dict[str, Any]], tmp_path: Path) -> None:
     trends.plot_sweep(rows, "clustering.k", tmp_path / "g.png", gain_on="base")

@@ -83,7 +83,7 @@ def trend(
                 continue
             x, middle, low, high = np.array(sorted(line)).T
             # A small shift keeps the bars of different lines from covering each other.
-            shift = (index - (len(lines) - 1) / 2) * 0.012
+            shift = (list(drawn).index(name) - (len(drawn) - 1) / 2) * 0.012
             places = np.array([xs.index(value) for value in x]) + shift * len(xs)
             # A bootstrap interval may exclude the mean itself.
             bars = np.maximum([middle - low, high - middle], 0)
@@ -94,6 +94,8 @@ def trend(
                 elinewidth=1, label=name,
             )  # fmt: skip
         axis.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])
+        if len(xs) == 1:  # else the shift alone would be the width of the axis
+            axis.set_xlim(-0.5, 0.5)
         axis.set_xlabel(key)
         axis.set_ylabel(f"accuracy minus {gain_on}'s (points)" if gain_on else "accuracy (%)")
         axis.grid(True, axis="y")
