@@ -357,10 +357,6 @@ def _first_line(error: BaseException) -> str:
     return lines[0][:200] if lines else type(error).__name__
 
 
-TEMPLATES = "additional_chat_templates"
-"""Folder of a model's further chat templates, whose `default` goes before chat_template.jinja."""
-
-
 def fingerprint(folder: Path, code: bool) -> str:
     """SHA-256 over the names and contents of a model folder's weights, configuration and tokenizer.
 
@@ -383,14 +379,13 @@ def fingerprint(folder: Path, code: bool) -> str:
         raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
     check_parts(folder)
     digest = sha256_of()
-    for path in sorted(folder.iterdir()):
+    # `default` of these goes before chat_template.jinja.
+    for path in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]):
         suffix = path.suffix
         known = suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code)
         # Its code counts where it is run, whatever its name.
         if known or (suffix != ".py" and path.is_file() and is_of_tokenizer(path.name)):
-            digest.update(f"{path.name}\0{sha256(path)}\n".encode())
-    for path in sorted(folder.glob(f"{TEMPLATES}/*.jinja")):
-        digest.update(f"{TEMPLATES}/{path.name}\0{sha256(path)}\n".encode())
+            digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

@@ -46,8 +46,8 @@ def strategy_nodes(folder: Path, names: list[str]) -> dict[str, Any]:
         for name in wanted:
             if name not in choices:
                 raise ConfigError(
-                    f"evaluation.strategies: no strategy {name!r} (there is: {', '.join(choices)})"
-                    f"{did_you_mean(str(name), choices)}"
+                    f"evaluation.strategies: no strategy {name!r}{did_you_mean(str(name), choices)}"
+                    f" (there is: {', '.join(choices)})"
                 )
         # Composes all strategies at once: each gets its own package s0, s1, ...
         words = [f"+ensemble@s{i}={name}" for i, name in enumerate(wanted)]

@@ -78,7 +78,7 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("evaluation.settings={elrea_top1:1}", "evaluation.settings: wants"),
         (
             "evaluation.strategies=[elra]",
-            "no strategy 'elra' (there is: arrow, backbone, balanced, ",
+            "no strategy 'elra'; did you mean elrea? (there is: arrow, backbone, balanced, ",
         ),
         ("training.epochs=many", "training.epochs: wants int, not 'many'"),
         ("training.early_stop=0", "training.early_stop=0: must be at least 1, or null"),
