@@ -379,7 +379,6 @@ def fingerprint(folder: Path, code: bool) -> str:
         raise BackboneError(f"{folder / 'config.json'}: no valid JSON ({error})") from error
     check_parts(folder)
     digest = sha256_of()
-    # `default` of these goes before chat_template.jinja.
     for path in sorted([*folder.iterdir(), *folder.glob("additional_chat_templates/*.jinja")]):
         suffix = path.suffix
         known = suffix in (".safetensors", ".json", ".model", ".txt", ".jinja", *[".py"] * code)
