@@ -36,6 +36,7 @@ from elrea.pipeline.steps.scores import TOO_LONG, read_outcomes, read_shots
 from elrea.reporting.decided_strategies import dev_gates_of, mixed, served
 from elrea.reporting.fewer_clusters import fewer_clusters
 from elrea.reporting.report import Grouping, MadeStage, Members, Report
+from elrea.reporting.run_tables import categorised
 from elrea.store.files import read_json
 from elrea.store.manifest import versions
 
@@ -187,7 +188,7 @@ def _grouping(branch: Branch) -> Grouping:
             counts[sources.index(source), cluster] += 1
     return Grouping(
         sources, counts, assignment, kept, stages["features-train"].folder / NAME,
-        read_json(stages["clusters"].folder / QUALITY),
+        read_json(stages["clusters"].folder / QUALITY), categorised(context.experiment.corpus.train),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from elrea.method.clustering.assignment import QUALITY
 from elrea.pipeline.steps.clusters import Clusters
 from elrea.reporting.progress import say, screen
-from elrea.reporting.run_tables import quality_in_words
+from elrea.reporting.run_tables import categorised, quality_in_words
 from elrea.reporting.terminal import (
     SHARPER,
     cluster_figures,
@@ -69,6 +69,7 @@ def show_stage(graph: Graph, name: str, store: str) -> None:
     if isinstance(node.step, Clusters):
         path = node.stage.folder / QUALITY
         found = read_json(path)
-        out.print(cluster_figures(found["sizes"], quality_in_words(found)))
+        words = quality_in_words(found, categorised(node.context.experiment.corpus.train))
+        out.print(cluster_figures(found["sizes"], words))
         say(out, f"All figures of the clusters are in {os.path.relpath(path)}")
     say(out, f"{name} is made, in the store {store}; until={name} ends here")

@@ -53,6 +53,7 @@ class Grouping:
         kept: Source of each kept example [n].
         features: Path of the examples' features.
         quality: Measures of the clustering's quality, by name.
+        categorised: Whether the examples are of several categories, which the clusters can be compared with.
     """
 
     sources: Sequence[str]
@@ -61,6 +62,7 @@ class Grouping:
     kept: Sequence[str]
     features: Path
     quality: Mapping[str, Any]
+    categorised: bool = True
 
     @property
     def clusters(self) -> int:

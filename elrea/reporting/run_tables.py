@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from elrea.reporting.summary import routing_figures, shot_figures
 from elrea.reporting.terminal import difference, percent
 
 if TYPE_CHECKING:
+    from elrea.data.examples import Example
     from elrea.evaluation.scoring import Outcome
     from elrea.reporting.report import Report
 
@@ -192,19 +193,27 @@ def gate_tables(report: Report) -> list[tuple[str, Table]]:
 
 def quality_rows(report: Report) -> list[tuple[str, str]]:
     """`quality_in_words` of the run's clusters; empty without clusters."""
-    return quality_in_words(report.grouping.quality if report.grouping else {})
+    if (grouping := report.grouping) is None:
+        return []
+    return quality_in_words(grouping.quality, grouping.categorised)
 
 
-def quality_in_words(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+def categorised(examples: Iterable[Example]) -> bool:
+    """Whether examples are of several categories."""
+    return len({example.category for example in examples}) > 1
+
+
+def quality_in_words(found: Mapping[str, Any], categories: bool) -> list[tuple[str, str]]:
     """Figures of a clustering in words; those that could not be computed are left out.
 
     Args:
         found: As `elrea.method.clustering.quality.quality` returns them.
+        categories: Whether the training examples are of several categories: else agreement with them says nothing.
     """
     return [
         (text, f"{found[name]:.3f}")
         for name, text in QUALITY.items()
-        if found.get(name) is not None
+        if found.get(name) is not None and (categories or name != "nmi_category")
     ]
 
 

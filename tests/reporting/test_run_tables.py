@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from elrea.data.examples import Example
@@ -85,6 +86,17 @@ def test_a_cluster_names_its_largest_sources() -> None:
     assert run_tables.quality_rows(RUN) == [
         ("agreement with the sources (NMI)", "0.751"), ("mean cosine within clusters", "0.500"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("categories", [["", ""], ["law", "law"], ["", "law"]])
+def test_agreement_with_categories_needs_several(categories: list[str]) -> None:
+    several = run_tables.categorised(
+        replace(example, category=name) for example, name in zip(TEST, categories, strict=False)
+    )
+    assert several is (len(set(categories)) > 1)
+    grouping = replace(GROUPING, quality={"nmi_category": 0.0}, categorised=several)
+    rows = run_tables.quality_rows(replace(RUN, grouping=grouping))
+    assert rows == [("agreement with the categories (NMI)", "0.000")] * several
 
 
 def test_sample_answers_come_with_their_routing() -> None:
