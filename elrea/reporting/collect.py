@@ -103,6 +103,7 @@ def report_of(pipeline: Pipeline, chosen: str, command: Sequence[str], name: str
         name=name,
         note=experiment.corpus.details,
         gates=dict(dev_gates_of(graph)),
+        mean_logits=experiment.evaluation.mean_logits,
         mixed=mixed(main.context.experiment.strategies.get(chosen), chosen, stages, routing),
         own_clusters=_clusters_key(exported) != _clusters_key(main),
     )

@@ -28,14 +28,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def show_results(report: Report, folder: Path, sync_line: str, *, mean_logits: bool) -> None:
+def show_results(report: Report, folder: Path, sync_line: str) -> None:
     """Prints the results of a run, what is to be said of them, and where everything is.
 
     Args:
         report: Of the run.
         folder: Of the run.
         sync_line: The command that sends it to W&B; empty if nothing is left to send.
-        mean_logits: Whether the mixed logits are means (evaluation.mean_logits).
     """
     out = screen()
     free = not all(example.choices for example in report.test)  # then the loss says most
@@ -44,8 +43,7 @@ def show_results(report: Report, folder: Path, sync_line: str, *, mean_logits: b
     out.print(results_table(report.strategies, "Results", caption, loss=free))
     if table := free_text_table(report.strategies):
         out.print(table)
-    mixes = any((row.get("forward_passes") or 1) > 1 for row in report.strategies.values())
-    if free and mixes and not mean_logits:
+    if free and report.sharper:
         say(out, wrapped(SHARPER))
     for line in notices(report):
         say(out, wrapped(line))

@@ -44,6 +44,12 @@ CAPTIONS = {
 NUMBER = re.compile(r"[-+]?[\d.,]+( to [-+]?[\d.,]+)?|\[.*\]|-")
 """Text of cells that are aligned to the right."""
 
+SUMS = {
+    "uniform": "those of uniform sum to the number of members",
+    "elrea": "those of elrea sum to 1 + w_base",
+}
+"""By strategy, what its members' weights sum to."""
+
 FIGURES = ["accuracy %", "95 % interval", "to base, points", "95 % interval, paired", "passes"]
 
 
@@ -76,11 +82,13 @@ def run_report(folder: Path, report: Report, pictures: Mapping[str, Path]) -> Pa
         (name, stage.key, f"{stage.seconds:,.1f}", "reused" if stage.reused else "made")
         for name, stage in report.stages.items()
     ]
+    losses = [name for name, row in report.strategies.items() if row.get("loss") is not None]
     return _write(
         folder, "run.html", title=report.name or f"{report.chosen}, {report.data}", report=report, figures=heads,
         rows=rows, stages=stages, reuse=_reuse(report), images=_images(pictures), free=_free_text(report.strategies),
         free_heads=[head for name in NAMES.values() for head in (f"{name} %", "95 % interval", "to base, paired")],
         command=shlex.join(report.command), tables=run_tables.values(report),
+        losses=bool(losses), sums=[SUMS[name] for name in SUMS if name in losses],
     )  # fmt: skip
 
 

@@ -172,6 +172,16 @@ class Report:
     """The members of the chosen strategy and their weights for each test prompt [n, members], if it routes."""
     own_clusters: bool = False
     """Whether the chosen strategy has other clusters than `grouping` and `routing`, which are ELREA's."""
+    mean_logits: bool = False
+    """Whether the mixed logits are means (evaluation.mean_logits)."""
+
+    @property
+    def sharper(self) -> bool:
+        """Whether the loss of a row that mixes members is that of a sum of logits."""
+        return not self.mean_logits and any(
+            row.get("loss") is not None and (row.get("forward_passes") or 1) > 1
+            for row in self.strategies.values()
+        )
 
     @property
     def weights(self) -> tuple[Sequence[str], Tensor] | None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from elrea.data.examples import Example
+from elrea.reporting.ending import show_results
 from elrea.reporting.html import environment, run_report, sweep_report
 from elrea.reporting.plots.canvas import DOTS
 from elrea.reporting.report import MadeStage
@@ -87,7 +92,33 @@ def test_stages_are_in_order_with_the_number_of_reused_ones(tmp_path: Path) -> N
 
 def test_losses_on_a_different_scale_are_explained(tmp_path: Path) -> None:
     text = " ".join(write(tmp_path).text.split())
-    assert "1.43" in text and "those of uniform sum to the number of members" in text
+    assert "1.43" in text and "sum to 1: those of elrea sum to 1 + w_base. This makes" in text
+    assert "with evaluation.mean_logits=true they compare" in text
+    rows = {"base": BASE, "uniform": ROW}
+    text = " ".join(write(tmp_path, strategies=rows).text.split())
+    assert "sum to 1: those of uniform sum to the number of members. This" in text
+
+
+@pytest.mark.parametrize(
+    ("loss", "passes", "mean"), [(None, 9.0, False), (1.43, 1.0, False), (1.43, 9.0, True)]
+)
+def test_only_losses_on_a_different_scale_are_explained(
+    loss: float | None,
+    passes: float,
+    mean: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """There is none, no row mixes members, or the logits are means."""
+    rows = {name: {**ROW, "loss": loss, "forward_passes": passes} for name in ("base", "elrea")}
+    told = report(test=(Example("a", "Say it.", "it", "x"),), strategies=rows, mean_logits=mean)
+    page = Tags(run_report(tmp_path, told, {}).read_text()).text
+    assert "sharper" not in page and ("nats per token" in page) is (loss is not None)
+    show_results(told, tmp_path, "")
+    assert "sharper" not in capsys.readouterr().out
+    rows["elrea"] = ROW
+    show_results(replace(told, mean_logits=False), tmp_path, "")
+    assert "sharper" in capsys.readouterr().out
 
 
 def test_numbers_are_aligned_to_the_right_and_text_to_the_left() -> None:

@@ -370,7 +370,7 @@ def _write(job: Job, pipeline: Pipeline, tracker: Tracker, record: Record) -> Re
 def _show(report: Report, job: Job, sync_line: str) -> None:
     from elrea.reporting.ending import show_results
 
-    show_results(report, job.folder, sync_line, mean_logits=job.cfg.evaluation.mean_logits)
+    show_results(report, job.folder, sync_line)
 
 
 def _show_stage(pipeline: Pipeline, cfg: DictConfig) -> None:
