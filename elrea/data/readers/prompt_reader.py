@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from elrea.data.readers.choices import JOINED, columns_of, joined
+from elrea.data.readers.choices import columns_of, joined
 from elrea.data.readers.formats import BadRow, UnknownField
 from elrea.data.readers.forms import plain_row
 from elrea.data.readers.hints import ignore_options, prompt_options
@@ -25,6 +25,8 @@ _ROLES = {name: role for role, names in NAMES.items() for name in names}
 """Role of a field in data=jsonl, by the field's name."""
 _ASKING = ("instruction", "input", "messages", "system", "history", "choices", "id")
 """Roles that make a prompt; the others are ignored."""
+_PROMPTS = {"instruction", "messages"}
+"""Roles of which a prompt has one."""
 _PLACE = "?"
 """Stands for the response while the row is read."""
 _RESPONSE, _ANSWER = "(response)", "(answer)"
@@ -110,8 +112,8 @@ class PromptReader:
         row = joined(plain_row(row, where, self._mapped, answered=False), self._columns, where)
         unknown = [name for name in row if name not in self._roles]
         if unknown and "*" not in self._ignore:
-            for key, given in self._given.items():
-                if given not in row and given != JOINED:
+            for key in _PROMPTS & self._given.keys():
+                if (given := self._given[key]) not in row:
                     there = ", ".join(map(repr, row))
                     raise UnknownField(
                         f"{where}: no field {given!r} for {key}={given}; the row has {there}"
@@ -129,7 +131,7 @@ class PromptReader:
                 )
             fields[role] = name
             asked[name] = value
-        if not {"instruction", "messages"} & fields.keys():
+        if not _PROMPTS & fields.keys():
             raise BadRow(where, "no prompt; give `prompt`, `instruction` or `messages`")
         if "messages" in fields:
             asked[fields["messages"]] = _answered(asked[fields["messages"]])
