@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -34,8 +32,6 @@ from elrea.models.chunked_loss import Form
 from elrea.models.lora import attach, load
 from elrea.models.training.settings import Recipe, Training
 from elrea.models.training.train import epoch_folders
-from elrea.store.files import read_json
-from tests.cli.commands import EXAM, LIMIT, QUIET, ROOT, TINY
 from tests.gpu.pretend import DeviceMixError, pretended
 from tests.models.builders import BUILDERS, PAD, examples, random_adapter, train
 from tests.small_models import byte_tokenizer
@@ -288,17 +284,3 @@ def test_layerwise(gpu: Any, tmp_path: Path) -> None:
             close(got, wanted, 1e-3)
         else:
             assert got == wanted
-
-
-def test_a_whole_run(tmp_path: Path, small_model: Path) -> None:
-    """`run.py` as a user starts it: the device is found, the backbone is bfloat16."""
-    words = [word for word in TINY if not word.startswith("trainer.accelerator")]
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.gpu.whole_run", "+experiment=elrea_mmlu", *words, *EXAM, QUIET,
-         f"backbone.name={small_model}", "training.epochs=1", "evaluation.strategies=[elrea_top1,moe_merging]",
-         f"store={tmp_path / 'store'}", f"hydra.run.dir={tmp_path / 'out'}"],
-        cwd=ROOT, capture_output=True, text=True, timeout=LIMIT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert read_json(tmp_path / "out" / "summary.json")["stages"]["scores"]
-    assert done.stdout.splitlines()[-1] == "cuda torch.bfloat16"
