@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.commands.exit import announce
+from elrea.commands.parser import Parser
 from elrea.errors import ConfigError
 from elrea.method.ensemble.folder import read_facts
 from elrea.method.ensemble.places import find_backbone
@@ -28,7 +29,7 @@ def ensemble_parser(
         generates: Whether the command generates text, so that it takes the settings of decoding.
         folders: Whether it takes PEFT folders too, one or several; `run` is then a list.
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"elrea {command}",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,

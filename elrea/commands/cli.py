@@ -12,6 +12,7 @@ from importlib import import_module
 
 from elrea.commands import completion
 from elrea.commands.exit import one_line_errors
+from elrea.commands.parser import Parser
 from elrea.errors import ConfigError, did_you_mean
 from elrea.models.device import idle_threads_sleep
 from elrea.version import __version__
@@ -53,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not command or command.startswith("-"):
             parser = _parser()
             parser.parse_args(words)
-            parser.print_usage(sys.stderr)
+            parser.print_help(sys.stderr)
             sys.exit(2)
         if command not in COMMANDS:
             raise ConfigError(
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     lines = "\n".join(f"  {name:<12}{line}" for name, (_, line) in COMMANDS.items())
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea",
         usage="elrea <command> ...",
         description="Ensembles of Low-Rank Expert Adapters (ELREA).\n\n"

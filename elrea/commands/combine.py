@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from elrea.commands.exit import announce, one_line_errors
+from elrea.commands.parser import Parser
 from elrea.config import build
 from elrea.data.sources.maths import Maths, paper_sizes
 from elrea.errors import ConfigError, ElreaError
@@ -74,7 +75,7 @@ def _own_settings() -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea combine",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -33,6 +33,7 @@ import numpy as np
 
 from elrea.commands.config_files import config_folder
 from elrea.commands.exit import one_line_errors
+from elrea.commands.parser import Parser
 from elrea.config import leaves
 from elrea.errors import ConfigError, DataError, did_you_mean
 from elrea.evaluation.seed_intervals import (
@@ -48,7 +49,7 @@ from elrea.reporting.settings import by_setting
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command with these words, or with those of the process."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea compare",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from elrea.commands.exit import announce, one_line_errors
+from elrea.commands.parser import Parser
 from elrea.errors import ConfigError
 from elrea.store.files import write_json
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea dashboard",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from typing import NoReturn
 
 from elrea.commands.config_files import install, known_keys
@@ -183,6 +184,11 @@ def line_of_hydra(error: BaseException) -> str:
         choices = known_keys()
         if key[1] in choices:
             return f"{key[1]}: unknown key here; it belongs to {' or '.join(choices[key[1]])}"
+        parent, _, name = key[1].rpartition(".")
+        split = [known.rpartition(".") for known in choices if not known.endswith("._target_")]
+        beside = [last for above, _, last in split if above == parent]
+        if parent and beside and not get_close_matches(name, beside):
+            return f"{key[1]}: unknown key; {parent} has {', '.join(beside)}"
         return f"{key[1]}: unknown key{did_you_mean(key[1], choices)}"
     lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
     if text.startswith("Ambiguous value") and "=" in lines[0]:

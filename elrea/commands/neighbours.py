@@ -16,6 +16,7 @@ from pathlib import Path
 
 from elrea.commands.arguments import add_plugins, add_threads, device_of
 from elrea.commands.exit import announce, one_line_errors
+from elrea.commands.parser import Parser
 from elrea.errors import ConfigError
 from elrea.store.files import is_text
 
@@ -114,7 +115,7 @@ def _check(prompt: str, k: int, store: Path | None) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command with these words, or with those of the process."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea neighbours",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

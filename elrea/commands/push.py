@@ -20,6 +20,7 @@ from typing import Any
 
 from elrea.commands.arguments import add_plugins, ensemble_folder
 from elrea.commands.exit import announce, one_line_errors
+from elrea.commands.parser import Parser
 from elrea.errors import ConfigError, ElreaError, NotHere, StoreError
 from elrea.method.ensemble.folder import ENSEMBLE, checked
 from elrea.method.ensemble.hub import REPO
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea push", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(

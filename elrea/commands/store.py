@@ -30,6 +30,7 @@ from textwrap import fill
 from typing import Any
 
 from elrea.commands.exit import announce, one_line_errors
+from elrea.commands.parser import Parser
 from elrea.errors import ConfigError, StoreError
 from elrea.reporting.progress import WIDTH
 from elrea.reporting.sweeps import STATUS, SUMMARY
@@ -301,7 +302,10 @@ def gc(stored: list[Entry], runs: Runs, store: Path, hours: float, yes: bool) ->
     for line in runs.lines(store):
         print(fill(line, WIDTH, subsequent_indent="  ", break_long_words=False))
     kept = f"of {len(stored)} (stages of {runs.count} runs are kept)"
-    print(f"{count} {kept}, {total / 1e6:,.2f} MB" + ("" if yes else "; --yes removes them"))
+    print(
+        f"{count} {kept}, {total / 1e6:,.2f} MB"
+        + ("; --yes removes them" if count and not yes else "")
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -331,7 +335,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="elrea store",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -238,10 +238,8 @@ def _reuse(report: Report) -> str:
         [stage.seconds for stage in report.stages.values() if stage.reused is was]
         for was in (False, True)
     )
-    return (
-        f"{len(made)} stages were made in {sum(made):,.1f} s; {len(reused)} were reused, "
-        f"which saved {sum(reused):,.1f} s."
-    )
+    said = f"{len(made)} of {len(report.stages)} stages were made, in {sum(made):,.1f} s"
+    return f"{said}; to make the others took {sum(reused):,.1f} s." if reused else f"{said}."
 
 
 def _images(pictures: Mapping[str, Path]) -> list[dict[str, Any]]:

@@ -230,8 +230,18 @@ def table_rows(found: Mapping[str, Any]) -> list[list[str]]:
 
 def verdict_table(found: Mapping[str, Any]) -> Table:
     """The table for the terminal."""
-    table = plain_table("Verdict", "cost: of a full ELREA run; all: by a line in log n")
-    names = heads(found)
+    units = (
+        "accuracy in %, leads in points"
+        if found["measure"] == "accuracy"
+        else "loss in nats per token"
+    )
+    table = plain_table(
+        f"Verdict: {units}",
+        "all: by a line in log n; cost: of a full ELREA run; passes: forward passes per prompt",
+    )
+    whole_words = heads(found)
+    short = {-4: "all", -3: "first's lead", -1: "passes"}
+    names = [short.get(i - len(whole_words), head) for i, head in enumerate(whole_words)]
     for i, head in enumerate(names):
         whole = i in (0, len(names) - 3)  # candidates and intervals are read as one
         table.add_column(head, justify="right" if i else "left", overflow="fold", no_wrap=whole)

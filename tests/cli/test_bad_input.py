@@ -56,6 +56,14 @@ def mmlu(root: Path, test: str = ROW, dev: str = ROW) -> list[str]:
         ("trainng.epochs=1", "trainng.epochs: unknown key; did you mean training.epochs?"),
         ("training.epoch=1", "training.epoch: unknown key; did you mean training.epochs?"),
         ("sed=1", "sed: unknown key; did you mean seed?"),
+        (
+            "training.lr=1",
+            "training.lr: unknown key; training has epochs, expert_epochs, learning_rate, ",
+        ),
+        (
+            "data.fields.question=q",
+            "data.fields.question: unknown key; data.fields has instruction, input, ",
+        ),
         ("+sed=1", "sed: unknown key; did you mean seed?"),
         ("+experimnt=x", "experimnt: unknown key; did you mean experiment?"),
         ("+training.epoch=1", "training.epoch: unknown key; did you mean epochs? (there is: "),

@@ -78,10 +78,29 @@ def test_an_unknown_command_is_one_line(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("words", [[], ["--no-such-option"], ["compare"], ["store", "tidy"]])
-def test_usage_errors_exit_with_2(words: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        (["--no-such-option"], "elrea: unrecognized arguments: --no-such-option"),
+        (["compare"], "elrea compare: the following arguments are required: runs, --a, --b"),
+        (["store", "tidy"], "elrea store: argument action: invalid choice: 'tidy'"),
+        (["store", "ls", "--houres=3"], "elrea store: unrecognized arguments: --houres=3; did you mean --hours?"),
+    ],
+)  # fmt: skip
+def test_a_usage_error_is_one_line_and_exits_with_2(
+    words: list[str], wrong: str, tmp_path: Path
+) -> None:
     ended = start(tmp_path, *words)
-    assert ended.returncode == 2 and "usage: elrea" in ended.stderr
+    (line,) = ended.stderr.splitlines()
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert line.startswith(f"error: {wrong}") and line.endswith("--help` lists what it takes)")
+
+
+def test_without_a_command_all_are_listed(tmp_path: Path) -> None:
+    ended = start(tmp_path)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.startswith("usage: elrea <command> ...")
+    assert all(f"\n  {name} " in ended.stderr for name in COMMANDS)
 
 
 def test_the_old_spellings_show_the_new_one_in_their_help(tmp_path: Path) -> None:

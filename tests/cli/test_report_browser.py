@@ -97,7 +97,7 @@ def test_a_runs_report(width: int, whole: Ended, words: list[str], browser: Brow
         assert table["wide"] <= table["room"], "a table is cut off"
     stages = ["base", "features-train", "clusters", "expert-0", "expert-1", "features-test", "scores"]  # fmt: skip
     assert plan["first"] == stages
-    assert "7 stages were made in" in found["text"] and "0 were reused" in found["text"]
+    assert "7 of 7 stages were made, in" in found["text"] and "the others" not in found["text"]
     assert shlex.split(found["command"]) == ["python", "run.py", *words]
 
 
@@ -112,7 +112,7 @@ def test_a_sweeps_report(width: int, compared: Path, browser: Browser) -> None:
     assert found["links"] == [(compared / job / "report.html").as_uri() for job in ("0", "1")]
     assert found["command"].startswith("python run.py -m +experiment=elrea_mmlu ")
     job = looks_right(browser, compared / "0" / "report.html", width)
-    assert "6 were reused" in job["text"]
+    assert "to make the others took" in job["text"]
 
 
 def test_the_browser_reports_errors(browser: Browser, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_stages_are_in_order_with_the_number_of_reused_ones(tmp_path: Path) -> N
     text = write(tmp_path, stages=stages).text
     places = [text.index(name, text.index("Plan")) for name in names]
     assert places == sorted(places)
-    assert "5 stages were made in 10.0 s; 1 were reused, which saved 2.0 s." in text
+    assert "5 of 6 stages were made, in 10.0 s; to make the others took 2.0 s." in text
 
 
 def test_losses_on_a_different_scale_are_explained(tmp_path: Path) -> None:

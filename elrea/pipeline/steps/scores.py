@@ -173,7 +173,8 @@ class Scores(Step):
         if experiment.evaluation.mean_logits:
             mixed = {name: mixture.mean() for name, mixture in mixed.items()}
         inside = (mixture.model.count for mixture in mixed.values() if mixture.model)
-        text = f"score, {joint.count or max(inside)} members"
+        members = joint.count or max(inside)
+        text = f"score, {members} members" if members > 1 else "score, 1 member"
         with context.task(self.name, text, len(questions)) as task:
             found = score(
                 joint, questions, mixed, batch_size=experiment.evaluation.batch_size,
