@@ -144,8 +144,10 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def write_report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]) -> None:
-    """Draws a sweep's plots and writes its report.html.
+def write_report(
+    folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Draws a sweep's plots and writes its report.html; returns the rows of `seed_means`.
 
     Args:
         folder: Of the sweep.
@@ -159,6 +161,7 @@ def write_report(folder: Path, words: Sequence[str], jobs: Sequence[Mapping[str,
     if rows:
         draw_sweep(rows, keys, folder / "plots", "; ".join(data_of(jobs)))
     sweep_report(folder, words, jobs, values, keys, rows)
+    return rows
 
 
 def draw_sweep(

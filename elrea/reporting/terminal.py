@@ -20,6 +20,8 @@ SHARPER = (
     "evaluation.mean_logits=true they compare."
 )
 """Said below a table with losses."""
+MOST_ROWS = 60
+"""A table of means with more rows is left to report.html."""
 _STATES = {"reused": "green", "to do": "yellow", "resumes": "cyan"}
 
 
@@ -203,6 +205,33 @@ def sweep_table(jobs: Sequence[Mapping[str, Any]], varied: Mapping[str, Sequence
             _styled(percent(row.get("delta_to_base"), signed=True), style),
             _styled(interval(paired, signed=True), style),
         )
+    return table
+
+
+def means_table(rows: Sequence[Mapping[str, Any]], keys: Sequence[str]) -> Table:
+    """Every strategy's mean over the seeds of a sweep, a row for each setting and strategy.
+
+    Args:
+        rows: From `elrea.reporting.sweep_report.seed_means`.
+        keys: Names of the values in their `group`.
+
+    Returns:
+        A Rich table that fits 100 columns.
+    """
+    table = plain_table("Over seeds", "95 % intervals over seeds and test items")
+    for key in keys:
+        table.add_column(key.rpartition(".")[2], overflow="fold")
+    table.add_column("strategy", overflow="fold", max_width=30)
+    for name in ("seeds", "accuracy %", "95 % interval", "to base", "95 %, paired"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        style = _colour(row["delta_ci95"])
+        table.add_row(
+            *(_short(value) for value in row["group"]),
+            row["strategy"], str(row["seeds"]), percent(row["accuracy"]), interval(row["accuracy_ci95"]),
+            _styled(percent(row["delta"], signed=True), style),
+            _styled(interval(row["delta_ci95"], signed=True), style),
+        )  # fmt: skip
     return table
 
 

@@ -144,6 +144,7 @@ def test_a_stopped_sweep_is_resumed(words: list[str], tmp_path: Path) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert "Job 0 is done already" in ended.out and "Job 1 is done" not in ended.out
     assert "2 of 2 jobs are done\nEverything is in" in ended.out
+    assert "Over seeds" in ended.out, "two seeds of one setting"
     assert status(ended, 1)["state"] == "done"
 
 

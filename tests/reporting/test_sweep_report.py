@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from elrea.commands import compare
 from elrea.evaluation.seed_intervals import seeds_items_interval
@@ -21,6 +23,7 @@ from elrea.reporting.sweep_report import (
     write_report,
 )
 from elrea.reporting.sweeps import as_csv, read_jobs
+from elrea.reporting.terminal import means_table
 from elrea.store.files import sha256
 from tests.experiments.sweeps import SCORE, write_job
 
@@ -159,3 +162,18 @@ def test_what_was_set_for_the_chosen_strategy_is_not_said_of_one_that_was_only_s
     assert row_keys(same) == ["ensemble.rate"], "though it does not vary"
     found = {(*row["group"], row["strategy"]): row["accuracy"] for row in seed_means(same)}
     assert found["0.5", "elrea"] == 0.6 and found["-", "elrea"] == 0.3
+
+
+def test_the_terminals_means_are_those_of_the_report(answered: Path) -> None:
+    jobs = with_answers(answered, read_jobs(answered))
+    rows, out = seed_means(jobs), StringIO()
+    Console(width=100, file=out).print(means_table(rows, row_keys(jobs)))
+    lines = [line.split() for line in out.getvalue().splitlines()]
+    assert lines[0] == ["Over", "seeds"] and len(lines) == 4 + len(rows)
+    for line, row in zip(lines[3:], rows, strict=False):
+        assert line[:4] == [
+            *row["group"],
+            row["strategy"],
+            str(row["seeds"]),
+            f"{100 * row['accuracy']:.1f}",
+        ]

@@ -79,8 +79,7 @@ class Sweep(Callback):
                 write_text(folder / "sweep.csv", as_csv(jobs))
                 from elrea.reporting.sweep_report import write_report
 
-                write_report(folder, sys.argv[1:], jobs)
-                _show(folder, jobs)
+                _show(folder, jobs, write_report(folder, sys.argv[1:], jobs))
             if Sweep.refused or any(job["state"] not in SUCCEEDED for job in jobs):
                 sys.exit(1)
 
@@ -355,12 +354,19 @@ def hint(jobs: Sequence[Mapping[str, Any]]) -> str:
     return "; run the same command again to resume the others" if states else ""
 
 
-def _show(folder: Path, jobs: Sequence[Mapping[str, Any]]) -> None:
+def _show(
+    folder: Path, jobs: Sequence[Mapping[str, Any]], means: Sequence[Mapping[str, Any]]
+) -> None:
     from elrea.reporting.progress import say, screen
-    from elrea.reporting.terminal import sweep_table, wrapped
+    from elrea.reporting.sweep_report import row_keys
+    from elrea.reporting.terminal import MOST_ROWS, means_table, sweep_table, wrapped
 
     out = screen()
     out.print(sweep_table(jobs, varied_values(jobs)))
+    if len(means) > MOST_ROWS:
+        say(out, f"Means over seeds of {len(means)} rows are in report.html")
+    elif any(row["seeds"] > 1 for row in means):
+        out.print(means_table(means, row_keys(jobs)))
     for line in failures(jobs):
         say(out, wrapped(line))
     done = sum(job["state"] in SUCCEEDED for job in jobs)
