@@ -239,9 +239,7 @@ def verdict_table(found: Mapping[str, Any]) -> Table:
         f"Verdict: {units}",
         "all: by a line in log n; cost: of a full ELREA run; passes: forward passes per prompt",
     )
-    whole_words = heads(found)
-    short = {-4: "all", -3: "first's lead", -1: "passes"}
-    names = [short.get(i - len(whole_words), head) for i, head in enumerate(whole_words)]
+    names = [*heads(found)[:-4], "all", "first's lead", "cost", "passes"]
     for i, head in enumerate(names):
         whole = i in (0, len(names) - 3)  # candidates and intervals are read as one
         table.add_column(head, justify="right" if i else "left", overflow="fold", no_wrap=whole)
